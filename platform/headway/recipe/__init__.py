@@ -1,0 +1,19 @@
+"""The recipe: one YAML file that says a whole run. Everything above reads it; it knows nobody."""
+
+from headway.recipe.document import load, parse
+from headway.recipe.identity import differences, digest, schema, to_yaml
+from headway.recipe.schema import Model, Recipe, Source, Stage, Tokenizer
+
+__all__ = [
+    "Model",
+    "Recipe",
+    "Source",
+    "Stage",
+    "Tokenizer",
+    "differences",
+    "digest",
+    "load",
+    "parse",
+    "schema",
+    "to_yaml",
+]

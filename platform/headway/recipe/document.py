@@ -1,0 +1,118 @@
+"""Reading a recipe: YAML text to a `Recipe`, with errors that name the line and the nearest known key."""
+
+import difflib
+import json
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from headway.errors import RecipeError
+from headway.recipe.schema import Recipe
+
+type_names = {"extra_forbidden": "unknown key", "missing": "missing key"}
+
+
+class Loader(yaml.SafeLoader):
+    """YAML 1.1 as PyYAML reads it, but `3e-4` is a number, as in YAML 1.2."""
+
+
+Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
+)
+
+
+def load(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
+    """Read the recipe at `path`, with `key.path=value` overrides applied.
+
+    Raises:
+        RecipeError: the file cannot be read, is not YAML, or says something a recipe cannot say.
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecipeError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from error
+    return parse(text, origin=str(path), overrides=overrides)
+
+
+def parse(text: str, *, origin: str = "recipe", overrides: Sequence[str] = ()) -> Recipe:
+    """Turn YAML text into a recipe; `origin` names it in errors."""
+    try:
+        node = yaml.compose(text, Loader=Loader)
+        document = yaml.load(text, Loader)  # noqa: S506 - a subclass of the safe loader
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f":{mark.line + 1}" if mark else ""
+        raise RecipeError(f"{origin}{line}: not YAML: {getattr(error, 'problem', error)}") from error
+    if not isinstance(document, dict):
+        raise RecipeError(f"{origin}: a recipe is a mapping of keys; this is {type(document).__name__}")
+    overridden = {_override(document, item) for item in overrides}
+    try:
+        return Recipe.model_validate_json(json.dumps(document, default=str))
+    except ValidationError as error:
+        raise RecipeError("\n".join(_explain(error, origin, node, overridden))) from error
+
+
+def _override(document: dict[str, Any], item: str) -> str:
+    """Apply one `key.path=value` to `document`; returns the key path."""
+    key, equals, value = item.partition("=")
+    if not equals or not key:
+        raise RecipeError(f"override {item!r}: write key=value, for example train.tokens=1000000")
+    target = document
+    *parents, leaf = key.split(".")
+    for parent in parents:
+        child = target.setdefault(parent, {})
+        if not isinstance(child, dict):
+            raise RecipeError(f"override {item!r}: {parent} is not a section")
+        target = child
+    try:
+        target[leaf] = yaml.load(value, Loader)  # noqa: S506
+    except yaml.YAMLError as error:
+        raise RecipeError(f"override {item!r}: the value is not YAML") from error
+    return key
+
+
+def _explain(
+    error: ValidationError, origin: str, node: yaml.Node | None, overridden: set[str]
+) -> Iterable[str]:
+    for problem in error.errors(include_url=False):
+        location = problem["loc"]
+        key = ".".join(str(part) for part in location) or "recipe"
+        place = f"override {key}" if key in overridden else f"{origin}:{_line(node, location)}: {key}"
+        message = type_names.get(problem["type"], problem["msg"].removeprefix("Value error, "))
+        if problem["type"] == "extra_forbidden":
+            known = _known_keys(location[:-1])
+            near = difflib.get_close_matches(str(location[-1]), known, n=1, cutoff=0.5)
+            message += f"; did you mean {near[0]}?" if near else f"; known here: {', '.join(known)}"
+        elif problem["type"] not in {"missing", "value_error"}:
+            message += f"; it is {problem['input']!r}"
+        yield f"{place}: {message}"
+
+
+def _line(node: yaml.Node | None, location: Sequence[int | str]) -> int:
+    """The line, from 1, of the deepest part of `location` that the document has."""
+    line = node.start_mark.line + 1 if node else 1
+    for part in location:
+        if isinstance(node, yaml.MappingNode):
+            pair = next((pair for pair in node.value if pair[0].value == part), None)
+            if pair is None:
+                break
+            line, node = pair[0].start_mark.line + 1, pair[1]
+        elif isinstance(node, yaml.SequenceNode) and isinstance(part, int):
+            node = node.value[part]
+            line = node.start_mark.line + 1
+    return line
+
+
+def _known_keys(location: Sequence[int | str]) -> list[str]:
+    """Keys that the section at `location` knows."""
+    section: Any = Recipe
+    for part in location:
+        if isinstance(section, type) and issubclass(section, BaseModel) and part in section.model_fields:
+            section = section.model_fields[str(part)].annotation
+        inner = [argument for argument in getattr(section, "__args__", ()) if isinstance(argument, type)]
+        section = next((argument for argument in inner if issubclass(argument, BaseModel)), section)
+    return sorted(section.model_fields) if hasattr(section, "model_fields") else []
