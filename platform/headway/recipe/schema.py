@@ -63,6 +63,8 @@ class Data(Section):
     """Length of a packed block: the longest sequence the model is trained on [tokens]."""
     held_out_share: Annotated[float, Field(gt=0.0, le=0.5)] = 0.005
     """Share of documents kept out of training, for evaluation."""
+    document_bytes: PositiveInt = 1 << 20
+    """Longer documents are cut into documents of at most this length, after a line's end [bytes]."""
     curriculum: Annotated[list[Stage], Field(min_length=1)] = [Stage()]
     """Stages in the order of their `from_tokens`; the first starts at 0."""
 

@@ -1,0 +1,34 @@
+"""Verification of a whole run: every journal entry, the recipe, and every byte of every checkpoint that counts."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from headway.checkpoint.stored import StoredCheckpoint
+from headway.errors import DamageError
+from headway.store import Run
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One damaged thing: what it is, and what is wrong with it."""
+
+    what: str
+
+
+def verify(run: Run) -> Iterator[Finding | int]:
+    """Check everything; yields findings, and between them the number of bytes read so far in this step."""
+    history = run.history()
+    for damaged in history.damaged:
+        yield Finding(damaged.reason)
+    try:
+        run.recipe()
+    except DamageError as error:
+        yield Finding(str(error))
+    for commit in history.commits:
+        for found in StoredCheckpoint(run.store, commit).damage():
+            yield found if isinstance(found, int) else Finding(f"checkpoint at {commit.tokens:,} tokens: {found}")
+
+
+def size(run: Run) -> int:
+    """Bytes that `verify` will read."""
+    return sum(commit.bytes for commit in run.history().commits)

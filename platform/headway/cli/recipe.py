@@ -1,0 +1,32 @@
+"""`headway recipe`."""
+
+from typing import Annotated
+
+import typer
+
+from headway import recipe as recipes
+from headway.cli.options import Json, Overrides, result
+
+app = typer.Typer(help="Look at recipes.", no_args_is_help=True)
+
+
+@app.command()
+def check(
+    recipe: Annotated[str, typer.Argument(metavar="RECIPE")], overrides: Overrides = None, *, as_json: Json = False
+) -> None:
+    """Check a recipe, and print it with every default written out.
+
+    Example: **headway recipe check jobs/recipes/quickstart.yaml train.lanes=8**
+    """
+    plan = recipes.load(recipe, overrides or ())
+    document = {"digest": recipes.digest(plan), "recipe": plan.model_dump(mode="json")}
+    result(document, f"# digest {document['digest']}\n{recipes.to_yaml(plan)}", as_json=as_json)
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON Schema of a recipe, for editors.
+
+    Example: **headway recipe schema > recipe.schema.json**
+    """
+    result(recipes.schema(), "", as_json=True)

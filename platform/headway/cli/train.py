@@ -1,0 +1,48 @@
+"""`headway train`."""
+
+import dataclasses
+from typing import Annotated
+
+import typer
+
+from headway import recipe as recipes
+from headway.cli.options import Json, Overrides, Quiet, StoreUrl, chosen_store, result, show
+
+
+def train(
+    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="A recipe: one YAML file.")],
+    overrides: Overrides = None,
+    run: Annotated[str | None, typer.Option(help="Name of the run. Default: the recipe's name.")] = None,
+    store: StoreUrl = None,
+    nproc: Annotated[int | None, typer.Option(min=1, help="Ranks on this machine. Default: machine.ranks.")] = None,
+    *,
+    take_over: Annotated[bool, typer.Option("--take-over", help="Fence off whoever trains this run now.")] = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Train here. Creates the run, or resumes it from its last checkpoint: the same command does both.
+
+    Ctrl-C, SIGTERM and SIGUSR1 save and leave with code 75: run the same command again to go on, with any --nproc.
+
+    Example: **headway train jobs/recipes/quickstart.yaml train.tokens=200000 --run first --nproc 2**
+    """
+    from headway.train import launcher
+
+    plan = recipes.load(recipe, overrides or ())
+    launcher.preload()
+    try:
+        outcome = launcher.launch(
+            plan,
+            run or plan.name,
+            chosen_store(store),
+            ranks=nproc or plan.machine.ranks,
+            take_over=take_over,
+            quiet=quiet,
+        )
+    finally:
+        launcher.reap()
+    name = run or plan.name
+    show(f"headway: run {name}: {outcome.outcome} at {outcome.tokens:,} tokens: {outcome.reason}", quiet=quiet)
+    if as_json:
+        result({"run": name, **dataclasses.asdict(outcome)}, "", as_json=True)
+    raise typer.Exit(outcome.exit_code)

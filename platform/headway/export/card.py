@@ -1,0 +1,50 @@
+"""The model card of an exported model: which run it came from, and how good it is."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from headway.model import parameter_count
+from headway.recipe import Recipe, to_yaml
+
+USE = """```python
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+tokenizer = AutoTokenizer.from_pretrained("DIRECTORY")
+model = AutoModelForCausalLM.from_pretrained("DIRECTORY")
+inputs = tokenizer("Once upon a time", return_tensors="pt", return_token_type_ids=False)
+print(tokenizer.decode(model.generate(**inputs, max_new_tokens=50)[0]))
+```"""
+
+
+def card(recipe: Recipe, vocabulary: int, facts: Mapping[str, str | int | float], directory: Path) -> str:
+    """README.md of a Hugging Face directory: `facts` in their order as a table, use, and the whole recipe."""
+    rows = {"parameters": parameter_count(recipe.model, vocabulary), **facts}
+    table = "\n".join(f"| {_cell(fact)} | {_cell(value)} |" for fact, value in rows.items())
+    return f"""---
+library_name: transformers
+pipeline_tag: text-generation
+tags: [headway]
+---
+# {recipe.name}
+
+A base language model (it continues text; it was not taught to follow instructions), pretrained with Headway.
+
+| | |
+|---|---|
+{table}
+
+## Use
+{USE.replace("DIRECTORY", directory.name)}
+
+`vllm serve {directory.name}` serves it as it is.
+
+## Recipe
+```yaml
+{to_yaml(recipe).rstrip()}
+```
+"""
+
+
+def _cell(value: str | int | float) -> str:
+    text = f"{value:,}" if isinstance(value, int) else str(value)
+    return text.replace("|", "\\|").replace("\n", " ")

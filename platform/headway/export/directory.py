@@ -1,0 +1,181 @@
+"""A Hugging Face directory, written whole or not at all."""
+
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from safetensors.torch import save_file
+
+from headway.errors import DamageError, DataError, UsageError
+from headway.export.card import card
+from headway.model import Decoder, huggingface
+from headway.recipe import Recipe
+
+SHARD_BYTES = 5_000_000_000
+"""Largest file of weights: 5 GB, as transformers and the Hugging Face hub cut them."""
+
+
+def write(
+    directory: Path,
+    *,
+    recipe: Recipe,
+    tensors: Iterable[tuple[str, torch.Tensor]],
+    tokenizer: Path,
+    end_of_document: int,
+    vocabulary: int,
+    facts: Mapping[str, str | int | float],
+    dtype: Literal["float32", "bfloat16"] = "float32",
+    shard_bytes: int = SHARD_BYTES,
+) -> list[Path]:
+    """Writes model, tokenizer and card to `directory`, which transformers and vLLM load as it is; returns its files.
+
+    `tensors` are all parameters of the decoder, whole, by our names, in any order; they are drawn one by one, and at
+    most one file of weights (`shard_bytes`) and one tensor are in memory. `tokenizer` is a tokenizer.json. The files
+    appear at once, by renaming a folder beside `directory` (`<name>.partial-<random>`); a killed export leaves that
+    folder and no other.
+
+    Raises UsageError where `directory` holds something, DataError where the tokenizer does not fit the model,
+    DamageError where a parameter is missing, unknown or of the wrong shape.
+    """
+    target = directory.resolve()
+    _refuse_occupied(target)
+    end = _end_token(tokenizer, end_of_document, vocabulary)
+    settings = huggingface.configuration(recipe.model, vocabulary, recipe.data.block_tokens, end_of_document, dtype)
+    with _folder_for(target) as folder:
+        _write_weights(folder, _checked(tensors, recipe, vocabulary, getattr(torch, dtype)), shard_bytes)
+        _write_json(folder / "config.json", settings)
+        _write_json(
+            folder / "generation_config.json",
+            {"bos_token_id": end_of_document, "eos_token_id": end_of_document, "pad_token_id": end_of_document},
+        )
+        shutil.copyfile(tokenizer, folder / "tokenizer.json")
+        _write_json(
+            folder / "tokenizer_config.json",
+            {
+                "tokenizer_class": "PreTrainedTokenizerFast",
+                "bos_token": end,
+                "eos_token": end,
+                "pad_token": end,
+                "model_max_length": recipe.data.block_tokens,
+                "clean_up_tokenization_spaces": False,
+            },
+        )
+        (folder / "README.md").write_text(card(recipe, vocabulary, facts, target), encoding="utf-8")
+    return sorted(target.iterdir())
+
+
+@contextmanager
+def _folder_for(target: Path) -> Iterator[Path]:
+    """A new folder beside `target` that takes its place when the block ends well, and is removed when it does not."""
+    folder = target.with_name(f"{target.name}.partial-{uuid.uuid4().hex[:8]}")
+    folder.mkdir(parents=True)
+    try:
+        yield folder
+        for file in folder.iterdir():
+            _sync(file)
+        _sync(folder)
+        _refuse_occupied(target)
+        folder.replace(target)
+        _sync(target.parent)
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+
+
+def _refuse_occupied(target: Path) -> None:
+    if target.is_dir() and not any(target.iterdir()):
+        return
+    if target.exists():
+        what = "is not empty" if target.is_dir() else "is a file"
+        raise UsageError(f"{target} {what}, and an export replaces nothing; name a new directory, or remove it")
+
+
+def _end_token(tokenizer: Path, end_of_document: int, vocabulary: int) -> str:
+    """The text of the token that ends a document."""
+    try:
+        content = json.loads(tokenizer.read_text(encoding="utf-8"))
+        words, added = content["model"]["vocab"], content["added_tokens"]
+    except FileNotFoundError:
+        raise DataError(f"{tokenizer} does not exist; build the data again (headway data build)") from None
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{tokenizer} is not a tokenizer.json of the tokenizers library: {error!r}") from error
+    largest = max([*words.values(), *(token["id"] for token in added)])
+    if largest >= vocabulary:
+        raise DataError(
+            f"{tokenizer} has tokens up to {largest:,}, but the model's vocabulary ends at {vocabulary - 1:,}; "
+            "pass the tokenizer the run was trained with"
+        )
+    ends: list[str] = [token["content"] for token in added if token["id"] == end_of_document]
+    if not ends:
+        raise DataError(
+            f"{tokenizer} has no special token {end_of_document}, the run's end of document; "
+            "pass the tokenizer the run was trained with"
+        )
+    return ends[0]
+
+
+def _checked(
+    tensors: Iterable[tuple[str, torch.Tensor]], recipe: Recipe, vocabulary: int, dtype: torch.dtype
+) -> Iterator[tuple[str, torch.Tensor]]:
+    """The tensors under their Hugging Face names, in `dtype`; each parameter of the decoder exactly once."""
+    with torch.device("meta"):
+        decoder = Decoder(recipe.model, vocabulary, recipe.train.loss_chunk_tokens)
+    missing = {name: tuple(parameter.shape) for name, parameter in decoder.named_parameters()}
+    for name, tensor in tensors:
+        if name not in missing:
+            raise DamageError(f"{name} is no parameter of this recipe's model, or came twice; nothing was exported")
+        shape = missing.pop(name)
+        if tuple(tensor.shape) != shape:
+            raise DamageError(
+                f"{name} has shape {tuple(tensor.shape)} where the recipe's model has {shape}; nothing was exported"
+            )
+        yield huggingface.name(name), tensor.detach().to("cpu", dtype).contiguous()
+    if missing:
+        raise DamageError(f"the checkpoint lacks {', '.join(sorted(missing))}; nothing was exported")
+
+
+def _write_weights(folder: Path, tensors: Iterator[tuple[str, torch.Tensor]], shard_bytes: int) -> None:
+    """model.safetensors, or from two files on model-<i>-of-<n>.safetensors and their index."""
+    shards: list[list[str]] = []
+    held: dict[str, torch.Tensor] = {}
+    total = 0
+
+    def flush() -> None:
+        save_file(held, folder / f"shard-{len(shards)}", metadata={"format": "pt"})
+        shards.append(list(held))
+        held.clear()
+
+    for name, tensor in tensors:
+        if held and sum(other.nbytes for other in held.values()) + tensor.nbytes > shard_bytes:
+            flush()
+        held[name] = tensor
+        total += tensor.nbytes
+    flush()
+    if len(shards) == 1:
+        (folder / "shard-0").rename(folder / "model.safetensors")
+        return
+    places: dict[str, str] = {}
+    for index, names in enumerate(shards):
+        file = f"model-{index + 1:05d}-of-{len(shards):05d}.safetensors"
+        (folder / f"shard-{index}").rename(folder / file)
+        places |= dict.fromkeys(names, file)
+    _write_json(folder / "model.safetensors.index.json", {"metadata": {"total_size": total}, "weight_map": places})
+
+
+def _write_json(file: Path, content: dict[str, Any]) -> None:
+    file.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
+def _sync(path: Path) -> None:
+    """Waits until `path` is on the disk: a machine that dies after the rename must not leave empty files."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

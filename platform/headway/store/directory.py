@@ -1,0 +1,121 @@
+"""A folder as an object store: the embedded default for S3, with the same promises.
+
+An object is written aside, made durable, and then linked or moved into place, so readers see it whole or not at
+all. Create-only writes are hard links, which the file system refuses when the name is taken.
+"""
+
+import os
+import uuid
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+
+from headway.errors import ExistingObject, MissingObject, StoreError, UsageError
+from headway.store.objects import Buffer
+
+INCOMING = ".incoming"
+
+
+class DirectoryStore:
+    """Objects as files below `root`."""
+
+    def __init__(self, root: str | Path) -> None:
+        self.root = Path(root).expanduser().absolute()
+        self.url = self.root.as_uri()
+
+    def put(self, key: str, parts: Iterable[Buffer]) -> None:
+        """Write an object whole, replacing any that was there."""
+        with self._written(key, parts) as (incoming, target):
+            incoming.replace(target)
+
+    def create(self, key: str, data: Buffer) -> None:
+        """Write an object whole, only if there is none of that key."""
+        with self._written(key, [data]) as (incoming, target):
+            try:
+                os.link(incoming, target)
+            except FileExistsError:
+                raise ExistingObject(f"{key}: exists already in {self.url}") from None
+
+    def get(self, key: str, start: int = 0, length: int | None = None) -> bytes:
+        """Read an object, or a range of it."""
+        try:
+            with self._path(key).open("rb") as file:
+                file.seek(start)
+                return file.read() if length is None else file.read(length)
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+            raise MissingObject(f"{key}: no such object in {self.url}") from None
+        except OSError as error:
+            raise StoreError(f"{key}: cannot be read from {self.url}: {error.strerror}") from error
+
+    def size(self, key: str) -> int:
+        """Length of an object [bytes]."""
+        path = self._path(key)
+        if not path.is_file():
+            raise MissingObject(f"{key}: no such object in {self.url}")
+        return path.stat().st_size
+
+    def list(self, prefix: str, after: str = "") -> Iterator[str]:
+        """Keys below `prefix`, sorted as S3 sorts them."""
+        folder = self.root / prefix.rpartition("/")[0]
+        keys = [
+            (Path(place) / name).relative_to(self.root).as_posix()
+            for place, _, names in os.walk(folder)
+            for name in names
+        ]
+        hidden = f"{INCOMING}/"
+        yield from sorted(key for key in keys if key.startswith(prefix) and key > after and not key.startswith(hidden))
+
+    def delete(self, key: str) -> None:
+        """Remove an object, and the folders that it leaves empty."""
+        path = self._path(key)
+        try:
+            path.unlink(missing_ok=True)
+        except OSError as error:
+            raise StoreError(f"{key}: cannot be deleted from {self.url}: {error.strerror}") from error
+        for parent in path.relative_to(self.root).parents[:-1]:
+            try:
+                (self.root / parent).rmdir()
+            except OSError:
+                break
+
+    def _path(self, key: str) -> Path:
+        parts = PurePosixPath(key).parts
+        if not parts or key.startswith("/") or ".." in parts:
+            raise UsageError(f"{key!r} is not an object key")
+        return self.root.joinpath(*parts)
+
+    @contextmanager
+    def _written(self, key: str, parts: Iterable[Buffer]) -> Iterator[tuple[Path, Path]]:
+        """A durable file with the object's bytes, and the path that it belongs at."""
+        target = self._path(key)
+        incoming = self.root / INCOMING / uuid.uuid4().hex
+        try:
+            incoming.parent.mkdir(parents=True, exist_ok=True)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with incoming.open("xb") as file:
+                for part in parts:
+                    file.write(part)
+                file.flush()
+                os.fsync(file.fileno())
+            for attempt in range(2):
+                try:
+                    yield incoming, target
+                    break
+                except FileNotFoundError:  # a deletion next door took the empty folder away
+                    if attempt:
+                        raise
+                    target.parent.mkdir(parents=True, exist_ok=True)
+            _sync_folder(target.parent)
+        except OSError as error:
+            raise StoreError(f"{key}: cannot be written to {self.url}: {error.strerror}") from error
+        finally:
+            incoming.unlink(missing_ok=True)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a new name in `folder` survive a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,70 @@
+"""What Headway asks of an object store, and how a URL becomes one.
+
+Only what every object store offers: whole objects that appear at once, create-only writes, ranged reads,
+listing and deletion. No renames, no locks, no appends.
+"""
+
+from collections.abc import Iterable, Iterator
+from typing import Protocol
+from urllib.parse import urlsplit
+
+from headway.errors import UsageError
+
+Buffer = bytes | bytearray | memoryview
+
+
+class Store(Protocol):
+    """One object store, or one prefix of it. Keys are `/`-separated and relative to its URL."""
+
+    url: str
+
+    def put(self, key: str, parts: Iterable[Buffer]) -> None:
+        """Write an object from its parts, replacing any that was there; it appears whole or not at all.
+
+        Raises:
+            StoreError: it could not be written.
+        """
+
+    def create(self, key: str, data: Buffer) -> None:
+        """Write an object only if the key is free; of several writers exactly one succeeds.
+
+        Raises:
+            ExistingObject: the key was taken.
+            StoreError: it could not be written, or nobody knows whether it was.
+        """
+
+    def get(self, key: str, start: int = 0, length: int | None = None) -> bytes:
+        """Read an object, or `length` bytes of it from byte `start`.
+
+        Raises:
+            MissingObject: there is none.
+        """
+
+    def size(self, key: str) -> int:
+        """Length of an object [bytes].
+
+        Raises:
+            MissingObject: there is none.
+        """
+
+    def list(self, prefix: str, after: str = "") -> Iterator[str]:
+        """Keys that start with `prefix` and sort after `after`, in order."""
+
+    def delete(self, key: str) -> None:
+        """Remove an object; a missing one is no error."""
+
+
+def open_store(url: str) -> Store:
+    """The store behind `file:///folder`, or behind a plain path.
+
+    Raises:
+        UsageError: no store is reached by such a URL.
+    """
+    from headway.store.directory import DirectoryStore
+
+    parts = urlsplit(url)
+    if parts.scheme == "file" and not parts.netloc:
+        return DirectoryStore(parts.path)
+    if not parts.scheme:
+        return DirectoryStore(url)
+    raise UsageError(f"{url}: no such kind of store; use file:///folder or a path")

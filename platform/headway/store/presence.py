@@ -1,0 +1,79 @@
+"""Who is alive on a run: the heartbeat it writes, and whether a holder's process still exists. Advisory throughout."""
+
+import contextlib
+import json
+import os
+import socket
+import time
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from headway.errors import MissingObject
+from headway.store import keys
+from headway.store.entries import Holder
+from headway.store.objects import Store
+
+MISSED = 3
+"""Heartbeats missed before a process counts as dead."""
+
+
+class Heartbeat(BaseModel):
+    """The last sign of life of a run."""
+
+    model_config = ConfigDict(frozen=True)
+
+    attempt: int
+    holder: Holder
+    phase: str
+    tokens: int
+    time: float
+    """Seconds since 1970, by the holder's clock."""
+    every: float
+    """How often it is written [s]."""
+
+    @property
+    def fresh(self) -> bool:
+        """Whether it is too young for its writer to count as dead."""
+        return time.time() - self.time < MISSED * self.every
+
+
+def beat(store: Store, run: str, heartbeat: Heartbeat) -> None:
+    """Write the run's heartbeat."""
+    store.put(keys.heartbeat(run), [heartbeat.model_dump_json(indent=1).encode()])
+
+
+def last_beat(store: Store, run: str) -> Heartbeat | None:
+    """The run's last heartbeat, if there is a readable one."""
+    with contextlib.suppress(MissingObject, ValidationError, UnicodeDecodeError):
+        return Heartbeat.model_validate(json.loads(store.get(keys.heartbeat(run))))
+    return None
+
+
+def this_process(launch: str) -> Holder:
+    """The holder that this process is."""
+    return Holder(
+        host=socket.gethostname(),
+        pid=os.getpid(),
+        started=_started(os.getpid()) or 0,
+        launch=launch,
+        job=os.environ.get("SLURM_JOB_ID"),
+        trace=os.environ.get("TRACEPARENT"),
+    )
+
+
+def lives(holder: Holder) -> bool | None:
+    """Whether a holder's process exists; None if it is on another machine, where this one cannot look."""
+    if holder.host != socket.gethostname():
+        return None
+    return _started(holder.pid) == holder.started
+
+
+def _started(pid: int) -> int | None:
+    """Start time of a process in clock ticks since boot (field 22 of proc(5)), or None if there is none."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8")
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    fields = stat.rpartition(")")[2].split()
+    return None if fields[0] in {"Z", "X"} else int(fields[19])

@@ -1,0 +1,126 @@
+"""One run in a store: its frozen recipe, its journal, and the right to write to it."""
+
+from pathlib import Path
+
+from headway import recipe as recipes
+from headway.errors import DamageError, ExistingObject, HeldError, MissingObject, RecipeError, UsageError
+from headway.recipe import Recipe
+from headway.store import keys, presence
+from headway.store.entries import Claimed, Holder
+from headway.store.history import History, fold
+from headway.store.journal import Journal
+from headway.store.objects import Store
+
+
+class Run:
+    """A run, which exists from the moment that its recipe is frozen."""
+
+    def __init__(self, store: Store, name: str) -> None:
+        self.store, self.name = store, name
+        self.journal = Journal(store, name)
+
+    @classmethod
+    def existing(cls, store: Store, name: str) -> "Run":
+        """A run that must exist.
+
+        Raises:
+            UsageError: it does not.
+        """
+        run = cls(store, name)
+        try:
+            store.size(keys.recipe(name))
+        except MissingObject:
+            there = names(store)
+            raise UsageError(
+                f"no run {name} in {store.url}; "
+                + (f"there are: {', '.join(there[:10])}" if there else "there are none")
+            ) from None
+        return run
+
+    def freeze(self, recipe: Recipe) -> None:
+        """Make `recipe` the run's own, or see that it means the same as the one it has.
+
+        Raises:
+            RecipeError: the run has a recipe of another meaning; names each difference.
+        """
+        try:
+            self.store.create(keys.recipe(self.name), recipes.to_yaml(recipe).encode())
+        except ExistingObject:
+            if changes := recipes.differences(self.recipe(), recipe):
+                raise RecipeError(
+                    f"run {self.name} was begun with a recipe of another meaning: {'; '.join(changes)}. "
+                    f"Undo the change, or begin a new run with --run NAME"
+                ) from None
+
+    def recipe(self) -> Recipe:
+        """The frozen recipe.
+
+        Raises:
+            DamageError: it is not what the run was begun with.
+        """
+        key = keys.recipe(self.name)
+        try:
+            recipe = recipes.parse(self.store.get(key).decode(), origin=key)
+        except (RecipeError, UnicodeDecodeError) as error:
+            raise DamageError(f"{key}: not readable as a recipe: {error}") from error
+        begun = next((entry for entry in self.journal.read() if isinstance(entry, Claimed)), None)
+        if begun and begun.recipe != recipes.digest(recipe):
+            raise DamageError(f"{key}: is not the recipe that this run was begun with")
+        return recipe
+
+    def history(self) -> History:
+        """The run's past, as the journal has it now."""
+        return fold(self.journal.read())
+
+    def check_free(self, holder: Holder | None = None) -> None:
+        """See that nobody alive holds the run.
+
+        Raises:
+            HeldError: somebody does; says who, and how to take over.
+        """
+        history = self.history()
+        if not history.attempts or history.attempts[-1].ended:
+            return
+        last = history.attempts[-1].claim
+        if holder and (last.holder.launch == holder.launch or (holder.job and last.holder.job == holder.job)):
+            return
+        alive = presence.lives(last.holder)
+        if alive is None:
+            beat = presence.last_beat(self.store, self.name)
+            alive = beat is not None and beat.attempt == last.attempt and beat.fresh
+        if alive:
+            raise HeldError(
+                f"run {self.name} is being trained by {last.holder}, attempt {last.attempt}. "
+                f"Stop that one first, or fence it off with --take-over"
+            )
+
+    def claim(self, holder: Holder, recipe: Recipe, data: str, *, take_over: bool = False) -> Claimed:
+        """Begin an attempt: from here on no earlier one can write.
+
+        Raises:
+            HeldError: somebody alive holds the run, and `take_over` is not set.
+        """
+        return self.journal.claim(
+            check=lambda: None if take_over else self.check_free(holder),
+            holder=holder,
+            recipe=recipes.digest(recipe),
+            data=data,
+            lost_at=self._lost_at(),
+        )
+
+    def _lost_at(self) -> float | None:
+        """When an attempt that never said how it ended was last seen."""
+        attempts = self.history().attempts
+        if not attempts or attempts[-1].ended:
+            return None
+        seen = [attempts[-1].claim.time, *(commit.time for commit in attempts[-1].commits)]
+        beat = presence.last_beat(self.store, self.name)
+        if beat and beat.attempt == attempts[-1].number:
+            seen.append(beat.time)
+        return max(seen)
+
+
+def names(store: Store) -> list[str]:
+    """Names of the runs in a store."""
+    prefix = keys.runs()
+    return sorted({Path(key.removeprefix(prefix)).parts[0] for key in store.list(prefix)})

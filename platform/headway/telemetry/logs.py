@@ -1,0 +1,57 @@
+"""Logs: events with dotted nouns for names, JSON lines off a terminal, readable on one, copied to any sink."""
+
+import json
+import logging
+import sys
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import structlog
+
+Log = structlog.stdlib.BoundLogger
+Sink = Callable[[str], None]
+LEVELS = {name.lower(): number for name, number in logging.getLevelNamesMapping().items()}
+
+
+def open_log(sink: Sink | None = None, *, quiet: bool = False, level: str = "info", **bound: Any) -> Log:
+    """A log on standard error, with `bound` on every line; `sink` gets each event as a JSON line, even if quiet.
+
+    `quiet` shows warnings and errors only.
+    """
+    terminal = sys.stderr.isatty()
+    floor = LEVELS["warning" if quiet else level]
+
+    def copy(_: Any, method: str, event: Any) -> Any:
+        if sink is not None:
+            sink(json.dumps(event, default=str))
+        if LEVELS[method] < floor:
+            raise structlog.DropEvent
+        return event
+
+    def brief(_: Any, __: str, event: Any) -> Any:
+        return {key: value for key, value in event.items() if key not in bound}
+
+    shown: list[Any] = (
+        [brief, structlog.dev.ConsoleRenderer(pad_event=22)]
+        if terminal
+        else [structlog.processors.JSONRenderer(default=str)]
+    )
+    logger: Log = structlog.wrap_logger(
+        structlog.PrintLogger(sys.stderr),
+        wrapper_class=structlog.make_filtering_bound_logger(0),
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            copy,
+            *shown,
+        ],
+        **bound,
+    )
+    return logger
+
+
+def line(event: Mapping[str, Any]) -> str:
+    """One stored event as a person reads it."""
+    rest = {k: v for k, v in event.items() if k not in {"event", "level", "timestamp", "run", "attempt"}}
+    fields = " ".join(f"{key}={value}" for key, value in rest.items())
+    return f"{event.get('timestamp', '')[:19]} [{event.get('attempt', '-')}] {event.get('event', '')} {fields}".rstrip()

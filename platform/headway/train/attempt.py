@@ -1,0 +1,197 @@
+"""One attempt at a run: from the claim in the journal to the word about how it ended. What the loop works with."""
+
+import json
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Self
+
+from headway import recipe as recipes
+from headway.checkpoint.manifest import Environment
+from headway.checkpoint.saver import Lineage, Saver
+from headway.checkpoint.stored import StoredCheckpoint
+from headway.data import Prefetch
+from headway.errors import DamageError, HeadwayError
+from headway.store import Committed, Decided, Ended, Holder, keys
+from headway.store.record import Row
+from headway.train.clock import Clock
+from headway.train.evaluation import Evaluation
+from headway.train.rank import Rank
+from headway.train.report import Report
+from headway.train.stability import Verdict
+from headway.train.step import Step, lanes_of
+
+
+class Attempt:
+    """The rank's part in one attempt. Every method but `skips` is collective."""
+
+    def __init__(self, rank: Rank, holder: Holder, clock: Clock, *, take_over: bool, quiet: bool) -> None:
+        """Claim the run.
+
+        Raises:
+            HeldError: somebody alive is training it.
+        """
+        self.rank, self.clock, self.preemption = rank, clock, rank.preemption
+        self.recipe, self.run, self.state = rank.recipe, rank.run, rank.state
+        self.number: int = rank.ranks.lead(
+            lambda: self.run.claim(holder, self.recipe, rank.dataset.digest, take_over=take_over).seq
+        )
+        self.history = self.run.history()
+        self.report = Report(
+            self.run,
+            self.number,
+            rank.ranks.rank,
+            clock,
+            holder=holder,
+            budget=self.recipe.train.tokens,
+            every=self.recipe.machine.heartbeat_seconds,
+            quiet=quiet,
+        )
+        self.batches = Prefetch(
+            rank.dataset,
+            [
+                lane % self.recipe.train.lanes
+                for lane in lanes_of(rank.ranks.rank, rank.ranks.size, self.recipe.train.lanes)
+            ],
+        )
+        self.step = Step(self.recipe, self.state, rank.device, rank.ranks.group)
+        self.evaluation = Evaluation(self.recipe, rank.dataset, self.state, rank.device, rank.ranks.group)
+        self.saver = Saver(
+            self.run,
+            Lineage(self.number, recipes.digest(self.recipe), rank.dataset.digest, rank.environment),
+            rank.background,
+            keep=self.recipe.checkpoint.keep,
+            parent=None,
+        )
+
+    def __enter__(self) -> Self:
+        self.report.__enter__()
+        self.report.event("attempt.claimed", ranks=self.rank.ranks.size)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.batches.close()
+        self.report.__exit__(kind, error, trace)
+
+    def resume(self) -> int:
+        """Become what the newest sound checkpoint holds; returns its tokens, 0 if there is none."""
+        with self.clock.during("restore"):
+            for commit in reversed(self.history.commits):
+                if self._load(commit):
+                    return commit.tokens
+            if self.history.commits:
+                self.report.warn("restore.nothing_sound", action="beginning again at 0 tokens")
+            self.state.reset()
+            return 0
+
+    def asked_to_stop(self) -> int:
+        """How urgently any rank was asked to stop."""
+        return int(max(self.rank.ranks.gather(self.preemption.level)))
+
+    def skips(self, position: int) -> bool:
+        """Whether a decision says that the batch at `position` does not count."""
+        decision = self.history.skipped(position)
+        if decision:
+            self.report.event("batch.skipped", batch=position, reason=decision.reason)
+        return decision is not None
+
+    def decide(self, verdict: Verdict, position: int) -> str:
+        """Record what is done about the batch at `position`; returns the action.
+
+        Raises:
+            HeadwayError: the recipe says to stop, or too many decisions were made.
+        """
+        policy, batch = self.recipe.train.stability, self.recipe.train.batch_tokens
+        self.report.warn("batch.judged", batch=position, action=verdict.action, reason=verdict.reason)
+        if verdict.action == "stop" or len(self.history.decisions) >= policy.limit:
+            raise HeadwayError(
+                f"the batch at {position:,} tokens: {verdict.reason}; after {len(self.history.decisions)} decisions "
+                f"the run was stopped (train.stability). Look at the data there, or lower the learning rate"
+            )
+        back = verdict.action == "rollback"
+        self.saver.wait()
+        self.rank.ranks.lead(
+            lambda: (
+                self.run.journal.append(
+                    Decided,
+                    self.number,
+                    action=verdict.action,
+                    reason=verdict.reason,
+                    skip_from=max(0, position - batch * (policy.rollback_batches - 1)) if back else position,
+                    skip_to=position + batch,
+                    restored=self.run.history().tokens if back else None,
+                ).seq
+            )
+        )
+        self.history = self.run.history()
+        return verdict.action
+
+    def evaluate(self) -> bool:
+        """Measure the held-out loss; returns whether it was broken off because some rank was asked to stop."""
+        with self.clock.during("evaluation"):
+            loss = self.evaluation.loss(self.preemption)
+        if loss is None:
+            return True
+        self.state.held_out = loss
+        self.report.event("evaluation.done", held_out=loss)
+        return False
+
+    def save(self, position: int) -> None:
+        """Begin to save the state at `position`."""
+        with self.clock.during("drain" if self.clock.phase == "drain" else "checkpoint"):
+            self._settle()
+            rows = self._rows(position)
+            self.saver.save(position, self.state.tensors(), self.state.progress(), _lines(rows))
+        self.report.event("checkpoint.staged")
+
+    def end(self, outcome: str, reason: str) -> None:
+        """Say in the journal how the attempt ended, and close its books."""
+        self._settle()
+        position = self.report.tokens
+        rows = self._rows(position)
+
+        def conclude() -> None:
+            self.run.store.put(keys.ledger(self.run.name, self.number), [_lines(rows).encode()])
+            self.run.journal.append(Ended, self.number, outcome=outcome, reason=reason, tokens=position)
+
+        self.rank.ranks.lead(conclude)
+        self.report.event("attempt.ended", outcome=outcome, reason=reason)
+
+    def _settle(self) -> None:
+        """Wait for the save that is under way, and say that it is committed."""
+        committed = self.saver.wait()
+        if committed is not None:
+            self.report.event("checkpoint.committed", at=committed)
+
+    def _load(self, commit: Committed) -> bool:
+        """Load a checkpoint on all ranks, or on none; a damaged one is reported."""
+        checkpoint = StoredCheckpoint(self.run.store, commit)
+        try:
+            self.state.load(checkpoint)
+            problem = None
+        except DamageError as error:
+            problem = str(error)
+        problems = [each for each in self.rank.ranks.gather(problem) if each]
+        if problems:
+            self.report.warn("checkpoint.damaged", at=commit.tokens, problem=problems[0])
+            return False
+        self.saver.parent = commit.manifest
+        self.report.tokens = commit.tokens
+        self.report.event("checkpoint.restored", manifest=commit.manifest)
+        if changed := _differences(checkpoint.manifest.environment, self.rank.environment):
+            self.report.warn("environment.changed", changed=changed, effect="bits may differ from here on")
+        return True
+
+    def _rows(self, position: int) -> list[Row]:
+        row = self.clock.row(self.number, self.rank.ranks.rank, position)
+        return [Row.model_validate(each) for each in self.rank.ranks.gather(row.model_dump())]
+
+
+def _lines(rows: Sequence[Row]) -> str:
+    return "".join(json.dumps(row.model_dump()) + "\n" for row in rows)
+
+
+def _differences(before: Environment, now: Environment) -> str:
+    old, new = before.model_dump(), now.model_dump()
+    return ", ".join(f"{key}: {old[key]} -> {new[key]}" for key in old if old[key] != new[key] and key != "headway")

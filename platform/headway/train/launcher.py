@@ -1,0 +1,202 @@
+"""Starting the ranks of a run on this machine, and saying how it went.
+
+torchelastic runs the ranks from a thread; this process's main thread keeps the signals, and hands a wish to stop to
+the ranks through shared memory, where it waits for them whatever they are doing. How the run went is read from the
+journal, never from exit codes.
+"""
+
+import logging
+import multiprocessing
+import os
+import secrets
+import signal
+import threading
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from headway import errors
+from headway import recipe as recipes
+from headway.data import open_data
+from headway.errors import FencedError, HeadwayError, UsageError
+from headway.recipe import Recipe
+from headway.store import Attempt, Ended, Run, Store
+from headway.train.preemption import Preemption
+
+FORKSERVER = "forkserver"
+POLL_SECONDS = 0.05
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a launch went."""
+
+    outcome: str
+    """`done`, `preempted` or `failed`."""
+    reason: str
+    tokens: int
+    attempt: int | None
+    exit_code: int
+
+
+def launch(
+    recipe: Recipe, name: str, store: Store, *, ranks: int, take_over: bool = False, quiet: bool = False
+) -> Outcome:
+    """Train the run `name` here, on `ranks` processes, from where it stands.
+
+    Raises:
+        UsageError: recipe, data and run do not fit together, or more ranks than lanes are asked for.
+        HeldError: somebody alive is training the run.
+    """
+    launched = time.time()
+    flag = multiprocessing.get_context(FORKSERVER).Value("i", 0, lock=False)
+    preemption = Preemption(flag).listen()
+    run = Run(store, name)
+    if done := prepare(run, recipe, ranks=ranks, take_over=take_over):
+        return done
+
+    from headway.train.worker import Task
+
+    task = Task(
+        recipe=recipes.to_yaml(recipe),
+        run=name,
+        store=store.url,
+        launch=secrets.token_hex(8),
+        launched=launched,
+        take_over=take_over,
+        quiet=quiet,
+    )
+    agent = Agent(task, flag, ranks)
+    agent.start()
+    deadline = float("inf")
+    while agent.is_alive():
+        agent.join(POLL_SECONDS)
+        if preemption.level > flag.value:
+            flag.value = preemption.level
+            deadline = min(deadline, time.monotonic() + recipe.machine.grace_seconds)
+        if time.monotonic() > deadline:
+            for child in multiprocessing.active_children():
+                child.kill()
+    return conclude(run, task.launch, agent.failure, stopped=bool(preemption.level))
+
+
+def prepare(run: Run, recipe: Recipe, *, ranks: int, take_over: bool) -> Outcome | None:
+    """See that the run may be trained, before anything heavy is loaded; an outcome if it is done already."""
+    if ranks > recipe.train.lanes:
+        raise UsageError(
+            f"{ranks} ranks cannot share a batch of {recipe.train.lanes} lanes; "
+            f"use at most {recipe.train.lanes}, or begin a run with more train.lanes"
+        )
+    dataset = open_data(recipe)
+    run.freeze(recipe)
+    if not take_over:
+        run.check_free()
+    history = run.history()
+    for attempt in history.attempts:
+        if attempt.claim.data != dataset.digest:
+            raise UsageError(
+                f"run {run.name} was begun on other data than {recipe.data_path} holds now "
+                f"({attempt.claim.data} and {dataset.digest}); restore that data, or begin a new run with --run NAME"
+            )
+    if history.done:
+        last = history.attempts[-1]
+        return Outcome("done", "done before; nothing was left to do", history.tokens, last.number, 0)
+    return None
+
+
+class Agent(threading.Thread):
+    """torchelastic's agent for this machine, in a thread of its own."""
+
+    def __init__(self, task: Any, flag: Any, ranks: int) -> None:
+        super().__init__(name="torchelastic", daemon=True)
+        self.task, self.flag, self.ranks = task, flag, ranks
+        self.failure: tuple[str, str] | None = None
+        """Kind and message of the first error on a rank."""
+
+    def run(self) -> None:
+        """Run the ranks to their end."""
+        from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+        from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+        from headway.train.worker import work
+
+        logging.getLogger("torch.distributed").setLevel(logging.CRITICAL)
+        os.environ["GLOO_SOCKET_IFNAME"] = "lo"
+        config = LaunchConfig(
+            min_nodes=1,
+            max_nodes=1,
+            nproc_per_node=self.ranks,
+            run_id=self.task.launch,
+            rdzv_backend="c10d",
+            rdzv_endpoint="localhost:0",
+            local_addr="localhost",
+            max_restarts=0,
+            monitor_interval=POLL_SECONDS,
+            start_method=FORKSERVER,
+        )
+        try:
+            elastic_launch(config, work)(self.task, self.flag)
+        except ChildFailedError as error:
+            self.failure = _root_cause(error)
+        except Exception as error:  # whatever torchelastic raises is this launch's outcome
+            self.failure = (type(error).__name__, str(error))
+
+
+def _root_cause(error: Any) -> tuple[str, str]:
+    """Kind and message of the failure that came first: later ones are mostly ranks that lost their peers."""
+    rank, first = error.get_first_failure()
+    if "message" not in first.error_file_data:
+        return "", f"rank {rank} left with code {first.exitcode}"
+    if first.exitcode < 0:
+        return "", f"rank {rank} was killed by {signal.Signals(-first.exitcode).name}"
+    kind, _, message = first.error_file_data["message"]["message"].partition(": ")
+    return kind, f"rank {rank}: {message}" if kind not in vars(errors) else message
+
+
+def preload() -> None:
+    """Begin to load what the ranks need, beside what this process does meanwhile."""
+    from multiprocessing import forkserver
+
+    forkserver.set_forkserver_preload(["headway.train.preload"])
+    forkserver.ensure_running()
+
+
+def conclude(run: Run, launch_id: str, failure: tuple[str, str] | None, *, stopped: bool) -> Outcome:
+    """How the launch went, by the journal; says there that it failed, if nobody else could."""
+    mine = [a for a in run.history().attempts if a.claim.holder.launch == launch_id]
+    tokens = run.history().tokens
+    if not mine:
+        return _unclaimed(failure, tokens, stopped=stopped)
+    last = mine[-1]
+    if last.ended:
+        code = {"done": 0, "preempted": 75}.get(last.outcome, 1)
+        return Outcome(last.outcome, last.ended.reason, last.ended.tokens, last.number, code)
+    kind, message = failure or ("", "its ranks left without a word")
+    problem = getattr(errors, kind, HeadwayError)
+    if not issubclass(problem, FencedError):
+        _say_failed(run, last, message or kind, tokens)
+    return Outcome("failed", message or kind, tokens, last.number, problem.exit_code)
+
+
+def _unclaimed(failure: tuple[str, str] | None, tokens: int, *, stopped: bool) -> Outcome:
+    """How a launch went that never claimed the run."""
+    if stopped or failure is None:
+        return Outcome("preempted", "asked to stop before the run was claimed", tokens, None, 75)
+    kind, message = failure
+    problem = getattr(errors, kind, HeadwayError)
+    return Outcome("failed", message or kind, tokens, None, problem.exit_code)
+
+
+def _say_failed(run: Run, attempt: Attempt, reason: str, tokens: int) -> None:
+    """Write `ended: failed`, unless a newer attempt has the run by now or the store is what failed."""
+    try:
+        run.journal.append(Ended, attempt.number, outcome="failed", reason=reason, tokens=tokens)
+    except HeadwayError as error:
+        logging.getLogger("headway").warning("the journal could not be told: %s", error)
+
+
+def reap() -> None:
+    """End the process that ranks are forked from."""
+    from multiprocessing.forkserver import _forkserver
+
+    _forkserver._stop()  # noqa: SLF001 - the standard library has no public way

@@ -1,0 +1,57 @@
+"""The story of training: while there are tokens left, take a batch, judge it, step, and save when it is time.
+
+Everything here is a function of the token position, so a run that is stopped anywhere goes on from its last commit
+as if nothing had happened.
+"""
+
+import time
+
+from headway.train.attempt import Attempt
+from headway.train.preemption import HURRY
+from headway.train.schedule import due
+from headway.train.stability import judge
+
+
+def train(attempt: Attempt) -> str:
+    """Train until the budget is spent, or somebody asks to stop. Collective.
+
+    Returns:
+        `done`, `preempted`, or `rolled back`: a decision asks for another attempt from an earlier checkpoint.
+    """
+    recipe, clock, step = attempt.recipe, attempt.clock, attempt.step
+    budget, batch = recipe.train.tokens, recipe.train.batch_tokens
+    position = saved = evaluated = attempt.resume()
+    stop = attempt.asked_to_stop()
+
+    clock.enter("step")
+    while position < budget and not stop:
+        if attempt.skips(position):
+            position += batch
+            continue
+
+        began = time.monotonic()
+        with clock.during("data"):
+            lanes = attempt.batches.get(position)
+        gradient = step.gradient(lanes, attempt.preemption.level)
+        if verdict := judge(recipe.train.stability, attempt.state.losses, gradient.loss, gradient.norm):
+            step.drop()
+            if attempt.decide(verdict, position) == "rollback":
+                return "rolled back"
+            continue
+        rate = step.apply(position, gradient)
+
+        position, stop = position + batch, gradient.stop
+        attempt.report.step(position, gradient.loss, gradient.norm, rate, time.monotonic() - began)
+
+        if due(recipe.evaluation.every_tokens, evaluated, position, budget) and not stop:
+            stop, evaluated = attempt.evaluate(), position
+        if due(recipe.checkpoint.every_tokens, saved, position, budget) and not stop:
+            attempt.save(position)
+            saved = position
+
+    finished = position >= budget and not stop and not attempt.evaluate()
+    clock.enter("drain")
+    if finished or (position > saved and stop < HURRY):
+        attempt.save(position)
+    attempt.saver.wait()
+    return "done" if finished else "preempted"

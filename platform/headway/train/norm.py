@@ -1,0 +1,54 @@
+"""The gradient's L2 norm and its clipping."""
+
+from collections.abc import Iterable, Sequence
+
+import torch
+import torch.distributed as dist
+from torch.distributed.tensor import DTensor
+from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
+
+
+def ordered_norm(gradients: Sequence[DTensor]) -> float:
+    """The L2 norm, with the same bits for every world size.
+
+    Squares are summed row by row with elementwise additions only, whose result depends on no kernel's shape; the rows
+    of all ranks are brought into one vector (adding zeros is exact), which every rank sums in the same order.
+    """
+    rows = torch.zeros(sum(_rows(g) for g in gradients), dtype=torch.float64, device=gradients[0].to_local().device)
+    start = 0
+    for gradient in gradients:
+        local = gradient.to_local()
+        if local.numel():
+            _, offset = compute_local_shape_and_global_offset(gradient.shape, gradient.device_mesh, gradient.placements)
+            at = start + offset[0]
+            rows[at : at + local.shape[0]] = _row_sums(local.square().reshape(local.shape[0], -1)).double()
+        start += _rows(gradient)
+    dist.all_reduce(rows)
+    return float(rows.sum().sqrt())
+
+
+def fast_norm(gradients: Sequence[DTensor]) -> float:
+    """The L2 norm, by torch."""
+    total = torch.nn.utils.get_total_norm(list[torch.Tensor](gradients), foreach=True)
+    return float(total.full_tensor() if isinstance(total, DTensor) else total)
+
+
+def clip(gradients: Iterable[DTensor], norm: float, limit: float) -> None:
+    """Scale the gradient down to the length `limit`, if `norm` is above it."""
+    if norm > limit:
+        torch._foreach_mul_([gradient.to_local() for gradient in gradients], limit / norm)
+
+
+def _rows(tensor: torch.Tensor) -> int:
+    return tensor.shape[0] if tensor.ndim else 1
+
+
+def _row_sums(squares: torch.Tensor) -> torch.Tensor:
+    """Sums over the columns [rows, columns] -> [rows], by halving: elementwise additions in a fixed tree."""
+    while (columns := squares.shape[1]) > 1:
+        half = columns // 2
+        folded = squares[:, :half] + squares[:, half : 2 * half]
+        if columns % 2:
+            folded[:, 0] += squares[:, -1]
+        squares = folded
+    return squares[:, 0]

@@ -1,0 +1,119 @@
+"""What an attempt says while it runs: events, a progress bar on a terminal, and a heartbeat in the store."""
+
+import sys
+import threading
+import time
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn
+from rich.progress import TimeRemainingColumn as Remaining
+from rich.text import Text
+
+from headway.errors import StoreError
+from headway.store import Heartbeat, Holder, Run, beat
+from headway.store.record import LogWriter
+from headway.telemetry import Log, open_log
+from headway.train.clock import Clock
+
+
+class TokensColumn(ProgressColumn):
+    """Tokens done of the budget, with thousands marked."""
+
+    def render(self, task: Task) -> Text:
+        """The column of `task`."""
+        return Text(f"{task.completed:,.0f}/{task.total or 0:,.0f} tokens")
+
+
+class Report:
+    """The voice of one rank during one attempt."""
+
+    def __init__(
+        self, run: Run, attempt: int, rank: int, clock: Clock, *, holder: Holder, budget: int, every: float, quiet: bool
+    ) -> None:
+        self.run, self.attempt, self.clock, self.holder, self.every = run, attempt, clock, holder, every
+        self.first = rank == 0
+        self.tokens = 0
+        self._writer = LogWriter(run.store, run.name, attempt)
+        self.log: Log = open_log(
+            self._writer.add if self.first else None,
+            quiet=quiet or (self.first and sys.stderr.isatty()),
+            level="info" if self.first else "warning",
+            run=run.name,
+            attempt=attempt,
+            rank=rank,
+        )
+        self._bar = _bar(budget) if self.first and sys.stderr.isatty() and not quiet else None
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._pulse, name="heartbeat", daemon=True)
+
+    def __enter__(self) -> Self:
+        if self._bar:
+            self._bar.start()
+        if self.first:
+            self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._ended.set()
+        if self.first:
+            self._thread.join()
+            self._beat()
+        if self._bar:
+            self._bar.stop()
+
+    def event(self, name: str, **fields: object) -> None:
+        """Say that something happened."""
+        self.log.info(name, phase=self.clock.phase, tokens=self.tokens, **fields)
+        if self._bar and name != "step.done":
+            told = " ".join(f"{key}={value}" for key, value in fields.items())
+            self._bar.console.print(f"[dim]{name}[/dim] at {self.tokens:,} tokens {told}", highlight=False)
+
+    def warn(self, name: str, **fields: object) -> None:
+        """Say that something is wrong, but dealt with."""
+        self.log.warning(name, phase=self.clock.phase, tokens=self.tokens, **fields)
+
+    def step(self, tokens: int, loss: float, norm: float, rate: float, seconds: float) -> None:
+        """Say that a batch was trained on, up to `tokens`."""
+        speed = (tokens - self.tokens) / seconds
+        self.tokens = tokens
+        self.event("step.done", loss=loss, norm=norm, learning_rate=rate, tokens_per_second=round(speed, 1))
+        if self._bar:
+            self._bar.update(self._bar.task_ids[0], completed=tokens, loss=f"{loss:.3f}", speed=f"{speed:,.0f}")
+
+    def _pulse(self) -> None:
+        while not self._ended.wait(self.every):
+            self._beat()
+
+    def _beat(self) -> None:
+        """Write heartbeat and log; a store that fails here fails louder at the next checkpoint."""
+        heartbeat = Heartbeat(
+            attempt=self.attempt,
+            holder=self.holder,
+            phase=self.clock.phase,
+            tokens=self.tokens,
+            time=time.time(),
+            every=self.every,
+        )
+        try:
+            beat(self.run.store, self.run.name, heartbeat)
+            self._writer.flush()
+        except StoreError as error:
+            self.log.warning("heartbeat.failed", error=str(error))
+
+
+def _bar(budget: int) -> Progress:
+    bar = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TokensColumn(),
+        TextColumn("loss {task.fields[loss]}"),
+        TextColumn("{task.fields[speed]} tokens/s"),
+        Remaining(),
+        console=Console(stderr=True),
+    )
+    bar.add_task("training", total=budget, loss="-", speed="-")
+    return bar

@@ -1,0 +1,33 @@
+"""Everything that is a function of tokens: the learning rate, and when something is due."""
+
+import math
+
+from headway.recipe import Recipe
+
+
+def learning_rate(recipe: Recipe, tokens: int) -> float:
+    """Learning rate of the batch that starts at `tokens`.
+
+    Linear warm-up, then cosine (Loshchilov and Hutter, 2017) or constant with a linear decay (WSD: Hu et al., 2024,
+    MiniCPM), down to `final_ratio` of the peak at the end of the budget.
+    """
+    peak = recipe.train.optimizer.learning_rate
+    plan, budget = recipe.train.schedule, recipe.train.tokens
+    if tokens < plan.warmup_tokens:
+        return peak * (tokens + recipe.train.batch_tokens) / (plan.warmup_tokens + recipe.train.batch_tokens)
+    if plan.kind == "cosine":
+        passed = (tokens - plan.warmup_tokens) / max(1, budget - plan.warmup_tokens)
+        share = 0.5 * (1.0 + math.cos(math.pi * min(1.0, passed)))
+    else:
+        decay = plan.decay_tokens or budget // 5
+        share = min(1.0, max(0.0, (budget - tokens) / max(1, decay)))
+    return peak * (plan.final_ratio + (1.0 - plan.final_ratio) * share)
+
+
+def due(every: int | None, since: int, now: int, budget: int) -> bool:
+    """Whether a multiple of `every` tokens (default: a tenth of the budget) lies in (since, now], before the end.
+
+    The end is not due: what belongs to it is done in any case.
+    """
+    period = every or max(1, budget // 10)
+    return now // period > since // period and now < budget

@@ -1,0 +1,64 @@
+"""Putting the model and its optimizer on this rank: sharded by FSDP2, compiled, with the arithmetic of the recipe."""
+
+import torch
+import torch.distributed as dist
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
+
+from headway.model import Decoder, initialise
+from headway.recipe import Recipe
+
+
+def precision(recipe: Recipe, device: torch.device) -> str:
+    """`bf16` or `fp32`: what `auto` means on this device."""
+    if recipe.train.precision != "auto":
+        return recipe.train.precision
+    return "bf16" if device.type == "cuda" else "fp32"
+
+
+def build(recipe: Recipe, vocabulary: int, device: torch.device) -> Decoder:
+    """The sharded model, with its first weights. Built on no device at first, so no rank ever holds it whole."""
+    with torch.device("meta"):
+        model = Decoder(recipe.model, vocabulary, recipe.train.loss_chunk_tokens)
+    mesh = init_device_mesh(device.type, (dist.get_world_size(),))
+    compute = torch.bfloat16 if precision(recipe, device) == "bf16" else None
+    policy = MixedPrecisionPolicy(param_dtype=compute, reduce_dtype=torch.float32)
+    for block in model.blocks:
+        block.recompute = recipe.train.activation_checkpointing == "block"
+        if recipe.train.compile:
+            block.compile()
+        fully_shard(block, mesh=mesh, mp_policy=policy)
+    fully_shard(model, mesh=mesh, mp_policy=policy)
+    sum_only(model)
+    model.to_empty(device=device)
+    initialise(model, recipe.seed)
+    return model
+
+
+def sum_only(model: torch.nn.Module) -> None:
+    """Make FSDP sum gradients instead of averaging them: the loss is scaled by the batch, not by the world."""
+    for module in model.modules():
+        if isinstance(module, FSDPModule):
+            module.set_gradient_divide_factor(1.0)
+            module.set_force_sum_reduction_for_comms(True)
+
+
+def optimizer(recipe: Recipe, model: torch.nn.Module, device: torch.device) -> torch.optim.AdamW:
+    """AdamW with weight decay on matrices only, its state there from the start."""
+    plan = recipe.train.optimizer
+    matrices = [p for p in model.parameters() if p.ndim > 1]
+    vectors = [p for p in model.parameters() if p.ndim <= 1]
+    adam = torch.optim.AdamW(
+        [{"params": matrices, "weight_decay": plan.weight_decay}, {"params": vectors, "weight_decay": 0.0}],
+        lr=plan.learning_rate,
+        betas=(plan.betas[0], plan.betas[1]),
+        eps=plan.eps,
+        fused=True,
+    )
+    for parameter in model.parameters():
+        adam.state[parameter] = {
+            "step": torch.zeros((), dtype=torch.float32, device=device),
+            "exp_avg": torch.zeros_like(parameter),
+            "exp_avg_sq": torch.zeros_like(parameter),
+        }
+    return adam

@@ -1,0 +1,31 @@
+"""Judging a batch by its loss and gradient: a pure function, so that every rank, and every replay, judges alike."""
+
+import math
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from headway.recipe.schema import Stability
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What is to be done about a batch, and why."""
+
+    action: Literal["skip", "rollback", "stop"]
+    reason: str
+
+
+def judge(policy: Stability, losses: Sequence[float], loss: float, norm: float) -> Verdict | None:
+    """Judge a batch by its loss and gradient norm, given the losses of the batches before it; None: it is fine."""
+    if not (math.isfinite(loss) and math.isfinite(norm)):
+        return Verdict(policy.on_nonfinite, f"loss {loss} and gradient norm {norm}: not finite")
+    window = losses[-policy.spike_window :]
+    if policy.on_spike == "ignore" or len(window) < policy.spike_window:
+        return None
+    mean, deviation = statistics.fmean(window), statistics.pstdev(window)
+    if loss <= mean + policy.spike_sigmas * deviation:
+        return None
+    reason = f"loss {loss:.4f} is {(loss - mean) / max(deviation, 1e-12):.1f} deviations above the mean {mean:.4f}"
+    return Verdict(policy.on_spike, reason)

@@ -1,0 +1,109 @@
+"""One optimizer step: the batch's lanes are computed, their gradients summed, and then applied or dropped."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from torch.distributed.tensor import DTensor
+
+from headway.data import MicroBatch
+from headway.recipe import Recipe
+from headway.train.norm import clip, fast_norm, ordered_norm
+from headway.train.preemption import HURRY, STOP
+from headway.train.reduction import OrderedSum
+from headway.train.schedule import learning_rate
+from headway.train.state import State
+
+
+@dataclass(frozen=True)
+class Gradient:
+    """What a batch says, before anything is done about it. The same on every rank."""
+
+    loss: float
+    """Mean over the batch [nats per token]."""
+    norm: float
+    """L2 norm of the whole gradient, before clipping."""
+    stop: int
+    """How urgently some rank was asked to stop: 0, STOP or HURRY."""
+
+
+def lanes_of(rank: int, ranks: int, lanes: int) -> list[int]:
+    """The lanes that a rank computes, one a round; past the last lane it repeats one, which is not counted."""
+    return [turn * ranks + rank for turn in range(-(-lanes // ranks))]
+
+
+class Step:
+    """Computes and applies gradients for one rank."""
+
+    def __init__(self, recipe: Recipe, state: State, device: torch.device, agreement: dist.ProcessGroup) -> None:
+        """`agreement` is a gloo group, over which the ranks compare losses and flags."""
+        self.recipe, self.state, self.device, self.agreement = recipe, state, device, agreement
+        self.parameters = list(state.model.parameters())
+        self.bitwise = recipe.train.determinism == "bitwise"
+        self.sum = OrderedSum(state.model) if self.bitwise else None
+
+    def gradient(self, lanes: Sequence[Sequence[MicroBatch]], stop: int) -> Gradient:
+        """Compute the batch's gradient from this rank's `lanes`; `stop` is what this rank was asked."""
+        plan = self.recipe.train
+        ranks, rank = dist.get_world_size(), dist.get_rank()
+        losses = torch.zeros(plan.lanes, plan.lane_micro_batches, dtype=torch.float64, device=self.device)
+        if self.sum:
+            self.sum.begin()
+        for turn, lane in enumerate(lanes):
+            number = turn * ranks + rank
+            if self.sum:
+                self.sum.begin_round(min(ranks, plan.lanes - turn * ranks))
+            for index, micro_batch in enumerate(lane):
+                ends_lane = index == len(lane) - 1
+                self.state.model.set_requires_gradient_sync(ends_lane and (self.bitwise or turn == len(lanes) - 1))
+                counts = number < plan.lanes
+                loss = self._backward(micro_batch, scale=1.0 / plan.batch_tokens if counts else 0.0)
+                if counts:
+                    losses[number, index] = loss
+        return self._agree(losses, stop)
+
+    def apply(self, tokens: int, gradient: Gradient) -> float:
+        """Clip, and take the optimizer step of the batch that starts at `tokens`; returns the learning rate."""
+        rate = learning_rate(self.recipe, tokens)
+        clip(self._gradients(), gradient.norm, self.recipe.train.optimizer.clip_norm)
+        for group in self.state.optimizer.param_groups:
+            group["lr"] = rate
+        self.state.optimizer.step()
+        self.state.updated(gradient.loss)
+        self.drop()
+        return rate
+
+    def drop(self) -> None:
+        """Forget the gradient."""
+        for parameter in self.parameters:
+            parameter.grad = None
+
+    def _backward(self, batch: MicroBatch, scale: float) -> torch.Tensor:
+        inputs, targets, documents = on_device(batch, self.device)
+        loss: torch.Tensor = self.state.model(inputs, targets, documents)
+        (loss * scale).backward()  # type: ignore[no-untyped-call]
+        return loss.detach()
+
+    def _agree(self, losses: torch.Tensor, stop: int) -> Gradient:
+        """Bring the losses of all ranks together, in the order of the list, and with them the wish to stop."""
+        wishes = torch.tensor([stop >= STOP, stop >= HURRY], dtype=torch.float64)
+        shared = torch.cat([losses.flatten().cpu(), wishes])
+        dist.all_reduce(shared, group=self.agreement)
+        *_, asked, hurried = shared.tolist()
+        gradients = self._gradients()
+        return Gradient(
+            loss=float(shared[:-2].sum()) / self.recipe.train.batch_tokens,
+            norm=ordered_norm(gradients) if self.bitwise else fast_norm(gradients),
+            stop=HURRY if hurried else STOP if asked else 0,
+        )
+
+    def _gradients(self) -> list[DTensor]:
+        return [p.grad for p in self.parameters if isinstance(p.grad, DTensor)]
+
+
+def on_device(batch: MicroBatch, device: torch.device) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
+    """Inputs, targets and documents of a micro-batch as tensors."""
+    inputs, targets = (torch.from_numpy(a).to(device, non_blocking=True) for a in (batch.inputs, batch.targets))
+    documents = None if batch.documents is None else torch.from_numpy(batch.documents).to(device)
+    return inputs, targets, documents

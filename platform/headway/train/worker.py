@@ -1,0 +1,56 @@
+"""The entry point of a training process, started by torchelastic."""
+
+import logging
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import torch.distributed as dist
+
+from headway import recipe as recipes
+from headway.store import Run, open_store, this_process
+from headway.train.attempt import Attempt
+from headway.train.clock import Clock
+from headway.train.loop import train
+from headway.train.preemption import Preemption
+from headway.train.rank import Rank
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a launch asks of each of its ranks."""
+
+    recipe: str
+    """YAML."""
+    run: str
+    store: str
+    """URL."""
+    launch: str
+    """Id of the launch."""
+    launched: float
+    """When it began [s since 1970]: a rank's time counts from there."""
+    take_over: bool
+    quiet: bool
+
+
+def work(task: Task, flag: Any) -> None:
+    """Train `task` on this rank until it is done, is stopped, or fails."""
+    preemption = Preemption(flag).listen()
+    logging.getLogger("torch").setLevel(logging.ERROR)
+    recipe = recipes.parse(task.recipe)
+    run = Run(open_store(task.store), task.run)
+    rank = Rank.join(recipe, run, preemption)
+    holder = this_process(task.launch)
+    began, take_over = task.launched, task.take_over
+    try:
+        while not max(rank.ranks.gather(preemption.level)):
+            with Attempt(rank, holder, Clock(began), take_over=take_over, quiet=task.quiet) as attempt:
+                outcome = train(attempt)
+                if outcome == "rolled back":
+                    began, take_over = time.time(), True
+                    continue
+                reason = "budget reached" if outcome == "done" else "asked to stop"
+                attempt.end(outcome, reason)
+                break
+    finally:
+        dist.destroy_process_group()

@@ -1,0 +1,81 @@
+"""One of several real gloo ranks: `ranks.py RANK WORLD FOLDER`. Rank 0 writes what the tests look at to FOLDER.
+
+Run by test_weights.py and not collected by pytest.
+"""
+
+import sys
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from safetensors.torch import save_file
+from torch import Tensor
+from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
+from torch.distributed.tensor import DTensor
+
+from headway.model import Decoder, initialise
+from headway.recipe import Model
+
+MODEL = Model(layers=2, width=40, heads=4, kv_heads=2, ffn_width=56, tie_embeddings=False)
+VOCABULARY = 67
+SEED = 5
+
+
+def batch() -> tuple[Tensor, Tensor, Tensor]:
+    """Inputs, targets and documents, [6, 16] each."""
+    generator = torch.Generator().manual_seed(3)
+    inputs, targets = torch.randint(0, VOCABULARY, (2, 6, 16), generator=generator)
+    documents = torch.randint(0, 2, (6, 16), generator=generator).cumsum(1).int()
+    return inputs, targets, documents
+
+
+def sharded(mesh: DeviceMesh, policy: MixedPrecisionPolicy) -> Decoder:
+    """The model as training builds it: on the meta device, sharded, emptied, poisoned, initialised."""
+    with torch.device("meta"):
+        model = Decoder(MODEL, VOCABULARY, loss_chunk_tokens=20)
+    for part in [*model.blocks, model]:
+        unit = fully_shard(part, mesh=mesh, mp_policy=policy)
+        unit.set_gradient_divide_factor(1.0)
+        unit.set_force_sum_reduction_for_comms(True)
+    model.to_empty(device="cpu")
+    for parameter in model.parameters():
+        assert isinstance(parameter, DTensor)
+        parameter.to_local().detach().fill_(float("nan"))
+    initialise(model, SEED)
+    return model
+
+
+def whole(tensor: Tensor | None) -> Tensor:
+    """All of a sharded tensor."""
+    assert isinstance(tensor, DTensor)
+    return tensor.full_tensor().detach().contiguous()
+
+
+def main() -> None:
+    """Writes the parameters of each world size, and loss and gradients in fp32 and in bf16."""
+    rank, world, folder = int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3])
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=world)
+    meshes = {size: DeviceMesh("cpu", list(range(size))) for size in range(2, world + 1)}
+    inputs, targets, documents = batch()
+    for size, mesh in meshes.items():
+        if rank >= size:
+            continue
+        for word, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
+            model = sharded(mesh, MixedPrecisionPolicy(param_dtype=dtype, reduce_dtype=torch.float32))
+            assert isinstance(model, FSDPModule)
+            found = {f"parameter.{name}": whole(value) for name, value in model.named_parameters()}
+            loss = model(inputs[rank::size], targets[rank::size], documents[rank::size])
+            loss.backward()
+            found |= {f"gradient.{name}": whole(value.grad) for name, value in model.named_parameters()}
+            total = loss.detach().clone()
+            dist.all_reduce(total, group=mesh.get_group())
+            if rank == 0:
+                save_file({**found, "loss": total}, folder / f"{size}-{word}.safetensors")
+    dist.barrier()
+    dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,174 @@
+"""The decoder: its loss in chunks, attention inside documents, recomputation, compilation."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from headway.errors import UsageError
+from headway.model import Block, Decoder, initialise
+from headway.model.decoder import rotate, rotation
+from headway.recipe import Model
+
+VOCABULARY = 101
+TOKENS = (3, 24)
+
+
+def shape(**changes: Any) -> Model:
+    """A tiny model."""
+    return Model.model_validate({"layers": 2, "width": 32, "heads": 4, "kv_heads": 2, "ffn_width": 48, **changes})
+
+
+def decoder(model: Model, chunk: int = 10) -> Decoder:
+    """`model` with parameters large enough for attention to matter."""
+    built = Decoder(model, VOCABULARY, loss_chunk_tokens=chunk)
+    initialise(built, 1)
+    with torch.no_grad():
+        for parameter in built.parameters():
+            parameter.mul_(5.0 if parameter.ndim > 1 else 1.1)
+    return built
+
+
+def tokens(seed: int) -> Tensor:
+    """Random tokens [3, 24]."""
+    return torch.randint(0, VOCABULARY, TOKENS, generator=torch.Generator().manual_seed(seed))
+
+
+def gradients(model: Decoder, loss: Tensor) -> dict[str, Tensor]:
+    """Gradients of `loss`, by name."""
+    names = [name for name, _ in model.named_parameters()]
+    return dict(zip(names, torch.autograd.grad(loss, list(model.parameters())), strict=True))
+
+
+@pytest.mark.parametrize("chunk", [1, 10, 72, 500])
+@pytest.mark.parametrize("tied", [True, False])
+def test_chunked_loss_and_gradients_are_those_of_the_plain_loss(chunk: int, tied: bool) -> None:  # noqa: FBT001 (a case, not a switch)
+    """The chunk length changes neither the summed cross-entropy nor its gradients, scaled or not."""
+    model = decoder(shape(tie_embeddings=tied), chunk)
+    inputs, targets = tokens(1), tokens(2)
+    plain = cross_entropy(model(inputs).flatten(0, 1), targets.flatten(), reduction="sum")
+    ours = model(inputs, targets)
+    assert ours.dtype == torch.float32
+    assert ours.shape == ()
+    torch.testing.assert_close(ours, plain, rtol=1e-6, atol=0)
+    expected = gradients(model, plain / 7)
+    for name, found in gradients(model, ours / 7).items():
+        torch.testing.assert_close(found, expected[name], rtol=1e-5, atol=1e-6 * expected[name].abs().max().item())
+
+
+def test_loss_without_gradients_is_the_same_bits() -> None:
+    """Evaluation reads the loss that training reads."""
+    model = decoder(shape())
+    with torch.no_grad():
+        silent = model(tokens(1), tokens(2))
+    assert torch.equal(silent, model(tokens(1), tokens(2)).detach())
+
+
+class Largest(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Remembers the most elements of any tensor that ends in the vocabulary's dimension, and is no weight."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.rows = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Runs the operation and looks at what it made."""
+        made = func(*args, **(kwargs or {}))
+        for item in made if isinstance(made, tuple | list) else [made]:
+            if isinstance(item, Tensor) and item.ndim > 1 and item.shape[-1] == VOCABULARY:
+                self.rows = max(self.rows, item.numel() // VOCABULARY)
+        return made
+
+
+def test_logits_never_exist_whole_forward_or_backward() -> None:
+    """No tensor of more than a chunk of rows over the vocabulary is ever made, the head's own transpose aside."""
+    model = decoder(shape(width=8, heads=2, kv_heads=1), chunk=10)
+    with Largest() as plain:
+        cross_entropy(model(tokens(1)).flatten(0, 1), tokens(2).flatten()).backward()  # type: ignore[no-untyped-call]
+    with Largest() as ours:
+        model(tokens(1), tokens(2)).backward()
+    assert plain.rows == 72
+    assert ours.rows == 10
+
+
+@pytest.mark.parametrize("kv_heads", [1, 4])
+def test_attention_inside_documents_equals_each_document_alone(kv_heads: int) -> None:
+    """A packed block gives every document the logits it has by itself."""
+    model = decoder(shape(kv_heads=kv_heads))
+    inputs = tokens(1)
+    documents = torch.tensor([[0] * 7 + [1] * 17, [4] * 24, [2] * 1 + [3] * 12 + [5] * 11], dtype=torch.int32)
+    packed = model(inputs, documents=documents)
+    assert not torch.allclose(packed, model(inputs), atol=1e-2)
+    for row in range(3):
+        for document in set(documents[row].tolist()):
+            place = documents[row] == document
+            alone = model(inputs[row, place][None])[0]
+            torch.testing.assert_close(packed[row, place], alone, rtol=1e-4, atol=1e-5)
+
+
+def test_causal_attention_never_looks_ahead() -> None:
+    """Changing a token changes no logits before it."""
+    model = decoder(shape())
+    inputs, changed = tokens(1), tokens(1)
+    changed[:, 15] = (changed[:, 15] + 1) % VOCABULARY
+    first, second = model(inputs), model(changed)
+    assert torch.equal(first[:, :15], second[:, :15])
+    assert not torch.allclose(first[:, 15:], second[:, 15:], atol=1e-3)
+
+
+def test_loss_of_a_document_model_is_refused_without_documents() -> None:
+    """A recipe that asks for attention inside documents is never trained without them by mistake."""
+    with pytest.raises(UsageError, match="pass the document of each token"):
+        decoder(shape(attention="document"))(tokens(1), tokens(2))
+
+
+def test_recomputation_changes_no_bits() -> None:
+    """Recomputing blocks in backward saves memory and nothing else."""
+    model = decoder(shape())
+    kept = gradients(model, model(tokens(1), tokens(2)))
+    for block in model.blocks:
+        assert isinstance(block, Block)
+        block.recompute = True
+    again = gradients(model, model(tokens(1), tokens(2)))
+    assert all(torch.equal(kept[name], again[name]) for name in kept)
+
+
+def test_bfloat16_parameters_turn_positions_in_fp32() -> None:
+    """With bf16 parameters, position 4096 is turned as exactly as position 1."""
+    cosine, sine = rotation(4097, 8, 10_000.0, torch.device("cpu"))
+    head = torch.ones(1, 1, 4097, 8, dtype=torch.bfloat16)
+    turned = rotate(head, cosine, sine)
+    assert turned.dtype == torch.bfloat16
+    exact = torch.polar(torch.tensor(2**0.5, dtype=torch.float64), torch.tensor(4096.0 + torch.pi / 4).double())
+    assert turned[0, 0, 4096, 0].item() == pytest.approx(exact.real.item(), abs=4e-3)
+    assert turned[0, 0, 4096, 4].item() == pytest.approx(exact.imag.item(), abs=4e-3)
+
+
+@pytest.mark.parametrize("recompute", [False, True])
+def test_block_traces_as_one_graph(recompute: bool) -> None:  # noqa: FBT001 (a case, not a switch)
+    """torch.compile finds no graph break in a block, forward or backward, and gives eager's values."""
+    check_compiled("aot_eager", recompute=recompute)
+
+
+@pytest.mark.slow
+def test_compiled_block_equals_eager() -> None:
+    """The kernels that inductor writes for a block give eager's values and gradients."""
+    check_compiled("inductor", recompute=False)
+
+
+def check_compiled(backend: str, *, recompute: bool) -> None:
+    """Compares a compiled block with itself, with and without documents."""
+    torch.compiler.reset()
+    block = decoder(shape()).blocks[0]
+    assert isinstance(block, Block)
+    block.recompute = recompute
+    compiled = torch.compile(block, backend=backend, fullgraph=True)
+    for mask in (None, torch.ones(24, 24, dtype=torch.bool).tril().expand(3, 1, 24, 24)):
+        stream = torch.randn(3, 24, 32, generator=torch.Generator().manual_seed(1), requires_grad=True)
+        values = [run(stream, mask) for run in (block, compiled)]
+        slopes = [torch.autograd.grad(value.square().sum(), [stream, *block.parameters()]) for value in values]
+        torch.testing.assert_close(values[1], values[0], rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(slopes[1], slopes[0], rtol=1e-4, atol=1e-3)
