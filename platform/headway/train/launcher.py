@@ -22,6 +22,7 @@ from headway.errors import FencedError, HeadwayError, UsageError
 from headway.recipe import Recipe
 from headway.store import Attempt, Ended, Run, Store
 from headway.train.preemption import Preemption
+from headway.train.task import Task, work
 
 FORKSERVER = "forkserver"
 POLL_SECONDS = 0.05
@@ -54,8 +55,6 @@ def launch(
     run = Run(store, name)
     if done := prepare(run, recipe, ranks=ranks, take_over=take_over):
         return done
-
-    from headway.train.worker import Task
 
     task = Task(
         recipe=recipes.to_yaml(recipe),
@@ -107,7 +106,7 @@ def prepare(run: Run, recipe: Recipe, *, ranks: int, take_over: bool) -> Outcome
 class Agent(threading.Thread):
     """torchelastic's agent for this machine, in a thread of its own."""
 
-    def __init__(self, task: Any, flag: Any, ranks: int) -> None:
+    def __init__(self, task: Task, flag: Any, ranks: int) -> None:
         super().__init__(name="torchelastic", daemon=True)
         self.task, self.flag, self.ranks = task, flag, ranks
         self.failure: tuple[str, str] | None = None
@@ -117,8 +116,6 @@ class Agent(threading.Thread):
         """Run the ranks to their end."""
         from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
         from torch.distributed.launcher.api import LaunchConfig, elastic_launch
-
-        from headway.train.worker import work
 
         logging.getLogger("torch.distributed").setLevel(logging.CRITICAL)
         os.environ["GLOO_SOCKET_IFNAME"] = "lo"

@@ -1,8 +1,7 @@
-"""The entry point of a training process, started by torchelastic."""
+"""What a training process does, from its first instruction of ours to its last."""
 
 import logging
 import time
-from dataclasses import dataclass
 from typing import Any
 
 import torch.distributed as dist
@@ -14,26 +13,10 @@ from headway.train.clock import Clock
 from headway.train.loop import train
 from headway.train.preemption import Preemption
 from headway.train.rank import Rank
+from headway.train.task import Task
 
 
-@dataclass(frozen=True)
-class Task:
-    """What a launch asks of each of its ranks."""
-
-    recipe: str
-    """YAML."""
-    run: str
-    store: str
-    """URL."""
-    launch: str
-    """Id of the launch."""
-    launched: float
-    """When it began [s since 1970]: a rank's time counts from there."""
-    take_over: bool
-    quiet: bool
-
-
-def work(task: Task, flag: Any) -> None:
+def train_task(task: Task, flag: Any) -> None:
     """Train `task` on this rank until it is done, is stopped, or fails."""
     preemption = Preemption(flag).listen()
     logging.getLogger("torch").setLevel(logging.ERROR)

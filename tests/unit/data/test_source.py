@@ -1,0 +1,187 @@
+"""From a source's path to documents."""
+
+import gzip
+import io
+import json
+import os
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import zstandard
+from hypothesis import given
+from hypothesis import strategies as st
+
+from headway.data import document
+from headway.data.document import documents, pieces
+from headway.data.source import Inventory, inventory
+from headway.data.unit import units
+from headway.errors import DataError
+from headway.recipe import Source
+
+NOWHERE = Path("/nowhere")
+
+
+def read(path: Path | str, *, text_key: str = "text", longest: int = 1 << 20) -> tuple[list[str], Counter[str]]:
+    """All documents of a source, and what was dropped."""
+    found = inventory("s", Source(path=str(path)), exclude=NOWHERE)
+    work, unopened = units("s", found, text_key, longest)
+    dropped = found.dropped + unopened
+    spans = [span for unit in work for span in unit.spans]
+    texts = [item.text for span in spans for item in documents(span, text_key, longest, dropped)]
+    return texts, dropped
+
+
+def names(found: Inventory) -> list[str]:
+    """The names of an inventory's files."""
+    return [file.name for file in found.files]
+
+
+TEXTS = ["first\nof many", "zweites, größer", "第三\n"]
+
+
+def compress(raw: bytes, codec: str) -> bytes:
+    """Bytes as a file with this ending has them; as two frames, which both formats allow."""
+    half = len(raw) // 2
+    if codec == ".gz":
+        return gzip.compress(raw[:half]) + gzip.compress(raw[half:])
+    if codec == ".zst":
+        return zstandard.compress(raw[:half]) + zstandard.compress(raw[half:])
+    return raw
+
+
+@pytest.mark.parametrize("codec", ["", ".gz", ".zst"])
+@pytest.mark.parametrize("ending", [".jsonl", ".ndjson", ".txt", ".py", ""])
+def test_each_kind_is_read_plain_and_compressed(tmp_path: Path, ending: str, codec: str) -> None:
+    """Text, code and JSONL give the same documents whichever way they are compressed."""
+    if "n" in ending:
+        raw = "".join(json.dumps({"body": text, "id": 1}, ensure_ascii=False) + "\n" for text in TEXTS)
+        (tmp_path / f"x{ending}{codec}").write_bytes(compress(raw.encode(), codec))
+    else:
+        for index, text in enumerate(TEXTS):
+            (tmp_path / f"{index}{ending}{codec}").write_bytes(compress(text.encode(), codec))
+    assert read(tmp_path, text_key="body") == (TEXTS, Counter())
+
+
+def test_parquet_is_read_by_row_group(tmp_path: Path) -> None:
+    """Parquet gives its text column's documents in order, and its nulls are dropped."""
+    path = tmp_path / "x.parquet"
+    values = [None if index % 50 == 7 else f"document {index}" for index in range(300)]
+    pq.write_table(pa.table({"body": values, "other": [0] * 300}), path, row_group_size=40)
+    found, dropped = read(path, text_key="body")
+    assert found == [value for value in values if value]
+    assert dropped == {"'body' is not text": 6}
+    with pytest.raises(DataError, match="has no column 'text'; set text_key to one of: body, other"):
+        read(path)
+
+
+def test_every_dropped_document_is_counted_with_its_reason(tmp_path: Path) -> None:
+    """What cannot be used is left out, says why, and does not take its neighbours along."""
+    lines = ['{"text": "kept"}', "{", '{"txt": "x"}', "[1]", '{"text": 5}', '{"text": " "}', '{"text": "\\ud800"}', ""]
+    (tmp_path / "a.jsonl").write_text("\n".join(lines))
+    (tmp_path / "bad.txt").write_bytes(b"\xff\xfe\x00")
+    (tmp_path / "blank.txt").write_text(" \n\t")
+    (tmp_path / "zero.txt").touch()
+    (tmp_path / "zero.txt.gz").write_bytes(gzip.compress(b""))
+    (tmp_path / "picture.png").write_bytes(b"\x89PNG")
+    (tmp_path / "not.parquet").write_bytes(b"no")
+    (tmp_path / "plain.zst").write_bytes(b"not compressed")
+    (tmp_path / "dangling.txt").symlink_to(tmp_path / "nothing")
+    os.mkfifo(tmp_path / "pipe.txt")
+    whole = gzip.compress(b"".join(b'{"text": "%d"}\n' % index for index in range(9999)))
+    (tmp_path / "torn.jsonl.gz").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / ".hidden.txt").write_text("hidden")
+    (tmp_path / ".git").mkdir()
+    (tmp_path / ".git" / "x.txt").write_text("hidden")
+    found, dropped = read(tmp_path)
+    assert found[:2] == ["kept", "0"]
+    assert len(found) > 1000
+    assert dropped == {
+        "not JSON": 1,
+        "no field 'text'": 2,
+        "'text' is not text": 1,
+        "empty": 4,
+        "not Unicode (a lone surrogate)": 1,
+        "not UTF-8": 1,
+        "unknown ending .png": 1,
+        "unreadable: not parquet (ArrowInvalid)": 1,
+        "damaged zstd file, read up to the damage": 1,
+        "damaged gzip file, read up to the damage": 1,
+        "unreadable: No such file or directory": 1,
+        "not a regular file": 1,
+    }
+
+
+def test_a_line_too_long_to_parse_is_dropped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only that line: the one after it is read."""
+    monkeypatch.setattr(document, "LONGEST_LINE", 100)
+    (tmp_path / "x.jsonl").write_text(json.dumps({"text": "x" * 350}) + '\n{"text": "next"}\n')
+    assert read(tmp_path) == (["next"], Counter({f"line longer than {100 >> 20} MiB": 1}))
+
+
+@given(st.text(alphabet="ab\né第🙂", max_size=200), st.integers(4, 50))
+def test_long_documents_are_cut_after_lines(text: str, longest: int) -> None:
+    """Pieces join to the document, are short enough, are whole characters, and end at a line's end if they can."""
+    raw = text.encode()
+    found = list(pieces(io.BytesIO(raw).read, longest))
+    assert b"".join(found) == raw
+    for piece in found[:-1]:
+        assert 0 < len(piece) <= longest
+        piece.decode()
+        assert piece.endswith(b"\n") or b"\n" not in piece
+    assert len(found) <= 1 or 0 < len(found[-1]) <= longest
+
+
+@pytest.mark.parametrize(("name", "newlines"), [("x.txt", 1), ("x.txt", 0), ("x.jsonl", 1)])
+def test_large_files_are_cut_into_units_without_loss(tmp_path: Path, name: str, newlines: int) -> None:
+    """A file of several MiB becomes several units, whose documents are those of the file."""
+    lines = [f"{index:07d} {'é' * (index % 90)}" for index in range(40_000)]
+    if name == "x.jsonl":
+        raw = "".join(json.dumps({"text": line}, ensure_ascii=False) + "\n" for line in lines)
+    else:
+        raw = "".join(line + "\n" * newlines for line in lines)
+    (tmp_path / name).write_text(raw)
+    found = inventory("s", Source(path=str(tmp_path)), exclude=NOWHERE)
+    work, _ = units("s", found, "text", 100_000)
+    assert len(work) == (-(-len(raw.encode()) // (1 << 20)) if newlines else 1)
+    assert sum(unit.size for unit in work) == len(raw.encode())
+    texts, dropped = read(tmp_path, longest=100_000)
+    assert "".join(texts) == "".join(line + "\n" * (newlines and name == "x.txt") for line in lines)
+    assert not dropped
+
+
+def test_a_document_that_is_short_enough_is_never_cut(tmp_path: Path) -> None:
+    """Also where it is larger than a unit."""
+    (tmp_path / "x.txt").write_text("line\n" * 500_000)
+    assert [len(text) for text in read(tmp_path, longest=3 << 20)[0]] == [2_500_000]
+
+
+def test_folders_globs_and_files_name_the_same_documents_everywhere(tmp_path: Path) -> None:
+    """Names are relative to the source's root and sorted, and the folder of the shards is not read."""
+    for name in ("b/2.txt", "a/1.txt", "a.txt", "built/x.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(name)
+    listed = inventory("s", Source(path=str(tmp_path)), exclude=(tmp_path / "built").resolve())
+    assert names(listed) == ["a.txt", "a/1.txt", "b/2.txt"]
+    assert names(inventory("s", Source(path=f"{tmp_path}/*/[12].txt"), exclude=NOWHERE)) == ["a/1.txt", "b/2.txt"]
+    deep = inventory("s", Source(path=f"{tmp_path}/**/*.txt"), exclude=(tmp_path / "built").resolve())
+    assert names(deep) == ["a.txt", "a/1.txt", "b/2.txt"]
+    assert names(inventory("s", Source(path=str(tmp_path / "a/1.txt")), exclude=NOWHERE)) == ["1.txt"]
+
+
+@pytest.mark.parametrize("path", ["nothing", "nothing/*.txt"])
+def test_a_path_without_files_is_refused(tmp_path: Path, path: str) -> None:
+    """The message names the source and its path, and the command leaves with exit code 2."""
+    with pytest.raises(DataError, match=r"data\.sources\.s: no files at") as caught:
+        inventory("s", Source(path=str(tmp_path / path)), exclude=NOWHERE)
+    assert caught.value.exit_code == 2
+
+
+def test_the_standard_library_is_a_source() -> None:
+    """`python:stdlib` is the interpreter's own modules, without what is installed beside them."""
+    found: Any = set(names(inventory("s", Source(path="python:stdlib"), exclude=NOWHERE)))
+    assert {"os.py", "asyncio/events.py"} <= found
+    assert not [name for name in found if "site-packages" in name or not name.endswith(".py")]
