@@ -17,6 +17,8 @@ Kind = Literal["text", "jsonl", "parquet"]
 Codec = Literal["plain", "gzip", "zstd"]
 
 STDLIB = "python:stdlib"
+INSTALLED = frozenset({"site-packages", "dist-packages"})
+"""Folders in the standard library's that hold what is installed beside it."""
 JSONL_ENDINGS = frozenset({".jsonl", ".ndjson"})
 CODECS: dict[str, Codec] = {".gz": "gzip", ".zst": "zstd"}
 # fmt: off
@@ -78,11 +80,7 @@ def inventory(name: str, source: Source, *, exclude: Path) -> Inventory:
     found: list[tuple[str, Path]] = []
     if source.path == STDLIB:
         root = Path(sysconfig.get_path("stdlib"))
-        found = [
-            (file, path)
-            for file, path in _walk(root, exclude)
-            if file.endswith(".py") and not {"site-packages", "dist-packages"} & set(file.split("/"))
-        ]
+        found = [(file, path) for file, path in _walk(root, exclude, INSTALLED) if file.endswith(".py")]
     else:
         path = Path(source.path).expanduser()
         if path.is_dir():
@@ -142,14 +140,19 @@ def _look(name: str, path: Path) -> File | str:
     return File(name, str(path), status.st_size, status.st_mtime_ns, *known)
 
 
-def _walk(root: Path, exclude: Path) -> list[tuple[str, Path]]:
-    """All files below `root`, with their names relative to it."""
+def _walk(root: Path, exclude: Path, skip: frozenset[str] = frozenset()) -> list[tuple[str, Path]]:
+    """All files below `root`, with their names relative to it; folders called as in `skip` are left out."""
     found = []
     for folder, folders, files in os.walk(root):
         place = Path(folder)
-        folders[:] = [name for name in folders if not name.startswith(".") and (place / name).resolve() != exclude]
+        below = place.relative_to(root).as_posix()
+        folders[:] = [
+            name
+            for name in folders
+            if not name.startswith(".") and name not in skip and (place / name).resolve() != exclude
+        ]
         found += [
-            ((place / name).relative_to(root).as_posix(), place / name) for name in files if not name.startswith(".")
+            (name if below == "." else f"{below}/{name}", place / name) for name in files if not name.startswith(".")
         ]
     return found
 

@@ -46,6 +46,9 @@ def sum_only(model: torch.nn.Module) -> None:
 def optimizer(recipe: Recipe, model: torch.nn.Module, device: torch.device) -> torch.optim.AdamW:
     """AdamW with weight decay on matrices only, its state there from the start."""
     plan = recipe.train.optimizer
+    # torch's fused CPU kernel rounds the last few elements of a tensor differently from the others, so where a shard
+    # is cut would show in the bits; its foreach kernels, and the fused one of a GPU, treat all elements alike.
+    fused = device.type == "cuda" or recipe.train.determinism == "fast"
     matrices = [p for p in model.parameters() if p.ndim > 1]
     vectors = [p for p in model.parameters() if p.ndim <= 1]
     adam = torch.optim.AdamW(
@@ -53,7 +56,8 @@ def optimizer(recipe: Recipe, model: torch.nn.Module, device: torch.device) -> t
         lr=plan.learning_rate,
         betas=(plan.betas[0], plan.betas[1]),
         eps=plan.eps,
-        fused=True,
+        fused=fused,
+        foreach=not fused,
     )
     for parameter in model.parameters():
         adam.state[parameter] = {

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 import transformers
+from safetensors.torch import load_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import Tensor
 
@@ -115,9 +116,10 @@ def test_bfloat16_export_is_the_rounded_model(tmp_path: Path, tokenizer: Path) -
     whose = recipe()
     model = decoder(whose)
     write(tmp_path / "out", tokenizer, whose, model, dtype="bfloat16")
-    theirs = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "out")
-    assert theirs.dtype == torch.bfloat16
-    assert torch.equal(theirs.lm_head.weight, model.get_parameter("head.weight").bfloat16())
+    assert transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "out").dtype == torch.bfloat16
+    stored = load_file(tmp_path / "out" / "model.safetensors")
+    assert all(value.dtype == torch.bfloat16 for value in stored.values())
+    assert torch.equal(stored["lm_head.weight"], model.get_parameter("head.weight").bfloat16())
 
 
 def test_exported_tokenizer_round_trips(tmp_path: Path, tokenizer: Path) -> None:
@@ -143,7 +145,7 @@ def test_card_names_the_run_and_the_recipe(tmp_path: Path, tokenizer: Path) -> N
 
 
 def test_occupied_directory_is_refused_and_left_alone(tmp_path: Path, tokenizer: Path) -> None:
-    """An export replaces nothing: not a file, not a directory that holds one; an empty directory is taken."""
+    """An export replaces nothing, and says so before it reads a parameter; an empty directory is taken."""
     whose = recipe()
     (tmp_path / "file").write_text("mine")
     (tmp_path / "full").mkdir()
@@ -151,7 +153,7 @@ def test_occupied_directory_is_refused_and_left_alone(tmp_path: Path, tokenizer:
     (tmp_path / "empty").mkdir()
     for name in ("file", "full"):
         with pytest.raises(UsageError, match="name a new directory"):
-            write(tmp_path / name, tokenizer, whose, decoder(whose))
+            write(tmp_path / name, tokenizer, whose, decoder(whose), tensors=(pytest.fail("read") for _ in "x"))
     write(tmp_path / "empty", tokenizer, whose, decoder(whose))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["empty", "file", "full"]
     assert [path.name for path in (tmp_path / "full").iterdir()] == ["mine"]

@@ -94,7 +94,7 @@ def test_logits_never_exist_whole_forward_or_backward() -> None:
     assert ours.rows == 10
 
 
-@pytest.mark.parametrize("kv_heads", [1, 4])
+@pytest.mark.parametrize("kv_heads", [1, 2, 4])
 def test_attention_inside_documents_equals_each_document_alone(kv_heads: int) -> None:
     """A packed block gives every document the logits it has by itself."""
     model = decoder(shape(kv_heads=kv_heads))

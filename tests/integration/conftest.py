@@ -1,0 +1,50 @@
+"""A place to train in, its data built once a session, and the fingerprint that every history must end in."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from shutil import copytree
+
+import pytest
+import yaml
+
+from headway import data
+from headway.recipe import load
+from tests.integration.training import Place
+
+
+@pytest.fixture(scope="session")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the tiny recipe and its data."""
+    folder = tmp_path_factory.mktemp("tiny")
+    recipe = folder / "tiny.yaml"
+    text = (Path(__file__).parent / "tiny.yaml").read_text(encoding="utf-8")
+    document = yaml.safe_load(text.replace("TEXT", str(Path(json.__file__).parent)))
+    document["data"]["path"] = str(folder / "data")
+    recipe.write_text(yaml.safe_dump(document), encoding="utf-8")
+    data.build(load(recipe))
+    return folder
+
+
+@pytest.fixture
+def place(built: Path, tmp_path: Path) -> Place:
+    """A place of the test's own, on data that all share."""
+    return Place(built / "tiny.yaml", tmp_path / "store")
+
+
+@pytest.fixture
+def own_data(built: Path, tmp_path: Path) -> Place:
+    """A place whose data the test may damage."""
+    copytree(built / "data", tmp_path / "data")
+    document = yaml.safe_load((built / "tiny.yaml").read_text(encoding="utf-8"))
+    document["data"]["path"] = str(tmp_path / "data")
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(document), encoding="utf-8")
+    return Place(tmp_path / "tiny.yaml", tmp_path / "store")
+
+
+@pytest.fixture(scope="session")
+def unkilled(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The fingerprint of the run that nobody killed, on one rank."""
+    place = Place(built / "tiny.yaml", tmp_path_factory.mktemp("unkilled"))
+    assert place.train("unkilled").process.returncode == 0
+    yield place.fingerprint("unkilled")
