@@ -1,7 +1,6 @@
 """A place to train in, its data built once a session, and the fingerprint that every history must end in."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from shutil import copytree
 
@@ -43,8 +42,8 @@ def own_data(built: Path, tmp_path: Path) -> Place:
 
 
 @pytest.fixture(scope="session")
-def unkilled(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def unkilled(built: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
     """The fingerprint of the run that nobody killed, on one rank."""
     place = Place(built / "tiny.yaml", tmp_path_factory.mktemp("unkilled"))
     assert place.train("unkilled").process.returncode == 0
-    yield place.fingerprint("unkilled")
+    return place.fingerprint("unkilled")

@@ -72,6 +72,7 @@ class Training:
             self.command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
         )
         self._news = threading.Condition()
+        self._quiet = False
         self._reader = threading.Thread(target=self._listen, daemon=True)
         self._reader.start()
         self.members: set[psutil.Process] = set()
@@ -85,6 +86,9 @@ class Training:
                 except ValueError:
                     self.said.append(line.rstrip())
                 self._news.notify_all()
+        with self._news:
+            self._quiet = True
+            self._news.notify_all()
 
     def await_event(self, name: str, count: int = 1) -> bool:
         """Wait until `name` was said `count` times; False if the process went quiet before."""
@@ -93,7 +97,7 @@ class Training:
             return sum(event["event"] == name for event in self.events) >= count
 
         with self._news:
-            self._news.wait_for(lambda: there() or not self._reader.is_alive(), DEADLINE)
+            self._news.wait_for(lambda: there() or self._quiet, DEADLINE)
             return there()
 
     def await_end(self, seconds: float) -> bool:

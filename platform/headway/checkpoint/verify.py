@@ -13,6 +13,8 @@ class Finding:
     """One damaged thing: what it is, and what is wrong with it."""
 
     what: str
+    manifest: str | None = None
+    """Key of the manifest of the checkpoint that it is about, if it is about one."""
 
 
 def verify(run: Run) -> Iterator[Finding | int]:
@@ -26,7 +28,10 @@ def verify(run: Run) -> Iterator[Finding | int]:
         yield Finding(str(error))
     for commit in history.commits:
         for found in StoredCheckpoint(run.store, commit).damage():
-            yield found if isinstance(found, int) else Finding(f"checkpoint at {commit.tokens:,} tokens: {found}")
+            if isinstance(found, int):
+                yield found
+            elif commit.manifest not in run.history().pruned:  # given up while it was read: no damage
+                yield Finding(f"checkpoint at {commit.tokens:,} tokens: {found}", commit.manifest)
 
 
 def size(run: Run) -> int:

@@ -1,29 +1,22 @@
-"""The command line: the only part of Headway that prints or leaves. Each module holds the commands of one subject."""
+"""The command line: the only part of Headway that prints or leaves."""
 
 import sys
+from collections.abc import Sequence
 
-import typer
-
-from headway.cli import data, recipe, runs, train
 from headway.errors import HeadwayError
 
-app = typer.Typer(
-    help="Pretrain language models without ever losing progress.",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    rich_markup_mode="markdown",
-)
-app.command()(train.train)
-app.add_typer(data.app, name="data")
-app.add_typer(recipe.app, name="recipe")
-for command in (runs.fingerprint,):
-    app.command()(command)
+INTERRUPTED = 130
+"""Exit code of what Ctrl-C broke off, as shells have it; commands that end in order on Ctrl-C have their own."""
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Run `headway`; an expected error is one message and its exit code."""
     try:
-        app()
+        from headway.cli.commands import app
+
+        app(args=arguments)
     except HeadwayError as error:
         print(f"headway: {error}", file=sys.stderr)  # noqa: T201 - this is the command line
         sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)

@@ -5,7 +5,10 @@ from typing import Annotated
 import typer
 
 from headway import recipe as recipes
-from headway.cli.options import Json, Overrides, Quiet, result
+from headway.cli.options import Json, Overrides, Quiet
+from headway.cli.screen import bar, count, result, show, size, table
+
+COLUMNS = ("source", ">files", ">read", ">documents", ">tokens", ">held-out", ">held-out tokens", "left out")
 
 app = typer.Typer(help="Turn text into token shards.", no_args_is_help=True)
 
@@ -17,7 +20,7 @@ def _group() -> None:
 
 @app.command()
 def build(
-    recipe: Annotated[str, typer.Argument(metavar="RECIPE")],
+    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="A recipe: one YAML file.")],
     overrides: Overrides = None,
     *,
     as_json: Json = False,
@@ -30,5 +33,29 @@ def build(
     from headway import data
 
     plan = recipes.load(recipe, overrides or ())
-    manifest = data.build(plan)
-    result(manifest.model_dump(mode="json"), f"{plan.data_path}: {manifest.digest}", as_json=as_json)
+    with bar(quiet=quiet) as progress:
+        task = progress.add_task("building", total=None, note="")
+
+        def told(done: int, total: int, tokens: int) -> None:
+            progress.update(task, completed=done, total=total, note=f"{tokens:,} tokens")
+
+        manifest = data.build(plan, progress=told)
+    rows = [
+        [
+            name,
+            count(source.files),
+            size(source.bytes),
+            count(source.documents),
+            count(source.tokens),
+            count(source.held_out_documents),
+            count(source.held_out_tokens),
+            ", ".join(f"{number:,} × {reason}" for reason, number in source.dropped.items()) or "nothing",
+        ]
+        for name, source in manifest.sources.items()
+    ]
+    document = {"path": plan.data_path, "digest": manifest.digest, **manifest.model_dump(mode="json")}
+    result(document, table(COLUMNS, rows), as_json=as_json)
+    if not as_json:
+        show(
+            f"headway: {plan.data_path} is built: {len(manifest.shards)} shards, digest {manifest.digest}", quiet=quiet
+        )

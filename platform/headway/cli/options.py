@@ -1,13 +1,12 @@
-"""Options that several commands share, and how results are shown."""
+"""Options that several commands share, and what they choose."""
 
-import json
 import os
-import sys
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from headway.store import Store, open_store
+from headway.errors import UsageError
+from headway.store import Committed, Run, Store, open_store
 
 Overrides = Annotated[
     list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Recipe keys to change, e.g. train.tokens=1000000.")
@@ -19,6 +18,7 @@ StoreUrl = Annotated[
         metavar="URL", help="Run store: file:///folder. Default: HEADWAY_STORE, else ./runs.", show_default=False
     ),
 ]
+Tokens = Annotated[int | None, typer.Option(help="Which checkpoint. Default: the newest.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say only what is wrong.")]
 
@@ -28,12 +28,26 @@ def chosen_store(url: str | None) -> Store:
     return open_store(url or os.environ.get("HEADWAY_STORE") or "./runs")
 
 
-def show(text: str, *, quiet: bool = False) -> None:
-    """Say something to a person, on standard error."""
-    if not quiet:
-        print(text, file=sys.stderr)  # noqa: T201 - this is the command line
+def chosen_run(name: str, url: str | None) -> Run:
+    """The run `name`.
+
+    Raises:
+        UsageError: there is none; names those that there are.
+    """
+    return Run.existing(chosen_store(url), name)
 
 
-def result(document: Any, text: str, *, as_json: bool) -> None:
-    """Print a command's result on standard output: for a program, or for a person."""
-    print(json.dumps(document, indent=1) if as_json else text)  # noqa: T201 - this is the command line
+def chosen_commit(run: Run, tokens: int | None) -> Committed:
+    """The commit at `tokens`, or the newest.
+
+    Raises:
+        UsageError: there is none; names those that there are.
+    """
+    commits = run.history().commits
+    found = [c for c in commits if tokens is None or c.tokens == tokens]
+    if not found:
+        there = ", ".join(f"{c.tokens}" for c in commits) or "none"
+        raise UsageError(
+            f"run {run.name} has no checkpoint" + (f" at {tokens} tokens" if tokens else "") + f"; there: {there}"
+        )
+    return found[-1]

@@ -1,36 +1,84 @@
-"""Commands that look at runs."""
+"""`headway runs`."""
 
-from typing import Annotated
+from dataclasses import dataclass
+from typing import Any
 
-import typer
+from headway.cli.options import Json, Quiet, StoreUrl, chosen_store
+from headway.cli.screen import ago, coloured, count, decimal, percent, result, show, table
+from headway.store import Run, names
+from headway.store.curve import newest_losses
+from headway.store.standing import Standing, standing
 
-from headway.cli.options import Json, RunName, StoreUrl, chosen_store, result
-from headway.errors import UsageError
-from headway.store import Committed, Run
-
-Tokens = Annotated[int | None, typer.Option(help="Which checkpoint. Default: the newest.")]
-
-
-def chosen_commit(run: Run, tokens: int | None) -> Committed:
-    """The commit at `tokens`, or the newest."""
-    commits = run.history().commits
-    found = [c for c in commits if tokens is None or c.tokens == tokens]
-    if not found:
-        there = ", ".join(f"{c.tokens}" for c in commits) or "none"
-        raise UsageError(
-            f"run {run.name} has no checkpoint" + (f" at {tokens} tokens" if tokens else "") + f"; there: {there}"
-        )
-    return found[-1]
+COLUMNS = (
+    "run",
+    "state",
+    ">tokens",
+    ">of",
+    ">",
+    ">loss",
+    ">held-out",
+    ">attempts",
+    ">checkpoints",
+    ">last seen",
+)
 
 
-def fingerprint(run: RunName, tokens: Tokens = None, store: StoreUrl = None, *, as_json: Json = False) -> None:
-    """Print the SHA-256 of a checkpoint's parameters: two runs are the same run when these are equal.
+@dataclass(frozen=True)
+class Row:
+    """One run."""
 
-    Example: **headway fingerprint quickstart**
+    standing: Standing
+    loss: float | None
+    held_out: float | None
+
+
+def runs(store: StoreUrl = None, *, as_json: Json = False, quiet: Quiet = False) -> None:
+    """List all runs: how far they are, how well they learn, and whether anybody is alive on them.
+
+    Example: **headway runs --store file:///shared/runs**
     """
-    from headway.checkpoint.stored import StoredCheckpoint
+    chosen = chosen_store(store)
+    rows = [
+        Row(standing(run), *newest_losses(chosen, run.name)) for run in (Run(chosen, name) for name in names(chosen))
+    ]
+    document = {"store": chosen.url, "runs": [_document(row) for row in rows]}
+    if not rows and not as_json:
+        show(f"no runs in {chosen.url} yet; begin one with headway train RECIPE", quiet=quiet)
+        return
+    result(document, table(COLUMNS, [_cells(row) for row in rows]), as_json=as_json)
+    for row in rows:
+        if row.standing.problem:
+            show(f"headway: run {row.standing.run}: {row.standing.problem}", quiet=quiet)
 
-    found = Run.existing(chosen_store(store), run)
-    commit = chosen_commit(found, tokens)
-    digest = StoredCheckpoint(found.store, commit).fingerprint()
-    result({"run": run, "tokens": commit.tokens, "fingerprint": digest}, digest, as_json=as_json)
+
+def _document(row: Row) -> dict[str, Any]:
+    stands = row.standing
+    return {
+        "run": stands.run,
+        "state": stands.state,
+        "tokens": stands.tokens,
+        "budget": stands.budget,
+        "share": stands.share,
+        "loss": row.loss,
+        "held_out": row.held_out,
+        "attempts": len(stands.tries),
+        "checkpoints": len(stands.history.commits),
+        "seen": stands.seen,
+        "problem": stands.problem,
+    }
+
+
+def _cells(row: Row) -> list[Any]:
+    stands = row.standing
+    return [
+        stands.run,
+        coloured(stands.state),
+        count(stands.tokens),
+        count(stands.budget),
+        percent(stands.share),
+        decimal(row.loss),
+        decimal(row.held_out),
+        count(len(stands.tries)),
+        count(len(stands.history.commits)),
+        ago(stands.seen),
+    ]

@@ -6,7 +6,8 @@ from typing import Annotated
 import typer
 
 from headway import recipe as recipes
-from headway.cli.options import Json, Overrides, Quiet, StoreUrl, chosen_store, result, show
+from headway.cli.options import Json, Overrides, Quiet, StoreUrl, chosen_store
+from headway.cli.screen import result, show
 
 
 def train(
@@ -29,7 +30,7 @@ def train(
     from headway.train import launcher
 
     plan = recipes.load(recipe, overrides or ())
-    launcher.preload()
+    launcher.preload("headway.cli")
     try:
         outcome = launcher.launch(
             plan,

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 from headway.data.shard import replacing
 from headway.errors import DataError
@@ -115,7 +115,7 @@ def read(folder: Path) -> Manifest | None:
         return None
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}") from error
-    except (ValueError, AttributeError, ValidationError) as error:
+    except (ValueError, TypeError, AttributeError) as error:
         raise DataError(f"{path}: not a manifest of built data; delete {folder} and build again") from error
     if digest != manifest.digest:
         raise DataError(f"{path}: was changed after it was written; delete {folder} and build again")

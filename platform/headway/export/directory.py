@@ -147,7 +147,9 @@ def _write_weights(folder: Path, tensors: Iterator[tuple[str, torch.Tensor]], sh
     total = 0
 
     def flush() -> None:
-        save_file(held, folder / f"shard-{len(shards)}", metadata={"format": "pt"})
+        file = folder / f"shard-{len(shards)}"
+        save_file(held, file, metadata={"format": "pt"})
+        file.chmod(folder.stat().st_mode & 0o666)  # safetensors keeps its files from everybody else
         shards.append(list(held))
         held.clear()
 

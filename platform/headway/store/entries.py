@@ -80,7 +80,7 @@ class Decided(_Entry):
     skip_from: int
     skip_to: int
     restored: int | None = None
-    """Tokens of the commit that a roll-back returns to; 0 is the beginning."""
+    """The position that a roll-back returns to. Not that of some commit: those depend on when a run was killed."""
 
 
 class Pruned(_Entry):

@@ -16,6 +16,8 @@ class Attempt:
     commits: list[Committed] = field(default_factory=list)
     decisions: list[Decided] = field(default_factory=list)
     ended: Ended | None = None
+    before: int = 0
+    """Tokens of the newest checkpoint that counted when it claimed the run."""
 
     @property
     def outcome(self) -> str:
@@ -58,7 +60,7 @@ def fold(entries: Sequence[Entry | Damaged]) -> History:
             case Damaged():
                 history.damaged.append(entry)
             case Claimed():
-                attempts[entry.attempt] = Attempt(entry.attempt, entry)
+                attempts[entry.attempt] = Attempt(entry.attempt, entry, before=history.tokens)
             case Committed():
                 history.commits.append(entry)
                 if entry.attempt in attempts:

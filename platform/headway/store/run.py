@@ -7,7 +7,7 @@ from headway.errors import DamageError, ExistingObject, HeldError, MissingObject
 from headway.recipe import Recipe
 from headway.store import keys, presence
 from headway.store.entries import Claimed, Holder
-from headway.store.history import History, fold
+from headway.store.history import Attempt, History, fold
 from headway.store.journal import Journal
 from headway.store.objects import Store
 
@@ -72,6 +72,16 @@ class Run:
         """The run's past, as the journal has it now."""
         return fold(self.journal.read())
 
+    def alive(self, attempt: Attempt) -> bool:
+        """Whether somebody works on an attempt, as far as can be seen from here."""
+        if attempt.ended:
+            return False
+        here = presence.lives(attempt.claim.holder)
+        if here is not None:
+            return here
+        beat = presence.last_beat(self.store, self.name)
+        return beat is not None and beat.attempt == attempt.number and beat.fresh
+
     def check_free(self, holder: Holder | None = None) -> None:
         """See that nobody alive holds the run.
 
@@ -84,11 +94,7 @@ class Run:
         last = history.attempts[-1].claim
         if holder and (last.holder.launch == holder.launch or (holder.job and last.holder.job == holder.job)):
             return
-        alive = presence.lives(last.holder)
-        if alive is None:
-            beat = presence.last_beat(self.store, self.name)
-            alive = beat is not None and beat.attempt == last.attempt and beat.fresh
-        if alive:
+        if self.alive(history.attempts[-1]):
             raise HeldError(
                 f"run {self.name} is being trained by {last.holder}, attempt {last.attempt}. "
                 f"Stop that one first, or fence it off with --take-over"

@@ -93,6 +93,7 @@ class Attempt:
         """Whether a decision says that the batch at `position` does not count."""
         decision = self.history.skipped(position)
         if decision:
+            self.report.tokens = position + self.recipe.train.batch_tokens
             self.report.event("batch.skipped", batch=position, reason=decision.reason)
         return decision is not None
 
@@ -110,7 +111,8 @@ class Attempt:
                 f"the run was stopped (train.stability). Look at the data there, or lower the learning rate"
             )
         back = verdict.action == "rollback"
-        self.saver.wait()
+        skip_from = max(0, position - batch * (policy.rollback_batches - 1)) if back else position
+        self._settle()
         self.rank.ranks.lead(
             lambda: (
                 self.run.journal.append(

@@ -150,11 +150,14 @@ def _root_cause(error: Any) -> tuple[str, str]:
     return kind, f"rank {rank}: {message}" if kind not in vars(errors) else message
 
 
-def preload() -> None:
-    """Begin to load what the ranks need, beside what this process does meanwhile."""
+def preload(main: str) -> None:
+    """Begin to load what the ranks need, beside what this process does meanwhile.
+
+    `main` is the module that this process was started with: multiprocessing imports it in every rank.
+    """
     from multiprocessing import forkserver
 
-    forkserver.set_forkserver_preload(["headway.train.preload"])
+    forkserver.set_forkserver_preload(["headway.train.preload", main])
     forkserver.ensure_running()
 
 

@@ -7,7 +7,6 @@ import signal
 
 import torch._dynamo  # noqa: F401 - torch loads it at the first optimizer step otherwise
 
-import headway.cli
 import headway.train.worker  # noqa: F401 - imported to be there
 from headway.train.preemption import SIGNALS, remember_early
 

@@ -19,7 +19,7 @@ import tokenizers
 import headway
 from headway.data import Manifest, build, open_data
 from headway.data import tokenizer as tokenizer_module
-from headway.data.shard import tokens_of
+from headway.data.shard import header, token_bytes, tokens_of
 from headway.errors import DataError
 from headway.recipe import Recipe, to_yaml
 
@@ -31,11 +31,11 @@ from headway.data import build
 from headway.recipe import load
 
 if __name__ == "__main__":
-    def progress(done, total, tokens):
-        if done > int(sys.argv[2]):
+    def progress(*now):
+        if now[int(sys.argv[2])] > int(sys.argv[3]):
             os.kill(os.getpid(), signal.SIGKILL)
 
-    build(load(sys.argv[1]), workers=int(sys.argv[3]), progress=progress)
+    build(load(sys.argv[1]), workers=int(sys.argv[4]), progress=progress)
 """
 
 
@@ -92,8 +92,10 @@ def test_the_bytes_do_not_depend_on_workers_or_kills(recipes: Recipes, big: dict
     (tmp_path / "killed.py").write_text(KILLED)
     finished: dict[str, int] = {}
     environment = {**os.environ, "PYTHONPATH": str(Path(headway.__file__).parent.parent)}
-    for after, workers in [(-1, "1"), (1_300_000, "1"), (2_500_000, "2")]:
-        command = [sys.executable, str(tmp_path / "killed.py"), str(tmp_path / "recipe.yaml"), str(after), workers]
+    # Before anything, in the middle of a shard (the first of the second unit), and with two workers.
+    first_unit = sum(shard.tokens for shard in manifest.shards[:2])
+    for kill_when, workers in [(("0", "-1"), "1"), (("2", str(first_unit + 1)), "1"), (("0", "2500000"), "2")]:
+        command = [sys.executable, str(tmp_path / "killed.py"), str(tmp_path / "recipe.yaml"), *kill_when, workers]
         assert subprocess.run(command, env=environment, check=False).returncode == -signal.SIGKILL
         assert not (folder / "manifest.json").exists()
         with pytest.raises(DataError, match="no built data"):
@@ -221,6 +223,18 @@ def test_a_damaged_build_whose_sources_changed_is_refused(recipes: Recipes, corp
         build(recipe, workers=1)
 
 
+def test_sources_that_change_under_a_build_stop_it(recipes: Recipes, corpus: dict[str, Path]) -> None:
+    """A file that is not what was planned is named; nothing is made of a mixture of old and new."""
+
+    def change(done: int, _total: int, _tokens: int) -> None:
+        if not done:
+            corpus["small"].write_text(corpus["small"].read_text() + '{"text": "more"}\n')
+
+    with pytest.raises(DataError, match=r"small\.jsonl: changed while the build was reading it"):
+        build(recipes(corpus), workers=1, progress=change)
+    build(recipes(corpus), workers=1)
+
+
 def test_an_unfinished_build_whose_sources_changed_begins_anew(
     recipes: Recipes, corpus: dict[str, Path], tmp_path: Path
 ) -> None:
@@ -287,10 +301,8 @@ def test_long_documents_are_cut(recipes: Recipes, tmp_path: Path) -> None:
     assert sum(map(len, found)) == 50_000
 
 
-def test_a_large_vocabulary_takes_four_bytes(recipes: Recipes, corpus: dict[str, Path]) -> None:
-    """The width follows what the tokenizer reached, and the manifest says so."""
-    from headway.data.shard import header, token_bytes
-
+def test_tokens_are_as_wide_as_the_vocabulary_reached(recipes: Recipes, corpus: dict[str, Path]) -> None:
+    """Not as the one asked for; the manifest says how many tokens a small corpus gave."""
     assert (token_bytes(65_536), token_bytes(65_537)) == (2, 4)
     recipe = recipes(corpus, tokenizer={"vocabulary": 100_000, "sample_bytes": 100_000})
     manifest = build(recipe, workers=1)

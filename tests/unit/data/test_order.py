@@ -171,7 +171,7 @@ def test_seed_name_and_epoch_each_change_the_order() -> None:
     where = np.arange(200, dtype=np.int64)
 
     def run(name: str, seed: int) -> list[int]:
-        return Order(recipe({name: 100}, seed=seed), {name: 100}).locate(where)[1].tolist()
+        return list(Order(recipe({name: 100}, seed=seed), {name: 100}).locate(where)[1])
 
     first = run("a", 0)
     assert first == run("a", 0)

@@ -93,6 +93,7 @@ def test_every_dropped_document_is_counted_with_its_reason(tmp_path: Path) -> No
     os.mkfifo(tmp_path / "pipe.txt")
     whole = gzip.compress(b"".join(b'{"text": "%d"}\n' % index for index in range(9999)))
     (tmp_path / "torn.jsonl.gz").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "flipped.txt.gz").write_bytes(whole[:10] + b"\xff" * 100)
     (tmp_path / ".hidden.txt").write_text("hidden")
     (tmp_path / ".git").mkdir()
     (tmp_path / ".git" / "x.txt").write_text("hidden")
@@ -109,7 +110,7 @@ def test_every_dropped_document_is_counted_with_its_reason(tmp_path: Path) -> No
         "unknown ending .png": 1,
         "unreadable: not parquet (ArrowInvalid)": 1,
         "damaged zstd file, read up to the damage": 1,
-        "damaged gzip file, read up to the damage": 1,
+        "damaged gzip file, read up to the damage": 2,
         "unreadable: No such file or directory": 1,
         "not a regular file": 1,
     }

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from logging.handlers import BufferingHandler
 from pathlib import Path
 from typing import Any
 
@@ -101,6 +102,8 @@ def test_transformers_gives_our_logits(
     weights = [file for file in files if file.suffix == ".safetensors"]
     assert (len(weights) == 1) == (shard_bytes == 10**9)
     assert (tmp_path / "out" / "model.safetensors.index.json").exists() == (len(weights) > 1)
+    held = [name for file in weights for name in load_file(file)]
+    assert len(held) == len(set(held)) == len(list(model.parameters()))
     theirs, report = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "out", output_loading_info=True)
     assert not any(report.values()), report
     assert type(theirs).__name__ == "LlamaForCausalLM"
@@ -160,6 +163,13 @@ def test_occupied_directory_is_refused_and_left_alone(tmp_path: Path, tokenizer:
     assert json.loads((tmp_path / "empty" / "config.json").read_text())["model_type"] == "llama"
 
 
+def test_whoever_reads_one_exported_file_may_read_all(tmp_path: Path, tokenizer: Path) -> None:
+    """Weights carry the permissions of their neighbours, so that another user can serve them."""
+    whose = recipe()
+    files = write(tmp_path / "out", tokenizer, whose, decoder(whose), shard_bytes=30_000)
+    assert {file.stat().st_mode for file in files} == {(tmp_path / "out" / "config.json").stat().st_mode}
+
+
 def test_export_that_breaks_off_leaves_nothing(tmp_path: Path, tokenizer: Path) -> None:
     """Until the last file is written, nothing has the directory's name; after an error, nothing is left."""
     whose = recipe()
@@ -216,8 +226,14 @@ def test_continuation_is_the_greedy_one_offline_and_quiet(
     model = decoder(whose)
     write(tmp_path / "out", tokenizer, whose, model)
     monkeypatch.setattr("socket.socket.connect", lambda *_: pytest.fail("asked the network"))
+    heard = BufferingHandler(1000)
+    transformers.utils.logging.add_handler(heard)
     capfd.readouterr()
     text = export.continuation(tmp_path / "out", "def naïve", 8)
+    assert isinstance(export.continuation(tmp_path / "out", "", 3), str)
+    assert isinstance(export.continuation(tmp_path / "out", "longer than a block " * 20, 3), str)
+    transformers.utils.logging.remove_handler(heard)
+    assert heard.buffer == []
     assert capfd.readouterr() == ("", "")
     words = Tokenizer.from_file(str(tokenizer))
     ids = words.encode("def naïve").ids
@@ -225,7 +241,6 @@ def test_continuation_is_the_greedy_one_offline_and_quiet(
     while len(ids) < start + 8 and ids[-1] != VOCABULARY - 1:
         ids.append(int(model(torch.tensor([ids]))[0, -1].argmax()))
     assert text == words.decode(ids[start:])
-    assert isinstance(export.continuation(tmp_path / "out", "", 3), str)
 
 
 def test_sample_of_no_model_is_refused(tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import os
 import struct
 import threading
 from collections.abc import Callable
@@ -62,7 +61,7 @@ def test_an_epoch_feeds_every_block_once(dataset: Dataset) -> None:
     assert len(fed) > total - 2 * BATCH // BLOCK
 
 
-def test_rows_are_as_long_as_the_stage_says(recipes: Recipes, dataset: Dataset) -> None:
+def test_rows_are_as_long_as_the_stage_says(dataset: Dataset) -> None:
     """A stage of shorter sequences cuts the same blocks into more rows."""
     long = dataset.recipe
     document = json.loads(long.model_dump_json())
@@ -72,7 +71,6 @@ def test_rows_are_as_long_as_the_stage_says(recipes: Recipes, dataset: Dataset) 
     assert [one.inputs.shape for one in short.lane(BATCH, 0)] == [(2, 64)] * 2
     for a, b in zip(rows(short.lane(0, 1)), rows(dataset.lane(0, 1)), strict=True):
         np.testing.assert_array_equal(a.reshape(-1), b.reshape(-1))
-    del recipes
 
 
 def test_documents_are_told_apart_only_where_attention_asks(recipes: Recipes, corpus: dict[str, Path]) -> None:
@@ -110,6 +108,21 @@ def test_held_out_batches_are_fixed_and_never_trained_on(dataset: Dataset) -> No
     assert {row.tobytes() for row in everything} <= held_out
     first = stream(dataset, "large", "held_out")[:BLOCK].tobytes()
     assert first in {row.tobytes() for row in rows(wanted)[0]}
+
+
+def test_all_held_out_micro_batches_have_one_shape(recipes: Recipes, corpus: dict[str, Path]) -> None:
+    """Blocks that do not fill the last micro-batch are left out."""
+    recipe = recipes(corpus, train={"batch_tokens": 20 * BLOCK, "micro_batch_tokens": 5 * BLOCK})
+    there = sum(build(recipe, workers=1).blocks(BLOCK, "held_out").values())
+    assert there % 5
+    assert [one.inputs.shape for one in open_data(recipe).held_out(10**9)] == [(5, BLOCK)] * (there // 5)
+
+
+@pytest.mark.parametrize(("tokens", "blocks"), [(0, 0), (1, 0), (64, 0), (65, 1), (128, 1), (129, 2)])
+def test_a_block_needs_one_token_more_than_its_length(dataset: Dataset, tokens: int, blocks: int) -> None:
+    """The last target of a source's last block is a token of that source."""
+    shard = dataset.manifest.select("large", "train")[0].model_copy(update={"tokens": tokens})
+    assert dataset.manifest.model_copy(update={"shards": [shard]}).blocks(BLOCK) == {"large": blocks, "small": 0}
 
 
 def test_held_out_text_of_less_than_a_micro_batch_is_used_as_it_is(recipes: Recipes, corpus: dict[str, Path]) -> None:
@@ -182,16 +195,16 @@ def test_data_that_is_not_built_says_what_to_run(recipes: Recipes, corpus: dict[
         open_data(recipes(corpus))
 
 
-def test_data_of_another_recipe_is_refused(recipes: Recipes, dataset: Dataset, corpus: dict[str, Path]) -> None:
+def test_data_of_another_recipe_is_refused(recipes: Recipes, corpus: dict[str, Path]) -> None:
     """The message names what differs."""
+    build(recipes(corpus), workers=1)
     with pytest.raises(DataError, match=r"data\.held_out_share: 0\.1 there, 0\.2 in the recipe"):
         open_data(recipes(corpus, held_out_share=0.2))
     with pytest.raises(DataError, match="cannot fill one block"):
         open_data(recipes(corpus, block_tokens=65_536, train={"batch_tokens": 1 << 18, "micro_batch_tokens": 1 << 16}))
-    del dataset
 
 
-def test_a_tokenizer_that_did_not_make_the_shards_is_refused(recipes: Recipes, dataset: Dataset) -> None:
+def test_a_tokenizer_that_did_not_make_the_shards_is_refused(dataset: Dataset) -> None:
     """Whether the tokenizer or a shard is the stranger, the message names both SHA-256."""
     shard = dataset.tokenizer_path.parent / "shards" / dataset.manifest.shards[0].name
     whole = shard.read_bytes()
@@ -203,7 +216,6 @@ def test_a_tokenizer_that_did_not_make_the_shards_is_refused(recipes: Recipes, d
     dataset.tokenizer_path.write_text(dataset.tokenizer_path.read_text() + "\n")
     with pytest.raises(DataError, match=f"tokenizer does not match the shards.*{dataset.tokenizer_sha256}"):
         open_data(dataset.recipe)
-    del recipes
 
 
 def test_damaged_shards_are_refused(dataset: Dataset) -> None:
@@ -269,7 +281,7 @@ def test_a_shard_that_is_not_finished_has_no_name(tmp_path: Path) -> None:
     with pytest.raises(OverflowError), replacing(path) as file:
         Writer(file, 300, "ab" * 32).append([70_000])
     assert path.read_bytes() == b"old"
-    assert os.listdir(tmp_path) == ["x"]
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_micro_batches_cannot_be_reassigned(dataset: Dataset) -> None:

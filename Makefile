@@ -1,0 +1,59 @@
+# Every target makes what it needs first; `make` alone lists them.
+SHELL := /bin/bash
+PYTHON ?= python3
+UV := $(shell command -v uv || echo .uv/bin/uv)
+BIN := .venv/bin
+READY := .venv/.ready
+
+.DEFAULT_GOAL := help
+.PHONY: help setup system lock fmt check test test-fast test-kills quickstart bench clean
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+setup: $(READY) ## make .venv from the lock (fetches uv where it is missing)
+
+$(READY): requirements.lock pyproject.toml | $(UV)
+	$(UV) venv --quiet --allow-existing --python $(PYTHON) .venv
+	$(UV) pip sync --quiet --python $(BIN)/python --require-hashes requirements.lock
+	$(UV) pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
+	@touch $@
+
+.uv/bin/uv:
+	$(PYTHON) -m venv .uv
+	.uv/bin/python -m pip install --quiet --disable-pip-version-check uv==0.13.8
+
+system: ## install the system packages that parts of Headway need (as root)
+	apt-get update -qq && xargs -a packages.apt apt-get install -qq --yes --no-install-recommends
+
+lock: | $(UV) ## renew requirements.lock: hashes, no index host
+	$(UV) pip compile --quiet --universal --python-version 3.11 --all-extras --generate-hashes --no-header --no-annotate \
+		pyproject.toml --output-file requirements.lock
+
+fmt: $(READY) ## format the code
+	$(BIN)/ruff format --quiet . && $(BIN)/ruff check --fix --quiet .
+
+check: $(READY) ## style, types, layers
+	$(BIN)/ruff format --check --quiet .
+	$(BIN)/ruff check --quiet .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+
+test-fast: $(READY) ## the tests that start no training processes
+	$(BIN)/pytest --quiet -m "not slow"
+
+test: $(READY) ## all tests: real ranks, real kills
+	$(BIN)/pytest --quiet
+
+test-kills: $(READY) ## the kill tests at length: HEADWAY_KILL_RUNS=100 HEADWAY_KILL_SEED=1 make test-kills
+	HEADWAY_KILL_RUNS=$${HEADWAY_KILL_RUNS:-40} $(BIN)/pytest --quiet -s tests/integration/test_kills.py
+
+quickstart: $(READY) ## see it work: train, kill, resume, compare, export
+	$(BIN)/python jobs/quickstart.py
+
+bench: $(READY) ## training step, bitwise mode and data, side by side with what they replace
+	$(BIN)/python -m bench.step
+	$(BIN)/python -m bench.data
+
+clean: ## remove the environment and what the quick start made
+	rm -rf .venv .uv runs data out

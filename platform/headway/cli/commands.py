@@ -1,0 +1,45 @@
+"""All commands of `headway`, in the order in which one needs them. Each module holds those of one subject.
+
+Light to import: what needs torch, numpy or matplotlib imports it when it is called.
+"""
+
+from typing import Any
+
+import typer
+from typer.core import TyperGroup
+
+from headway.cli import checkpoint, data, export, ledger, logs, plot, recipe, runs, status, train
+
+PANELS = {
+    "Train": (train.train,),
+    "Follow": (runs.runs, status.status, logs.logs),
+    "Where the time went, and what was learnt": (ledger.ledger, ledger.goodput, plot.plot),
+    "Trust, and take away": (checkpoint.verify, checkpoint.fingerprint, export.export),
+}
+"""Commands by panel of the help, in the order in which one needs them."""
+GROUPS = {"recipe": recipe.app, "data": data.app}
+
+
+class Taught(TyperGroup):
+    """The commands in our order; typer by itself puts groups first."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """Names of all commands."""
+        first = [command.__name__ for commands in PANELS.values() for command in commands]
+        return [*first, *(name for name in super().list_commands(ctx) if name not in first)]
+
+
+app = typer.Typer(
+    cls=Taught,
+    help="Pretrain language models without ever losing progress.\n\n"
+    "Begin with **headway train RECIPE**; when it is stopped or killed, the same command goes on. "
+    "Every command tells more with --help.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+)
+for panel, commands in PANELS.items():
+    for command in commands:
+        app.command(rich_help_panel=panel)(command)
+for name, group in GROUPS.items():
+    app.add_typer(group, name=name, rich_help_panel="Prepare")
