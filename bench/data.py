@@ -26,11 +26,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import tokenizers
-import torch
-from torch.utils.data import DataLoader
-from torch.utils.data import Dataset as TorchDataset
 
-from headway.data import Dataset, build, open_data
+from headway.data import build, open_data
 from headway.data.shard import tokens_of
 from headway.recipe import Recipe
 
@@ -115,23 +112,26 @@ def bench_build(folder: Path, rounds: int) -> tuple[float, float]:
     return interleaved(rounds, ours, theirs)
 
 
-class Blocks(TorchDataset[tuple[torch.Tensor, torch.Tensor]]):
-    """The usual map-style dataset over one memory-mapped file of tokens."""
-
-    def __init__(self, path: Path) -> None:
-        self.tokens = np.memmap(path, dtype=np.uint16, mode="r")
-
-    def __len__(self) -> int:
-        return (len(self.tokens) - 1) // BLOCK
-
-    def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
-        tokens = torch.from_numpy(self.tokens[index * BLOCK : (index + 1) * BLOCK + 1].astype(np.int64))
-        return tokens[:-1], tokens[1:]
-
-
 def bench_feed(folder: Path, rounds: int) -> tuple[float, float]:
     """Samples per second on one core: `Dataset.lane`, and a shuffled DataLoader over the same tokens."""
-    dataset: Dataset = open_data(recipe(folder, ["lines.jsonl"], "built-lines"))
+    import torch  # only here: the builds whose memory is seen start from this file too
+    from torch.utils.data import DataLoader, Dataset
+
+    class Blocks(Dataset[tuple[torch.Tensor, torch.Tensor]]):
+        """The usual map-style dataset over one memory-mapped file of tokens."""
+
+        def __init__(self, path: Path) -> None:
+            self.tokens = np.memmap(path, dtype=np.uint16, mode="r")
+
+        def __len__(self) -> int:
+            return (len(self.tokens) - 1) // BLOCK
+
+        def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
+            tokens = torch.from_numpy(self.tokens[index * BLOCK : (index + 1) * BLOCK + 1].astype(np.int64))
+            return tokens[:-1], tokens[1:]
+
+    torch.set_num_threads(1)
+    dataset = open_data(recipe(folder, ["lines.jsonl"], "built-lines"))
     shards = dataset.tokenizer_path.parent / "shards"
     joined = folder / "joined.bin"
     with joined.open("wb") as file:
@@ -197,13 +197,12 @@ def main() -> None:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--corpus-mib", type=int, default=64, help="size of the corpus whose build's memory is seen")
     options.add_argument("--rounds", type=int, default=5)
-    options.add_argument("--workers", type=int, default=2)
+    options.add_argument("--workers", type=int, nargs="+", default=[1, 2])
     options.add_argument("--memory-of", type=Path, help=argparse.SUPPRESS)
     chosen = options.parse_args()
     if chosen.memory_of:
-        memory_of(chosen.memory_of, chosen.workers)
+        memory_of(chosen.memory_of, *chosen.workers)
         return
-    torch.set_num_threads(1)
     print(f"{'':44}{'headway':>12}{'peer':>12}{'ratio':>8}")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -215,7 +214,7 @@ def main() -> None:
             print(f"{title:44}{ours:12,.0f}{theirs:12,.0f}{ours / theirs:8.2f}", flush=True)
         shutil.rmtree(folder / "in")
         names = write_corpus(folder / "in", chosen.corpus_mib)
-        for workers in dict.fromkeys((1, chosen.workers)):
+        for workers in chosen.workers:
             parent, worker, rate = bench_memory(folder, names, workers)
             each = f", each worker {worker:,.0f}" if workers > 1 else ""
             print(

@@ -82,12 +82,12 @@ def test_a_killed_run_ends_with_the_same_bits(place: Place, unkilled: str, numbe
     dice = random.Random(f"{SEED}/{number}")
     runs, hits = ["run-1"], 0
     while hits < POINTS:
+        if place.history(runs[-1]).done:
+            runs.append(f"run-{len(runs) + 1}")
         point = Point.drawn(dice)
         hit = strike(place, runs[-1], point)
         hits += hit
         print(f"{runs[-1]} {'hit' if hit else 'missed'}: {point}")  # noqa: T201
-        if place.history(runs[-1]).done:
-            runs.append(f"run-{len(runs) + 1}")
     for run in runs:
         end = place.train(run, ranks=dice.choice([1, 2, 3, 4]))
         assert end.process.returncode == 0, end.said

@@ -94,7 +94,7 @@ class Training:
         """Wait until `name` was said `count` times; False if the process went quiet before."""
 
         def there() -> bool:
-            return sum(event["event"] == name for event in self.events) >= count
+            return [event["event"] for event in self.events].count(name) >= count
 
         with self._news:
             self._news.wait_for(lambda: there() or self._quiet, DEADLINE)

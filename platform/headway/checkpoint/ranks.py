@@ -13,7 +13,7 @@ from headway import errors
 class Ranks:
     """The ranks of a process group, able to exchange small plain data. Every call is collective."""
 
-    def __init__(self, group: dist.ProcessGroup | None = None) -> None:
+    def __init__(self, group: dist.ProcessGroup) -> None:
         self.group = group
         self.rank = dist.get_rank(group)
         self.size = dist.get_world_size(group)

@@ -141,16 +141,16 @@ def _smooth(values: Sequence[float], reach: int) -> list[float]:
 def _stops(panels: Sequence[Axes], standing: Standing, curve: Curve) -> None:
     """Mark where attempts stopped short, and shade what had to be trained again."""
     top = panels[0].get_xaxis_transform()
-    for attempt in standing.tries:
-        if attempt.outcome not in STOPS:
-            continue
+    stopped = [attempt for attempt in standing.tries if attempt.outcome in STOPS]
+    width = 1.0 if len(stopped) <= MOST_LABELS else 0.5
+    for attempt in stopped:
         colour, dashes = STOPS[attempt.outcome]
         at = curve.reached.get(attempt.number, attempt.committed)
         for axes in panels:
-            axes.axvline(at, color=colour, linestyle=dashes, linewidth=1.0, zorder=2)
+            axes.axvline(at, color=colour, linestyle=dashes, linewidth=width, zorder=2)
             if at > attempt.committed:
                 axes.axvspan(attempt.committed, at, color=AGAIN, linewidth=0, zorder=0)
-        panels[0].plot([at], [1], "v", color=colour, markersize=5, transform=top, clip_on=False)
+        panels[0].plot([at], [1], "v", color=colour, markersize=5 * width**0.5, transform=top, clip_on=False)
 
 
 def _legend(standing: Standing, curve: Curve) -> list[Artist]:

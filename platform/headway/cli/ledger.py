@@ -89,7 +89,14 @@ def goodput(run: RunName, store: StoreUrl = None, *, as_json: Json = False, quie
         ]
         for phase in by_share
     ]
-    rows.append(["all", percent(1.0 if account.total else None, 2), span(account.total), f"rank-time of {document['attempts']} attempts"])
+    rows.append(
+        [
+            "all",
+            percent(1.0 if account.total else None, 2),
+            span(account.total),
+            f"rank-time of {document['attempts']} attempts",
+        ]
+    )
     rows.append(["between", "", span(account.idle), f"nobody ran, of {span(account.elapsed)} from first to last"])
     result(document, table(("phase", ">share", ">rank-time", "what it was"), rows), as_json=as_json)
     _note(account, quiet=quiet)

@@ -10,12 +10,15 @@ from typing import Any
 
 from rich import box
 from rich.console import Console, RenderableType
+from rich.measure import Measurement
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 from rich.table import Table
 from rich.text import Text
 
 WIDE = 1000
 """Columns of a console that is no terminal: what is piped on is never folded."""
+FOLDED = 28
+"""Columns that a folded column keeps at least."""
 COLOURS = {
     "done": "green",
     "running": "cyan",
@@ -41,26 +44,31 @@ def result(document: Any, shown: RenderableType, *, as_json: bool) -> None:
     elif isinstance(shown, str):
         print(shown)  # noqa: T201 - this is the command line
     elif sys.stdout.isatty():
-        Console(highlight=False).print(shown)
+        console = Console(highlight=False)
+        least = Measurement.get(console, console.options.update(max_width=WIDE), shown).minimum
+        console.width = max(console.width, least)  # a narrow terminal folds lines; it does not lose any of them
+        console.print(shown)
     else:
         print(_plain(shown))  # noqa: T201 - this is the command line
     sys.stdout.flush()
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[str | Text]], *, title: str | None = None) -> Table:
-    """A table; a column whose name begins with `>` is flush right."""
+    """A table; a column whose name begins with `>` is flush right. Only the last column is ever folded."""
     shown = Table(box=box.SIMPLE_HEAD if sys.stdout.isatty() else None, title=title, title_justify="left")
     shown.title_style = "bold"
-    for column in columns:
-        right = column.startswith(">")
+    cells = list(rows)
+    for index, column in enumerate(columns):
+        name, right, last = column.removeprefix(">"), column.startswith(">"), index == len(columns) - 1
+        width = max(Text.assemble(cell).cell_len for cell in (name, *(row[index] for row in cells)))
         shown.add_column(
-            column.removeprefix(">"),
+            name,
             justify="right" if right else "left",
-            overflow="fold",
-            no_wrap=right,
+            no_wrap=not last,
+            min_width=min(width, FOLDED) if last else width,
             header_style="bold",
         )
-    for row in rows:
+    for row in cells:
         shown.add_row(*row)
     return shown
 

@@ -91,7 +91,8 @@ def _attempt(run: Run, attempt: Try) -> dict[str, Any]:
     begun = attempt.before if restored is None else restored
     reached = attempt.committed if attempt.committed != attempt.before else begun
     kept = {key: value for key, value in asdict(attempt).items() if key not in {"holder", "before", "committed"}}
-    return {**kept, "process": str(attempt.holder), "from_tokens": begun, "to_tokens": reached}
+    holder = attempt.holder.model_dump(include={"host", "pid", "job"})
+    return {**kept, **holder, "from_tokens": begun, "to_tokens": reached}
 
 
 def _speed(run: Run, attempt: int) -> float | None:
@@ -165,8 +166,8 @@ def _cells(attempt: dict[str, Any]) -> list[str | Text]:
     return [
         str(attempt["number"]),
         coloured(attempt["outcome"]),
-        attempt["process"],
-        clock(attempt["began"]),
+        f"{attempt['host']}:{attempt['pid']}",
+        clock(attempt["began"])[5:],
         span(attempt["seen"] - attempt["began"]),
         count(attempt["from_tokens"]),
         count(attempt["to_tokens"]),

@@ -31,10 +31,12 @@ UInt64 = NDArray[np.uint64]
 PERIOD = 1 << 16
 """Slots in a period: shares are exact to 1/131,072, and no source's share is rounded to nothing."""
 ROUNDS = 6
-"""Feistel rounds; 4 make a pseudo-random permutation, two more keep small domains free of structure."""
-SMALLEST_HALF = 3
-"""Bits in half of the smallest Feistel domain, 64 places: there cycle walking takes at most 64 turns."""
+"""Feistel rounds, an even number; 4 make a pseudo-random permutation, two more keep small domains free of structure."""
+SMALLEST_BITS = 6
+"""Bits of the smallest Feistel domain, 64 places: there cycle walking takes at most 64 turns."""
 GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+MULTIPLIERS = (np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB))
+"""Constants of SplitMix64 (Steele et al., 2014)."""
 
 
 class Mixture:
@@ -73,11 +75,12 @@ class Permutation(NamedTuple):
 
     def apply(self, epochs: Int64, places: Int64) -> Int64:
         """Where each of `places`, [n] in [0, size), goes in its epoch, [n]."""
-        half = max(SMALLEST_HALF, -(-(self.size - 1).bit_length() // 2))
-        keys = mix(epochs.astype(np.uint64) * GOLDEN + np.uint64(self.key))
-        found = _feistel(places.astype(np.uint64), keys, half)
+        bits = max(SMALLEST_BITS, (self.size - 1).bit_length())
+        turns = np.arange(1, ROUNDS + 1, dtype=np.uint64)[:, np.newaxis]
+        keys = mix(mix(epochs.astype(np.uint64) * GOLDEN + np.uint64(self.key)) + turns)
+        found = _feistel(places.astype(np.uint64), keys, bits)
         while (outside := np.flatnonzero(found >= self.size)).size:
-            found[outside] = _feistel(found[outside], keys[outside], half)
+            found[outside] = _feistel(found[outside], keys[:, outside], bits)
         return found.astype(np.int64)
 
 
@@ -157,19 +160,23 @@ def keyed(seed: int, *words: str) -> int:
 
 
 def mix(values: UInt64) -> UInt64:
-    """A bijection of 64-bit words that looks random: the finaliser of SplitMix64 (Steele et al., 2014)."""
-    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    """A bijection of 64-bit words that looks random: the finaliser of SplitMix64."""
+    values = (values ^ (values >> np.uint64(30))) * MULTIPLIERS[0]
+    values = (values ^ (values >> np.uint64(27))) * MULTIPLIERS[1]
     return values ^ (values >> np.uint64(31))
 
 
-def _feistel(values: UInt64, keys: UInt64, half: int) -> UInt64:
-    """Permute 2 × `half`-bit values, [n], by their keys, [n]."""
-    width, mask = np.uint64(half), np.uint64((1 << half) - 1)
-    left, right = values >> width, values & mask
-    for turn in range(1, ROUNDS + 1):
-        left, right = right, left ^ (mix(right + mix(keys + np.uint64(turn))) & mask)
-    return (left << width) | right
+def _feistel(values: UInt64, keys: UInt64, bits: int) -> UInt64:
+    """Permute `bits`-bit values, [n], by their keys, [ROUNDS, n]."""
+    low, high = bits - bits // 2, bits // 2
+    left, right = values >> np.uint64(low), values & np.uint64((1 << low) - 1)
+    width, other = high, low  # of left, of right
+    for key in keys:
+        random = (right + key) * MULTIPLIERS[0]
+        random = (random ^ (random >> np.uint64(32))) * MULTIPLIERS[1]
+        left, right = right, left ^ (random >> np.uint64(64 - width))
+        width, other = other, width
+    return (left << np.uint64(low)) | right
 
 
 def _share_out(weights: Sequence[float]) -> Int64:

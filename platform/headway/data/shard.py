@@ -16,9 +16,11 @@ import hashlib
 import mmap
 import os
 import struct
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import lru_cache
+from itertools import accumulate
 from pathlib import Path
 from typing import IO, NamedTuple
 
@@ -144,21 +146,21 @@ class Stream:
     def __init__(self, shards: Sequence[tuple[Path, int]]) -> None:
         """`shards`: each one's path and number of tokens."""
         self.paths = [path for path, _ in shards]
-        self.starts = np.concatenate([[0], np.cumsum([count for _, count in shards], dtype=np.int64)])
-        self.tokens_of = lru_cache(maxsize=MAPPED)(tokens_of)
+        self.starts = [0, *accumulate(count for _, count in shards)]
+        self.tokens_of = lru_cache(maxsize=MAPPED)(lambda shard: tokens_of(self.paths[shard]))
 
     def __len__(self) -> int:
-        return int(self.starts[-1])
+        return self.starts[-1]
 
     def read(self, start: int, out: NDArray[np.int64]) -> None:
         """Fill `out`, [n], with the tokens [start, start + n)."""
         if start < 0 or start + len(out) > len(self):
             raise IndexError(f"tokens [{start:,}, {start + len(out):,}) of a stream of {len(self):,}")
-        shard = int(np.searchsorted(self.starts, start, side="right")) - 1
+        shard = bisect_right(self.starts, start) - 1
         done = 0
         while done < len(out):
-            tokens = self.tokens_of(self.paths[shard])
-            at = start + done - int(self.starts[shard])
+            tokens = self.tokens_of(shard)
+            at = start + done - self.starts[shard]
             part = tokens[at : at + len(out) - done]
             out[done : done + len(part)] = part
             done += len(part)

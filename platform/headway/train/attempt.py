@@ -120,9 +120,9 @@ class Attempt:
                     self.number,
                     action=verdict.action,
                     reason=verdict.reason,
-                    skip_from=max(0, position - batch * (policy.rollback_batches - 1)) if back else position,
+                    skip_from=skip_from,
                     skip_to=position + batch,
-                    restored=self.run.history().tokens if back else None,
+                    restored=skip_from if back else None,
                 ).seq
             )
         )

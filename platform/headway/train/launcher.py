@@ -20,7 +20,7 @@ from headway import recipe as recipes
 from headway.data import open_data
 from headway.errors import FencedError, HeadwayError, UsageError
 from headway.recipe import Recipe
-from headway.store import Attempt, Ended, Run, Store
+from headway.store import Attempt, Ended, Run, Store, this_process
 from headway.train.preemption import Preemption
 from headway.train.task import Task, work
 
@@ -60,7 +60,7 @@ def launch(
         recipe=recipes.to_yaml(recipe),
         run=name,
         store=store.url,
-        launch=secrets.token_hex(8),
+        launcher=this_process(secrets.token_hex(8)),
         launched=launched,
         take_over=take_over,
         quiet=quiet,
@@ -76,7 +76,7 @@ def launch(
         if time.monotonic() > deadline:
             for child in multiprocessing.active_children():
                 child.kill()
-    return conclude(run, task.launch, agent.failure, stopped=bool(preemption.level))
+    return conclude(run, task.launcher.launch, agent.failure, stopped=bool(preemption.level))
 
 
 def prepare(run: Run, recipe: Recipe, *, ranks: int, take_over: bool) -> Outcome | None:
@@ -123,7 +123,7 @@ class Agent(threading.Thread):
             min_nodes=1,
             max_nodes=1,
             nproc_per_node=self.ranks,
-            run_id=self.task.launch,
+            run_id=self.task.launcher.launch,
             rdzv_backend="c10d",
             rdzv_endpoint="localhost:0",
             local_addr="localhost",
@@ -199,4 +199,4 @@ def reap() -> None:
     """End the process that ranks are forked from."""
     from multiprocessing.forkserver import _forkserver
 
-    _forkserver._stop()  # noqa: SLF001 - the standard library has no public way
+    _forkserver._stop()  # type: ignore[attr-defined]  # noqa: SLF001 - the standard library has no public way

@@ -11,6 +11,8 @@ import time
 from types import FrameType
 from typing import Any
 
+from headway.store import Holder, lives
+
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 STOP, HURRY = 1, 2
 
@@ -18,8 +20,12 @@ STOP, HURRY = 1, 2
 class Preemption:
     """How urgently this process was asked to stop: 0, STOP or HURRY."""
 
-    def __init__(self, flag: Any = None) -> None:
-        """`flag` is a shared integer through which the launcher asks all its ranks, whatever they are doing."""
+    def __init__(self, flag: Any = None, launcher: Holder | None = None) -> None:
+        """`flag` is a shared integer through which the launcher asks all its ranks, whatever they are doing.
+
+        A rank whose `launcher` is gone is asked to stop, too: nobody else would.
+        """
+        self._launcher = launcher
         self._flag = ctypes.c_int(0) if flag is None else flag
         self._level = 0
         self._first = 0.0
@@ -34,7 +40,9 @@ class Preemption:
 
     @property
     def level(self) -> int:
-        """0, STOP or HURRY, from this process's signals or the launcher's flag."""
+        """0, STOP or HURRY, from this process's signals, the launcher's flag, or the launcher's death."""
+        if self._launcher and not self._level and not lives(self._launcher):
+            self._level = STOP
         return max(self._level, int(self._flag.value))
 
     def _handle(self, _number: int, _frame: FrameType | None) -> None:

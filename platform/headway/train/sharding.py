@@ -5,7 +5,7 @@ import torch.distributed as dist
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 
-from headway.model import Decoder, initialise
+from headway.model import Block, Decoder, initialise
 from headway.recipe import Recipe
 
 
@@ -24,6 +24,7 @@ def build(recipe: Recipe, vocabulary: int, device: torch.device) -> Decoder:
     compute = torch.bfloat16 if precision(recipe, device) == "bf16" else None
     policy = MixedPrecisionPolicy(param_dtype=compute, reduce_dtype=torch.float32)
     for block in model.blocks:
+        assert isinstance(block, Block)
         block.recompute = recipe.train.activation_checkpointing == "block"
         if recipe.train.compile:
             block.compile()

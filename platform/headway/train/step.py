@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import torch
 import torch.distributed as dist
+from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
 
 from headway.data import MicroBatch
@@ -39,6 +40,8 @@ class Step:
     def __init__(self, recipe: Recipe, state: State, device: torch.device, agreement: dist.ProcessGroup) -> None:
         """`agreement` is a gloo group, over which the ranks compare losses and flags."""
         self.recipe, self.state, self.device, self.agreement = recipe, state, device, agreement
+        assert isinstance(state.model, FSDPModule)
+        self.sharded: FSDPModule = state.model
         self.parameters = list(state.model.parameters())
         self.bitwise = recipe.train.determinism == "bitwise"
         self.sum = OrderedSum(state.model) if self.bitwise else None
@@ -56,7 +59,7 @@ class Step:
                 self.sum.begin_round(min(ranks, plan.lanes - turn * ranks))
             for index, micro_batch in enumerate(lane):
                 ends_lane = index == len(lane) - 1
-                self.state.model.set_requires_gradient_sync(ends_lane and (self.bitwise or turn == len(lanes) - 1))
+                self.sharded.set_requires_gradient_sync(ends_lane and (self.bitwise or turn == len(lanes) - 1))
                 counts = number < plan.lanes
                 loss = self._backward(micro_batch, scale=1.0 / plan.batch_tokens if counts else 0.0)
                 if counts:

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Any
 
+from headway.store import Holder
+
 
 @dataclass(frozen=True)
 class Task:
@@ -13,8 +15,8 @@ class Task:
     run: str
     store: str
     """URL."""
-    launch: str
-    """Id of the launch."""
+    launcher: Holder
+    """The process that started the ranks."""
     launched: float
     """When it began [s since 1970]: a rank's time counts from there."""
     take_over: bool

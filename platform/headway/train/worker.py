@@ -18,12 +18,12 @@ from headway.train.task import Task
 
 def train_task(task: Task, flag: Any) -> None:
     """Train `task` on this rank until it is done, is stopped, or fails."""
-    preemption = Preemption(flag).listen()
+    preemption = Preemption(flag, task.launcher).listen()
     logging.getLogger("torch").setLevel(logging.ERROR)
     recipe = recipes.parse(task.recipe)
     run = Run(open_store(task.store), task.run)
     rank = Rank.join(recipe, run, preemption)
-    holder = this_process(task.launch)
+    holder = this_process(task.launcher.launch)
     began, take_over = task.launched, task.take_over
     try:
         while not max(rank.ranks.gather(preemption.level)):

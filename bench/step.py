@@ -1,0 +1,187 @@
+"""Headway's training step beside a plain FSDP2 loop of the same model, and what a checkpoint costs; all in one run.
+
+    python -m bench.step [--recipe FILE] [--ranks N] [--rounds N]
+
+Three variants train in the same processes, one batch each in turn: `plain` is the loop that one writes first (gradient
+accumulation without sync, torch's clipping, fused AdamW); `fast` and `bitwise` are Headway's. Medians and ratios.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.multiprocessing.spawn import spawn
+
+from headway import data
+from headway import recipe as recipes
+from headway.checkpoint.manifest import checksum
+from headway.checkpoint.ranks import Ranks
+from headway.checkpoint.saver import Lineage, Saver
+from headway.data import Dataset, MicroBatch
+from headway.model import Decoder, initialise
+from headway.recipe import Recipe
+from headway.store import Run, open_store, this_process
+from headway.train.rank import choose_device, environment, settle_arithmetic
+from headway.train.schedule import learning_rate
+from headway.train.sharding import build, optimizer
+from headway.train.state import State
+from headway.train.step import Step, lanes_of, on_device
+
+
+class Plain:
+    """A plain FSDP2 training loop."""
+
+    def __init__(self, recipe: Recipe, vocabulary: int, device: torch.device) -> None:
+        with torch.device("meta"):
+            model = Decoder(recipe.model, vocabulary, recipe.train.loss_chunk_tokens)
+        for block in model.blocks:
+            fully_shard(block)
+        fully_shard(model)
+        model.to_empty(device=device)
+        initialise(model, recipe.seed)
+        assert isinstance(model, FSDPModule)
+        self.recipe, self.device, self.model, self.sharded = recipe, device, model, model
+        self.adam = torch.optim.AdamW(model.parameters(), lr=1e-3, betas=(0.9, 0.95), weight_decay=0.1, fused=True)
+
+    def train(self, position: int, lanes: list[list[MicroBatch]]) -> None:
+        """One batch."""
+        batches = [batch for lane in lanes for batch in lane]
+        for index, batch in enumerate(batches):
+            self.sharded.set_requires_gradient_sync(index == len(batches) - 1)
+            inputs, targets, documents = on_device(batch, self.device)
+            loss = self.model(inputs, targets, documents) / self.recipe.train.batch_tokens * dist.get_world_size()
+            loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        for group in self.adam.param_groups:
+            group["lr"] = learning_rate(self.recipe, position)
+        self.adam.step()
+        self.adam.zero_grad()
+        loss.item()  # a loop logs its loss
+
+
+class Headway:
+    """Headway's step in one of its modes."""
+
+    def __init__(self, recipe: Recipe, mode: str, vocabulary: int, device: torch.device, group: Any) -> None:
+        document = recipe.model_dump(mode="json")
+        document["train"]["determinism"] = mode
+        mine = Recipe.model_validate_json(json.dumps(document))
+        model = build(mine, vocabulary, device)
+        self.state = State(mine, model, optimizer(mine, model, device))
+        self.step = Step(mine, self.state, device, group)
+
+    def train(self, position: int, lanes: list[list[MicroBatch]]) -> None:
+        """One batch."""
+        self.step.apply(position, self.step.gradient(lanes, 0))
+
+
+def measure(rank: int, ranks: int, recipe: Recipe, rounds: int, folder: str) -> None:
+    """One rank's part; rank 0 prints."""
+    os.environ.update(MASTER_ADDR="localhost", MASTER_PORT="29533", RANK=str(rank), WORLD_SIZE=str(ranks))
+    os.environ.update(LOCAL_RANK=str(rank))
+    device = choose_device(recipe)
+    settle_arithmetic(recipe, device)
+    dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", rank=rank, world_size=ranks)
+    group = dist.new_group(backend="gloo")
+    dataset = data.open_data(recipe)
+    variants: dict[str, Plain | Headway] = {
+        "plain": Plain(recipe, dataset.vocabulary, device),
+        "fast": Headway(recipe, "fast", dataset.vocabulary, device, group),
+        "bitwise": Headway(recipe, "bitwise", dataset.vocabulary, device, group),
+    }
+    seconds: dict[str, list[float]] = {name: [] for name in variants}
+    mine = [lane % recipe.train.lanes for lane in lanes_of(rank, ranks, recipe.train.lanes)]
+    for turn in range(rounds + 2):
+        position = turn * recipe.train.batch_tokens
+        lanes = [dataset.lane(position, lane) for lane in mine]
+        for name, variant in variants.items():
+            dist.barrier()
+            began = time.perf_counter()
+            variant.train(position, lanes)
+            dist.barrier()
+            if turn >= 2:  # the first two warm up
+                seconds[name].append(time.perf_counter() - began)
+    if rank == 0:
+        table(recipe, seconds)
+    bitwise = variants["bitwise"]
+    assert isinstance(bitwise, Headway)
+    saves(recipe, bitwise.state, dataset, statistics.median(seconds["bitwise"]), rank=rank, folder=folder)
+    dist.destroy_process_group()
+
+
+def table(recipe: Recipe, seconds: dict[str, list[float]]) -> None:
+    """Print tokens per second and ratios."""
+    print(f"{'variant':10} {'tokens/s':>10} {'step ms':>9} {'x plain':>8}   (ratio: median over interleaved rounds)")
+    for name, taken in seconds.items():
+        ratio = statistics.median(p / t for p, t in zip(seconds["plain"], taken, strict=True))
+        median = statistics.median(taken)
+        print(f"{name:10} {recipe.train.batch_tokens / median:10,.0f} {median * 1e3:9.1f} {ratio:8.3f}")
+    cost = statistics.median(b / f for b, f in zip(seconds["bitwise"], seconds["fast"], strict=True))
+    print(f"bitwise costs {100 * (cost - 1):.1f} % over fast")
+
+
+def saves(recipe: Recipe, state: State, dataset: Dataset, step: float, *, rank: int, folder: str) -> None:
+    """Print what a checkpoint costs the training thread, at the recipe's cadence."""
+    run = Run(open_store(folder), "bench")
+    ranks = Ranks(dist.new_group(backend="gloo"))
+
+    def claim() -> int:
+        run.freeze(recipe)
+        return run.claim(this_process("bench"), recipe, dataset.digest).seq
+
+    attempt = ranks.lead(claim)
+    about = environment(recipe, torch.device("cpu"))
+    lineage = Lineage(attempt, recipes.digest(recipe), dataset.digest, about)
+    saver = Saver(run, lineage, ranks, keep=2, parent=None)
+    stalls, wholes = [], []
+    for turn in range(12):
+        began = time.perf_counter()
+        saver.save(turn, state.tensors(), state.progress(), "")
+        stalls.append(time.perf_counter() - began)
+        saver.wait()
+        wholes.append(time.perf_counter() - began)
+    if rank:
+        return
+    tensors = [t.to_local() if hasattr(t, "to_local") else t for t in state.tensors().values()]
+    flat = [t.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data for t in tensors if t.numel()]
+    began = time.perf_counter()
+    for part in flat:
+        checksum([part])
+    hashing = time.perf_counter() - began
+    every = recipe.checkpoint.every_tokens or recipe.train.tokens // 10
+    wall = every / recipe.train.batch_tokens * step
+    size = sum(part.nbytes for part in flat)
+    print(f"checkpoint: {size / 2**20:.1f} MiB a rank, every {wall:.2f} s of steps ({every:,} tokens)")
+    stall, whole = statistics.median(stalls[1:]), statistics.median(wholes[1:])
+    print(f"  stall of the training thread {stall * 1e3:8.2f} ms  {100 * stall / (wall + stall):6.3f} % of wall clock")
+    print(
+        f"  checksums                    {hashing * 1e3:8.2f} ms  {100 * hashing / (wall + stall):6.3f} % of wall clock"
+    )
+    print(f"  save, from begin to commit   {whole * 1e3:8.2f} ms  (in the background)")
+
+
+def main() -> None:
+    """Run the benchmark."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--recipe", default="jobs/recipes/quickstart.yaml")
+    parser.add_argument("--ranks", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=20)
+    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE")
+    wanted = parser.parse_args()
+    recipe = recipes.load(Path(wanted.recipe), wanted.overrides)
+    data.build(recipe)
+    print(f"{recipe.name}: {wanted.ranks} ranks, {wanted.rounds} rounds, torch {torch.__version__}")
+    with tempfile.TemporaryDirectory() as folder:
+        spawn(measure, (wanted.ranks, recipe, wanted.rounds, folder), nprocs=wanted.ranks)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,92 @@
+"""The picture of a run."""
+
+from pathlib import Path
+
+import pytest
+from tests.unit.cli.conftest import Headway
+from tests.unit.cli.story import BATCH, Story, step, steps, trained
+
+from headway.store.curve import curve, newest_losses, opening
+from headway.store.directory import DirectoryStore
+
+PNG = b"\x89PNG\r\n"
+
+
+def test_what_was_trained_again_is_drawn_once() -> None:
+    """The later attempt's batches replace those that the first lost, also those it has not got to yet."""
+    first = [{**each, "attempt": 1} for each in (*steps(1000, 6000, loss=3.0),)]
+    first.append({"event": "evaluation.done", "attempt": 1, "tokens": 6000, "held_out": 9.0})
+    second = [
+        {"event": "checkpoint.restored", "attempt": 4, "tokens": 3000},
+        *({**each, "attempt": 4} for each in steps(4000, 5000, loss=2.0)),
+    ]
+    drawn = curve([*first, *second])
+    assert [(p.tokens, p.loss) for p in drawn.points] == [(1000, 3), (2000, 3), (3000, 3), (4000, 2), (5000, 2)]
+    assert drawn.held_out == {}
+    assert drawn.reached == {1: 6000, 4: 5000}
+
+
+def test_beginning_again_forgets_everything() -> None:
+    """An attempt that found nothing to restore draws from the beginning."""
+    events = [{**each, "attempt": 1} for each in steps(1000, 3000)] + [{**step(1000, 5.0), "attempt": 2}]
+    assert [(p.tokens, p.loss) for p in curve(events).points] == [(1000, 5.0)]
+
+
+def test_what_a_roll_back_skips_is_not_drawn() -> None:
+    """Batches that were undone and are skipped from then on leave a gap."""
+    first = [{**each, "attempt": 1} for each in steps(1000, 5000)]
+    second = [{"event": "checkpoint.restored", "attempt": 4, "tokens": 2000}, {**step(6000), "attempt": 4}]
+    assert [p.tokens for p in curve([*first, *second]).points] == [1000, 2000, 6000]
+
+
+def test_late_and_early_words_are_found_without_the_rest(store: DirectoryStore) -> None:
+    """The newest losses come from the end of a log, an attempt's opening from its beginning."""
+    story = trained(Story(store, "tale"))
+    assert newest_losses(store, "tale") == (1.5, 1.75)
+    assert [event["event"] for event in opening(store, "tale", 7)] == ["attempt.claimed", "checkpoint.restored"]
+    assert list(opening(store, story.run, 99)) == []
+
+
+@pytest.mark.parametrize(("name", "begins"), [("tale.png", PNG), ("x.pdf", b"%PDF"), ("x.svg", b"<?xml")])
+def test_a_picture_is_written(headway: Headway, store: DirectoryStore, name: str, begins: bytes) -> None:
+    """RUN.png by default, or any of three kinds with --to; the document says where and of what."""
+    trained(Story(store, "tale"))
+    answer = headway("plot", "tale", "--json", *(["--to", name] if name != "tale.png" else []))
+    assert answer.document == {"run": "tale", "file": name, "points": 10, "held_out": 1, "attempts": 5}
+    assert Path(name).read_bytes().startswith(begins)
+
+
+def test_a_picture_shows_every_way_to_stop(headway: Headway, store: DirectoryStore) -> None:
+    """Preemptions, kills, failures and roll-backs are in the legend, with their number, and so is what it cost."""
+    story = trained(Story(store, "tale"))
+    headway("plot", story.run, "--to", "x.svg")
+    text = Path("x.svg").read_text()
+    for word in ("preempted", "killed ×2", "failed", "trained again", "held-out", "10,000", "tokens/s", "goodput"):
+        assert word in text
+    assert "rolled back" not in text
+
+
+def test_a_picture_of_many_attempts_can_be_drawn(headway: Headway, store: DirectoryStore) -> None:
+    """A run that was killed sixty times is drawn too."""
+    story = Story(store, "often")
+    for number in range(60):
+        began = 100.0 * number
+        story.claim(began, lost_at=began - 20 if number else None)
+        story.say(*steps(number * BATCH + BATCH, number * BATCH + 3 * BATCH))
+        story.commit(began + 50, (number + 1) * BATCH)
+        story.ledger(began, began + 50, {"startup": 10.0, "step": 40.0})
+    answer = headway("plot", "often", "--json")
+    assert answer.document["attempts"] == 60
+    assert Path("often.png").read_bytes().startswith(PNG)
+
+
+def test_what_cannot_be_drawn_is_said(headway: Headway, store: DirectoryStore) -> None:
+    """No step yet, an unknown ending, a folder that is not there: a message, no picture, no traceback."""
+    story = Story(store, "tale")
+    assert headway("plot", "tale").code == 2
+    story.claim(100)
+    story.say(*steps(1000, 2000))
+    answer = headway("plot", "tale", "--to", "tale.gif")
+    assert (answer.code, ".png, .pdf, .svg" in answer.err) == (2, True)
+    answer = headway("plot", "tale", "--to", "nowhere/tale.png")
+    assert (answer.code, "cannot be written" in answer.err) == (1, True)

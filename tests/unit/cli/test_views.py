@@ -1,0 +1,232 @@
+"""Views of runs say what happened, to people and to programs."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from tests.unit.cli.conftest import Headway
+from tests.unit.cli.story import Story, running, step, trained
+
+from headway.cli import screen
+from headway.store import keys
+from headway.store.directory import DirectoryStore
+
+OF_A_RUN = ("status", "logs", "ledger", "goodput", "plot", "verify", "fingerprint", "export")
+
+
+@pytest.mark.parametrize("command", OF_A_RUN)
+def test_a_missing_run_is_wrong_use(headway: Headway, store: DirectoryStore, command: str) -> None:
+    """A run that is not there leaves with 2, and the message names those that are."""
+    Story(store, "there")
+    answer = headway(command, "missing", *(["--to", "x"] if command == "export" else []))
+    assert answer.code == 2
+    assert answer.out == ""
+    assert "no run missing" in answer.err
+    assert "there are: there" in answer.err
+
+
+def test_runs_tells_each_state(headway: Headway, store: DirectoryStore) -> None:
+    """Done, preempted, failed, killed, running and new runs are told apart, with what they learnt."""
+    trained(Story(store, "a-done"))
+    preempted, failed, killed = Story(store, "b-preempted"), Story(store, "c-failed"), Story(store, "d-killed")
+    for story in (preempted, failed, killed):
+        story.claim(100)
+        story.commit(105, 5000)
+    preempted.end(110, "preempted", 5000)
+    failed.end(110, "failed", 5000)
+    killed.beat(108, 6000)
+    running(Story(store, "e-running"))
+    Story(store, "f-new")
+
+    rows = {row["run"]: row for row in headway("runs", "--json").document["runs"]}
+    assert [row["state"] for row in rows.values()] == ["done", "preempted", "failed", "killed", "running", "new"]
+    done = rows["a-done"]
+    assert (done["tokens"], done["budget"], done["share"]) == (10000, 10000, 1.0)
+    assert (done["loss"], done["held_out"]) == (1.5, 1.75)
+    assert (done["attempts"], done["checkpoints"], done["seen"]) == (5, 4, 221.01)
+    assert rows["d-killed"]["tokens"] == 5000
+    assert rows["d-killed"]["seen"] == 108
+    assert (rows["e-running"]["tokens"], rows["e-running"]["share"]) == (4000, 0.4)
+    assert (rows["f-new"]["tokens"], rows["f-new"]["seen"], rows["f-new"]["loss"]) == (0, None, None)
+
+
+def test_runs_prints_a_table(headway: Headway, store: DirectoryStore) -> None:
+    """A person sees one line a run, with thousands marked and the share in per cent."""
+    running(Story(store, "live"))
+    lines = headway("runs").out.splitlines()
+    assert len(lines) == 2
+    assert re.search(r"live +running +4,000 +10,000 +40.0%", lines[1])
+
+
+def test_no_runs_is_said_on_standard_error(headway: Headway, store: DirectoryStore) -> None:
+    """An empty store is no error: a person is told how to begin, a program gets an empty list."""
+    assert "begin one with headway train" in headway("runs").err
+    assert headway("runs").out == ""
+    assert headway("runs", "--quiet").err == ""
+    assert headway("runs", "--json").document == {"store": store.url, "runs": []}
+
+
+def test_a_damaged_recipe_does_not_hide_the_other_runs(headway: Headway, store: DirectoryStore) -> None:
+    """A run whose recipe is damaged is listed, its budget unknown, and what is wrong is said."""
+    trained(Story(store, "bad"))
+    running(Story(store, "good"))
+    store.put(keys.recipe("bad"), [b"name: [\n"])
+    answer = headway("runs", "--json")
+    bad, good = answer.document["runs"]
+    assert (bad["budget"], bad["share"], good["budget"]) == (None, None, 10000)
+    assert "recipe" in bad["problem"]
+    assert "run bad" in answer.err
+
+
+def test_status_tells_every_attempt(headway: Headway, store: DirectoryStore) -> None:
+    """Each attempt has its outcome, its reason, its times, and the tokens it began and ended with."""
+    trained(Story(store, "tale"))
+    document = headway("status", "tale", "--json").document
+    attempts = document["attempts"]
+    assert [each["outcome"] for each in attempts] == ["preempted", "killed", "killed", "failed", "done"]
+    assert [(each["from_tokens"], each["to_tokens"]) for each in attempts] == [
+        (0, 2000),
+        (2000, 4000),
+        (4000, 4000),
+        (4000, 7000),
+        (7000, 10000),
+    ]
+    assert [each["seen"] for each in attempts] == [110.5, 145, 165, 195, 221.01]
+    assert attempts[3]["reason"] == "rank 0 was killed by SIGKILL"
+    assert document["checkpoint"]["tokens"] == 10000
+    assert (document["state"], document["holder"], document["continue"]) == ("done", None, None)
+
+
+def test_status_of_a_running_run_names_holder_and_time_left(headway: Headway, store: DirectoryStore) -> None:
+    """A live run says who holds it, in which phase, and how long it will take at its present speed."""
+    running(Story(store, "live"))
+    document = headway("status", "live", "--json").document
+    assert document["holder"]["process"] == "process 101 on node-7"
+    assert document["holder"]["phase"] == "step"
+    assert document["tokens_per_second"] == pytest.approx(500)
+    assert document["seconds_left"] == pytest.approx(12)
+    shown = headway("status", "live").out
+    assert "held by" in shown
+    assert "time left   12 s at 500 tokens/s" in shown
+    assert "go on with" not in shown
+
+
+def test_status_names_the_command_that_goes_on(headway: Headway, store: DirectoryStore) -> None:
+    """A stopped run comes with a command that trains on: its frozen recipe, its name, its store."""
+    story = Story(store, "tale")
+    story.claim(100)
+    story.end(110, "preempted", 0)
+    words = headway("status", "tale", "--json").document["continue"].split()
+    assert words[:2] == ["headway", "train"]
+    assert Path(words[2]).read_bytes() == store.get(keys.recipe("tale"))
+    assert words[3:] == ["--run", "tale", "--store", store.url]
+
+
+def test_an_attempt_begins_where_it_restored(headway: Headway, store: DirectoryStore) -> None:
+    """An attempt that found the newest checkpoint damaged began at an older one, and status says so."""
+    story = Story(store, "tale")
+    story.claim(100)
+    story.commit(105, 2000)
+    story.commit(106, 3000)
+    story.end(110, "preempted", 3000)
+    story.claim(120)
+    story.say({"event": "checkpoint.damaged", "at": 3000}, {"event": "checkpoint.restored", "tokens": 2000}, step(3000))
+    story.end(130, "preempted", 2000)
+    last = headway("status", "tale", "--json").document["attempts"][-1]
+    assert (last["from_tokens"], last["to_tokens"]) == (2000, 2000)
+
+
+def test_a_roll_back_is_not_called_a_kill(headway: Headway, store: DirectoryStore) -> None:
+    """An attempt that decided to roll back and was followed by the next one is told as rolled back, and why."""
+    story = Story(store, "tale")
+    story.claim(100)
+    story.commit(105, 2000)
+    story.decide(108, "rollback", 2000, 4000, restored=2000)
+    story.claim(108.5, lost_at=108.2)
+    story.end(120, "preempted", 2000)
+    document = headway("status", "tale", "--json").document
+    assert document["attempts"][0]["outcome"] == "rolled back"
+    assert document["attempts"][0]["reason"] == "loss nan"
+    assert document["decisions"][0]["skip_to"] == 4000
+    assert "rollback" in headway("status", "tale").out
+
+
+def test_status_names_damage_in_the_journal(headway: Headway, store: DirectoryStore) -> None:
+    """An entry that was changed is named, for people and programs."""
+    trained(Story(store, "tale"))
+    entry = keys.entry("tale", 5)
+    store.put(entry, [store.get(entry).replace(b"4000,", b"4001,")])
+    assert headway("status", "tale", "--json").document["damage"] == ["journal entry 5 does not match its own checksum"]
+    assert "journal entry 5" in headway("status", "tale").out
+
+
+def test_logs_come_in_order_and_by_attempt(headway: Headway, store: DirectoryStore) -> None:
+    """One line an event, oldest first; --attempt keeps to one attempt; --json gives the events as stored."""
+    trained(Story(store, "tale"))
+    lines = headway("logs", "tale").out.splitlines()
+    assert len(lines) == 23
+    assert "attempt.claimed" in lines[0]
+    assert "outcome=done" in lines[-1]
+    alone = headway("logs", "tale", "--attempt", "7").out.splitlines()
+    assert ["  7:0  " in line for line in alone] == [True] * 6
+    stored = [json.loads(line) for line in headway("logs", "tale", "--attempt", "7", "--json").out.splitlines()]
+    assert [event["event"] for event in stored] == ["attempt.claimed", "checkpoint.restored", *["step.done"] * 4]
+
+
+def test_following_a_log_ends_with_the_run(
+    headway: Headway, store: DirectoryStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is said while a log is followed is printed, the last words after the end too, and then it ends."""
+    story = running(Story(store, "live"))
+    chapters = iter(
+        (
+            lambda: story.say(step(5000)),
+            lambda: story.end(1.0, "done", 5000),
+            lambda: story.say({"event": "attempt.ended", "tokens": 5000}),
+        )
+    )
+    monkeypatch.setattr("headway.cli.logs.time.sleep", lambda _: next(chapters)())
+    answer = headway("logs", "live", "--follow")
+    assert answer.code == 0
+    lines = answer.out.splitlines()
+    assert len(lines) == 7
+    assert "5,000" in lines[5]
+    assert "attempt.ended" in lines[-1]
+    assert "run live is done" in answer.err
+
+
+def test_ctrl_c_ends_following_in_order(
+    headway: Headway, store: DirectoryStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ctrl-C while following is how one stops: 0. Anywhere else it is 130, without a traceback."""
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    running(Story(store, "live"))
+    monkeypatch.setattr("headway.cli.logs.time.sleep", interrupt)
+    answer = headway("logs", "live", "-f")
+    assert (answer.code, answer.err) == (0, "")
+    monkeypatch.setattr("headway.cli.status.standing", interrupt)
+    answer = headway("status", "live")
+    assert (answer.code, answer.err) == (130, "")
+
+
+def test_a_person_reads_sizes_and_spans_at_a_glance() -> None:
+    """Lengths, times and shares come in the unit that suits them."""
+    assert [screen.size(n) for n in (0, 999, 1500, 11_047_264, 3e12)] == [
+        "0 bytes",
+        "999 bytes",
+        "1.5 kB",
+        "11.0 MB",
+        "3.0 TB",
+    ]
+    assert [screen.span(s) for s in (0.25, 59, 61, 3600, 90_000)] == [
+        "0.2 s",
+        "59 s",
+        "1 min 1 s",
+        "1 h 0 min",
+        "1 d 1 h",
+    ]
+    assert screen.percent(0.125) == "12.5%"
