@@ -92,16 +92,15 @@ def interleaved(rounds: int, ours: Callable[[], float], theirs: Callable[[], flo
 def bench_build(folder: Path, rounds: int) -> tuple[float, float]:
     """Tokens per second on one core, the tokenizer there already: build, and encode_batch of text in memory."""
     wanted = recipe(folder, ["lines.jsonl"], "built-lines")
-    build(wanted)
+    build(wanted, workers=1)
     texts = [json.loads(line)["text"] for line in (folder / "in" / "lines.jsonl").open()]
     tokenizer = tokenizers.Tokenizer.from_file(f"{wanted.data_path}/tokenizer.json")
 
     def ours() -> float:
         (Path(wanted.data_path) / "manifest.json").unlink()
         shutil.rmtree(Path(wanted.data_path) / "shards")
-        start = time.perf_counter()
-        manifest = build(wanted, workers=1)
-        return sum(shard.tokens for shard in manifest.shards) / (time.perf_counter() - start)
+        # A process of its own, as any build has: tokenizers slows down in one that loads them again and again.
+        return in_a_process(folder, wanted, workers=1)["rate"]
 
     def theirs() -> float:
         start, tokens = time.perf_counter(), 0
@@ -160,15 +159,21 @@ def bench_feed(folder: Path, rounds: int) -> tuple[float, float]:
 def bench_memory(folder: Path, names: list[str], workers: int) -> tuple[float, float, float]:
     """Largest resident memory of a build's parent and of its workers [MiB], and its tokens per second."""
     wanted = recipe(folder, names, f"built-{workers}")
-    (folder / "recipe.json").write_text(wanted.model_dump_json())
-    command = [sys.executable, __file__, "--memory-of", str(folder / "recipe.json"), "--workers", str(workers)]
-    found = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
+    found = in_a_process(folder, wanted, workers)
     shutil.rmtree(wanted.data_path)
-    return float(found["parent"]), float(found["worker"]), float(found["rate"])
+    return found["parent"], found["worker"], found["rate"]
 
 
-def memory_of(path: Path, workers: int) -> None:
-    """Build, and print what it took; runs in a process of its own."""
+def in_a_process(folder: Path, wanted: Recipe, workers: int) -> dict[str, float]:
+    """What `build_here` prints."""
+    (folder / "recipe.json").write_text(wanted.model_dump_json())
+    command = [sys.executable, __file__, "--build-here", str(folder / "recipe.json"), "--workers", str(workers)]
+    found = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
+    return {key: float(value) for key, value in found.items()}
+
+
+def build_here(path: Path, workers: int) -> None:
+    """Build, and print tokens per second and the largest memory of the parent and of a worker [MiB]."""
     wanted = Recipe.model_validate_json(path.read_text())
     highest = {"parent": 0.0, "worker": 0.0}
 
@@ -198,10 +203,10 @@ def main() -> None:
     options.add_argument("--corpus-mib", type=int, default=64, help="size of the corpus whose build's memory is seen")
     options.add_argument("--rounds", type=int, default=5)
     options.add_argument("--workers", type=int, nargs="+", default=[1, 2])
-    options.add_argument("--memory-of", type=Path, help=argparse.SUPPRESS)
+    options.add_argument("--build-here", type=Path, help=argparse.SUPPRESS)
     chosen = options.parse_args()
-    if chosen.memory_of:
-        memory_of(chosen.memory_of, *chosen.workers)
+    if chosen.build_here:
+        build_here(chosen.build_here, *chosen.workers)
         return
     print(f"{'':44}{'headway':>12}{'peer':>12}{'ratio':>8}")
     with tempfile.TemporaryDirectory() as name:

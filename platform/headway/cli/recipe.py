@@ -21,7 +21,7 @@ def check(
 ) -> None:
     """Check a recipe, and print it with every default written out.
 
-    Example: **headway recipe check jobs/recipes/quickstart.yaml train.lanes=8**
+    Example: **headway recipe check jobs/recipes/quickstart.yaml train.tokens=1000000**
     """
     plan = recipes.load(recipe, overrides or ())
     document = {"digest": recipes.digest(plan), "recipe": plan.model_dump(mode="json")}

@@ -145,6 +145,9 @@ def _finish(folder: Path, recipe: Recipe, work: dict[str, Work], receipts: dict[
     except DataError:
         _clear(folder)
         raise
+    for shard in found.shards:
+        shards.settle(folder / SHARDS / shard.name)
+    shards.settle(folder / SHARDS)
     found.write(folder)
     return found
 

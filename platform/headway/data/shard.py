@@ -9,7 +9,8 @@
 56  8 bytes  zero
 ```
 Each document ends with the end-of-document token; nothing else marks a boundary. A shard is written under a
-temporary name, made durable, and renamed: a file with a shard's name is whole.
+temporary name and renamed, so a file with a shard's name is whole, but for a power cut: until the manifest is
+written, shards are believed by their SHA-256 only; before it is, they are made durable.
 """
 
 import hashlib
@@ -65,23 +66,32 @@ def token_bytes(vocabulary: int) -> int:
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[IO[bytes]]:
-    """A file that takes the name `path`, durably and whole, when the block ends well; otherwise nothing does."""
+def replacing(path: Path, *, durable: bool = True) -> Iterator[IO[bytes]]:
+    """A file that takes the name `path`, whole, when the block ends well; otherwise nothing does.
+
+    `durable`: whether it is on the disk then, or after a later `settle`.
+    """
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     try:
         with partial.open("w+b") as file:
             yield file
-            file.flush()
-            os.fsync(file.fileno())
+        if durable:
+            settle(partial)
         partial.replace(path)
     finally:
         with suppress(FileNotFoundError):
             partial.unlink()
-    folder = os.open(path.parent, os.O_RDONLY)
+    if durable:
+        settle(path.parent)
+
+
+def settle(path: Path) -> None:
+    """Wait until a file's bytes, or a folder's names, are on the disk."""
+    file = os.open(path, os.O_RDONLY)
     try:
-        os.fsync(folder)
+        os.fsync(file)
     finally:
-        os.close(folder)
+        os.close(file)
 
 
 class Writer:

@@ -1,7 +1,7 @@
 """A worker of a build: turns units of documents into shards, in this process or in a pool of them.
 
-What a unit became is written down beside the shards as its receipt, after the shards are durable. A build that
-is run again believes a receipt whose shards still have the SHA-256 that it names.
+What a unit became is written down beside the shards as its receipt. A build that is run again
+believes a receipt whose shards still have the SHA-256 that it names.
 """
 
 import hashlib
@@ -92,8 +92,8 @@ def run(units: list[Unit], job: Job, *, workers: int, report: Report) -> Iterato
                     yield pending.pop(future), future.result()
         except BrokenProcessPool as error:
             raise HeadwayError(
-                "a worker of the build was killed, perhaps for want of memory; run it again, with fewer workers: "
-                "finished shards are kept"
+                "a worker of the build died: for want of memory (run it again with fewer workers; finished shards are "
+                'kept), or because a script builds outside of `if __name__ == "__main__":`'
             ) from error
         finally:
             stop.set()
@@ -123,7 +123,7 @@ def process(unit: Unit, job: Job, tokenizer: Tokenizer, report: Report) -> Recei
                 found.append(end)
             for split, found in ids.items():
                 if split not in writers:
-                    file = stack.enter_context(replacing(job.folder / SHARDS / _shard_name(unit, split)))
+                    file = stack.enter_context(replacing(job.folder / SHARDS / _shard_name(unit, split), durable=False))
                     writers[split] = Writer(file, vocabulary, job.tokenizer_sha256)
                 writers[split].append(found)
             report(0, sum(map(len, ids.values())))
@@ -148,7 +148,7 @@ def process(unit: Unit, job: Job, tokenizer: Tokenizer, report: Report) -> Recei
             for split, shard in written.items()
         ],
     )
-    with replacing(_receipt_path(job, unit)) as file:
+    with replacing(_receipt_path(job, unit), durable=False) as file:
         file.write(receipt.model_dump_json(indent=1).encode())
     return receipt
 

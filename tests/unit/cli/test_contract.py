@@ -64,7 +64,7 @@ def test_the_help_teaches_in_order(headway: Headway) -> None:
 
 @pytest.mark.parametrize("name", CONTRACT)
 def test_every_help_has_an_example(headway: Headway, name: str) -> None:
-    """The help of each command ends its text with a command line that works."""
+    """The help of each command has a command line to copy."""
     shown = headway(*name.split(), "--help")
     assert shown.code == 0
     assert f"Example: headway {name}" in shown.out
