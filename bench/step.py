@@ -140,7 +140,7 @@ def saves(recipe: Recipe, state: State, dataset: Dataset, step: float, *, rank: 
     attempt = ranks.lead(claim)
     about = environment(recipe, torch.device("cpu"))
     lineage = Lineage(attempt, recipes.digest(recipe), dataset.digest, about)
-    saver = Saver(run, lineage, ranks, keep=2, parent=None)
+    saver = Saver(run, lineage, ranks, keep=2, announce=lambda _: None)
     stalls, wholes = [], []
     for turn in range(12):
         began = time.perf_counter()
@@ -180,7 +180,7 @@ def main() -> None:
     data.build(recipe)
     print(f"{recipe.name}: {wanted.ranks} ranks, {wanted.rounds} rounds, torch {torch.__version__}")
     with tempfile.TemporaryDirectory() as folder:
-        spawn(measure, (wanted.ranks, recipe, wanted.rounds, folder), nprocs=wanted.ranks)
+        spawn(measure, (wanted.ranks, recipe, wanted.rounds, folder), nprocs=wanted.ranks)  # type: ignore[no-untyped-call]
 
 
 if __name__ == "__main__":

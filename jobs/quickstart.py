@@ -34,7 +34,11 @@ def train(run: str, ranks: int, *, kill: signal.Signals | None = None, at: float
     print(f"  $ headway {' '.join(words)}", flush=True)
     process = subprocess.Popen([*HEADWAY, *words], stderr=subprocess.PIPE, text=True, start_new_session=True)
     assert process.stderr
-    budget = int(json.loads(subprocess.check_output([*HEADWAY, "recipe", "check", RECIPE, "--json"]))["recipe"]["train"]["tokens"])
+    budget = int(
+        json.loads(subprocess.check_output([*HEADWAY, "recipe", "check", RECIPE, "--json"]))["recipe"]["train"][
+            "tokens"
+        ]
+    )
     shown = 0.0
     for line in process.stderr:
         if not line.startswith("{"):
@@ -44,7 +48,10 @@ def train(run: str, ranks: int, *, kill: signal.Signals | None = None, at: float
         share = event.get("tokens", 0) / budget
         if event["event"] == "step.done" and (share >= shown + 0.125 or share >= 1.0):
             shown = share
-            print(f"    {event['tokens']:>9,} tokens  loss {event['loss']:.3f}  {event['tokens_per_second']:,.0f} tokens/s", flush=True)
+            print(
+                f"    {event['tokens']:>9,} tokens  loss {event['loss']:.3f}  {event['tokens_per_second']:,.0f} tokens/s",
+                flush=True,
+            )
         if event["event"] in {"checkpoint.restored", "evaluation.done"}:
             print(f"    {event['tokens']:>9,} tokens  {event['event']} {event.get('held_out', '')}", flush=True)
         if kill and event["event"] == "step.done" and share >= at:
@@ -63,7 +70,9 @@ def main() -> None:
     train("quickstart-unkilled", 2)
     say("3. Train the same recipe, and ask it to stop with SIGTERM: it saves, commits and leaves; no token is lost.")
     train("quickstart-killed", 2, kill=signal.SIGTERM, at=0.3)
-    say("4. The same command goes on, now with three ranks; SIGKILL gives it no chance to save: it loses what came after the last commit.")
+    say(
+        "4. The same command goes on, now with three ranks; SIGKILL gives it no chance to save: it loses what came after the last commit."
+    )
     train("quickstart-killed", 3, kill=signal.SIGKILL, at=0.6)
     say("5. The same command again, with two ranks, to the end.")
     train("quickstart-killed", 2)

@@ -64,6 +64,8 @@ class Progress(_Part):
     """Losses of the last batches, which the next spike is judged by."""
     held_out: float | None = None
     """Held-out loss of the last evaluation [nats per token]."""
+    evaluated: int = 0
+    """Where that was [tokens]."""
 
 
 class Environment(_Part):

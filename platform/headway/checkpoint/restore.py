@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
+from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.metadata import (
     ChunkStorageMetadata,
     Metadata,
@@ -37,7 +38,11 @@ def restore(checkpoint: StoredCheckpoint, tensors: Mapping[str, torch.Tensor]) -
             raise DamageError(f"{checkpoint.commit.manifest}: has no tensor {name} of shape {tuple(tensor.shape)}")
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "torch.distributed is disabled")  # on purpose: each rank loads for itself
-        load(dict(tensors), storage_reader=_Reader(checkpoint), no_dist=True)
+        try:
+            load(dict(tensors), storage_reader=_Reader(checkpoint), no_dist=True)
+        except CheckpointException as wrapped:
+            cause, _ = next(iter(wrapped.failures.values()))
+            raise cause from None
 
 
 class _Reader(StorageReader):

@@ -4,7 +4,7 @@ The commit is the journal entry, and only rank 0 makes it, after every rank's sh
 fails on any rank fails on all of them, by name; nothing that was committed before is touched.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -34,12 +34,17 @@ class Lineage:
 class Saver:
     """Saves one attempt's checkpoints, one at a time; the next waits for the one before (back-pressure)."""
 
-    def __init__(self, run: Run, lineage: Lineage, ranks: Ranks, *, keep: int, parent: str | None) -> None:
-        """`ranks` must be a group of the saver's own: it is used from the background."""
-        self.run, self.lineage, self.ranks, self.keep, self.parent = run, lineage, ranks, keep, parent
+    def __init__(self, run: Run, lineage: Lineage, ranks: Ranks, *, keep: int, announce: Callable[[int], None]) -> None:
+        """`ranks` must be a group of the saver's own: it is used from the background.
+
+        `announce` is told the tokens of each commit, from there.
+        """
+        self.run, self.lineage, self.ranks, self.keep, self.announce = run, lineage, ranks, keep, announce
+        self.parent: str | None = None
+        """Key of the manifest that the next checkpoint follows."""
         self._staging: dict[str, torch.Tensor] = {}
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
-        self._pending: Future[int] | None = None
+        self._pending: Future[None] | None = None
 
     def save(self, tokens: int, tensors: Mapping[str, torch.Tensor], progress: Progress, ledger: str) -> None:
         """Begin to save the state at `tokens`; returns as soon as it may change again. Collective.
@@ -54,20 +59,16 @@ class Saver:
         pieces = self._stage(tensors)
         self._pending = self._thread.submit(self._write, tokens, pieces, progress, ledger)
 
-    def wait(self) -> int | None:
-        """Wait until nothing is being saved; returns the tokens of the save that this ended, if any.
+    def wait(self) -> None:
+        """Wait until nothing is being saved.
 
         Raises:
             StoreError: it failed; names rank and object.
             FencedError: a newer attempt has claimed the run.
         """
         pending, self._pending = self._pending, None
-        return pending.result() if pending else None
-
-    @property
-    def busy(self) -> bool:
-        """Whether a save is under way."""
-        return self._pending is not None and not self._pending.done()
+        if pending:
+            pending.result()
 
     def _stage(self, tensors: Mapping[str, torch.Tensor]) -> list[Piece]:
         """Copy this rank's pieces into host memory that is kept from save to save."""
@@ -101,7 +102,7 @@ class Saver:
             torch.cuda.synchronize()
         return pieces
 
-    def _write(self, tokens: int, pieces: Sequence[Piece], progress: Progress, ledger: str) -> int:
+    def _write(self, tokens: int, pieces: Sequence[Piece], progress: Progress, ledger: str) -> None:
         """Write this rank's shard, and agree with the others on the commit."""
         prefix = keys.checkpoint(self.run.name, tokens, self.lineage.attempt)
         key = f"{prefix}{self.ranks.rank:05d}-of-{self.ranks.size:05d}.safetensors"
@@ -126,11 +127,9 @@ class Saver:
                 f"Earlier checkpoints are untouched; mend the store and run the same command again"
             )
         self.parent = verdict["manifest"]
-        return tokens
+        self.announce(tokens)
 
-    def _commit(
-        self, tokens: int, prefix: str, reports: list[Any], progress: Progress, ledger: str
-    ) -> dict[str, str]:
+    def _commit(self, tokens: int, prefix: str, reports: list[Any], progress: Progress, ledger: str) -> dict[str, str]:
         """Write the manifest and make it true. Rank 0 only."""
         manifest = Manifest(
             run=self.run.name,

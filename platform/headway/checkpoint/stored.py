@@ -7,7 +7,7 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
-from headway.checkpoint.manifest import Chunk, Manifest, checksum, decode
+from headway.checkpoint.manifest import Chunk, Manifest, Shard, checksum, decode
 from headway.errors import DamageError, MissingObject
 from headway.store import Committed, Store
 
@@ -76,17 +76,25 @@ class StoredCheckpoint:
         for index, shard in enumerate(manifest.shards):
             chunks = [(name, c) for name, t in manifest.tensors.items() for c in t.chunks if c.shard == index]
             try:
-                self._read(shard.key, 0, shard.header_bytes, shard.checksum)
-                if (size := self.store.size(shard.key)) != shard.bytes:
-                    yield DamageError(f"{shard.key}: is {size:,} bytes long; {shard.bytes:,} were written")
-            except (DamageError, MissingObject) as error:
-                yield DamageError(str(error))
+                self.check_frame(shard)
+            except DamageError as error:
+                yield error
             for name, chunk in chunks:
                 try:
                     self.chunk(chunk)
                 except DamageError as error:
                     yield DamageError(f"{error} (tensor {name})")
                 yield chunk.length
+
+    def check_frame(self, shard: Shard) -> None:
+        """See that a shard has its length and its header; its tensors are checked as they are read.
+
+        Raises:
+            DamageError: it has not.
+        """
+        self._read(shard.key, 0, shard.header_bytes, shard.checksum)
+        if (size := self.store.size(shard.key)) != shard.bytes:
+            raise DamageError(f"{shard.key}: is {size:,} bytes long; {shard.bytes:,} were written")
 
     def complete(self) -> bool:
         """Whether manifest and shards are there at their full length: a cheap look that reads no tensor."""

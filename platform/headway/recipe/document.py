@@ -75,9 +75,7 @@ def _override(document: dict[str, Any], item: str) -> str:
     return key
 
 
-def _explain(
-    error: ValidationError, origin: str, node: yaml.Node | None, overridden: set[str]
-) -> Iterable[str]:
+def _explain(error: ValidationError, origin: str, node: yaml.Node | None, overridden: set[str]) -> Iterable[str]:
     for problem in error.errors(include_url=False):
         location = problem["loc"]
         key = ".".join(str(part) for part in location) or "recipe"

@@ -58,7 +58,5 @@ def _plain(value: Any) -> Any:
 
 def _leaves(tree: Any, path: str = "") -> list[tuple[str, Any]]:
     if isinstance(tree, dict) and tree:
-        return [
-            leaf for key, value in tree.items() for leaf in _leaves(value, f"{path}.{key}" if path else key)
-        ]
+        return [leaf for key, value in tree.items() for leaf in _leaves(value, f"{path}.{key}" if path else key)]
     return [(path, tree)]

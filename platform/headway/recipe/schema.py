@@ -92,9 +92,7 @@ class Model(Section):
         if self.width % self.heads:
             raise ValueError(f"width {self.width} cannot be divided among {self.heads} heads")
         if (self.width // self.heads) % 2:
-            raise ValueError(
-                f"width / heads is {self.width // self.heads}; rotary positions need an even number"
-            )
+            raise ValueError(f"width / heads is {self.width // self.heads}; rotary positions need an even number")
         if self.heads % self.kv_heads:
             raise ValueError(f"{self.heads} heads cannot share {self.kv_heads} kv_heads evenly")
         return self
@@ -259,8 +257,6 @@ class Recipe(Section):
                     f"{block:,}"
                 )
             if stage.weights and (strangers := stage.weights.keys() - self.data.sources.keys()):
-                raise ValueError(
-                    f"data.curriculum: weights name unknown sources: {', '.join(sorted(strangers))}"
-                )
+                raise ValueError(f"data.curriculum: weights name unknown sources: {', '.join(sorted(strangers))}")
             last = stage.from_tokens
         return self

@@ -6,8 +6,7 @@ all. Create-only writes are hard links, which the file system refuses when the n
 
 import os
 import uuid
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path, PurePosixPath
 
 from headway.errors import ExistingObject, MissingObject, StoreError, UsageError
@@ -25,16 +24,14 @@ class DirectoryStore:
 
     def put(self, key: str, parts: Iterable[Buffer]) -> None:
         """Write an object whole, replacing any that was there."""
-        with self._written(key, parts) as (incoming, target):
-            incoming.replace(target)
+        self._write(key, parts, os.replace)
 
     def create(self, key: str, data: Buffer) -> None:
         """Write an object whole, only if there is none of that key."""
-        with self._written(key, [data]) as (incoming, target):
-            try:
-                os.link(incoming, target)
-            except FileExistsError:
-                raise ExistingObject(f"{key}: exists already in {self.url}") from None
+        try:
+            self._write(key, [data], os.link)
+        except FileExistsError:
+            raise ExistingObject(f"{key}: exists already in {self.url}") from None
 
     def get(self, key: str, start: int = 0, length: int | None = None) -> bytes:
         """Read an object, or a range of it."""
@@ -84,32 +81,27 @@ class DirectoryStore:
             raise UsageError(f"{key!r} is not an object key")
         return self.root.joinpath(*parts)
 
-    @contextmanager
-    def _written(self, key: str, parts: Iterable[Buffer]) -> Iterator[tuple[Path, Path]]:
-        """A durable file with the object's bytes, and the path that it belongs at."""
+    def _write(self, key: str, parts: Iterable[Buffer], place: Callable[[Path, Path], None]) -> None:
+        """Write the parts to a durable file aside, then `place` it where the object belongs."""
         target = self._path(key)
         incoming = self.root / INCOMING / uuid.uuid4().hex
         try:
             incoming.parent.mkdir(parents=True, exist_ok=True)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            with incoming.open("xb") as file:
-                for part in parts:
-                    file.write(part)
-                file.flush()
-                os.fsync(file.fileno())
-            for attempt in range(2):
-                try:
-                    yield incoming, target
-                    break
-                except FileNotFoundError:  # a deletion next door took the empty folder away
-                    if attempt:
-                        raise
-                    target.parent.mkdir(parents=True, exist_ok=True)
-            _sync_folder(target.parent)
+            try:
+                with incoming.open("xb") as file:
+                    for part in parts:
+                        file.write(part)
+                    file.flush()
+                    os.fsync(file.fileno())
+                target.parent.mkdir(parents=True, exist_ok=True)
+                place(incoming, target)
+                _sync_folder(target.parent)
+            finally:
+                incoming.unlink(missing_ok=True)
+        except FileExistsError:
+            raise
         except OSError as error:
             raise StoreError(f"{key}: cannot be written to {self.url}: {error.strerror}") from error
-        finally:
-            incoming.unlink(missing_ok=True)
 
 
 def _sync_folder(folder: Path) -> None:

@@ -60,12 +60,13 @@ class Attempt:
             Lineage(self.number, recipes.digest(self.recipe), rank.dataset.digest, rank.environment),
             rank.background,
             keep=self.recipe.checkpoint.keep,
-            parent=None,
+            announce=lambda tokens: self.report.event("checkpoint.committed", at=tokens),
         )
 
     def __enter__(self) -> Self:
         self.report.__enter__()
         self.report.event("attempt.claimed", ranks=self.rank.ranks.size)
+        self._book(0)
         return self
 
     def __exit__(
@@ -112,7 +113,7 @@ class Attempt:
             )
         back = verdict.action == "rollback"
         skip_from = max(0, position - batch * (policy.rollback_batches - 1)) if back else position
-        self._settle()
+        self.saver.wait()
         self.rank.ranks.lead(
             lambda: (
                 self.run.journal.append(
@@ -129,47 +130,40 @@ class Attempt:
         self.history = self.run.history()
         return verdict.action
 
-    def evaluate(self) -> bool:
+    def evaluate(self, position: int) -> bool:
         """Measure the held-out loss; returns whether it was broken off because some rank was asked to stop."""
         with self.clock.during("evaluation"):
             loss = self.evaluation.loss(self.preemption)
         if loss is None:
             return True
-        self.state.held_out = loss
+        self.state.held_out, self.state.evaluated = loss, position
         self.report.event("evaluation.done", held_out=loss)
         return False
 
     def save(self, position: int) -> None:
         """Begin to save the state at `position`."""
         with self.clock.during("drain" if self.clock.phase == "drain" else "checkpoint"):
-            self._settle()
+            self.saver.wait()
             rows = self._rows(position)
             self.saver.save(position, self.state.tensors(), self.state.progress(), _lines(rows))
         self.report.event("checkpoint.staged")
 
     def end(self, outcome: str, reason: str) -> None:
         """Say in the journal how the attempt ended, and close its books."""
-        self._settle()
+        self.saver.wait()
         position = self.report.tokens
-        rows = self._rows(position)
-
-        def conclude() -> None:
-            self.run.store.put(keys.ledger(self.run.name, self.number), [_lines(rows).encode()])
-            self.run.journal.append(Ended, self.number, outcome=outcome, reason=reason, tokens=position)
-
-        self.rank.ranks.lead(conclude)
+        self._book(position)
+        self.rank.ranks.lead(
+            lambda: self.run.journal.append(Ended, self.number, outcome=outcome, reason=reason, tokens=position).seq
+        )
         self.report.event("attempt.ended", outcome=outcome, reason=reason)
-
-    def _settle(self) -> None:
-        """Wait for the save that is under way, and say that it is committed."""
-        committed = self.saver.wait()
-        if committed is not None:
-            self.report.event("checkpoint.committed", at=committed)
 
     def _load(self, commit: Committed) -> bool:
         """Load a checkpoint on all ranks, or on none; a damaged one is reported."""
         checkpoint = StoredCheckpoint(self.run.store, commit)
         try:
+            for shard in checkpoint.manifest.shards if self.rank.ranks.first else ():
+                checkpoint.check_frame(shard)
             self.state.load(checkpoint)
             problem = None
         except DamageError as error:
@@ -184,6 +178,11 @@ class Attempt:
         if changed := _differences(checkpoint.manifest.environment, self.rank.environment):
             self.report.warn("environment.changed", changed=changed, effect="bits may differ from here on")
         return True
+
+    def _book(self, position: int) -> None:
+        """Write the ledger as of now."""
+        data = _lines(self._rows(position)).encode()
+        self.rank.ranks.lead(lambda: self.run.store.put(keys.ledger(self.run.name, self.number), [data]))
 
     def _rows(self, position: int) -> list[Row]:
         row = self.clock.row(self.number, self.rank.ranks.rank, position)

@@ -142,11 +142,10 @@ class Agent(threading.Thread):
 def _root_cause(error: Any) -> tuple[str, str]:
     """Kind and message of the failure that came first: later ones are mostly ranks that lost their peers."""
     rank, first = error.get_first_failure()
-    if "message" not in first.error_file_data:
-        return "", f"rank {rank} left with code {first.exitcode}"
     if first.exitcode < 0:
         return "", f"rank {rank} was killed by {signal.Signals(-first.exitcode).name}"
-    kind, _, message = first.error_file_data["message"]["message"].partition(": ")
+    said = first.error_file_data.get("message", f"left with code {first.exitcode}")
+    kind, _, message = (said if isinstance(said, str) else said["message"]).partition(": ")
     return kind, f"rank {rank}: {message}" if kind not in vars(errors) else message
 
 

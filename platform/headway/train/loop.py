@@ -20,11 +20,17 @@ def train(attempt: Attempt) -> str:
     """
     recipe, clock, step = attempt.recipe, attempt.clock, attempt.step
     budget, batch = recipe.train.tokens, recipe.train.batch_tokens
-    position = saved = evaluated = attempt.resume()
+    position = saved = attempt.resume()
     stop = attempt.asked_to_stop()
 
     clock.enter("step")
     while position < budget and not stop:
+        if due(recipe.evaluation.every_tokens, attempt.state.evaluated, position, budget):
+            stop = attempt.evaluate(position)
+            continue
+        if due(recipe.checkpoint.every_tokens, saved, position, budget):
+            attempt.save(position)
+            saved = position
         if attempt.skips(position):
             position += batch
             continue
@@ -43,15 +49,8 @@ def train(attempt: Attempt) -> str:
         position, stop = position + batch, gradient.stop
         attempt.report.step(position, gradient.loss, gradient.norm, rate, time.monotonic() - began)
 
-        if due(recipe.evaluation.every_tokens, evaluated, position, budget) and not stop:
-            stop, evaluated = attempt.evaluate(), position
-        if due(recipe.checkpoint.every_tokens, saved, position, budget) and not stop:
-            attempt.save(position)
-            saved = position
-
-    finished = position >= budget and not stop and not attempt.evaluate()
+    finished = position >= budget and not stop and not attempt.evaluate(position)
     clock.enter("drain")
     if finished or (position > saved and stop < HURRY):
         attempt.save(position)
-    attempt.saver.wait()
     return "done" if finished else "preempted"

@@ -25,9 +25,6 @@ def learning_rate(recipe: Recipe, tokens: int) -> float:
 
 
 def due(every: int | None, since: int, now: int, budget: int) -> bool:
-    """Whether a multiple of `every` tokens (default: a tenth of the budget) lies in (since, now], before the end.
-
-    The end is not due: what belongs to it is done in any case.
-    """
+    """Whether a multiple of `every` tokens (default: a tenth of the budget) lies in (since, now]."""
     period = every or max(1, budget // 10)
-    return now // period > since // period and now < budget
+    return now // period > since // period

@@ -21,6 +21,7 @@ class State:
     updates: int = 0
     losses: list[float] = field(default_factory=list)
     held_out: float | None = None
+    evaluated: int = 0
 
     def __post_init__(self) -> None:
         """Remember the sharded parameters: the model itself shows gathered ones between a forward and a backward."""
@@ -38,7 +39,13 @@ class State:
     def progress(self) -> Progress:
         """All else to be saved."""
         window = self.losses[-self.recipe.train.stability.spike_window :]
-        return Progress(seed=self.recipe.seed, updates=self.updates, losses=tuple(window), held_out=self.held_out)
+        return Progress(
+            seed=self.recipe.seed,
+            updates=self.updates,
+            losses=tuple(window),
+            held_out=self.held_out,
+            evaluated=self.evaluated,
+        )
 
     def load(self, checkpoint: StoredCheckpoint) -> None:
         """Become what `checkpoint` holds.
@@ -48,7 +55,7 @@ class State:
         """
         restore(checkpoint, self.tensors())
         progress = checkpoint.manifest.progress
-        self.losses, self.held_out = list(progress.losses), progress.held_out
+        self.losses, self.held_out, self.evaluated = list(progress.losses), progress.held_out, progress.evaluated
         self._set_updates(progress.updates)
 
     def reset(self) -> None:
@@ -57,7 +64,7 @@ class State:
         for name, tensor in self.tensors().items():
             if not name.startswith(PARAMETERS):
                 tensor.zero_()
-        self.losses, self.held_out = [], None
+        self.losses, self.held_out, self.evaluated = [], None, 0
         self._set_updates(0)
 
     def updated(self, loss: float) -> None:
