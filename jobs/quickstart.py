@@ -5,85 +5,112 @@ Run by `make quickstart`. Uses nothing but the `headway` command, as a person wo
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 HEADWAY = [sys.executable, "-m", "headway.cli"]
 RECIPE = "jobs/recipes/quickstart.yaml"
 OUT = Path("out/quickstart")
-PROMPT = "import os\n\ndef "
+STORE = f"file://{OUT.absolute()}/store"
+PROMPT = "import os\nimport sys\n\ndef "
 
 
-def say(text: str) -> None:
+def say(text: str = "") -> None:
     """A line for the reader."""
-    print(f"\n\033[1m{text}\033[0m" if sys.stdout.isatty() else f"\n{text}", flush=True)
+    print(text, flush=True)  # noqa: T201 - a script for people
+
+
+def step(text: str) -> None:
+    """Announce a step, and why it matters."""
+    say(f"\n\033[1m{text}\033[0m" if sys.stdout.isatty() else f"\n{text}")
 
 
 def headway(*words: str) -> str:
     """Run a command, shown; returns what it prints."""
-    print(f"  $ headway {' '.join(words)}", flush=True)
-    return subprocess.run([*HEADWAY, *words], check=True, stdout=subprocess.PIPE, text=True).stdout.strip()
-
-
-def train(run: str, ranks: int, *, kill: signal.Signals | None = None, at: float = 1.0) -> None:
-    """Train, with a line of progress now and then; send `kill` when the share `at` of the budget is done."""
-    words = ["train", RECIPE, "--run", run, "--nproc", str(ranks)]
-    print(f"  $ headway {' '.join(words)}", flush=True)
-    process = subprocess.Popen([*HEADWAY, *words], stderr=subprocess.PIPE, text=True, start_new_session=True)
-    assert process.stderr
-    budget = int(
-        json.loads(subprocess.check_output([*HEADWAY, "recipe", "check", RECIPE, "--json"]))["recipe"]["train"][
-            "tokens"
-        ]
+    say(f"  $ headway {' '.join(words)}")
+    done = subprocess.run(
+        [*HEADWAY, *words], env={**os.environ, "HEADWAY_STORE": STORE}, stdout=subprocess.PIPE, text=True, check=False
     )
-    shown = 0.0
+    if done.returncode:
+        sys.exit(f"headway {words[0]} left with code {done.returncode}")
+    return done.stdout.rstrip()
+
+
+def train(run: str, ranks: int, *, kill: signal.Signals | None = None, at: int = 0) -> None:
+    """Train, with a line of progress now and then; send `kill` to every process once `at` tokens are done."""
+    words = ["train", RECIPE, "--run", run, "--nproc", str(ranks)]
+    say(f"  $ headway {' '.join(words)}")
+    process = subprocess.Popen(
+        [*HEADWAY, *words],
+        env={**os.environ, "HEADWAY_STORE": STORE},
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    assert process.stderr
     for line in process.stderr:
-        if not line.startswith("{"):
-            print(f"    {line.rstrip()}", flush=True)
-            continue
-        event = json.loads(line)
-        share = event.get("tokens", 0) / budget
-        if event["event"] == "step.done" and (share >= shown + 0.125 or share >= 1.0):
-            shown = share
-            print(
-                f"    {event['tokens']:>9,} tokens  loss {event['loss']:.3f}  {event['tokens_per_second']:,.0f} tokens/s",
-                flush=True,
-            )
-        if event["event"] in {"checkpoint.restored", "evaluation.done"}:
-            print(f"    {event['tokens']:>9,} tokens  {event['event']} {event.get('held_out', '')}", flush=True)
-        if kill and event["event"] == "step.done" and share >= at:
-            print(f"    {kill.name} to every process of the run", flush=True)
+        event = json.loads(line) if line.startswith("{") else {"event": line.rstrip()}
+        show(event)
+        if kill and event["event"] == "step.done" and event["tokens"] >= at:
+            say(f"    {kill.name} to every process of the run")
             os.killpg(process.pid, kill)
             kill = None
-    process.wait()
+    if process.wait() == 1:
+        sys.exit(f"headway train left with code {process.returncode}")
+
+
+def show(event: dict[str, Any]) -> None:
+    """One event of a training run, if it tells a person something."""
+    match event:
+        case {"event": "step.done", "tokens": tokens, "loss": loss, "tokens_per_second": speed}:
+            if tokens % 131_072 == 0:
+                say(f"    {tokens:>9,} tokens  loss {loss:.3f}  {speed:,.0f} tokens/s")
+        case {"event": "evaluation.done", "tokens": tokens, "held_out": held_out}:
+            say(f"    {tokens:>9,} tokens  held-out loss {held_out:.3f}")
+        case {"event": "checkpoint.restored", "tokens": tokens}:
+            say(f"    {tokens:>9,} tokens  restored from the last checkpoint")
+        case {"timestamp": _}:
+            pass
+        case {"event": text}:
+            say(f"    {text}")
 
 
 def main() -> None:
     """The whole story."""
     began = time.monotonic()
-    say("1. Turn the Python standard library into token shards: real text that every machine has.")
+    shutil.rmtree(OUT, ignore_errors=True)
+    step("1. Turn the Python standard library into token shards: real text that every machine has.")
     headway("data", "build", RECIPE, "--quiet")
-    say("2. Train with two FSDP ranks, and let nobody disturb it: the run to compare with.")
-    train("quickstart-unkilled", 2)
-    say("3. Train the same recipe, and ask it to stop with SIGTERM: it saves, commits and leaves; no token is lost.")
-    train("quickstart-killed", 2, kill=signal.SIGTERM, at=0.3)
-    say(
-        "4. The same command goes on, now with three ranks; SIGKILL gives it no chance to save: it loses what came after the last commit."
-    )
-    train("quickstart-killed", 3, kill=signal.SIGKILL, at=0.6)
-    say("5. The same command again, with two ranks, to the end.")
-    train("quickstart-killed", 2)
-    say("6. Compare all parameters, bit for bit. Equal means that the kills and the world sizes left no trace.")
-    unkilled, killed = headway("fingerprint", "quickstart-unkilled"), headway("fingerprint", "quickstart-killed")
-    print(f"    unkilled {unkilled}\n    killed   {killed}")
-    if unkilled != killed:
-        sys.exit("the fingerprints differ: this is a bug in Headway; please report it with ./runs")
-    say("7. Read every stored byte again, and check it against its checksum.")
-    print(f"    {headway('verify', 'quickstart-killed', '--quiet')}")
-    say("8. Where the time went: every second of every rank is booked to one phase.")
-    print(headway("goodput", "quickstart-killed"))
-    say("9. Export a Hugging Face directory, and let the model continue a line.")
-    headway("export", "quickstart-killed", "--to", str(OUT / "model"), "--quiet")
+    step("2. Train on two FSDP ranks and let nobody disturb it: the run to compare with.")
+    train("unkilled", 2)
+    step("3. Train the same recipe, and ask it to stop with SIGTERM: it saves, commits and leaves. No token is lost.")
+    train("killed", 2, kill=signal.SIGTERM, at=300_000)
+    step("4. The same command goes on, now on three ranks. SIGKILL: what came after the last commit is trained again.")
+    train("killed", 3, kill=signal.SIGKILL, at=500_000)
+    step("5. The same command once more, on two ranks, to the end.")
+    train("killed", 2)
+    step("6. Compare all parameters, bit for bit: equal means that neither kill nor resize left a trace.")
+    fingerprints = {run: headway("fingerprint", run) for run in ("unkilled", "killed")}
+    for run, fingerprint in fingerprints.items():
+        say(f"    {run:8} {fingerprint}")
+    if len(set(fingerprints.values())) > 1:
+        sys.exit("    DIFFERENT: this is a bug in Headway; please report it")
+    say("    equal")
+    step("7. Read every stored byte again and check it against its checksum: nothing is trusted.")
+    say(f"    {headway('verify', 'killed', '--quiet')}")
+    step("8. Where the time went: every second of every rank is booked to one phase.")
+    say(headway("goodput", "killed"))
+    step("9. Draw the curves, with the kills marked.")
+    headway("plot", "killed", "--to", str(OUT / "killed.png"), "--quiet")
+    step("10. Export a directory that Hugging Face transformers and vLLM read, and let the model continue a line.")
+    say(headway("export", "killed", "--to", str(OUT / "model"), "--sample", PROMPT, "--quiet"))
+    step(f"Done in {time.monotonic() - began:.0f} s. The picture: {OUT / 'killed.png'}. The model: {OUT / 'model'}")
+
+
+if __name__ == "__main__":
+    main()
