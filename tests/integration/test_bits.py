@@ -12,8 +12,8 @@ from tests.integration.training import Place
 @pytest.mark.slow
 @pytest.mark.parametrize("ranks", [2, 3, 4])
 def test_every_world_size_gives_the_same_bits(place: Place, unkilled: str, ranks: int) -> None:
-    """Unkilled, on two, three and four ranks: the fingerprint of one rank."""
-    assert place.train("run", ranks=ranks).process.returncode == 0
+    """Unkilled, on two, three and four ranks, parameters resharded or kept: the fingerprint of one rank."""
+    assert place.train("run", f"machine.reshard={ranks == 2}", ranks=ranks).process.returncode == 0
     assert place.fingerprint("run") == unkilled
 
 

@@ -28,8 +28,8 @@ def build(recipe: Recipe, vocabulary: int, device: torch.device) -> Decoder:
         block.recompute = recipe.train.activation_checkpointing == "block"
         if recipe.train.compile:
             block.compile()
-        fully_shard(block, mesh=mesh, mp_policy=policy)
-    fully_shard(model, mesh=mesh, mp_policy=policy)
+        fully_shard(block, mesh=mesh, mp_policy=policy, reshard_after_forward=recipe.machine.reshard)
+    fully_shard(model, mesh=mesh, mp_policy=policy, reshard_after_forward=recipe.machine.reshard)
     sum_only(model)
     model.to_empty(device=device)
     initialise(model, recipe.seed)

@@ -58,8 +58,9 @@ class Step:
             if self.sum:
                 self.sum.begin_round(min(ranks, plan.lanes - turn * ranks))
             for index, micro_batch in enumerate(lane):
-                ends_lane = index == len(lane) - 1
-                self.sharded.set_requires_gradient_sync(ends_lane and (self.bitwise or turn == len(lanes) - 1))
+                ends_lane, last_turn = index == len(lane) - 1, turn == len(lanes) - 1
+                self.sharded.set_requires_gradient_sync(ends_lane and (self.bitwise or last_turn))
+                self.sharded.set_reshard_after_backward(self.recipe.machine.reshard or (ends_lane and last_turn))
                 counts = number < plan.lanes
                 loss = self._backward(micro_batch, scale=1.0 / plan.batch_tokens if counts else 0.0)
                 if counts:
