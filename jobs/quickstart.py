@@ -5,6 +5,7 @@ Run by `make quickstart`. Uses nothing but the `headway` command, as a person wo
 
 import json
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -32,7 +33,7 @@ def step(text: str) -> None:
 
 def headway(*words: str) -> str:
     """Run a command, shown; returns what it prints."""
-    say(f"  $ headway {' '.join(words)}")
+    say(f"  $ headway {shlex.join(words)}")
     done = subprocess.run(
         [*HEADWAY, *words], env={**os.environ, "HEADWAY_STORE": STORE}, stdout=subprocess.PIPE, text=True, check=False
     )
@@ -44,7 +45,7 @@ def headway(*words: str) -> str:
 def train(run: str, ranks: int, *, kill: signal.Signals | None = None, at: int = 0) -> None:
     """Train, with a line of progress now and then; send `kill` to every process once `at` tokens are done."""
     words = ["train", RECIPE, "--run", run, "--nproc", str(ranks)]
-    say(f"  $ headway {' '.join(words)}")
+    say(f"  $ headway {shlex.join(words)}")
     process = subprocess.Popen(
         [*HEADWAY, *words],
         env={**os.environ, "HEADWAY_STORE": STORE},

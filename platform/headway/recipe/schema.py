@@ -210,7 +210,7 @@ class Machine(Section):
     """Training processes on this machine, one per GPU where there are any."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     reshard: bool = True
-    """Whether a rank lets go of gathered parameters after each use (less memory), or after each batch (less traffic)."""
+    """Let go of gathered parameters after each use (less memory), or only after each batch (less traffic)."""
     grace_seconds: PositiveFloat = 60.0
     """How long a stopping run may take to save before it is killed."""
     heartbeat_seconds: PositiveFloat = 2.0
