@@ -43,7 +43,10 @@ def train(
     finally:
         launcher.reap()
     name = run or plan.name
-    show(f"headway: run {name}: {outcome.outcome} at {outcome.tokens:,} tokens: {outcome.reason}", quiet=quiet)
+    show(
+        f"headway: run {name}: {outcome.outcome} at {outcome.tokens:,} tokens: {outcome.reason}",
+        quiet=quiet and outcome.outcome != "failed",
+    )
     if as_json:
         result({"run": name, **dataclasses.asdict(outcome)}, "", as_json=True)
     raise typer.Exit(outcome.exit_code)

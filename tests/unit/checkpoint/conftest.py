@@ -1,0 +1,64 @@
+"""A gloo group of one rank, and checkpoints saved through it into a real store."""
+
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+import pytest
+import torch
+import torch.distributed as dist
+
+from headway.checkpoint.manifest import Environment, Progress
+from headway.checkpoint.ranks import Ranks
+from headway.checkpoint.saver import Lineage, Saver
+from headway.store import Committed, Holder, Run, Store
+from headway.store.directory import DirectoryStore
+
+Tensors = Mapping[str, torch.Tensor]
+
+
+class Keeping:
+    """A run that saves checkpoints as a rank does, one after another."""
+
+    def __init__(self, store: Store, ranks: Ranks, keep: int) -> None:
+        self.run = Run(store, "run")
+        holder = Holder(host="h", pid=1, started=1, launch="x")
+        self.attempt = self.run.journal.claim(lambda: None, holder=holder, recipe="r").seq
+        environment = Environment(device="d", precision="fp32", threads=1, torch="0", headway="0")
+        self.announced: list[int] = []
+        self.saver = Saver(
+            self.run, Lineage(self.attempt, "r", "d", environment), ranks, keep=keep, announce=self.announced.append
+        )
+
+    def save(self, tokens: int, tensors: Tensors | None = None) -> Committed:
+        """Save, wait until it is done, and return its commit."""
+        found = {"model.w": torch.full((4, 4), float(tokens))} if tensors is None else tensors
+        self.saver.save(tokens, found, Progress(seed=0, updates=tokens), "")
+        self.saver.wait()
+        return self.run.history().commits[-1]
+
+
+Keep = Callable[..., Keeping]
+
+
+@pytest.fixture(scope="session")
+def ranks() -> Iterator[Ranks]:
+    """This process as the only rank."""
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    yield Ranks(dist.group.WORLD)
+    dist.destroy_process_group()
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> DirectoryStore:
+    """An empty store."""
+    return DirectoryStore(tmp_path / "store")
+
+
+@pytest.fixture
+def keeping(store: DirectoryStore, ranks: Ranks) -> Keep:
+    """Makes runs: `keeping(keep=3, store=store)`."""
+
+    def make(keep: int = 3, store: Store = store) -> Keeping:
+        return Keeping(store, ranks, keep)
+
+    return make

@@ -1,0 +1,127 @@
+"""A manifest that does not account for every byte, or whose tensors are not covered, is not a manifest."""
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from headway.checkpoint.manifest import checksum, decode
+from headway.errors import DamageError
+
+
+def chunk(offset: int, rows: int, start: int, shard: int = 0) -> dict[str, Any]:
+    """Some rows of a float32 tensor with two columns."""
+    place = {"offset": [offset, 0], "size": [rows, 2], "start": start, "length": 8 * rows}
+    return {"shard": shard, "checksum": "0", **place}
+
+
+def document() -> dict[str, Any]:
+    """A sound manifest of one shard: a header of 16 bytes, then four rows of `a` in two chunks, then two of `b`."""
+    return {
+        "run": "r",
+        "attempt": 1,
+        "tokens": 64,
+        "recipe": "0",
+        "data": "0",
+        "world_size": 1,
+        "environment": {"device": "d", "precision": "fp32", "threads": 1, "torch": "0", "headway": "0"},
+        "progress": {"seed": 0, "updates": 1},
+        "parent": None,
+        "shards": [{"key": "s", "bytes": 64, "header_bytes": 16, "checksum": "0"}],
+        "tensors": {
+            "a": {"dtype": "float32", "shape": [4, 2], "chunks": [chunk(0, 3, 16), chunk(3, 1, 40)]},
+            "b": {"dtype": "float32", "shape": [2, 2], "chunks": [chunk(0, 2, 48)]},
+        },
+    }
+
+
+def hole(found: dict[str, Any]) -> None:
+    """Bytes that no chunk covers."""
+    found["tensors"]["b"]["chunks"][0]["start"] = 50
+    found["shards"][0]["bytes"] = 66
+
+
+def overlap(found: dict[str, Any]) -> None:
+    """Bytes that two chunks cover."""
+    found["tensors"]["b"]["chunks"][0]["start"] = 40
+    found["shards"][0]["bytes"] = 56
+
+
+def header(found: dict[str, Any]) -> None:
+    """A chunk that begins inside the header."""
+    found["shards"][0]["header_bytes"] = 24
+
+
+def tail(found: dict[str, Any]) -> None:
+    """Bytes after the last chunk."""
+    found["shards"][0]["bytes"] = 72
+
+
+def short(found: dict[str, Any]) -> None:
+    """A shard that ends before its last chunk."""
+    found["shards"][0]["bytes"] = 56
+
+
+def uncovered(found: dict[str, Any]) -> None:
+    """A tensor with rows that no chunk holds."""
+    found["tensors"]["a"]["shape"] = [5, 2]
+
+
+def without_chunks(found: dict[str, Any]) -> None:
+    """A tensor without any chunk."""
+    found["tensors"]["c"] = {"dtype": "float32", "shape": [1], "chunks": []}
+
+
+def unknown_key(found: dict[str, Any]) -> None:
+    """A key that no manifest has."""
+    found["extra"] = 1
+
+
+def another_format(found: dict[str, Any]) -> None:
+    """A version that this program does not know."""
+    found["format"] = 2
+
+
+def test_a_sound_manifest_survives_being_written_and_read() -> None:
+    """What `encode` writes decodes to an equal manifest."""
+    manifest = decode(json.dumps(document()).encode(), "m")
+    assert decode(manifest.encode(), "m") == manifest
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (hole, "has a hole or an overlap at byte 48"),
+        (overlap, "has a hole or an overlap at byte 48"),
+        (header, "has a hole or an overlap at byte 24"),
+        (tail, "is 72 bytes long, and its tensors end at 64"),
+        (short, "is 56 bytes long, and its tensors end at 64"),
+        (uncovered, "tensor a is not covered"),
+        (without_chunks, "tensor c is not covered"),
+        (unknown_key, "Extra inputs"),
+        (another_format, "should be 1"),
+    ],
+    ids=lambda value: getattr(value, "__name__", ""),
+)
+def test_a_manifest_that_does_not_add_up_is_damage(change: Callable[[dict[str, Any]], None], reason: str) -> None:
+    """Holes, overlaps, tails and uncovered tensors are refused, and the manifest is named."""
+    found = document()
+    change(found)
+    with pytest.raises(DamageError) as caught:
+        decode(json.dumps(found).encode(), "the/manifest.json")
+    assert str(caught.value).startswith("the/manifest.json: not a sound manifest: ")
+    assert reason in str(caught.value)
+
+
+@pytest.mark.parametrize("data", [b"", b"{", b"[]", b"\xff", b"{}"])
+def test_bytes_that_are_no_manifest_are_damage(data: bytes) -> None:
+    """Anything but the JSON of a manifest is damage, not another error."""
+    with pytest.raises(DamageError, match="not a sound manifest"):
+        decode(data, "m")
+
+
+def test_a_checksum_does_not_depend_on_how_bytes_are_cut() -> None:
+    """Parts have the checksum of their sum, and another byte has another."""
+    assert checksum([b"ab", memoryview(b"c")]) == checksum([bytearray(b"abc")])
+    assert checksum([b"abc"]) != checksum([b"abd"])

@@ -1,0 +1,142 @@
+"""Two recipes mean the same run exactly if they differ only in where, or how visibly, it runs."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from headway.recipe import differences, digest, load, parse, schema, to_yaml
+
+ROOT = Path(__file__).parents[3]
+TEXT = """\
+name: tiny
+model: {layers: 1, width: 32, heads: 2, kv_heads: 1, ffn_width: 64}
+data: {block_tokens: 64}
+train: {tokens: 8192, batch_tokens: 1024, micro_batch_tokens: 128, lanes: 4}
+"""
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "name=other",
+        "data.path=/elsewhere",
+        "evaluation.every_tokens=1024",
+        "evaluation.tokens=128",
+        "checkpoint.every_tokens=1024",
+        "checkpoint.keep=1",
+        "machine.ranks=4",
+        "machine.device=cpu",
+        "machine.grace_seconds=5.0",
+        "machine.heartbeat_seconds=1.0",
+        "machine.reshard=false",
+    ],
+)
+def test_where_a_run_runs_does_not_change_its_identity(override: str) -> None:
+    """Name, data folder, evaluation, checkpoints and machine leave digest and differences as they were."""
+    one, other = parse(TEXT), parse(TEXT, overrides=[override])
+    assert one != other
+    assert digest(one) == digest(other)
+    assert differences(one, other) == []
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "seed=1",
+        "data.sources={stdlib: {path: elsewhere}}",
+        "data.tokenizer.vocabulary=300",
+        "data.tokenizer.sample_bytes=1000",
+        "data.block_tokens=32",
+        "data.held_out_share=0.1",
+        "data.document_bytes=1000",
+        "data.curriculum=[{sequence_tokens: 32}]",
+        "data.curriculum=[{weights: {stdlib: 1.0}}]",
+        "model.layers=2",
+        "model.ffn_width=32",
+        "model.rope_theta=500.0",
+        "model.norm_eps=1e-6",
+        "model.tie_embeddings=true",
+        "model.attention=document",
+        "train.tokens=16384",
+        "train.batch_tokens=2048",
+        "train.micro_batch_tokens=64",
+        "train.lanes=2",
+        "train.determinism=fast",
+        "train.precision=bf16",
+        "train.threads=2",
+        "train.compile=true",
+        "train.activation_checkpointing=block",
+        "train.loss_chunk_tokens=128",
+        "train.optimizer.learning_rate=1e-3",
+        "train.optimizer.betas=[0.9, 0.99]",
+        "train.optimizer.eps=1e-9",
+        "train.optimizer.weight_decay=0.0",
+        "train.optimizer.clip_norm=2.0",
+        "train.schedule.kind=wsd",
+        "train.schedule.warmup_tokens=1024",
+        "train.schedule.decay_tokens=1024",
+        "train.schedule.final_ratio=0.0",
+        "train.stability.on_nonfinite=stop",
+        "train.stability.on_spike=skip",
+        "train.stability.spike_sigmas=5.0",
+        "train.stability.limit=1",
+    ],
+)
+def test_what_decides_the_parameters_changes_the_identity(override: str) -> None:
+    """Each key that may reach the bits changes the digest, and is the one that differences name."""
+    one, other = parse(TEXT), parse(TEXT, overrides=[override])
+    assert digest(one) != digest(other)
+    found = differences(one, other)
+    assert len(found) == 1
+    key = override.partition("=")[0]
+    assert found[0].startswith(key)
+    assert " -> " in found[0]
+
+
+def test_a_default_that_is_written_out_changes_nothing() -> None:
+    """Meaning includes defaults: to say one is the same as to leave it out, in any order of keys."""
+    assert digest(parse(TEXT)) == digest(parse("seed: 0\n" + "\n".join(reversed(TEXT.splitlines())) + "\n"))
+
+
+def test_differences_name_old_and_new() -> None:
+    """A difference is the key, what it was, and what it is; several come sorted."""
+    one, other = parse(TEXT), parse(TEXT, overrides=["train.tokens=16384", "seed=7"])
+    assert differences(one, other) == ["seed: 0 -> 7", "train.tokens: 8192 -> 16384"]
+
+
+def test_the_digest_is_a_sha256() -> None:
+    """It is 64 hex digits."""
+    assert re.fullmatch(r"[0-9a-f]{64}", digest(parse(TEXT)))
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "jobs/recipes").glob("*.yaml")), ids=lambda path: path.stem)
+def test_a_recipe_survives_being_written_and_read(path: Path) -> None:
+    """What `to_yaml` writes reads back as the same recipe, so a frozen one keeps its identity."""
+    recipe = load(path)
+    again = parse(to_yaml(recipe))
+    assert again == recipe
+    assert digest(again) == digest(recipe)
+
+
+def sections(tree: Any) -> list[dict[str, Any]]:
+    """Every object of a JSON Schema that has properties."""
+    return [part for part in [tree, *tree["$defs"].values()] if "properties" in part]
+
+
+def test_the_schema_is_a_json_schema_that_accepts_and_refuses() -> None:
+    """Editors get a valid JSON Schema: it takes a whole recipe, and refuses an unknown key."""
+    jsonschema = pytest.importorskip("jsonschema")
+    validator = jsonschema.Draft202012Validator
+    validator.check_schema(schema())
+    whole = parse(TEXT).model_dump(mode="json")
+    assert validator(schema()).is_valid(whole)
+    assert not validator(schema()).is_valid({**whole, "sed": 1})
+
+
+def test_every_section_of_the_schema_refuses_unknown_keys() -> None:
+    """No section of the schema lets a key through that the reader would refuse."""
+    found = sections(schema())
+    assert len(found) > 8
+    assert all(part["additionalProperties"] is False for part in found)

@@ -1,0 +1,94 @@
+"""Every second of a rank is in exactly one phase."""
+
+import random
+import time
+
+import pytest
+
+from headway.store.record import PHASES
+from headway.train import clock as module
+from headway.train.clock import Clock
+
+
+class Wall:
+    """Stands in for the `time` module, because real time passes as it likes."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def monotonic(self) -> float:
+        """Seconds since the machine began."""
+        return self.now
+
+    def time(self) -> float:
+        """Seconds since 1970."""
+        return self.now + 1e6
+
+
+@pytest.fixture
+def wall(monkeypatch: pytest.MonkeyPatch) -> Wall:
+    """A wall clock that the test moves."""
+    found = Wall()
+    monkeypatch.setattr(module, "time", found)
+    return found
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_phases_add_up_to_the_time_that_passed(wall: Wall, seed: int) -> None:
+    """Whatever phases are entered, and whenever the account is read, its seconds add up to until minus started."""
+    dice = random.Random(seed)
+    clock = Clock(wall.time() - dice.random())
+    for _ in range(500):
+        wall.now += dice.random()
+        clock.enter(dice.choice(PHASES))
+        if dice.random() < 0.1:
+            row = clock.row(1, 0, 0)
+            assert sum(row.phases.values()) == pytest.approx(row.until - row.started, abs=1e-6)
+    wall.now += 1.0
+    row = clock.row(7, 3, 64)
+    assert row.until == pytest.approx(wall.time(), abs=1e-6)
+    assert sum(row.phases.values()) == pytest.approx(row.until - row.started, abs=1e-6)
+    assert (row.attempt, row.rank, row.tokens) == (7, 3, 64)
+
+
+def test_the_real_clock_adds_up() -> None:
+    """On the machine's own clocks the sum holds, too."""
+    clock = Clock(time.time() - 5.0)
+    for phase in PHASES:
+        clock.enter(phase)
+    row = clock.row(1, 0, 0)
+    assert sum(row.phases.values()) == pytest.approx(row.until - row.started, abs=1e-6)
+
+
+def test_time_before_the_first_phase_is_startup(wall: Wall) -> None:
+    """What passed since the launch, before this process existed, is booked to the start."""
+    clock = Clock(wall.time() - 3.0)
+    wall.now += 2.0
+    clock.enter("step")
+    wall.now += 4.0
+    assert clock.row(1, 0, 0).phases == pytest.approx({"startup": 5.0, "step": 4.0})
+
+
+def test_a_block_is_spent_in_its_phase_and_then_left(wall: Wall) -> None:
+    """`during` goes back to the phase before, also when it is nested."""
+    clock = Clock(wall.time())
+    clock.enter("step")
+    with clock.during("data"):
+        wall.now += 1.0
+        with clock.during("checkpoint"):
+            wall.now += 2.0
+            assert clock.phase == "checkpoint"
+        assert clock.phase == "data"
+    wall.now += 4.0
+    assert clock.phase == "step"
+    assert clock.row(1, 0, 0).phases == pytest.approx({"data": 1.0, "checkpoint": 2.0, "step": 4.0})
+
+
+def test_a_block_that_fails_is_left_all_the_same(wall: Wall) -> None:
+    """An error inside `during` passes through, and the phase before is entered again."""
+    clock = Clock(wall.time())
+    with pytest.raises(KeyError), clock.during("restore"):
+        wall.now += 1.0
+        raise KeyError
+    assert clock.phase == "startup"
+    assert clock.row(1, 0, 0).phases == pytest.approx({"restore": 1.0})

@@ -1,0 +1,103 @@
+"""The learning rate, and what is due, are functions of tokens."""
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from headway.recipe import Recipe, parse
+from headway.train.schedule import due, learning_rate
+
+BATCH, BUDGET, WARMUP = 64, 64 * 100, 64 * 10
+
+
+def recipe(**schedule: Any) -> Recipe:
+    """A recipe of 100 batches with this schedule, and a peak of 1."""
+    return parse(
+        json.dumps(
+            {
+                "name": "tiny",
+                "data": {"block_tokens": 64},
+                "model": {"layers": 1, "width": 32, "heads": 2, "kv_heads": 1, "ffn_width": 64},
+                "train": {
+                    "tokens": BUDGET,
+                    "batch_tokens": BATCH,
+                    "micro_batch_tokens": BATCH,
+                    "optimizer": {"learning_rate": 1.0},
+                    "schedule": {"warmup_tokens": WARMUP, **schedule},
+                },
+            }
+        )
+    )
+
+
+@pytest.mark.parametrize("kind", ["cosine", "wsd"])
+def test_the_rate_rises_through_the_warmup_to_its_peak(kind: str) -> None:
+    """From the first batch, which already learns, the rate rises evenly; the first batch after the warm-up has the peak."""
+    rates = [learning_rate(recipe(kind=kind), tokens) for tokens in range(0, WARMUP + 1, BATCH)]
+    assert rates[0] > 0
+    assert rates[-1] == 1.0
+    steps = [after - before for before, after in zip(rates, rates[1:], strict=False)]
+    assert steps == pytest.approx([1 / 11] * 10)
+
+
+@pytest.mark.parametrize("kind", ["cosine", "wsd"])
+@pytest.mark.parametrize("ratio", [0.0, 0.1, 1.0])
+def test_the_rate_ends_at_its_final_ratio(kind: str, ratio: float) -> None:
+    """At the end of the budget, and past it, the rate is the final share of the peak."""
+    plan = recipe(kind=kind, final_ratio=ratio)
+    assert learning_rate(plan, BUDGET) == pytest.approx(ratio)
+    assert learning_rate(plan, BUDGET + 10 * BATCH) == pytest.approx(ratio)
+
+
+def test_cosine_passes_its_middle_halfway() -> None:
+    """Halfway between warm-up and end, cosine is halfway between peak and final rate."""
+    assert learning_rate(recipe(final_ratio=0.1), (WARMUP + BUDGET) // 2) == pytest.approx(0.55)
+
+
+def test_wsd_is_constant_and_then_falls_in_a_line() -> None:
+    """WSD holds the peak until the decay begins, and is halfway down in the middle of it."""
+    plan = recipe(kind="wsd", decay_tokens=20 * BATCH, final_ratio=0.2)
+    assert {learning_rate(plan, tokens) for tokens in range(WARMUP, 80 * BATCH + 1, BATCH)} == {1.0}
+    assert learning_rate(plan, 90 * BATCH) == pytest.approx(0.6)
+
+
+def test_wsd_decays_over_a_fifth_of_the_budget_by_default() -> None:
+    """Without `decay_tokens` the decay begins at four fifths."""
+    plan = recipe(kind="wsd", final_ratio=0.0)
+    assert learning_rate(plan, 80 * BATCH) == 1.0
+    assert learning_rate(plan, 81 * BATCH) == pytest.approx(0.95)
+
+
+@given(st.permutations(range(0, BUDGET, BATCH)), st.sampled_from(["cosine", "wsd"]))
+def test_the_rate_depends_on_nothing_but_tokens(order: list[int], kind: str) -> None:
+    """Asked in any order, the rate of a position is the same, positive, and never above the peak."""
+    plan = recipe(kind=kind)
+    asked = {tokens: learning_rate(plan, tokens) for tokens in order}
+    assert all(asked[tokens] == learning_rate(plan, tokens) for tokens in range(0, BUDGET, BATCH))
+    assert all(0 < rate <= 1 for rate in asked.values())
+
+
+@given(st.integers(1, 50), st.lists(st.integers(1, 60), max_size=40))
+def test_each_multiple_is_due_exactly_once(every: int, strides: list[int]) -> None:
+    """Whatever positions are passed, every multiple lies in exactly one stretch that was due, and none after the last."""
+    since = now = 0
+    stretches: list[range] = []
+    for stride in strides:
+        now += stride
+        if due(every, since, now, budget=1):
+            stretches.append(range(since + 1, now + 1))
+            since = now
+    for multiple in range(every, now + 1, every):
+        assert sum(multiple in stretch for stretch in stretches) == 1
+    assert all(any(tokens % every == 0 for tokens in stretch) for stretch in stretches)
+
+
+@given(st.integers(1, 10**6))
+def test_by_default_something_is_due_each_tenth_of_the_budget(budget: int) -> None:
+    """Without a period, it is a tenth of the budget, and one token at the least."""
+    period = max(1, budget // 10)
+    assert not due(None, 0, period - 1, budget)
+    assert due(None, 0, period, budget)
