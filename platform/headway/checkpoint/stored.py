@@ -13,7 +13,18 @@ from headway.store import Committed, Store
 
 PARAMETERS = "model."
 """Prefix of the names of parameters, as against the optimizer's state."""
-WIDTHS = {"float64": 8, "float32": 4, "float16": 2, "bfloat16": 2, "int64": 8, "int32": 4, "int16": 2, "int8": 1}
+WIDTHS = {
+    "float64": 8,
+    "float32": 4,
+    "float16": 2,
+    "bfloat16": 2,
+    "int64": 8,
+    "int32": 4,
+    "int16": 2,
+    "int8": 1,
+    "uint8": 1,
+    "bool": 1,
+}
 
 
 class StoredCheckpoint:

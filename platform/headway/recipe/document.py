@@ -20,6 +20,18 @@ class Loader(yaml.SafeLoader):
     """YAML 1.1 as PyYAML reads it, but `3e-4` is a number, as in YAML 1.2."""
 
 
+def _mapping(loader: Loader, node: yaml.MappingNode) -> dict[Any, Any]:
+    """A mapping whose keys are different strings: the last of two equal ones would win unseen."""
+    seen: set[str] = set()
+    for key, _ in node.value:
+        if key.tag != "tag:yaml.org,2002:str" or key.value in seen:
+            what = "is there twice" if key.value in seen else "is not a word"
+            raise yaml.constructor.ConstructorError(None, None, f"key {key.value} {what}", key.start_mark)
+        seen.add(key.value)
+    return yaml.SafeLoader.construct_mapping(loader, node, deep=True)
+
+
+Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
 Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
 )
@@ -52,8 +64,10 @@ def parse(text: str, *, origin: str = "recipe", overrides: Sequence[str] = ()) -
     overridden = {_override(document, item) for item in overrides}
     try:
         return Recipe.model_validate_json(json.dumps(document, default=str))
-    except ValidationError as error:
-        raise RecipeError("\n".join(_explain(error, origin, node, overridden))) from error
+    except (TypeError, ValueError) as error:
+        if isinstance(error, ValidationError):
+            raise RecipeError("\n".join(_explain(error, origin, node, overridden))) from error
+        raise RecipeError(f"{origin}: cannot be a recipe: {error}") from error
 
 
 def _override(document: dict[str, Any], item: str) -> str:
@@ -79,7 +93,8 @@ def _explain(error: ValidationError, origin: str, node: yaml.Node | None, overri
     for problem in error.errors(include_url=False):
         location = problem["loc"]
         key = ".".join(str(part) for part in location) or "recipe"
-        place = f"override {key}" if key in overridden else f"{origin}:{_line(node, location)}: {key}"
+        mine = any(each == key or each.startswith(f"{key}.") or key.startswith(f"{each}.") for each in overridden)
+        place = f"override {key}" if mine else f"{origin}:{_line(node, location)}: {key}"
         message = type_names.get(problem["type"], problem["msg"].removeprefix("Value error, "))
         if problem["type"] == "extra_forbidden":
             known = _known_keys(location[:-1])

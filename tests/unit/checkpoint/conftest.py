@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.distributed as dist
+from torch._C._distributed_c10d import HashStore
 
 from headway.checkpoint.manifest import Environment, Progress
 from headway.checkpoint.ranks import Ranks
@@ -40,10 +41,11 @@ class Keeping:
 Keep = Callable[..., Keeping]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def ranks() -> Iterator[Ranks]:
-    """This process as the only rank."""
-    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    """A group in which this process is the only rank."""
+    dist.init_process_group("gloo", store=HashStore(), rank=0, world_size=1)
+    assert dist.group.WORLD is not None
     yield Ranks(dist.group.WORLD)
     dist.destroy_process_group()
 

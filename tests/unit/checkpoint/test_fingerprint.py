@@ -1,6 +1,7 @@
 """The fingerprint says which parameters a checkpoint holds, not how they were stored."""
 
 import torch
+from tests.unit.checkpoint.conftest import Keep
 
 from headway.checkpoint.manifest import Environment, Manifest, Progress, Tensor
 from headway.checkpoint.shard import Piece, lay
@@ -8,7 +9,6 @@ from headway.checkpoint.stored import StoredCheckpoint
 from headway.store import Committed
 from headway.store.directory import DirectoryStore
 from headway.store.entries import sha256
-from tests.unit.checkpoint.conftest import Keep
 
 Rectangle = tuple[int, int, int, int]
 """First row, first column, rows, columns."""
@@ -40,9 +40,9 @@ def stored(store: DirectoryStore, name: str, ranks: list[list[Rectangle]]) -> St
         shards=tuple(shards),
         tensors={"model.w": Tensor(dtype="float32", shape=(6, 8), chunks=tuple(chunks))},
     )
-    data = manifest.encode()
-    store.put(f"{name}/manifest.json", [data])
-    place = {"manifest": f"{name}/manifest.json", "sha256": sha256(data), "bytes": 192, "tokens": 64}
+    written = manifest.encode()
+    store.put(f"{name}/manifest.json", [written])
+    place = {"manifest": f"{name}/manifest.json", "sha256": sha256(written), "bytes": 192, "tokens": 64}
     return StoredCheckpoint(
         store, Committed.model_validate({"seq": 2, "attempt": 1, "time": 0.0, "nonce": "n", "previous": "", **place})
     )

@@ -1,12 +1,12 @@
 """Retention keeps so many sound checkpoints, and says so before it deletes."""
 
 import pytest
+from tests.unit.checkpoint.conftest import Keep
 
 from headway.checkpoint.retention import prune, surplus
 from headway.checkpoint.stored import StoredCheckpoint
 from headway.store import Pruned, Run
 from headway.store.directory import DirectoryStore
-from tests.unit.checkpoint.conftest import Keep
 
 
 class PowerCutError(Exception):

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors import safe_open
+from tests.unit.checkpoint.conftest import Keep, Tensors
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import DTensor, Shard, distribute_tensor
 
@@ -15,7 +16,6 @@ from headway.checkpoint.stored import StoredCheckpoint
 from headway.errors import DamageError, FencedError, StoreError
 from headway.store import Buffer, Holder, Run
 from headway.store.directory import DirectoryStore
-from tests.unit.checkpoint.conftest import Keep, Tensors
 
 
 class FailingStore(DirectoryStore):
@@ -79,16 +79,16 @@ def test_a_sharded_tensor_comes_back_into_a_sharded_one(keeping: Keep, ranks: Ra
 
 def test_the_state_may_change_as_soon_as_save_returns(keeping: Keep) -> None:
     """A checkpoint holds what the tensors were when it began, not what they became."""
-    keeper, saved = keeping(), {"model.w": torch.zeros(1000)}
+    keeper, saved = keeping(), {"model.u": torch.zeros(1000)}
     keeper.save(64)
     keeper.saver.save(
         128, saved, StoredCheckpoint(keeper.run.store, keeper.run.history().commits[-1]).manifest.progress, ""
     )
-    saved["model.w"].fill_(1.0)
+    saved["model.u"].fill_(1.0)
     keeper.saver.wait()
-    found = {"model.w": torch.full((1000,), 5.0)}
+    found = {"model.u": torch.full((1000,), 5.0)}
     restore(StoredCheckpoint(keeper.run.store, keeper.run.history().commits[-1]), found)
-    assert not found["model.w"].any()
+    assert not found["model.u"].any()
 
 
 def test_a_shard_is_a_safetensors_file(keeping: Keep, store: DirectoryStore) -> None:
@@ -112,7 +112,7 @@ def test_checkpoints_follow_one_another(keeping: Keep, store: DirectoryStore) ->
 
 
 def test_a_failed_save_names_rank_and_object_and_leaves_the_others(keeping: Keep, tmp_path: Path, ranks: Ranks) -> None:
-    """When a shard cannot be written, the error says whose and which; what was committed is whole, and saving goes on."""
+    """When a shard cannot be written, the error says whose and which; earlier commits are whole, and saving goes on."""
     assert ranks.first
     store = FailingStore(tmp_path / "failing")
     keeper = keeping(store=store)

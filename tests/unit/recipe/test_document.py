@@ -50,7 +50,7 @@ def test_a_key_inside_a_list_is_found() -> None:
 
 def test_a_missing_key_is_named_with_its_section_line() -> None:
     """A key that has no default and is not there is named, at the line of its section."""
-    assert complaint(TEXT.replace("  tokens: 8192\n", "")) == "tiny.yaml:6: train.tokens: missing key"
+    assert complaint(TEXT.replace("  tokens: 8192\n", "")) == "tiny.yaml:5: train.tokens: missing key"
 
 
 @pytest.mark.parametrize("value", ["'8192'", "8192.5", "true", "null", "-1", "[1]"])

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 import torch.distributed as dist
+from torch._C._distributed_c10d import HashStore
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import DTensor, Shard, distribute_tensor
 
@@ -16,7 +17,7 @@ SHAPES = [(7, 5), (1, 1), (3,), (4, 3, 2), (16, 33), (1, 64)]
 @pytest.fixture(scope="module")
 def mesh() -> Iterator[DeviceMesh]:
     """A mesh of one gloo rank, this process."""
-    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    dist.init_process_group("gloo", store=HashStore(), rank=0, world_size=1)
     yield DeviceMesh("cpu", [0])
     dist.destroy_process_group()
 

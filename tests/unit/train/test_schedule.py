@@ -1,6 +1,7 @@
 """The learning rate, and what is due, are functions of tokens."""
 
 import json
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -35,11 +36,11 @@ def recipe(**schedule: Any) -> Recipe:
 
 @pytest.mark.parametrize("kind", ["cosine", "wsd"])
 def test_the_rate_rises_through_the_warmup_to_its_peak(kind: str) -> None:
-    """From the first batch, which already learns, the rate rises evenly; the first batch after the warm-up has the peak."""
+    """From the first batch, the rate rises evenly; the first one after the warm-up has the peak."""
     rates = [learning_rate(recipe(kind=kind), tokens) for tokens in range(0, WARMUP + 1, BATCH)]
     assert rates[0] > 0
     assert rates[-1] == 1.0
-    steps = [after - before for before, after in zip(rates, rates[1:], strict=False)]
+    steps = [after - before for before, after in pairwise(rates)]
     assert steps == pytest.approx([1 / 11] * 10)
 
 
@@ -82,7 +83,7 @@ def test_the_rate_depends_on_nothing_but_tokens(order: list[int], kind: str) -> 
 
 @given(st.integers(1, 50), st.lists(st.integers(1, 60), max_size=40))
 def test_each_multiple_is_due_exactly_once(every: int, strides: list[int]) -> None:
-    """Whatever positions are passed, every multiple lies in exactly one stretch that was due, and none after the last."""
+    """Whatever positions are passed, every multiple lies in exactly one stretch that was due."""
     since = now = 0
     stretches: list[range] = []
     for stride in strides:
