@@ -24,11 +24,13 @@ from headway import data
 from headway import recipe as recipes
 from headway.checkpoint.manifest import checksum
 from headway.checkpoint.ranks import Ranks
+from headway.checkpoint.retention import Retention
 from headway.checkpoint.saver import Lineage, Saver
 from headway.data import Dataset, MicroBatch
 from headway.model import Decoder, initialise
 from headway.recipe import Recipe
 from headway.store import Run, open_store, this_process
+from headway.train.preemption import Preemption
 from headway.train.rank import choose_device, environment, settle_arithmetic
 from headway.train.schedule import learning_rate
 from headway.train.sharding import build, optimizer
@@ -80,7 +82,7 @@ class Headway:
 
     def train(self, position: int, lanes: list[list[MicroBatch]]) -> None:
         """One batch."""
-        self.step.apply(position, self.step.gradient(lanes, 0))
+        self.step.apply(position, self.step.gradient(lanes, Preemption()))
 
 
 def measure(rank: int, ranks: int, recipe: Recipe, rounds: int, folder: str) -> None:
@@ -140,7 +142,7 @@ def saves(recipe: Recipe, state: State, dataset: Dataset, step: float, *, rank: 
     attempt = ranks.lead(claim)
     about = environment(recipe, torch.device("cpu"))
     lineage = Lineage(attempt, recipes.digest(recipe), dataset.digest, about)
-    saver = Saver(run, lineage, ranks, keep=2, announce=lambda _: None)
+    saver = Saver(run, lineage, ranks, retention=Retention(keep=2), announce=lambda *_: None)
     stalls, wholes = [], []
     for turn in range(12):
         began = time.perf_counter()

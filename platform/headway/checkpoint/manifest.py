@@ -64,6 +64,8 @@ class Progress(_Part):
     """Losses of the last batches, which the next spike is judged by."""
     held_out: float | None = None
     """Held-out loss of the last evaluation [nats per token]."""
+    skipped: tuple[tuple[int, int], ...] = ()
+    """Ranges of batches that decisions took out [tokens], so that a checkpoint stands without the journal's entries."""
     evaluated: int = 0
     """Where that was [tokens]."""
 

@@ -14,9 +14,9 @@ from torch.distributed.checkpoint.default_planner import DefaultSavePlanner
 
 from headway.checkpoint.manifest import Environment, Manifest, Progress, Shard, Tensor
 from headway.checkpoint.ranks import Ranks
-from headway.checkpoint.retention import prune
+from headway.checkpoint.retention import Retention
 from headway.checkpoint.shard import Laid, Piece, lay
-from headway.errors import FencedError, HeadwayError, StoreError
+from headway.errors import FencedError, StoreError
 from headway.store import Committed, Run, keys
 from headway.store.entries import sha256
 
@@ -34,12 +34,14 @@ class Lineage:
 class Saver:
     """Saves one attempt's checkpoints, one at a time; the next waits for the one before (back-pressure)."""
 
-    def __init__(self, run: Run, lineage: Lineage, ranks: Ranks, *, keep: int, announce: Callable[[int], None]) -> None:
+    def __init__(
+        self, run: Run, lineage: Lineage, ranks: Ranks, *, retention: Retention, announce: Callable[[int, str], None]
+    ) -> None:
         """`ranks` must be a group of the saver's own: it is used from the background.
 
-        `announce` is told the tokens of each commit, from there.
+        `announce` is told from there the tokens of each commit, and what else went wrong, if anything did.
         """
-        self.run, self.lineage, self.ranks, self.keep, self.announce = run, lineage, ranks, keep, announce
+        self.run, self.lineage, self.ranks, self.retention, self.announce = run, lineage, ranks, retention, announce
         self.parent: str | None = None
         """Key of the manifest that the next checkpoint follows."""
         self._staging: dict[str, torch.Tensor] = {}
@@ -111,13 +113,18 @@ class Saver:
             laid = lay(key, pieces)
             self.run.store.put(key, laid.parts)
             report = {"shard": laid.shard.model_dump(), "tensors": _index(pieces, laid)}
-        except StoreError as error:
+        except Exception as error:
             report = {"error": f"rank {self.ranks.rank}: {error}"}
         reports = self.ranks.gather(report)
         failures = [each["error"] for each in reports if "error" in each]
         verdict: dict[str, str] = {"error": "; ".join(failures)} if failures else {}
         if self.ranks.first and not failures:
-            verdict = self._commit(tokens, prefix, reports, progress, ledger)
+            try:
+                verdict = self._commit(tokens, prefix, reports, progress, ledger)
+            except FencedError as error:
+                verdict = {"fenced": str(error)}
+            except Exception as error:
+                verdict = {"error": str(error)}
         verdict = self.ranks.tell(verdict)
         if "fenced" in verdict:
             raise FencedError(verdict["fenced"])
@@ -127,7 +134,7 @@ class Saver:
                 f"Earlier checkpoints are untouched; mend the store and run the same command again"
             )
         self.parent = verdict["manifest"]
-        self.announce(tokens)
+        self.announce(tokens, verdict.get("warning", ""))
 
     def _commit(self, tokens: int, prefix: str, reports: list[Any], progress: Progress, ledger: str) -> dict[str, str]:
         """Write the manifest and make it true. Rank 0 only."""
@@ -145,22 +152,20 @@ class Saver:
             tensors=_merge([report["tensors"] for report in reports]),
         )
         data, key = manifest.encode(), f"{prefix}manifest.json"
-        try:
-            self.run.store.put(key, [data])
-            self.run.journal.append(
-                Committed,
-                self.lineage.attempt,
-                tokens=tokens,
-                manifest=key,
-                sha256=sha256(data),
-                bytes=sum(shard.bytes for shard in manifest.shards),
-            )
+        self.run.store.put(key, [data])
+        self.run.journal.append(
+            Committed,
+            self.lineage.attempt,
+            tokens=tokens,
+            manifest=key,
+            sha256=sha256(data),
+            bytes=sum(shard.bytes for shard in manifest.shards),
+        )
+        try:  # the commit is made: what fails from here on does not undo it
             self.run.store.put(keys.ledger(self.run.name, self.lineage.attempt), [ledger.encode()])
-            prune(self.run, self.lineage.attempt, self.keep)
-        except FencedError as error:
-            return {"fenced": str(error)}
-        except HeadwayError as error:
-            return {"error": str(error)}
+            self.retention.prune(self.run, self.lineage.attempt)
+        except StoreError as error:
+            return {"manifest": key, "warning": str(error)}
         return {"manifest": key}
 
 

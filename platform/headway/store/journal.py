@@ -59,17 +59,21 @@ class Journal:
         Raises:
             FencedError: a newer attempt has claimed the run.
         """
+        return self._append(kind, attempt, lambda: self.check_unfenced(attempt), fields)
 
-        def unfenced() -> None:
-            newest = self.newest_claim()
-            if newest is not None and newest.seq > attempt:
-                who = str(newest.holder) if isinstance(newest, Claimed) else "somebody unreadable"
-                raise FencedError(
-                    f"run {self.run}: attempt {attempt} is fenced: attempt {newest.seq} was claimed by {who}; "
-                    f"nothing was written"
-                )
+    def check_unfenced(self, attempt: int) -> None:
+        """See that no newer claim than `attempt` is among the entries read.
 
-        return self._append(kind, attempt, unfenced, fields)
+        Raises:
+            FencedError: there is one.
+        """
+        newest = self.newest_claim()
+        if newest is not None and newest.seq > attempt:
+            who = str(newest.holder) if isinstance(newest, Claimed) else "somebody unreadable"
+            raise FencedError(
+                f"run {self.run}: attempt {attempt} is fenced: attempt {newest.seq} was claimed by {who}; "
+                f"nothing was written"
+            )
 
     def newest_claim(self) -> Claimed | Damaged | None:
         """The last claim among the entries read; a damaged entry may have been one, so it counts as one."""

@@ -7,7 +7,7 @@ import socket
 import time
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 from headway.errors import MissingObject
 from headway.store import keys
@@ -45,7 +45,7 @@ def beat(store: Store, run: str, heartbeat: Heartbeat) -> None:
 
 def last_beat(store: Store, run: str) -> Heartbeat | None:
     """The run's last heartbeat, if there is a readable one."""
-    with contextlib.suppress(MissingObject, ValidationError, UnicodeDecodeError):
+    with contextlib.suppress(MissingObject, ValueError):
         return Heartbeat.model_validate(json.loads(store.get(keys.heartbeat(run))))
     return None
 

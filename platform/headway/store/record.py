@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from headway.errors import MissingObject
+from headway.errors import MissingObject, StoreError
 from headway.store import keys
 from headway.store.objects import Store
 
@@ -31,12 +31,18 @@ class LogWriter:
 
     def flush(self) -> None:
         """Write what has come since the last flush."""
-        with self._lock:
-            if not self._lines:
-                return
-            data = "".join(f"{line}\n" for line in self._lines).encode()
+        with self._lock:  # not held while the store is asked: training must not wait for a slow one
+            lines, self._lines = self._lines, []
+        if not lines:
+            return
+        try:
+            data = "".join(f"{line}\n" for line in lines).encode()
             self.store.put(keys.log_chunk(self.run, self.attempt, self._chunk), [data])
-            self._lines, self._chunk = [], self._chunk + 1
+            self._chunk += 1
+        except StoreError:
+            with self._lock:
+                self._lines = lines + self._lines
+            raise
 
 
 def events(store: Store, run: str, after: str = "") -> Iterator[tuple[str, dict[str, Any]]]:

@@ -1,5 +1,6 @@
 """One run in a store: its frozen recipe, its journal, and the right to write to it."""
 
+import time
 from pathlib import Path
 
 from headway import recipe as recipes
@@ -10,6 +11,9 @@ from headway.store.entries import Claimed, Holder
 from headway.store.history import Attempt, History, fold
 from headway.store.journal import Journal
 from headway.store.objects import Store
+
+GRACE_SECONDS = 30.0
+"""How long a claim counts as alive while it has no heartbeat [s]."""
 
 
 class Run:
@@ -68,9 +72,9 @@ class Run:
             raise DamageError(f"{key}: is not the recipe that this run was begun with")
         return recipe
 
-    def history(self) -> History:
-        """The run's past, as the journal has it now."""
-        return fold(self.journal.read())
+    def history(self, upto: int | None = None) -> History:
+        """The run's past, as the journal has it now, or as it was after entry `upto`."""
+        return fold(self.journal.read()[:upto])
 
     def alive(self, attempt: Attempt) -> bool:
         """Whether somebody works on an attempt, as far as can be seen from here."""
@@ -80,7 +84,9 @@ class Run:
         if here is not None:
             return here
         beat = presence.last_beat(self.store, self.name)
-        return beat is not None and beat.attempt == attempt.number and beat.fresh
+        if beat is None or beat.attempt != attempt.number:  # too young to have a heartbeat, or a zombie wrote last
+            return time.time() - attempt.claim.time < GRACE_SECONDS
+        return beat.fresh
 
     def check_free(self, holder: Holder | None = None) -> None:
         """See that nobody alive holds the run.
@@ -100,18 +106,26 @@ class Run:
                 f"Stop that one first, or fence it off with --take-over"
             )
 
-    def claim(self, holder: Holder, recipe: Recipe, data: str, *, take_over: bool = False) -> Claimed:
+    def claim(
+        self, holder: Holder, recipe: Recipe, data: str, *, take_over: bool = False, follows: int | None = None
+    ) -> Claimed:
         """Begin an attempt: from here on no earlier one can write.
+
+        An attempt that `follows` another of the same process, after a roll-back, begins only if nobody came between.
 
         Raises:
             HeldError: somebody alive holds the run, and `take_over` is not set.
+            FencedError: somebody claimed the run after the attempt that this one follows.
         """
+
+        def check() -> None:
+            if follows is not None:
+                self.journal.check_unfenced(follows)
+            elif not take_over:
+                self.check_free(holder)
+
         return self.journal.claim(
-            check=lambda: None if take_over else self.check_free(holder),
-            holder=holder,
-            recipe=recipes.digest(recipe),
-            data=data,
-            lost_at=self._lost_at(),
+            check, holder=holder, recipe=recipes.digest(recipe), data=data, lost_at=self._lost_at()
         )
 
     def _lost_at(self) -> float | None:

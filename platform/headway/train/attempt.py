@@ -7,10 +7,12 @@ from typing import Self
 
 from headway import recipe as recipes
 from headway.checkpoint.manifest import Environment
+from headway.checkpoint.retention import Retention
 from headway.checkpoint.saver import Lineage, Saver
 from headway.checkpoint.stored import StoredCheckpoint
 from headway.data import Prefetch
 from headway.errors import DamageError, HeadwayError
+from headway.recipe import Recipe
 from headway.store import Committed, Decided, Ended, Holder, keys
 from headway.store.record import Row
 from headway.train.clock import Clock
@@ -19,23 +21,26 @@ from headway.train.rank import Rank
 from headway.train.report import Report
 from headway.train.stability import Verdict
 from headway.train.step import Step, lanes_of
+from headway.train.task import Task
 
 
 class Attempt:
     """The rank's part in one attempt. Every method but `skips` is collective."""
 
-    def __init__(self, rank: Rank, holder: Holder, clock: Clock, *, take_over: bool, quiet: bool) -> None:
-        """Claim the run.
+    def __init__(self, rank: Rank, holder: Holder, clock: Clock, *, task: Task, follows: int | None) -> None:
+        """Claim the run, or after a roll-back claim it again.
 
         Raises:
             HeldError: somebody alive is training it.
+            FencedError: somebody claimed it since the attempt that this one follows.
         """
         self.rank, self.clock, self.preemption = rank, clock, rank.preemption
         self.recipe, self.run, self.state = rank.recipe, rank.run, rank.state
+        data = rank.dataset.digest
         self.number: int = rank.ranks.lead(
-            lambda: self.run.claim(holder, self.recipe, rank.dataset.digest, take_over=take_over).seq
+            lambda: self.run.claim(holder, self.recipe, data, take_over=task.take_over, follows=follows).seq
         )
-        self.history = self.run.history()
+        self.history = self.run.history(upto=self.number)
         self.report = Report(
             self.run,
             self.number,
@@ -44,7 +49,7 @@ class Attempt:
             holder=holder,
             budget=self.recipe.train.tokens,
             every=self.recipe.machine.heartbeat_seconds,
-            quiet=quiet,
+            quiet=task.quiet,
         )
         self.batches = Prefetch(
             rank.dataset,
@@ -59,14 +64,18 @@ class Attempt:
             self.run,
             Lineage(self.number, recipes.digest(self.recipe), rank.dataset.digest, rank.environment),
             rank.background,
-            keep=self.recipe.checkpoint.keep,
-            announce=lambda tokens: self.report.event("checkpoint.committed", at=tokens),
+            retention=Retention(self.recipe.checkpoint.keep, reach=reach(self.recipe)),
+            announce=self._committed,
         )
 
     def __enter__(self) -> Self:
         self.report.__enter__()
         self.report.event("attempt.claimed", ranks=self.rank.ranks.size)
-        self._book(0)
+        try:
+            self._book(0)
+        except BaseException as error:
+            self.__exit__(type(error), error, error.__traceback__)
+            raise
         return self
 
     def __exit__(
@@ -94,9 +103,12 @@ class Attempt:
         """Whether a decision says that the batch at `position` does not count."""
         decision = self.history.skipped(position)
         if decision:
-            self.report.tokens = position + self.recipe.train.batch_tokens
-            self.report.event("batch.skipped", batch=position, reason=decision.reason)
-        return decision is not None
+            self.state.skipped.add((decision.skip_from, decision.skip_to))
+        if not any(start <= position < end for start, end in self.state.skipped):
+            return False
+        self.report.tokens = position + self.recipe.train.batch_tokens
+        self.report.event("batch.skipped", batch=position, reason=decision.reason if decision else "as decided before")
+        return True
 
     def decide(self, verdict: Verdict, position: int) -> str:
         """Record what is done about the batch at `position`; returns the action.
@@ -106,6 +118,7 @@ class Attempt:
         """
         policy, batch = self.recipe.train.stability, self.recipe.train.batch_tokens
         self.report.warn("batch.judged", batch=position, action=verdict.action, reason=verdict.reason)
+        self.saver.wait()
         if verdict.action == "stop" or len(self.history.decisions) >= policy.limit:
             raise HeadwayError(
                 f"the batch at {position:,} tokens: {verdict.reason}; after {len(self.history.decisions)} decisions "
@@ -113,8 +126,7 @@ class Attempt:
             )
         back = verdict.action == "rollback"
         skip_from = max(0, position - batch * (policy.rollback_batches - 1)) if back else position
-        self.saver.wait()
-        self.rank.ranks.lead(
+        seq = self.rank.ranks.lead(
             lambda: (
                 self.run.journal.append(
                     Decided,
@@ -127,18 +139,17 @@ class Attempt:
                 ).seq
             )
         )
-        self.history = self.run.history()
+        self.history = self.run.history(upto=seq)
         return verdict.action
 
-    def evaluate(self, position: int) -> bool:
-        """Measure the held-out loss; returns whether it was broken off because some rank was asked to stop."""
+    def evaluate(self, position: int) -> int:
+        """Measure the held-out loss; returns how urgently some rank was asked to stop, which breaks it off."""
         with self.clock.during("evaluation"):
-            loss = self.evaluation.loss(self.preemption)
-        if loss is None:
-            return True
-        self.state.held_out, self.state.evaluated = loss, position
-        self.report.event("evaluation.done", held_out=loss)
-        return False
+            loss, stop = self.evaluation.loss(self.preemption)
+        if not stop:
+            self.state.held_out, self.state.evaluated = loss, position
+            self.report.event("evaluation.done", held_out=loss)
+        return stop
 
     def save(self, position: int) -> None:
         """Begin to save the state at `position`."""
@@ -158,6 +169,12 @@ class Attempt:
         )
         self.report.event("attempt.ended", outcome=outcome, reason=reason)
 
+    def _committed(self, tokens: int, warning: str) -> None:
+        """Say that a checkpoint is true."""
+        self.report.event("checkpoint.committed", at=tokens)
+        if warning:
+            self.report.warn("checkpoint.untidy", at=tokens, problem=warning)
+
     def _load(self, commit: Committed) -> bool:
         """Load a checkpoint on all ranks, or on none; a damaged one is reported."""
         checkpoint = StoredCheckpoint(self.run.store, commit)
@@ -170,6 +187,7 @@ class Attempt:
             problem = str(error)
         problems = [each for each in self.rank.ranks.gather(problem) if each]
         if problems:
+            self.saver.retention.distrusted.add(commit.manifest)
             self.report.warn("checkpoint.damaged", at=commit.tokens, problem=problems[0])
             return False
         self.saver.parent = commit.manifest
@@ -187,6 +205,13 @@ class Attempt:
     def _rows(self, position: int) -> list[Row]:
         row = self.clock.row(self.number, self.rank.ranks.rank, position)
         return [Row.model_validate(each) for each in self.rank.ranks.gather(row.model_dump())]
+
+
+def reach(recipe: Recipe) -> int:
+    """How far back a roll-back may go [tokens]."""
+    policy = recipe.train.stability
+    rolls_back = "rollback" in {policy.on_spike, policy.on_nonfinite}
+    return recipe.train.batch_tokens * policy.rollback_batches if rolls_back else 0
 
 
 def _lines(rows: Sequence[Row]) -> str:

@@ -5,6 +5,7 @@ the ranks through shared memory, where it waits for them whatever they are doing
 journal, never from exit codes.
 """
 
+import dataclasses
 import logging
 import multiprocessing
 import os
@@ -20,12 +21,13 @@ from headway import recipe as recipes
 from headway.data import open_data
 from headway.errors import FencedError, HeadwayError, UsageError
 from headway.recipe import Recipe
-from headway.store import Attempt, Ended, Run, Store, this_process
+from headway.store import Attempt, Ended, Holder, Run, Store, this_process
 from headway.train.preemption import Preemption
 from headway.train.task import Task, work
 
 FORKSERVER = "forkserver"
 POLL_SECONDS = 0.05
+EXIT_CODES = {"done": 0, "preempted": 75, "failed": 1}
 
 
 @dataclass(frozen=True)
@@ -53,14 +55,15 @@ def launch(
     flag = multiprocessing.get_context(FORKSERVER).Value("i", 0, lock=False)
     preemption = Preemption(flag).listen()
     run = Run(store, name)
-    if done := prepare(run, recipe, ranks=ranks, take_over=take_over):
+    launcher = this_process(secrets.token_hex(8))
+    if done := prepare(run, recipe, launcher, ranks=ranks, take_over=take_over):
         return done
 
     task = Task(
         recipe=recipes.to_yaml(recipe),
         run=name,
         store=store.url,
-        launcher=this_process(secrets.token_hex(8)),
+        launcher=launcher,
         launched=launched,
         take_over=take_over,
         quiet=quiet,
@@ -76,10 +79,12 @@ def launch(
         if time.monotonic() > deadline:
             for child in multiprocessing.active_children():
                 child.kill()
+        if time.monotonic() > deadline + recipe.machine.grace_seconds:  # not even the agent comes back
+            break
     return conclude(run, task.launcher.launch, agent.failure, stopped=bool(preemption.level))
 
 
-def prepare(run: Run, recipe: Recipe, *, ranks: int, take_over: bool) -> Outcome | None:
+def prepare(run: Run, recipe: Recipe, launcher: Holder, *, ranks: int, take_over: bool) -> Outcome | None:
     """See that the run may be trained, before anything heavy is loaded; an outcome if it is done already."""
     if ranks > recipe.train.lanes:
         raise UsageError(
@@ -89,7 +94,7 @@ def prepare(run: Run, recipe: Recipe, *, ranks: int, take_over: bool) -> Outcome
     dataset = open_data(recipe)
     run.freeze(recipe)
     if not take_over:
-        run.check_free()
+        run.check_free(launcher)
     history = run.history()
     for attempt in history.attempts:
         if attempt.claim.data != dataset.digest:
@@ -118,7 +123,6 @@ class Agent(threading.Thread):
         from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
         logging.getLogger("torch.distributed").setLevel(logging.CRITICAL)
-        os.environ["GLOO_SOCKET_IFNAME"] = "lo"
         config = LaunchConfig(
             min_nodes=1,
             max_nodes=1,
@@ -156,6 +160,7 @@ def preload(main: str) -> None:
     """
     from multiprocessing import forkserver
 
+    os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # all ranks of a launch are on this machine
     forkserver.set_forkserver_preload(["headway.train.preload", main])
     forkserver.ensure_running()
 
@@ -168,13 +173,15 @@ def conclude(run: Run, launch_id: str, failure: tuple[str, str] | None, *, stopp
         return _unclaimed(failure, tokens, stopped=stopped)
     last = mine[-1]
     if last.ended:
-        code = {"done": 0, "preempted": 75}.get(last.outcome, 1)
-        return Outcome(last.outcome, last.ended.reason, last.ended.tokens, last.number, code)
+        return Outcome(last.outcome, last.ended.reason, last.ended.tokens, last.number, EXIT_CODES[last.outcome])
+    if stopped and failure is None:  # asked to stop between two attempts, or on the way out
+        return _say_ended(run, last, "preempted", "asked to stop", tokens)
     kind, message = failure or ("", "its ranks left without a word")
     problem = getattr(errors, kind, HeadwayError)
-    if not issubclass(problem, FencedError):
-        _say_failed(run, last, message or kind, tokens)
-    return Outcome("failed", message or kind, tokens, last.number, problem.exit_code)
+    if issubclass(problem, FencedError):
+        return Outcome("failed", message, tokens, last.number, problem.exit_code)
+    ended = _say_ended(run, last, "failed", message or kind, tokens)
+    return dataclasses.replace(ended, exit_code=problem.exit_code)
 
 
 def _unclaimed(failure: tuple[str, str] | None, tokens: int, *, stopped: bool) -> Outcome:
@@ -186,12 +193,13 @@ def _unclaimed(failure: tuple[str, str] | None, tokens: int, *, stopped: bool) -
     return Outcome("failed", message or kind, tokens, None, problem.exit_code)
 
 
-def _say_failed(run: Run, attempt: Attempt, reason: str, tokens: int) -> None:
-    """Write `ended: failed`, unless a newer attempt has the run by now or the store is what failed."""
+def _say_ended(run: Run, attempt: Attempt, outcome: str, reason: str, tokens: int) -> Outcome:
+    """Write how an attempt ended, unless a newer one has the run by now or the store is what failed."""
     try:
-        run.journal.append(Ended, attempt.number, outcome="failed", reason=reason, tokens=tokens)
+        run.journal.append(Ended, attempt.number, outcome=outcome, reason=reason, tokens=tokens)
     except HeadwayError as error:
         logging.getLogger("headway").warning("the journal could not be told: %s", error)
+    return Outcome(outcome, reason, tokens, attempt.number, EXIT_CODES[outcome])
 
 
 def reap() -> None:

@@ -38,7 +38,7 @@ def train(attempt: Attempt) -> str:
         began = time.monotonic()
         with clock.during("data"):
             lanes = attempt.batches.get(position)
-        gradient = step.gradient(lanes, attempt.preemption.level)
+        gradient = step.gradient(lanes, attempt.preemption)
         if verdict := judge(recipe.train.stability, attempt.state.losses, gradient.loss, gradient.norm):
             step.drop()
             if attempt.decide(verdict, position) == "rollback":
@@ -49,7 +49,9 @@ def train(attempt: Attempt) -> str:
         position, stop = position + batch, gradient.stop
         attempt.report.step(position, gradient.loss, gradient.norm, rate, time.monotonic() - began)
 
-    finished = position >= budget and not stop and not attempt.evaluate(position)
+    if not stop:
+        stop = attempt.evaluate(position)
+    finished = not stop
     clock.enter("drain")
     if finished or (position > saved and stop < HURRY):
         attempt.save(position)

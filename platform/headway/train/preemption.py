@@ -41,7 +41,7 @@ class Preemption:
     @property
     def level(self) -> int:
         """0, STOP or HURRY, from this process's signals, the launcher's flag, or the launcher's death."""
-        if self._launcher and not self._level and not lives(self._launcher):
+        if self._launcher and not self._level and lives(self._launcher) is False:
             self._level = STOP
         return max(self._level, int(self._flag.value))
 

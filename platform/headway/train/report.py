@@ -12,7 +12,7 @@ from rich.progress import TimeRemainingColumn as Remaining
 from rich.text import Text
 
 from headway.errors import StoreError
-from headway.store import Heartbeat, Holder, Run, beat
+from headway.store import Heartbeat, Holder, Run, beat, last_beat
 from headway.store.record import LogWriter
 from headway.telemetry import Log, open_log
 from headway.train.clock import Clock
@@ -85,6 +85,7 @@ class Report:
             self._bar.update(self._bar.task_ids[0], completed=tokens, loss=f"{loss:.3f}", speed=f"{speed:,.0f}")
 
     def _pulse(self) -> None:
+        self._beat()
         while not self._ended.wait(self.every):
             self._beat()
 
@@ -99,9 +100,11 @@ class Report:
             every=self.every,
         )
         try:
-            beat(self.run.store, self.run.name, heartbeat)
+            last = last_beat(self.run.store, self.run.name)
+            if last is None or last.attempt <= self.attempt:  # a fenced attempt keeps quiet about its health
+                beat(self.run.store, self.run.name, heartbeat)
             self._writer.flush()
-        except StoreError as error:
+        except (StoreError, OSError) as error:
             self.log.warning("heartbeat.failed", error=str(error))
 
 

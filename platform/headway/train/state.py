@@ -22,6 +22,7 @@ class State:
     losses: list[float] = field(default_factory=list)
     held_out: float | None = None
     evaluated: int = 0
+    skipped: set[tuple[int, int]] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         """Remember the sharded parameters: the model itself shows gathered ones between a forward and a backward."""
@@ -45,6 +46,7 @@ class State:
             losses=tuple(window),
             held_out=self.held_out,
             evaluated=self.evaluated,
+            skipped=tuple(sorted(self.skipped)),
         )
 
     def load(self, checkpoint: StoredCheckpoint) -> None:
@@ -56,6 +58,7 @@ class State:
         restore(checkpoint, self.tensors())
         progress = checkpoint.manifest.progress
         self.losses, self.held_out, self.evaluated = list(progress.losses), progress.held_out, progress.evaluated
+        self.skipped = set(progress.skipped)
         self._set_updates(progress.updates)
 
     def reset(self) -> None:
@@ -64,7 +67,7 @@ class State:
         for name, tensor in self.tensors().items():
             if not name.startswith(PARAMETERS):
                 tensor.zero_()
-        self.losses, self.held_out, self.evaluated = [], None, 0
+        self.losses, self.held_out, self.evaluated, self.skipped = [], None, 0, set()
         self._set_updates(0)
 
     def updated(self, loss: float) -> None:

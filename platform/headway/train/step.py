@@ -11,7 +11,7 @@ from torch.distributed.tensor import DTensor
 from headway.data import MicroBatch
 from headway.recipe import Recipe
 from headway.train.norm import clip, fast_norm, ordered_norm
-from headway.train.preemption import HURRY, STOP
+from headway.train.preemption import HURRY, STOP, Preemption
 from headway.train.reduction import OrderedSum
 from headway.train.schedule import learning_rate
 from headway.train.state import State
@@ -46,8 +46,8 @@ class Step:
         self.bitwise = recipe.train.determinism == "bitwise"
         self.sum = OrderedSum(state.model) if self.bitwise else None
 
-    def gradient(self, lanes: Sequence[Sequence[MicroBatch]], stop: int) -> Gradient:
-        """Compute the batch's gradient from this rank's `lanes`; `stop` is what this rank was asked."""
+    def gradient(self, lanes: Sequence[Sequence[MicroBatch]], preemption: Preemption) -> Gradient:
+        """Compute the batch's gradient from this rank's `lanes`; whether to stop is asked when that is done."""
         plan = self.recipe.train
         ranks, rank = dist.get_world_size(), dist.get_rank()
         losses = torch.zeros(plan.lanes, plan.lane_micro_batches, dtype=torch.float64, device=self.device)
@@ -65,7 +65,7 @@ class Step:
                 loss = self._backward(micro_batch, scale=1.0 / plan.batch_tokens if counts else 0.0)
                 if counts:
                     losses[number, index] = loss
-        return self._agree(losses, stop)
+        return self._agree(losses, preemption.level)
 
     def apply(self, tokens: int, gradient: Gradient) -> float:
         """Clip, and take the optimizer step of the batch that starts at `tokens`; returns the learning rate."""

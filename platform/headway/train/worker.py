@@ -24,16 +24,16 @@ def train_task(task: Task, flag: Any) -> None:
     run = Run(open_store(task.store), task.run)
     rank = Rank.join(recipe, run, preemption)
     holder = this_process(task.launcher.launch)
-    began, take_over = task.launched, task.take_over
+    began, follows = task.launched, None
     try:
-        while not max(rank.ranks.gather(preemption.level)):
-            with Attempt(rank, holder, Clock(began), take_over=take_over, quiet=task.quiet) as attempt:
+        if max(rank.ranks.gather(preemption.level)):
+            return
+        while True:
+            with Attempt(rank, holder, Clock(began), task=task, follows=follows) as attempt:
                 outcome = train(attempt)
-                if outcome == "rolled back":
-                    began, take_over = time.time(), True
-                    continue
-                reason = "budget reached" if outcome == "done" else "asked to stop"
-                attempt.end(outcome, reason)
-                break
+                if outcome != "rolled back":
+                    attempt.end(outcome, "budget reached" if outcome == "done" else "asked to stop")
+                    return
+            began, follows = time.time(), attempt.number
     finally:
         dist.destroy_process_group()

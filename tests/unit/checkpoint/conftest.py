@@ -10,6 +10,7 @@ from torch._C._distributed_c10d import HashStore
 
 from headway.checkpoint.manifest import Environment, Progress
 from headway.checkpoint.ranks import Ranks
+from headway.checkpoint.retention import Retention
 from headway.checkpoint.saver import Lineage, Saver
 from headway.store import Committed, Holder, Run, Store
 from headway.store.directory import DirectoryStore
@@ -27,7 +28,11 @@ class Keeping:
         environment = Environment(device="d", precision="fp32", threads=1, torch="0", headway="0")
         self.announced: list[int] = []
         self.saver = Saver(
-            self.run, Lineage(self.attempt, "r", "d", environment), ranks, keep=keep, announce=self.announced.append
+            self.run,
+            Lineage(self.attempt, "r", "d", environment),
+            ranks,
+            retention=Retention(keep),
+            announce=lambda tokens, _warning: self.announced.append(tokens),
         )
 
     def save(self, tokens: int, tensors: Tensors | None = None) -> Committed:

@@ -3,7 +3,7 @@
 import pytest
 from tests.unit.checkpoint.conftest import Keep
 
-from headway.checkpoint.retention import prune, surplus
+from headway.checkpoint.retention import Retention
 from headway.checkpoint.stored import StoredCheckpoint
 from headway.store import Pruned, Run
 from headway.store.directory import DirectoryStore
@@ -48,8 +48,8 @@ def test_an_incomplete_checkpoint_is_never_counted_as_kept(keeping: Keep, store:
             manifest.unlink()
         case _:
             manifest.write_bytes(manifest.read_bytes() + b" ")
-    assert surplus(keeper.run, 1) == commits[:1]
-    assert surplus(keeper.run, 2) == []
+    assert Retention(1).surplus(keeper.run) == commits[:1]
+    assert Retention(2).surplus(keeper.run) == []
 
 
 def test_nothing_is_written_where_nothing_is_given_up(keeping: Keep) -> None:
@@ -57,7 +57,7 @@ def test_nothing_is_written_where_nothing_is_given_up(keeping: Keep) -> None:
     keeper = keeping(keep=2)
     keeper.save(64)
     before = len(keeper.run.journal.read())
-    prune(keeper.run, keeper.attempt, 1)
+    Retention(1).prune(keeper.run, keeper.attempt)
     assert len(keeper.run.journal.read()) == before
 
 
@@ -67,9 +67,24 @@ def test_a_checkpoint_is_given_up_in_the_journal_before_it_is_deleted(keeping: K
     old, new = keeper.save(64), keeper.save(128)
     cut = Run(CutStore(store.root), "run")
     with pytest.raises(PowerCutError):
-        prune(cut, keeper.attempt, 1)
+        Retention(1).prune(cut, keeper.attempt)
     history = keeper.run.history()
     assert history.commits == [new]
     assert history.pruned == {old.manifest}
     assert isinstance(keeper.run.journal.read()[-1], Pruned)
     assert StoredCheckpoint(store, old).complete()
+
+
+def test_one_that_a_roll_back_can_return_to_is_kept(keeping: Keep) -> None:
+    """With a reach of 150 tokens, what is given up is older than the newest that lies so far back."""
+    keeper = keeping(keep=10)
+    commits = [keeper.save(tokens) for tokens in (64, 128, 192, 256, 320)]
+    assert Retention(1).surplus(keeper.run) == commits[3::-1]
+    assert Retention(1, reach=150).surplus(keeper.run) == commits[:1]
+
+
+def test_a_damaged_checkpoint_does_not_count_as_kept(keeping: Keep) -> None:
+    """A checkpoint that a restore found damaged, though complete, does not push out a sound one."""
+    keeper = keeping(keep=10)
+    commits = [keeper.save(tokens) for tokens in (64, 128, 192)]
+    assert Retention(2, distrusted={commits[1].manifest}).surplus(keeper.run) == []

@@ -9,10 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from headway.errors import FencedError, StoreError
-from headway.store import Claimed, Committed, Damaged, Decided, Ended, Holder, Journal, Pruned, fold
+from headway.recipe import parse
+from headway.store import Claimed, Committed, Damaged, Decided, Ended, Holder, Journal, Pruned, Run, fold, last_beat
 from headway.store.directory import DirectoryStore
 from headway.store.objects import Buffer
 
+TRAIN = "train: {tokens: 2048, batch_tokens: 2048, micro_batch_tokens: 2048}\n"
 HOLDER = Holder(host="h", pid=1, started=1, launch="x")
 
 
@@ -67,6 +69,25 @@ class LosesAnswers(DirectoryStore):
         """Create twice, so that the second finds the first."""
         super().create(key, data)
         super().create(key, data)
+
+
+def test_a_process_that_was_taken_over_cannot_claim_on(tmp_path: Path) -> None:
+    """After a roll-back a process claims again, but only if nobody claimed the run since."""
+    store = DirectoryStore(tmp_path)
+    mine, other = Run(store, "run"), Run(store, "run")
+    recipe = parse("name: x\nmodel: {layers: 1, width: 2, heads: 1, kv_heads: 1, ffn_width: 1}\n" + TRAIN)
+    first = mine.claim(HOLDER, recipe, "d").seq
+    assert mine.claim(HOLDER, recipe, "d", follows=first).seq == 2
+    other.claim(HOLDER, recipe, "d", take_over=True)
+    with pytest.raises(FencedError, match="attempt 2 is fenced: attempt 3"):
+        mine.claim(HOLDER, recipe, "d", follows=2)
+
+
+def test_a_damaged_heartbeat_is_no_heartbeat(tmp_path: Path) -> None:
+    """Nothing correct depends on the heartbeat, so rubbish in its place stops nobody."""
+    store = DirectoryStore(tmp_path)
+    store.put("runs/run/heartbeat.json", [b"{rubb"])
+    assert last_beat(store, "run") is None
 
 
 def test_an_answer_lost_after_success_is_recognised(tmp_path: Path) -> None:
