@@ -3,7 +3,7 @@
 import json
 import logging
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import structlog
@@ -48,10 +48,3 @@ def open_log(sink: Sink | None = None, *, quiet: bool = False, level: str = "inf
         **bound,
     )
     return logger
-
-
-def line(event: Mapping[str, Any]) -> str:
-    """One stored event as a person reads it."""
-    rest = {k: v for k, v in event.items() if k not in {"event", "level", "timestamp", "run", "attempt"}}
-    fields = " ".join(f"{key}={value}" for key, value in rest.items())
-    return f"{event.get('timestamp', '')[:19]} [{event.get('attempt', '-')}] {event.get('event', '')} {fields}".rstrip()
