@@ -55,3 +55,16 @@ def test_a_resume_unpickles_nothing(place: Place, unkilled: str, monkeypatch: py
     assert resumed.process.returncode == 0, resumed.said
     assert resumed.await_event("checkpoint.restored")
     assert place.fingerprint("run") == unkilled
+
+
+@pytest.mark.slow
+def test_every_kind_of_arithmetic_keeps_its_bits(place: Place) -> None:
+    """bf16, attention inside documents and recomputed activations: stopped and resized equals whole."""
+    options = ("train.precision=bf16", "model.attention=document", "train.activation_checkpointing=block")
+    assert place.train("whole", *options, ranks=1).process.returncode == 0
+    training = place.start("parts", *options, ranks=2)
+    assert training.await_event("step.done", 12), training.said
+    training.send(signal.SIGTERM, training.family()[:1])
+    assert training.wait() == 75
+    assert place.train("parts", *options, ranks=3).process.returncode == 0
+    assert place.fingerprint("parts") == place.fingerprint("whole")
