@@ -1,6 +1,7 @@
 """`headway train`."""
 
 import dataclasses
+import sys
 from typing import Annotated
 
 import typer
@@ -30,21 +31,16 @@ def train(
     from headway.train import launcher
 
     plan = recipes.load(recipe, overrides or ())
+    name, ranks, where = run or plan.name, nproc or plan.machine.ranks, chosen_store(store)
+    show(f"headway: run {name} in {where.url}: starting {ranks} ranks", quiet=quiet or not sys.stderr.isatty())
     launcher.preload("headway.cli")
     try:
-        outcome = launcher.launch(
-            plan,
-            run or plan.name,
-            chosen_store(store),
-            ranks=nproc or plan.machine.ranks,
-            take_over=take_over,
-            quiet=quiet,
-        )
+        outcome = launcher.launch(plan, name, where, ranks=ranks, take_over=take_over, quiet=quiet)
     finally:
         launcher.reap()
-    name = run or plan.name
+    more = "; the same command goes on" if outcome.outcome == "preempted" else ""
     show(
-        f"headway: run {name}: {outcome.outcome} at {outcome.tokens:,} tokens: {outcome.reason}",
+        f"headway: run {name}: {outcome.outcome} at {outcome.tokens:,} tokens: {outcome.reason}{more}",
         quiet=quiet and outcome.outcome != "failed",
     )
     if as_json:

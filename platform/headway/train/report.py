@@ -17,13 +17,17 @@ from headway.store.record import LogWriter
 from headway.telemetry import Log, open_log
 from headway.train.clock import Clock
 
+UNITS = ((10**9, "G"), (10**6, "M"), (10**3, "k"))
+
 
 class TokensColumn(ProgressColumn):
-    """Tokens done of the budget, with thousands marked."""
+    """Tokens done of the budget, in the budget's unit."""
 
     def render(self, task: Task) -> Text:
         """The column of `task`."""
-        return Text(f"{task.completed:,.0f}/{task.total or 0:,.0f} tokens")
+        budget = task.total or 0
+        unit, name = next(((u, n) for u, n in UNITS if budget >= u), (1, ""))
+        return Text(f"{task.completed / unit:,.1f}/{budget / unit:,.1f}{name} tokens")
 
 
 class Report:
@@ -110,8 +114,7 @@ class Report:
 
 def _bar(budget: int) -> Progress:
     bar = Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
+        BarColumn(bar_width=20),
         TokensColumn(),
         TextColumn("loss {task.fields[loss]}"),
         TextColumn("{task.fields[speed]} tokens/s"),
