@@ -93,3 +93,15 @@ def test_a_killed_run_ends_with_the_same_bits(place: Place, unkilled: str, numbe
         assert end.process.returncode == 0, end.said
         assert place.fingerprint(run) == unkilled
         assert place.findings(run) == []
+
+
+@pytest.mark.slow
+def test_ranks_whose_launcher_is_killed_save_and_leave(place: Place) -> None:
+    """SIGKILL of the launcher alone: the ranks notice, commit what they have, and no process is left behind."""
+    training = place.start("run", ranks=2)
+    assert training.await_event("step.done", 3), training.said
+    training.send(signal.SIGKILL, training.family()[:1])
+    training.wait()
+    last = place.history("run").attempts[-1]
+    assert last.outcome == "preempted"
+    assert place.history("run").tokens >= 3 * 512

@@ -65,6 +65,7 @@ def launch(
         store=store.url,
         launcher=launcher,
         launched=launched,
+        grace=recipe.machine.grace_seconds,
         take_over=take_over,
         quiet=quiet,
     )

@@ -1,9 +1,14 @@
 """What a launch asks of its ranks, and the entry point that torchelastic calls in each of them."""
 
+import os
+import threading
+import time
 from dataclasses import dataclass
 from typing import Any
 
-from headway.store import Holder
+from headway.store import Holder, lives
+
+ORPHAN_POLL_SECONDS = 0.2
 
 
 @dataclass(frozen=True)
@@ -19,6 +24,8 @@ class Task:
     """The process that started the ranks."""
     launched: float
     """When it began [s since 1970]: a rank's time counts from there."""
+    grace: float
+    """How long a stopping rank may take [s]."""
     take_over: bool
     quiet: bool
 
@@ -27,4 +34,20 @@ def work(task: Task, flag: Any) -> None:
     """Train on this rank. Imports late: the launcher names this function, but needs none of what it uses."""
     from headway.train.worker import train_task
 
-    train_task(task, flag)
+    finished = threading.Event()
+    threading.Thread(target=leave_after, args=(task, finished), name="orphan", daemon=True).start()
+    try:
+        train_task(task, flag)
+    finally:
+        finished.set()
+
+
+def leave_after(task: Task, finished: threading.Event) -> None:
+    """End this process once its launcher is gone and its work is finished, or does not finish in time.
+
+    A rank that returns waits for its launcher to take the result, for ever if there is nobody to take it.
+    """
+    while lives(task.launcher) is not False:
+        time.sleep(ORPHAN_POLL_SECONDS)
+    finished.wait(task.grace)
+    os._exit(1)
