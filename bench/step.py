@@ -22,10 +22,11 @@ from torch.multiprocessing.spawn import spawn
 
 from headway import data
 from headway import recipe as recipes
+from headway.checkpoint.commit import Lineage
 from headway.checkpoint.manifest import checksum
 from headway.checkpoint.ranks import Ranks
 from headway.checkpoint.retention import Retention
-from headway.checkpoint.saver import Lineage, Saver
+from headway.checkpoint.saver import Saver
 from headway.data import Dataset, MicroBatch
 from headway.model import Decoder, initialise
 from headway.recipe import Recipe

@@ -3,6 +3,7 @@
 Each rank plans for itself and reads only what it needs, so nothing is exchanged between ranks and nothing unpickled.
 """
 
+import threading
 import warnings
 from collections.abc import Mapping
 from typing import Any
@@ -12,17 +13,16 @@ from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.metadata import (
     ChunkStorageMetadata,
     Metadata,
-    MetadataIndex,
     TensorProperties,
     TensorStorageMetadata,
 )
-from torch.distributed.checkpoint.planner import LoadPlan, LoadPlanner
+from torch.distributed.checkpoint.planner import LoadPlan, LoadPlanner, ReadItem
 from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.storage import StorageReader
 from torch.futures import Future
 
 from headway.checkpoint.manifest import Chunk, Tensor
-from headway.checkpoint.stored import StoredCheckpoint
+from headway.checkpoint.stored import StoredCheckpoint, Wanted
 from headway.errors import DamageError
 
 
@@ -67,33 +67,53 @@ class _Reader(StorageReader):
         return plans
 
     def read_data(self, plan: LoadPlan, planner: LoadPlanner) -> Future[None]:
-        by_place = {
-            MetadataIndex(name, chunk.offset): (tensor, chunk)
+        chunks = {
+            (name, chunk.offset): (tensor, chunk)
             for name, tensor in self.checkpoint.manifest.tensors.items()
             for chunk in tensor.chunks
         }
-        read: dict[MetadataIndex, torch.Tensor] = {}
-        for item in plan.items:
-            place = MetadataIndex(item.storage_index.fqn, tuple(item.storage_index.offset or ()))
-            if place not in read:
-                read = {place: self._chunk(*by_place[place])}  # items come chunk by chunk: keep just one
-            piece = read[place]
-            for dim, (start, length) in enumerate(zip(item.storage_offsets, item.lengths, strict=True)):
-                piece = piece.narrow(dim, start, length)
-            target = planner.resolve_tensor(item)
-            target.detach().copy_(piece)
+        targets = [(item, planner.resolve_tensor(item)) for item in plan.items]
+        places = [(item.storage_index.fqn, tuple(item.storage_index.offset or ())) for item in plan.items]
+        self.checkpoint.stream(_wanted(*chunks[p], *target) for p, target in zip(places, targets, strict=True))
+        for item, target in targets:
             planner.commit_tensor(item, target)
         done: Future[None] = Future()
         done.set_result(None)
         return done
 
-    def _chunk(self, tensor: Tensor, chunk: Chunk) -> torch.Tensor:
-        data = bytearray(self.checkpoint.chunk(chunk))
-        return torch.frombuffer(data, dtype=getattr(torch, tensor.dtype)).reshape(chunk.size)
-
     @classmethod
     def validate_checkpoint_id(cls, _checkpoint_id: Any) -> bool:
         return True
+
+
+def _wanted(tensor: Tensor, chunk: Chunk, item: ReadItem, target: torch.Tensor) -> Wanted:
+    """What of a chunk goes into `target`: if those are whole rows, no byte of another row."""
+    dtype, target = getattr(torch, tensor.dtype), target.detach()
+    offsets, lengths = tuple(item.storage_offsets), tuple(item.lengths)
+    if lengths[1:] == chunk.size[1:] and target.is_contiguous():
+        row = chunk.length // chunk.size[0] if chunk.size else chunk.length
+        start = offsets[0] * row if offsets else 0
+        flat = target.view(-1).view(torch.uint8)
+
+        def take(at: int, data: memoryview) -> None:
+            flat[at : at + data.nbytes].copy_(torch.frombuffer(data, dtype=torch.uint8))
+
+        return Wanted(chunk, start, start + flat.numel(), take)
+
+    whole = torch.empty(chunk.size, dtype=dtype)  # a rectangle across rows: rare, so it is read with what surrounds it
+    gather = whole.view(-1).view(torch.uint8)
+    missing = [chunk.length]
+    lock = threading.Lock()
+
+    def take_part(at: int, data: memoryview) -> None:
+        gather[at : at + data.nbytes] = torch.frombuffer(data, dtype=torch.uint8)
+        with lock:
+            missing[0] -= data.nbytes
+            complete = not missing[0]
+        if complete:
+            target.copy_(whole[tuple(slice(o, o + n) for o, n in zip(offsets, lengths, strict=True))])
+
+    return Wanted(chunk, 0, chunk.length, take_part)
 
 
 def _metadata(tensor: Tensor) -> TensorStorageMetadata:

@@ -1,38 +1,28 @@
-"""Saving: a short copy on the training thread, then checksums, upload and the one commit in the background.
+"""Saving beside the training: a copy taken while training reads on, then checksums, upload and the one commit.
 
 The commit is the journal entry, and only rank 0 makes it, after every rank's shard is in the store. A save that
 fails on any rank fails on all of them, by name; nothing that was committed before is touched.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import Any
 
 import torch
-from torch.distributed.checkpoint.default_planner import DefaultSavePlanner
 
-from headway.checkpoint.manifest import Environment, Manifest, Progress, Shard, Tensor
+from headway.checkpoint.commit import Commit, Lineage, Report
+from headway.checkpoint.manifest import Progress
 from headway.checkpoint.ranks import Ranks
 from headway.checkpoint.retention import Retention
-from headway.checkpoint.shard import Laid, Piece, lay
+from headway.checkpoint.staging import Staging
 from headway.errors import FencedError, StoreError
-from headway.store import Committed, Run, keys
-from headway.store.entries import sha256
-
-
-@dataclass(frozen=True)
-class Lineage:
-    """What all checkpoints of an attempt have in common."""
-
-    attempt: int
-    recipe: str
-    data: str
-    environment: Environment
+from headway.store import Run, keys
 
 
 class Saver:
-    """Saves one attempt's checkpoints, one at a time; the next waits for the one before (back-pressure)."""
+    """Saves one attempt's checkpoints, one at a time; the next waits for the one before (back-pressure).
+
+    So it holds one copy of this rank's state and what the store holds of it on the way, however slow the store is.
+    """
 
     def __init__(
         self, run: Run, lineage: Lineage, ranks: Ranks, *, retention: Retention, announce: Callable[[int, str], None]
@@ -44,12 +34,17 @@ class Saver:
         self.run, self.lineage, self.ranks, self.retention, self.announce = run, lineage, ranks, retention, announce
         self.parent: str | None = None
         """Key of the manifest that the next checkpoint follows."""
-        self._staging: dict[str, torch.Tensor] = {}
+        self._staging = Staging()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._pending: Future[None] | None = None
 
+    @property
+    def busy(self) -> bool:
+        """Whether a save is on its way."""
+        return self._pending is not None and not self._pending.done()
+
     def save(self, tokens: int, tensors: Mapping[str, torch.Tensor], progress: Progress, ledger: str) -> None:
-        """Begin to save the state at `tokens`; returns as soon as it may change again. Collective.
+        """Begin to save the state at `tokens`; `tensors` must not change before `await_copy`. Collective.
 
         `ledger` is written once the commit is made: until then the time it books may yet be lost.
 
@@ -58,8 +53,12 @@ class Saver:
             FencedError: the save before this one found a newer attempt.
         """
         self.wait()
-        pieces = self._stage(tensors)
-        self._pending = self._thread.submit(self._write, tokens, pieces, progress, ledger)
+        self._staging.begin()
+        self._pending = self._thread.submit(self._write, tokens, tensors, progress, ledger)
+
+    def await_copy(self) -> None:
+        """Wait until the state that is being saved may change again."""
+        self._staging.taken.wait()
 
     def wait(self) -> None:
         """Wait until nothing is being saved.
@@ -72,47 +71,17 @@ class Saver:
         if pending:
             pending.result()
 
-    def _stage(self, tensors: Mapping[str, torch.Tensor]) -> list[Piece]:
-        """Copy this rank's pieces into host memory that is kept from save to save."""
-        planner = DefaultSavePlanner()
-        planner.set_up_planner(dict(tensors), None, self.ranks.first)
-        pieces = []
-        for item in planner.create_local_plan().items:
-            source = planner.resolve_data(item)
-            where = item.tensor_data
-            if where is None or not isinstance(source, torch.Tensor):
-                raise TypeError(f"{item.index.fqn}: only tensors are saved in shards")
-            if not source.numel():
-                continue
-            name = item.index.fqn
-            if name not in self._staging:
-                pinned = source.device.type == "cuda"
-                self._staging[name] = torch.empty(source.shape, dtype=source.dtype, pin_memory=pinned)
-            held = self._staging[name]
-            held.copy_(source, non_blocking=True)
-            pieces.append(
-                Piece(
-                    name=name,
-                    dtype=str(held.dtype).removeprefix("torch."),
-                    shape=tuple(where.size),
-                    offset=tuple(where.chunk.offsets),
-                    size=tuple(where.chunk.sizes),
-                    data=held.view(-1).view(torch.uint8).numpy().data,
-                )
-            )
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()
-        return pieces
+    def close(self) -> None:
+        """Let go of the background thread, once it has nothing to do any more."""
+        self._thread.shutdown(wait=False)
 
-    def _write(self, tokens: int, pieces: Sequence[Piece], progress: Progress, ledger: str) -> None:
+    def _write(self, tokens: int, tensors: Mapping[str, torch.Tensor], progress: Progress, ledger: str) -> None:
         """Write this rank's shard, and agree with the others on the commit."""
-        prefix = keys.checkpoint(self.run.name, tokens, self.lineage.attempt)
-        key = f"{prefix}{self.ranks.rank:05d}-of-{self.ranks.size:05d}.safetensors"
-        report: dict[str, Any]
+        commit = Commit(self.run, self.lineage, tokens)
+        report: Report
         try:
-            laid = lay(key, pieces)
-            self.run.store.put(key, laid.parts)
-            report = {"shard": laid.shard.model_dump(), "tensors": _index(pieces, laid)}
+            pieces = self._staging.copy(tensors, first=self.ranks.first)
+            report = commit.write_shard(pieces, rank=self.ranks.rank, ranks=self.ranks.size)
         except Exception as error:
             report = {"error": f"rank {self.ranks.rank}: {error}"}
         reports = self.ranks.gather(report)
@@ -120,7 +89,8 @@ class Saver:
         verdict: dict[str, str] = {"error": "; ".join(failures)} if failures else {}
         if self.ranks.first and not failures:
             try:
-                verdict = self._commit(tokens, prefix, reports, progress, ledger)
+                verdict = {"manifest": commit.make_true(reports, parent=self.parent, progress=progress)}
+                verdict |= self._tidy(ledger)
             except FencedError as error:
                 verdict = {"fenced": str(error)}
             except Exception as error:
@@ -136,53 +106,11 @@ class Saver:
         self.parent = verdict["manifest"]
         self.announce(tokens, verdict.get("warning", ""))
 
-    def _commit(self, tokens: int, prefix: str, reports: list[Any], progress: Progress, ledger: str) -> dict[str, str]:
-        """Write the manifest and make it true. Rank 0 only."""
-        manifest = Manifest(
-            run=self.run.name,
-            tokens=tokens,
-            world_size=self.ranks.size,
-            attempt=self.lineage.attempt,
-            recipe=self.lineage.recipe,
-            data=self.lineage.data,
-            environment=self.lineage.environment,
-            progress=progress,
-            parent=self.parent,
-            shards=tuple(Shard(**report["shard"]) for report in reports),
-            tensors=_merge([report["tensors"] for report in reports]),
-        )
-        data, key = manifest.encode(), f"{prefix}manifest.json"
-        self.run.store.put(key, [data])
-        self.run.journal.append(
-            Committed,
-            self.lineage.attempt,
-            tokens=tokens,
-            manifest=key,
-            sha256=sha256(data),
-            bytes=sum(shard.bytes for shard in manifest.shards),
-        )
-        try:  # the commit is made: what fails from here on does not undo it
+    def _tidy(self, ledger: str) -> dict[str, str]:
+        """What follows a commit; if it fails, that does not undo the commit."""
+        try:
             self.run.store.put(keys.ledger(self.run.name, self.lineage.attempt), [ledger.encode()])
             self.retention.prune(self.run, self.lineage.attempt)
         except StoreError as error:
-            return {"manifest": key, "warning": str(error)}
-        return {"manifest": key}
-
-
-def _index(pieces: Sequence[Piece], laid: Laid) -> dict[str, Any]:
-    """What one rank holds, in the manifest's words."""
-    index: dict[str, Any] = {}
-    for piece, chunk in zip(pieces, laid.chunks, strict=True):
-        entry = index.setdefault(piece.name, {"dtype": piece.dtype, "shape": piece.shape, "chunks": []})
-        entry["chunks"].append(chunk.model_dump())
-    return index
-
-
-def _merge(indices: Sequence[dict[str, Any]]) -> dict[str, Tensor]:
-    """The tensors of all ranks; each chunk learns which shard it is in."""
-    whole: dict[str, Any] = {}
-    for rank, index in enumerate(indices):
-        for name, entry in index.items():
-            target = whole.setdefault(name, {**entry, "chunks": []})
-            target["chunks"] += [{**chunk, "shard": rank} for chunk in entry["chunks"]]
-    return {name: Tensor.model_validate(entry) for name, entry in sorted(whole.items())}
+            return {"warning": str(error)}
+        return {}

@@ -7,7 +7,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from headway.checkpoint.manifest import Chunk, Shard, checksum
+from headway.checkpoint.manifest import Chunk, Shard, block_checksums, checksum
 from headway.store import Buffer
 
 CODES = {
@@ -49,7 +49,7 @@ def lay(key: str, pieces: Sequence[Piece]) -> Laid:
     """Lay `pieces` out as one safetensors object, with a checksum for each and one for the header."""
     at = 0
     entries: dict[str, object] = {}
-    sums = [checksum([piece.data]) for piece in pieces]
+    sums = [block_checksums(piece.data) for piece in pieces]
     for piece in pieces:
         entries[piece.key] = {
             "dtype": CODES[piece.dtype],
@@ -57,14 +57,14 @@ def lay(key: str, pieces: Sequence[Piece]) -> Laid:
             "data_offsets": [at, at + piece.data.nbytes],
         }
         at += piece.data.nbytes
-    entries["__metadata__"] = {piece.key: total for piece, total in zip(pieces, sums, strict=True)}
+    entries["__metadata__"] = {piece.key: " ".join(each) for piece, each in zip(pieces, sums, strict=True)}
     text = json.dumps(entries, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
     header = len(text).to_bytes(8, "little") + text
     chunks, start = [], len(header)
-    for piece, total in zip(pieces, sums, strict=True):
+    for piece, each in zip(pieces, sums, strict=True):
         chunks.append(
-            Chunk(shard=0, offset=piece.offset, size=piece.size, start=start, length=piece.data.nbytes, checksum=total)
+            Chunk(shard=0, offset=piece.offset, size=piece.size, start=start, length=piece.data.nbytes, checksums=each)
         )
         start += piece.data.nbytes
     shard = Shard(key=key, bytes=start, header_bytes=len(header), checksum=checksum([header]))

@@ -1,30 +1,34 @@
 """A checkpoint in the store: opened from its journal entry, every read of it verified."""
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
 
-from headway.checkpoint.manifest import Chunk, Manifest, Shard, checksum, decode
+from headway.checkpoint.manifest import BLOCK_BYTES, WIDTHS, Chunk, Manifest, Shard, checksum, decode
 from headway.errors import DamageError, MissingObject
 from headway.store import Committed, Store
 
 PARAMETERS = "model."
 """Prefix of the names of parameters, as against the optimizer's state."""
-WIDTHS = {
-    "float64": 8,
-    "float32": 4,
-    "float16": 2,
-    "bfloat16": 2,
-    "int64": 8,
-    "int32": 4,
-    "int16": 2,
-    "int8": 1,
-    "uint8": 1,
-    "bool": 1,
-}
+READERS = 4
+"""Reads that are on their way side by side."""
+WINDOW_BYTES = 4 * BLOCK_BYTES
+"""The most that one of them holds in memory."""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A byte range of a chunk, and who takes it: told where in the range a window begins, and its bytes."""
+
+    chunk: Chunk
+    start: int
+    stop: int
+    take: Callable[[int, memoryview], None]
 
 
 class StoredCheckpoint:
@@ -49,23 +53,65 @@ class StoredCheckpoint:
             raise DamageError(f"{key}: is not the manifest that was committed")
         return decode(data, key)
 
-    def chunk(self, chunk: Chunk) -> bytes:
-        """The bytes of a chunk.
+    def read(self, chunk: Chunk, start: int, stop: int) -> memoryview:
+        """Bytes `start` to `stop` of a chunk; whole blocks are read, and each is checked.
 
         Raises:
             DamageError: they are not those that were written.
         """
-        shard = self.manifest.shards[chunk.shard]
-        return self._read(shard.key, chunk.start, chunk.length, chunk.checksum)
+        first, last = start // BLOCK_BYTES, -(-stop // BLOCK_BYTES)
+        low, high = first * BLOCK_BYTES, min(last * BLOCK_BYTES, chunk.length)
+        data = self._bytes(self.manifest.shards[chunk.shard].key, chunk.start + low, high - low)
+        for index in range(first, last):
+            block = data[index * BLOCK_BYTES - low : (index + 1) * BLOCK_BYTES - low]
+            if checksum([block]) != chunk.checksums[index]:
+                at = chunk.start + index * BLOCK_BYTES
+                raise DamageError(
+                    f"{self.manifest.shards[chunk.shard].key}: bytes {at:,} to {at + block.nbytes:,} "
+                    f"are not those that were written"
+                )
+        return data[start - low : stop - low]
+
+    def stream(self, wanted: Iterable[Wanted]) -> None:
+        """Read byte ranges of chunks side by side, in windows, and hand each window to whoever wanted it.
+
+        Raises:
+            DamageError: something is not what was written; some windows were handed over by then, some not.
+        """
+
+        def bring(each: Wanted, start: int, stop: int) -> None:
+            each.take(start - each.start, self.read(each.chunk, start, stop))
+
+        with ThreadPoolExecutor(READERS, thread_name_prefix="restore") as readers:
+            on_the_way = [
+                readers.submit(bring, each, *window) for each in wanted for window in windows(each.start, each.stop)
+            ]
+            try:
+                for window in on_the_way:
+                    window.result()
+            finally:
+                readers.shutdown(cancel_futures=True)
 
     def tensor(self, name: str) -> npt.NDArray[np.void]:
         """A whole tensor, as raw elements: the caller knows its type from the manifest."""
         tensor = self.manifest.tensors[name]
         element = np.dtype(f"V{WIDTHS[tensor.dtype]}")
         whole = np.empty(tensor.shape, element)
-        for chunk in tensor.chunks:
-            rectangle = tuple(slice(o, o + s) for o, s in zip(chunk.offset, chunk.size, strict=True))
-            whole[rectangle] = np.frombuffer(self.chunk(chunk), element).reshape(chunk.size)
+        places = [whole[tuple(slice(o, o + s) for o, s in zip(c.offset, c.size, strict=True))] for c in tensor.chunks]
+        pieces = [place if place.flags.c_contiguous else np.empty(place.shape, element) for place in places]
+
+        def into(piece: npt.NDArray[np.void]) -> Callable[[int, memoryview], None]:
+            flat = piece.reshape(-1).view(np.uint8)
+
+            def take(at: int, data: memoryview) -> None:
+                flat[at : at + data.nbytes] = data
+
+            return take
+
+        self.stream(Wanted(c, 0, c.length, into(piece)) for c, piece in zip(tensor.chunks, pieces, strict=True))
+        for place, piece in zip(places, pieces, strict=True):
+            if piece is not place:
+                place[...] = piece
         return whole
 
     def fingerprint(self) -> str:
@@ -84,18 +130,21 @@ class StoredCheckpoint:
         except DamageError as error:
             yield error
             return
-        for index, shard in enumerate(manifest.shards):
-            chunks = [(name, c) for name, t in manifest.tensors.items() for c in t.chunks if c.shard == index]
+        for shard in manifest.shards:
             try:
                 self.check_frame(shard)
             except DamageError as error:
                 yield error
-            for name, chunk in chunks:
-                try:
-                    self.chunk(chunk)
-                except DamageError as error:
-                    yield DamageError(f"{error} (tensor {name})")
-                yield chunk.length
+        chunks = sorted(
+            ((name, chunk) for name, tensor in manifest.tensors.items() for chunk in tensor.chunks),
+            key=lambda named: (named[1].shard, named[1].start),
+        )
+        jobs = [(*named, window) for named in chunks for window in windows(0, named[1].length)]
+        with ThreadPoolExecutor(READERS) as readers:
+            for found, (_, _, window) in zip(readers.map(self._look, jobs), jobs, strict=True):
+                if found:
+                    yield found
+                yield window[1] - window[0]
 
     def check_frame(self, shard: Shard) -> None:
         """See that a shard has its length and its header; its tensors are checked as they are read.
@@ -103,7 +152,8 @@ class StoredCheckpoint:
         Raises:
             DamageError: it has not.
         """
-        self._read(shard.key, 0, shard.header_bytes, shard.checksum)
+        if checksum([self._bytes(shard.key, 0, shard.header_bytes)]) != shard.checksum:
+            raise DamageError(f"{shard.key}: its header is not the one that was written")
         if (size := self.store.size(shard.key)) != shard.bytes:
             raise DamageError(f"{shard.key}: is {size:,} bytes long; {shard.bytes:,} were written")
 
@@ -114,11 +164,28 @@ class StoredCheckpoint:
         except (DamageError, MissingObject):
             return False
 
-    def _read(self, key: str, start: int, length: int, expected: str) -> bytes:
+    def _look(self, job: tuple[str, Chunk, tuple[int, int]]) -> DamageError | None:
+        name, chunk, window = job
         try:
-            data = self.store.get(key, start, length)
+            self.read(chunk, *window)
+        except DamageError as error:
+            return DamageError(f"{error} (tensor {name})")
+        return None
+
+    def _bytes(self, key: str, start: int, length: int) -> memoryview:
+        buffer = memoryview(bytearray(length))
+        try:
+            there = self.store.fill(key, buffer, start)
         except MissingObject as error:
             raise DamageError(f"{key}: missing") from error
-        if checksum([data]) != expected:
-            raise DamageError(f"{key}: bytes {start:,} to {start + length:,} are not those that were written")
-        return data
+        if there < length:
+            raise DamageError(f"{key}: ends after {start + there:,} bytes, before byte {start + length:,}")
+        return buffer
+
+
+def windows(start: int, stop: int) -> Iterator[tuple[int, int]]:
+    """Bytes `start` to `stop` in pieces to read at once, cut between blocks."""
+    while start < stop:
+        end = min(stop, (start // BLOCK_BYTES) * BLOCK_BYTES + WINDOW_BYTES)
+        yield start, end
+        start = end

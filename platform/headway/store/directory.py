@@ -7,6 +7,8 @@ all. Create-only writes are hard links, which the file system refuses when the n
 import os
 import uuid
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from io import BufferedReader
 from pathlib import Path, PurePosixPath
 
 from headway.errors import ExistingObject, MissingObject, StoreError, UsageError
@@ -35,14 +37,15 @@ class DirectoryStore:
 
     def get(self, key: str, start: int = 0, length: int | None = None) -> bytes:
         """Read an object, or a range of it."""
-        try:
-            with self._path(key).open("rb") as file:
-                file.seek(start)
-                return file.read() if length is None else file.read(length)
-        except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
-            raise MissingObject(f"{key}: no such object in {self.url}") from None
-        except OSError as error:
-            raise StoreError(f"{key}: cannot be read from {self.url}: {error.strerror}") from error
+        with self._reading(key) as file:
+            file.seek(start)
+            return file.read() if length is None else file.read(length)
+
+    def fill(self, key: str, buffer: memoryview, start: int = 0) -> int:
+        """Read bytes of an object from `start` on into `buffer`."""
+        with self._reading(key) as file:
+            file.seek(start)
+            return file.readinto(buffer)
 
     def size(self, key: str) -> int:
         """Length of an object [bytes]."""
@@ -62,6 +65,11 @@ class DirectoryStore:
         hidden = f"{INCOMING}/"
         yield from sorted(key for key in keys if key.startswith(prefix) and key > after and not key.startswith(hidden))
 
+    def folders(self, prefix: str) -> Iterator[str]:
+        """The names that follow `prefix` up to the next `/`."""
+        place = self.root / prefix
+        yield from sorted(entry.name for entry in os.scandir(place) if entry.is_dir()) if place.is_dir() else ()
+
     def delete(self, key: str) -> None:
         """Remove an object, and the folders that it leaves empty."""
         path = self._path(key)
@@ -74,6 +82,16 @@ class DirectoryStore:
                 (self.root / parent).rmdir()
             except OSError:
                 break
+
+    @contextmanager
+    def _reading(self, key: str) -> Iterator[BufferedReader]:
+        try:
+            with self._path(key).open("rb") as file:
+                yield file
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+            raise MissingObject(f"{key}: no such object in {self.url}") from None
+        except OSError as error:
+            raise StoreError(f"{key}: cannot be read from {self.url}: {error.strerror}") from error
 
     def _path(self, key: str) -> Path:
         parts = PurePosixPath(key).parts

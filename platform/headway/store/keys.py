@@ -49,3 +49,8 @@ def log_chunk(run: str, attempt: int, chunk: int) -> str:
 def heartbeat(run: str) -> str:
     """Who is alive, advisory."""
     return f"runs/{run}/heartbeat.json"
+
+
+def probe(name: str) -> str:
+    """An object that lives for a moment, to see what a store does."""
+    return f".probe/{name}"

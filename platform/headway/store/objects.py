@@ -40,6 +40,13 @@ class Store(Protocol):
             MissingObject: there is none.
         """
 
+    def fill(self, key: str, buffer: memoryview, start: int = 0) -> int:
+        """Read bytes of an object from `start` on into `buffer`; returns how many, fewer if the object ends.
+
+        Raises:
+            MissingObject: there is none.
+        """
+
     def size(self, key: str) -> int:
         """Length of an object [bytes].
 
@@ -50,12 +57,15 @@ class Store(Protocol):
     def list(self, prefix: str, after: str = "") -> Iterator[str]:
         """Keys that start with `prefix` and sort after `after`, in order."""
 
+    def folders(self, prefix: str) -> Iterator[str]:
+        """The different names that follow `prefix` (which ends in `/`) up to the next `/`, in order."""
+
     def delete(self, key: str) -> None:
         """Remove an object; a missing one is no error."""
 
 
 def open_store(url: str) -> Store:
-    """The store behind `file:///folder`, or behind a plain path.
+    """The store behind `s3://bucket/prefix`, `file:///folder`, or a plain path.
 
     Raises:
         UsageError: no store is reached by such a URL.
@@ -63,8 +73,12 @@ def open_store(url: str) -> Store:
     from headway.store.directory import DirectoryStore
 
     parts = urlsplit(url)
+    if parts.scheme == "s3":
+        from headway.store.s3 import S3Store
+
+        return S3Store(url)
     if parts.scheme == "file" and not parts.netloc:
         return DirectoryStore(parts.path)
     if not parts.scheme:
         return DirectoryStore(url)
-    raise UsageError(f"{url}: no such kind of store; use file:///folder or a path")
+    raise UsageError(f"{url}: no such kind of store; use s3://bucket/prefix, file:///folder or a path")

@@ -1,7 +1,6 @@
 """One run in a store: its frozen recipe, its journal, and the right to write to it."""
 
 import time
-from pathlib import Path
 
 from headway import recipe as recipes
 from headway.errors import DamageError, ExistingObject, HeldError, MissingObject, RecipeError, UsageError
@@ -142,5 +141,4 @@ class Run:
 
 def names(store: Store) -> list[str]:
     """Names of the runs in a store."""
-    prefix = keys.runs()
-    return sorted({Path(key.removeprefix(prefix)).parts[0] for key in store.list(prefix)})
+    return list(store.folders(keys.runs()))

@@ -6,9 +6,10 @@ from types import TracebackType
 from typing import Self
 
 from headway import recipe as recipes
+from headway.checkpoint.commit import Lineage
 from headway.checkpoint.manifest import Environment
 from headway.checkpoint.retention import Retention
-from headway.checkpoint.saver import Lineage, Saver
+from headway.checkpoint.saver import Saver
 from headway.checkpoint.stored import StoredCheckpoint
 from headway.data import Prefetch
 from headway.errors import DamageError, HeadwayError
@@ -82,6 +83,7 @@ class Attempt:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.batches.close()
+        self.saver.close()
         self.report.__exit__(kind, error, trace)
 
     def resume(self) -> int:
@@ -152,12 +154,17 @@ class Attempt:
         return stop
 
     def save(self, position: int) -> None:
-        """Begin to save the state at `position`."""
+        """Begin to save the state at `position`; it must not change before `await_copy`."""
         with self.clock.during("drain" if self.clock.phase == "drain" else "checkpoint"):
             self.saver.wait()
             rows = self._rows(position)
             self.saver.save(position, self.state.tensors(), self.state.progress(), _lines(rows))
         self.report.event("checkpoint.staged")
+
+    def await_copy(self) -> None:
+        """Wait until the state that is being saved may change again."""
+        with self.clock.during("checkpoint"):
+            self.saver.await_copy()
 
     def end(self, outcome: str, reason: str) -> None:
         """Say in the journal how the attempt ended, and close its books."""

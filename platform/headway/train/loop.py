@@ -44,6 +44,7 @@ def train(attempt: Attempt) -> str:
             if attempt.decide(verdict, position) == "rollback":
                 return "rolled back"
             continue
+        attempt.await_copy()
         rate = step.apply(position, gradient)
 
         position, stop = position + batch, gradient.stop

@@ -8,10 +8,11 @@ import torch
 import torch.distributed as dist
 from torch._C._distributed_c10d import HashStore
 
+from headway.checkpoint.commit import Lineage
 from headway.checkpoint.manifest import Environment, Progress
 from headway.checkpoint.ranks import Ranks
 from headway.checkpoint.retention import Retention
-from headway.checkpoint.saver import Lineage, Saver
+from headway.checkpoint.saver import Saver
 from headway.store import Committed, Holder, Run, Store
 from headway.store.directory import DirectoryStore
 

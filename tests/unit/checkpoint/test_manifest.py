@@ -13,7 +13,7 @@ from headway.errors import DamageError
 def chunk(offset: int, rows: int, start: int, shard: int = 0) -> dict[str, Any]:
     """Some rows of a float32 tensor with two columns."""
     place = {"offset": [offset, 0], "size": [rows, 2], "start": start, "length": 8 * rows}
-    return {"shard": shard, "checksum": "0", **place}
+    return {"shard": shard, "checksums": ["0"], **place}
 
 
 def document() -> dict[str, Any]:
@@ -73,6 +73,41 @@ def without_chunks(found: dict[str, Any]) -> None:
     found["tensors"]["c"] = {"dtype": "float32", "shape": [1], "chunks": []}
 
 
+def twice(found: dict[str, Any]) -> None:
+    """Rows that two chunks hold, while as many others are held by none."""
+    found["tensors"]["a"]["chunks"][1]["offset"] = [2, 0]
+
+
+def outside(found: dict[str, Any]) -> None:
+    """A chunk that ends behind its tensor."""
+    found["tensors"]["a"]["chunks"][1]["offset"] = [4, 0]
+
+
+def flat(found: dict[str, Any]) -> None:
+    """A chunk of another number of dimensions than its tensor."""
+    found["tensors"]["a"]["chunks"][0] |= {"offset": [0], "size": [6]}
+
+
+def thin(found: dict[str, Any]) -> None:
+    """A chunk with fewer bytes than its elements have."""
+    found["tensors"]["a"]["chunks"][0]["length"] = 20
+
+
+def unchecked(found: dict[str, Any]) -> None:
+    """A chunk with a block that has no checksum."""
+    found["tensors"]["a"]["chunks"][0]["checksums"] = []
+
+
+def stray(found: dict[str, Any]) -> None:
+    """A chunk in a shard that there is not."""
+    found["tensors"]["a"]["chunks"][0]["shard"] = 1
+
+
+def strange(found: dict[str, Any]) -> None:
+    """Elements of a type that nobody knows."""
+    found["tensors"]["a"]["dtype"] = "float31"
+
+
 def unknown_key(found: dict[str, Any]) -> None:
     """A key that no manifest has."""
     found["extra"] = 1
@@ -80,7 +115,7 @@ def unknown_key(found: dict[str, Any]) -> None:
 
 def another_format(found: dict[str, Any]) -> None:
     """A version that this program does not know."""
-    found["format"] = 2
+    found["format"] = 1
 
 
 def test_a_sound_manifest_survives_being_written_and_read() -> None:
@@ -99,8 +134,15 @@ def test_a_sound_manifest_survives_being_written_and_read() -> None:
         (short, "is 56 bytes long, and its tensors end at 64"),
         (uncovered, "tensor a is not covered"),
         (without_chunks, "tensor c is not covered"),
+        (twice, "tensor a is not covered"),
+        (outside, "has a chunk outside of it at (4, 0)"),
+        (flat, "has a chunk of 1 dimensions, of 2"),
+        (thin, "has a chunk of 20 bytes for (3, 2) elements"),
+        (unchecked, "has a chunk with 0 checksums for 24 bytes"),
+        (stray, "has a chunk in shard 1, of 1 shards"),
+        (strange, "has elements of unknown type float31"),
         (unknown_key, "Extra inputs"),
-        (another_format, "should be 1"),
+        (another_format, "should be 2"),
     ],
     ids=lambda value: getattr(value, "__name__", ""),
 )

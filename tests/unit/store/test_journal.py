@@ -1,14 +1,14 @@
 """The journal orders writers, fences old ones, and shows every change of its past."""
 
 import json
-from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.memory import MemoryStore
 
-from headway.errors import FencedError, StoreError
+from headway.errors import FencedError
 from headway.recipe import parse
 from headway.store import Claimed, Committed, Damaged, Decided, Ended, Holder, Journal, Pruned, Run, fold, last_beat
 from headway.store.directory import DirectoryStore
@@ -124,7 +124,7 @@ def test_an_entry_rewritten_with_its_checksum_is_named(tmp_path: Path) -> None:
 @given(st.data())
 def test_any_flipped_bit_is_found(data: st.DataObject) -> None:
     """Whatever bit of whatever entry is flipped, that entry and no other is reported."""
-    store = Memory()
+    store = MemoryStore()
     journal = Journal(store, "run")
     claim(journal), commit(journal, 1, 10), commit(journal, 1, 20)
     key = data.draw(st.sampled_from(sorted(store.objects)))
@@ -179,41 +179,6 @@ def test_history_knows_what_counts(tmp_path: Path) -> None:
     assert history.skipped(30)
     assert not history.skipped(35)
     assert not history.done
-
-
-class Memory:
-    """A store in memory: a double, because a property test writes thousands of journals."""
-
-    url = "memory:"
-
-    def __init__(self) -> None:
-        self.objects: dict[str, bytes] = {}
-
-    def put(self, key: str, parts: Iterable[Buffer]) -> None:
-        """Keep the object."""
-        self.objects[key] = b"".join(parts)
-
-    def create(self, key: str, data: Buffer) -> None:
-        """Keep the object; every key is new here."""
-        if key in self.objects:
-            raise StoreError(key)
-        self.objects[key] = bytes(data)
-
-    def get(self, key: str, start: int = 0, length: int | None = None) -> bytes:
-        """The object, or a range of it."""
-        return self.objects[key][start : None if length is None else start + length]
-
-    def size(self, key: str) -> int:
-        """Length."""
-        return len(self.objects[key])
-
-    def list(self, prefix: str, after: str = "") -> Iterator[str]:
-        """Sorted keys."""
-        return iter(sorted(k for k in self.objects if k.startswith(prefix) and k > after))
-
-    def delete(self, key: str) -> None:
-        """Forget the object."""
-        del self.objects[key]
 
 
 def test_claims_are_entries_with_their_own_number(tmp_path: Path) -> None:

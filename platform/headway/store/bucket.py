@@ -1,0 +1,206 @@
+"""A bucket of a server that speaks S3: the one door to boto3.
+
+Endpoint, region and credentials are found as AWS's own tools find them. Every request has a time-out, retries and a
+budget, and every error of boto3 becomes one of ours here.
+"""
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
+from urllib.parse import parse_qsl, urlencode, urlsplit
+
+import boto3
+from botocore.config import Config
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    HTTPClientError,
+    IncompleteReadError,
+    NoCredentialsError,
+    PartialCredentialsError,
+    ProfileNotFound,
+)
+from botocore.exceptions import ConnectionError as NoConnectionError
+from botocore.parsers import ResponseParserError
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError
+
+from headway.errors import ExistingObject, MissingObject, StoreError, UsageError
+from headway.store.patience import PassingError, Patience
+
+T = TypeVar("T")
+MEBIBYTE = 1 << 20
+PASSING = {
+    "BadDigest", "ConditionalRequestConflict", "InternalError", "OperationAborted", "RequestTimeout",
+    "RequestTimeoutException", "ServiceUnavailable", "SlowDown", "Throttling", "ThrottlingException",
+    "XAmzContentChecksumMismatch",
+}  # fmt: skip
+"""Error codes that may be gone when one asks again, besides all of HTTP's 5xx and 429."""
+
+
+class Limits(BaseModel):
+    """What one may set in a store's URL, as in `s3://bucket/prefix?connections=8`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    budget_seconds: PositiveFloat = 60.0
+    """For one request with all its retries."""
+    timeout_seconds: PositiveFloat = 10.0
+    """Without a byte, or without a connection."""
+    connections: PositiveInt = 4
+    """Parts of an object that travel side by side; each holds `part_bytes` of memory."""
+    part_bytes: int = Field(default=16 * MEBIBYTE, ge=5 * MEBIBYTE)
+    """Larger objects go up in parts of this size; S3 takes no smaller ones."""
+
+
+class BeyondEndError(Exception):
+    """A range begins behind the end of its object."""
+
+
+class Bucket:
+    """One bucket below one prefix; keys are relative to it."""
+
+    def __init__(self, url: str) -> None:
+        """Take `s3://bucket/prefix?limit=value` apart; nothing is asked of the server yet.
+
+        Raises:
+            UsageError: the URL names no bucket, or an unknown limit.
+        """
+        parts = urlsplit(url)
+        if not parts.netloc:
+            raise UsageError(f"{url}: names no bucket; use s3://BUCKET/PREFIX")
+        try:
+            self.limits = Limits.model_validate(dict(parse_qsl(parts.query, strict_parsing=bool(parts.query))))
+        except ValueError as error:
+            raise UsageError(
+                f"{url}: {_first(error)}; after the ? may stand {', '.join(Limits.model_fields)}"
+            ) from error
+        self.name, prefix = parts.netloc, parts.path.strip("/")
+        self.prefix = f"{prefix}/" if prefix else ""
+        chosen = urlencode(self.limits.model_dump(exclude_defaults=True))
+        self.url = f"s3://{self.name}/{prefix}".rstrip("/") + (f"?{chosen}" if chosen else "")
+        self._patience = Patience(f"bucket {self.name}", self.limits.budget_seconds)
+        self._lock, self._client = threading.Lock(), None
+
+    def ask(self, done: str, key: str, request: str, **fields: Any) -> Any:
+        """What the server answers to `request` about the object `key`, asked again where that may help.
+
+        `done` says for messages what would have been: it cannot be `done`.
+
+        Raises:
+            StoreError: or one of its kinds; nobody knows then whether a write was made.
+            UsageError: there is no such bucket, or there are no credentials.
+        """
+        return self.persist(done, key, lambda: self.send(key, request, **fields))
+
+    def send(self, key: str, request: str, **fields: Any) -> Any:
+        """Ask once; for use inside of `persist`."""
+        whose = {} if request.startswith("list_") else {"Key": self.prefix + key}
+        return getattr(self.client, request)(Bucket=self.name, **whose, **fields)
+
+    def pages(self, prefix: str, **fields: Any) -> Iterator[Any]:
+        """The pages of a listing of objects below `prefix`, in S3's order."""
+        token: dict[str, str] = {}
+        while True:
+            page = self.ask("listed", prefix, "list_objects_v2", Prefix=self.prefix + prefix, **fields, **token)
+            yield page
+            if not page.get("IsTruncated"):
+                return
+            token = {"ContinuationToken": page["NextContinuationToken"]}
+
+    def persist(self, done: str, key: str, action: Callable[[], T]) -> T:
+        """What `action` returns; see `ask`."""
+
+        def once() -> T:
+            with _sorted_out():
+                return action()
+
+        try:
+            return self._patience.ask(once)
+        except PassingError as error:
+            raise StoreError(
+                f"{key}: cannot be {done} in {self.url}; asked for {self.limits.budget_seconds:.0f} s: {error}"
+            ) from error
+        except ClientError as error:
+            raise self._translated(done, key, error) from error
+        except (NoCredentialsError, PartialCredentialsError, ProfileNotFound) as error:
+            raise UsageError(
+                f"{self.url}: {error}. Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"
+            ) from error
+        except BotoCoreError as error:
+            raise StoreError(f"{key}: cannot be {done} in {self.url}: {error}") from error
+
+    @property
+    def client(self) -> Any:
+        """boto3's client, made when it is first needed; safe to use from several threads, as its making is not."""
+        with self._lock:
+            if self._client is None:
+                self._client = _connect(self.limits)
+            return self._client
+
+    def _translated(self, done: str, key: str, error: ClientError) -> Exception:
+        """What an answer of the server means to Headway."""
+        code, status = _code(error), _status(error)
+        if code == "NoSuchBucket":
+            return UsageError(f"{self.url}: there is no bucket {self.name}; create it, or correct the URL")
+        if status == 404:
+            return MissingObject(f"{key}: no such object in {self.url}")
+        if status == 412:
+            return ExistingObject(f"{key}: exists already in {self.url}")
+        if status in {401, 403}:
+            return StoreError(
+                f"{key}: may not be {done} in {self.url} ({code or 'forbidden'}); "
+                f"the rights that Headway needs are in docs/run-store.md"
+            )
+        said = error.response.get("Error", {}).get("Message", "")
+        return StoreError(f"{key}: cannot be {done} in {self.url}: {code or status} {said}".rstrip())
+
+
+def _connect(limits: Limits) -> Any:
+    config = Config(
+        connect_timeout=limits.timeout_seconds,
+        read_timeout=limits.timeout_seconds,
+        max_pool_connections=4 * limits.connections,
+        retries={"total_max_attempts": 1},  # ours have a budget
+        response_checksum_validation="when_required",  # whoever reads has a better one
+        s3={"payload_signing_enabled": False},  # a checksum goes along; SHA-256 would halve the speed
+    )
+    client = boto3.session.Session().client("s3", config=config)
+    style = (getattr(client.meta.config, "s3", None) or {}).get("addressing_style")
+    if "amazonaws.com" in client.meta.endpoint_url or style:
+        return client
+    path = Config(s3={"payload_signing_enabled": False, "addressing_style": "path"})  # few others answer at BUCKET.host
+    return boto3.session.Session().client("s3", config=config.merge(path))
+
+
+@contextmanager
+def _sorted_out() -> Iterator[None]:
+    """Tell errors that may pass from those that will not."""
+    try:
+        yield
+    except ClientError as error:
+        code, status = _code(error), _status(error)
+        if status == 416:
+            raise BeyondEndError from error
+        if status >= 500 or status == 429 or code in PASSING:
+            raise PassingError(f"{code or 'an error'} ({status})") from error
+        raise
+    except (NoConnectionError, HTTPClientError, IncompleteReadError, ResponseParserError, OSError) as error:
+        raise PassingError(str(error)) from error
+
+
+def _code(error: ClientError) -> str:
+    code = str(error.response.get("Error", {}).get("Code", ""))
+    return "" if code.isdigit() else code
+
+
+def _status(error: ClientError) -> int:
+    return int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+
+
+def _first(error: ValueError) -> str:
+    """What is wrong with the limits, in one line."""
+    if isinstance(error, ValidationError):
+        first = error.errors(include_url=False)[0]
+        return f"{'.'.join(map(str, first['loc']))}: {first['msg'].lower()}"
+    return "what follows the ? is not name=value"

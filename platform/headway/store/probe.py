@@ -1,0 +1,28 @@
+"""Whether a store keeps the one promise that everything rests on: that a create-only write creates only."""
+
+import secrets
+
+from headway.errors import ExistingObject, StoreError
+from headway.store import keys
+from headway.store.objects import Store
+
+
+def check_creates(store: Store) -> None:
+    """Create an object twice, and see that the second is refused.
+
+    Raises:
+        StoreError: it was not, so two writers could both believe that they committed; says what to do.
+    """
+    key = keys.probe(secrets.token_hex(8))
+    store.create(key, b"first")
+    try:
+        store.create(key, b"second")
+    except ExistingObject:
+        return
+    finally:
+        store.delete(key)
+    raise StoreError(
+        f"{store.url} ignores the condition of a create-only write (If-None-Match: *), so two writers could overwrite "
+        f"each other's commits. Use a store that honours it (AWS S3, versitygw, MinIO, Ceph from Squid on), or, if you "
+        f"are sure that a run never has two writers, pass --allow-unfenced"
+    )

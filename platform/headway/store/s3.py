@@ -1,0 +1,87 @@
+"""A bucket, or a prefix of one, as an object store."""
+
+import time
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
+
+from headway.store.bucket import MEBIBYTE, BeyondEndError, Bucket
+from headway.store.multipart import CHECKSUM, upload
+from headway.store.objects import Buffer
+from headway.store.patience import PassingError
+
+
+class S3Store:
+    """Objects of `s3://bucket/prefix`. Safe to use from several threads."""
+
+    def __init__(self, url: str) -> None:
+        self.bucket = Bucket(url)
+        self.url = self.bucket.url
+
+    def put(self, key: str, parts: Iterable[Buffer]) -> None:
+        """Write an object whole, in parts if it is large, replacing any that was there."""
+        views = [memoryview(part).cast("B") for part in parts]
+        if sum(view.nbytes for view in views) > self.bucket.limits.part_bytes:
+            upload(self.bucket, key, views, self._carriers)
+        else:
+            self.bucket.ask("written", key, "put_object", Body=b"".join(views), ChecksumAlgorithm=CHECKSUM)
+
+    def create(self, key: str, data: Buffer) -> None:
+        """Write an object whole, only if there is none of that key."""
+        self.bucket.ask("written", key, "put_object", Body=bytes(data), ChecksumAlgorithm=CHECKSUM, IfNoneMatch="*")
+
+    def get(self, key: str, start: int = 0, length: int | None = None) -> bytes:
+        """Read an object, or a range of it."""
+        last = "" if length is None else start + length - 1
+        span = f"bytes={start}-{last}" if start or length is not None else ""
+        return b"" if length == 0 else bytes(self._read(key, span, lambda size: memoryview(bytearray(size))))
+
+    def fill(self, key: str, buffer: memoryview, start: int = 0) -> int:
+        """Read bytes of an object from `start` on into `buffer`."""
+        span = f"bytes={start}-{start + buffer.nbytes - 1}"
+        return self._read(key, span, lambda size: buffer[:size]).nbytes if buffer.nbytes else 0
+
+    def size(self, key: str) -> int:
+        """Length of an object [bytes]."""
+        return int(self.bucket.ask("looked up", key, "head_object")["ContentLength"])
+
+    def list(self, prefix: str, after: str = "") -> Iterator[str]:
+        """Keys below `prefix`, in S3's order, a page at a time."""
+        since = {"StartAfter": self.bucket.prefix + after} if after else {}
+        for page in self.bucket.pages(prefix, **since):
+            yield from (each["Key"].removeprefix(self.bucket.prefix) for each in page.get("Contents", ()))
+
+    def folders(self, prefix: str) -> Iterator[str]:
+        """The names that follow `prefix` up to the next `/`."""
+        whole = self.bucket.prefix + prefix
+        for page in self.bucket.pages(prefix, Delimiter="/"):
+            yield from (each["Prefix"].removeprefix(whole)[:-1] for each in page.get("CommonPrefixes", ()))
+
+    def delete(self, key: str) -> None:
+        """Remove an object."""
+        self.bucket.ask("deleted", key, "delete_object")
+
+    @cached_property
+    def _carriers(self) -> ThreadPoolExecutor:
+        return ThreadPoolExecutor(self.bucket.limits.connections, thread_name_prefix="s3")
+
+    def _read(self, key: str, span: str, room: Callable[[int], memoryview]) -> memoryview:
+        """Read a range into the room made for its length; nothing if it begins behind the object's end."""
+
+        def once() -> memoryview:
+            deadline = time.monotonic() + self.bucket.limits.budget_seconds
+            answer = self.bucket.send(key, "get_object", **({"Range": span} if span else {}))
+            target, at = room(answer["ContentLength"]), 0
+            while at < target.nbytes:
+                got = answer["Body"].readinto(target[at : at + MEBIBYTE])
+                at += got
+                if not got:
+                    raise PassingError(f"the answer was cut short after {at:,} of {target.nbytes:,} bytes")
+                if time.monotonic() > deadline:
+                    raise PassingError(f"only {at:,} of {target.nbytes:,} bytes came in time")
+            return target
+
+        try:
+            return self.bucket.persist("read", key, once)
+        except BeyondEndError:
+            return room(0)

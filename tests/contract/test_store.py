@@ -1,0 +1,222 @@
+"""Every kind of store keeps the same promises: a folder, a real S3 server, and a second implementation of S3."""
+
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from uuid import uuid4
+
+import boto3
+import pytest
+from moto.server import ThreadedMotoServer
+from tests.engines.s3.server import S3Server
+
+from headway.errors import ExistingObject, MissingObject, UsageError
+from headway.store import Store, open_store
+
+KINDS = ("file", "versitygw", "moto")
+Reach = Callable[[pytest.MonkeyPatch], str]
+"""Sets the environment by which a store is reached, and says its URL."""
+SMALL_PARTS = "?part_bytes=5242880"
+
+
+@pytest.fixture(scope="module")
+def urls(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Reach]]:
+    """How to reach each kind of store: a URL, once the environment says where its server is."""
+    folder = tmp_path_factory.mktemp("stores")
+    moto = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    moto.start()
+    host, port = moto.get_host_and_port()
+    keys = {"AWS_ACCESS_KEY_ID": "moto", "AWS_SECRET_ACCESS_KEY": "moto", "AWS_DEFAULT_REGION": "us-east-1"}
+    at_moto = {**keys, "AWS_ENDPOINT_URL": f"http://{host}:{port}"}
+    client = boto3.client(
+        "s3", endpoint_url=at_moto["AWS_ENDPOINT_URL"], region_name="us-east-1",
+        aws_access_key_id="moto", aws_secret_access_key="moto",  # noqa: S106 - a server of the test's own
+    )  # fmt: skip
+    client.create_bucket(Bucket="headway")
+
+    with S3Server(folder) as server:
+
+        def reach(environment: dict[str, str], url: str) -> Reach:
+            def use(patch: pytest.MonkeyPatch) -> str:
+                for name, value in environment.items():
+                    patch.setenv(name, value)
+                return url
+
+            return use
+
+        yield {
+            "file": reach({}, (folder / "files").as_uri()),
+            "versitygw": reach(server.environment, f"{server.url}/tests"),
+            "moto": reach(at_moto, "s3://headway/tests"),
+        }
+    moto.stop()
+
+
+@pytest.fixture(params=KINDS)
+def url(
+    request: pytest.FixtureRequest,
+    urls: dict[str, Callable[[pytest.MonkeyPatch], str]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> str:
+    """The URL of an empty store of each kind."""
+    return f"{urls[request.param](monkeypatch)}/{uuid4().hex}"
+
+
+@pytest.fixture
+def store(url: str) -> Store:
+    """An empty store of each kind."""
+    return open_store(url)
+
+
+def test_an_object_is_read_back_whole_and_in_ranges(store: Store) -> None:
+    """What was put comes back, all of it or any range of it, with its length; beyond its end there is nothing."""
+    store.put("a/b.bin", [b"hello ", bytearray(b"wor"), memoryview(b"ld")])
+    assert store.get("a/b.bin") == b"hello world"
+    assert store.get("a/b.bin", 6, 3) == b"wor"
+    assert store.get("a/b.bin", 6) == b"world"
+    assert store.get("a/b.bin", 6, 0) == b""
+    assert store.get("a/b.bin", 11, 5) == b""
+    assert store.size("a/b.bin") == 11
+
+
+def test_an_object_may_be_empty(store: Store) -> None:
+    """Nothing at all is something that can be stored."""
+    store.put("empty", [])
+    assert store.get("empty") == b""
+    assert store.size("empty") == 0
+
+
+def test_bytes_are_read_into_a_buffer(store: Store) -> None:
+    """A buffer is filled from any byte on, and as far as the object goes."""
+    store.put("key", [b"0123456789"])
+    buffer = bytearray(b"....")
+    assert store.fill("key", memoryview(buffer), 3) == 4
+    assert buffer == b"3456"
+    assert store.fill("key", memoryview(buffer), 8) == 2
+    assert buffer == b"8956"
+    assert store.fill("key", memoryview(buffer), 10) == 0
+    assert store.fill("key", memoryview(bytearray())) == 0
+
+
+def test_a_put_replaces_what_was_there(store: Store) -> None:
+    """The last of several puts is what is read."""
+    store.put("key", [b"first, and longer"])
+    store.put("key", [b"second"])
+    assert store.get("key") == b"second"
+
+
+def test_a_created_object_is_never_replaced_by_a_create(store: Store) -> None:
+    """The second create of a key is refused, and the first one's bytes stay."""
+    store.create("key", b"first")
+    with pytest.raises(ExistingObject, match="key: exists already in"):
+        store.create("key", b"second")
+    assert store.get("key") == b"first"
+
+
+def test_of_racing_creates_exactly_one_succeeds(store: Store) -> None:
+    """Sixteen writers create one key at once: one wins, and its bytes are what is there."""
+
+    def attempt(number: int) -> int | None:
+        try:
+            store.create("key", str(number).encode())
+        except ExistingObject:
+            return None
+        return number
+
+    with ThreadPoolExecutor(16) as threads:
+        winners = [w for w in threads.map(attempt, range(16)) if w is not None]
+    assert len(winners) == 1
+    assert store.get("key") == str(winners[0]).encode()
+
+
+def test_what_is_missing_is_said_to_be_missing(store: Store) -> None:
+    """Reading and measuring a missing object is an error of its own kind; deleting one is none."""
+    for read in (store.get, store.size, lambda key: store.fill(key, memoryview(bytearray(1)))):
+        with pytest.raises(MissingObject, match="nowhere: no such object in"):
+            read("nowhere")
+    store.delete("nowhere")
+
+
+def test_a_deleted_object_is_gone(store: Store) -> None:
+    """It is neither read nor listed, and its key is free to be created."""
+    store.create("a/b/c", b"x")
+    store.delete("a/b/c")
+    assert list(store.list("")) == []
+    store.create("a/b/c", b"y")
+
+
+def test_listing_is_sorted_and_starts_after(store: Store) -> None:
+    """Keys come in order, below a prefix, after a key."""
+    for key in ("x/2", "x/10", "x/1/z", "y"):
+        store.put(key, [b"."])
+    assert list(store.list("x/")) == ["x/1/z", "x/10", "x/2"]
+    assert list(store.list("x/1")) == ["x/1/z", "x/10"]
+    assert list(store.list("x/", after="x/10")) == ["x/2"]
+    assert list(store.list("")) == ["x/1/z", "x/10", "x/2", "y"]
+    assert list(store.list("nothing/")) == []
+
+
+def test_folders_are_listed_without_what_is_in_them(store: Store) -> None:
+    """The names below a prefix, each once; objects directly below it are no folders."""
+    for key in ("runs/b/1", "runs/b/2/3", "runs/a/1", "runs/file", "other/c/1"):
+        store.put(key, [b"."])
+    assert list(store.folders("runs/")) == ["a", "b"]
+    assert list(store.folders("nothing/")) == []
+
+
+def test_a_long_listing_is_complete(store: Store) -> None:
+    """More keys than S3 puts on one page."""
+    keys = [f"journal/{number:08d}" for number in range(1, 1_201)]
+    with ThreadPoolExecutor(8) as threads:
+        list(threads.map(lambda key: store.put(key, [b"."]), keys))
+    assert list(store.list("journal/")) == keys
+    assert list(store.list("journal/", after=keys[99])) == keys[100:]
+
+
+def test_a_large_object_is_written_in_parts_and_reads_the_same(url: str) -> None:
+    """Parts that do not fit the buffers given, a last part that is short; every byte is where it was."""
+    store = open_store(url + (SMALL_PARTS if url.startswith("s3:") else ""))
+    data = os.urandom(12_000_001)
+    store.put("large", [data[:7], data[7:6_000_000], data[6_000_000:]])
+    assert store.size("large") == len(data)
+    assert store.get("large") == data
+    assert store.get("large", 5_242_870, 20) == data[5_242_870:5_242_890]
+
+
+def test_a_large_object_appears_whole_or_not_at_all(url: str) -> None:
+    """A writer that fails midway leaves what was there before, and nothing in the listing that was not."""
+    store = open_store(url + (SMALL_PARTS if url.startswith("s3:") else ""))
+    store.put("large", [b"old"])
+
+    def failing() -> Iterator[bytes]:
+        yield bytes(6_000_000)
+        raise RuntimeError("the writer died")
+
+    with pytest.raises(RuntimeError):
+        store.put("large", failing())
+    assert store.get("large") == b"old"
+    assert list(store.list("")) == ["large"]
+
+
+def test_the_url_opens_the_same_store_again(store: Store) -> None:
+    """What a store says of itself is enough to find it: ranks are told it."""
+    store.put("key", [b"x"])
+    assert open_store(store.url).get("key") == b"x"
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("ftp://host/x", "no such kind of store"),
+        ("s3:///prefix", "names no bucket"),
+        ("s3://bucket?speed=9", "speed: extra inputs are not permitted; after the ? may stand budget_seconds"),
+        ("s3://bucket?connections=0", "connections: input should be greater than 0"),
+        ("s3://bucket?nonsense", "not name=value"),
+    ],
+)
+def test_a_url_that_means_nothing_is_refused(url: str, said: str) -> None:
+    """The message says what is wrong, and what may stand there."""
+    with pytest.raises(UsageError) as caught:
+        open_store(url)
+    assert said in str(caught.value)
+    assert url in str(caught.value)
