@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator
 
 from headway.errors import ExistingObject, MissingObject
 from headway.store import Buffer
+from headway.store.objects import Unfinished
 
 
 class MemoryStore:
@@ -30,6 +31,14 @@ class MemoryStore:
             raise MissingObject(f"{key}: no such object in {self.url}")
         return self.objects[key][start : None if length is None else start + length]
 
+    def get_all(self, keys: Iterable[str]) -> Iterator[bytes | None]:
+        """Read small objects, in their order."""
+        for key in keys:
+            try:
+                yield self.get(key)
+            except MissingObject:
+                yield None
+
     def fill(self, key: str, buffer: memoryview, start: int = 0) -> int:
         """Read bytes of an object into `buffer`."""
         data = self.get(key, start, buffer.nbytes)
@@ -48,6 +57,13 @@ class MemoryStore:
         """The names that follow `prefix` up to the next `/`."""
         rests = (key.removeprefix(prefix) for key in self.objects if key.startswith(prefix))
         yield from sorted({rest.partition("/")[0] for rest in rests if "/" in rest})
+
+    def unfinished(self) -> Iterator[Unfinished]:
+        """Nothing is ever half written here."""
+        return iter(())
+
+    def discard(self, unfinished: Unfinished) -> None:
+        """Nothing to give up."""
 
     def delete(self, key: str) -> None:
         """Remove an object."""

@@ -111,6 +111,7 @@ class Saver:
         try:
             self.run.store.put(keys.ledger(self.run.name, self.lineage.attempt), [ledger.encode()])
             self.retention.prune(self.run, self.lineage.attempt)
+            self.run.journal.pack()
         except StoreError as error:
             return {"warning": str(error)}
         return {}

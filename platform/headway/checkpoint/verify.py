@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from headway.checkpoint.stored import StoredCheckpoint
 from headway.errors import DamageError
-from headway.store import Run
+from headway.store import Journal, Run, fold
 
 
 @dataclass(frozen=True)
@@ -19,9 +19,12 @@ class Finding:
 
 def verify(run: Run) -> Iterator[Finding | int]:
     """Check everything; yields findings, and between them the number of bytes read so far in this step."""
-    history = run.history()
+    journal = Journal(run.store, run.name, packed=False)  # the entries themselves, not their copies
+    history = fold(journal.read())
     for damaged in history.damaged:
         yield Finding(damaged.reason)
+    for reason in journal.unlike_packs():
+        yield Finding(reason)
     try:
         run.recipe()
     except DamageError as error:

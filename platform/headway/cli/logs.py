@@ -12,7 +12,7 @@ import typer
 from headway.cli.options import Quiet, RunName, StoreUrl, chosen_run
 from headway.cli.screen import show
 from headway.store import Run
-from headway.store.record import events
+from headway.store.record import BEGINNING, events
 from headway.store.standing import standing
 
 POLL_SECONDS = 0.5
@@ -80,10 +80,10 @@ def _all(run: Run) -> Iterator[Mapping[str, Any]]:
 
 def _followed(run: Run) -> Iterator[Mapping[str, Any]]:
     """Events as they come, until nobody has worked on the run for a whole poll: its last words come after its end."""
-    after, ended = "", False
+    after, ended = BEGINNING, False
     while True:
-        for key, event in events(run.store, run.name, after=after):
-            after = key
+        for place, event in events(run.store, run.name, after=after):
+            after = place
             yield event
         if ended:
             return

@@ -108,6 +108,16 @@ class Bucket:
                 return
             token = {"ContinuationToken": page["NextContinuationToken"]}
 
+    def uploads(self) -> Iterator[Any]:
+        """The uploads in parts below this prefix that were begun and neither completed nor aborted."""
+        token: dict[str, str] = {}
+        while True:
+            page = self.ask("listed", "uploads", "list_multipart_uploads", Prefix=self.prefix, **token)
+            yield from page.get("Uploads", ())
+            if not page.get("IsTruncated"):
+                return
+            token = {"KeyMarker": page["NextKeyMarker"], "UploadIdMarker": page["NextUploadIdMarker"]}
+
     def persist(self, done: str, key: str, action: Callable[[], T]) -> T:
         """What `action` returns; see `ask`."""
 

@@ -7,12 +7,12 @@ all. Create-only writes are hard links, which the file system refuses when the n
 import os
 import uuid
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from io import BufferedReader
 from pathlib import Path, PurePosixPath
 
 from headway.errors import ExistingObject, MissingObject, StoreError, UsageError
-from headway.store.objects import Buffer
+from headway.store.objects import Buffer, Unfinished
 
 INCOMING = ".incoming"
 
@@ -40,6 +40,14 @@ class DirectoryStore:
         with self._reading(key) as file:
             file.seek(start)
             return file.read() if length is None else file.read(length)
+
+    def get_all(self, keys: Iterable[str]) -> Iterator[bytes | None]:
+        """Read small objects, in their order."""
+        for key in keys:
+            try:
+                yield self.get(key)
+            except MissingObject:
+                yield None
 
     def fill(self, key: str, buffer: memoryview, start: int = 0) -> int:
         """Read bytes of an object from `start` on into `buffer`."""
@@ -69,6 +77,17 @@ class DirectoryStore:
         """The names that follow `prefix` up to the next `/`."""
         place = self.root / prefix
         yield from sorted(entry.name for entry in os.scandir(place) if entry.is_dir()) if place.is_dir() else ()
+
+    def unfinished(self) -> Iterator[Unfinished]:
+        """Files that were written aside and never put in place."""
+        place = self.root / INCOMING
+        for entry in sorted(os.scandir(place), key=lambda entry: entry.name) if place.is_dir() else ():
+            with suppress(FileNotFoundError):
+                yield Unfinished(f"{INCOMING}/{entry.name}", entry.stat().st_mtime, entry.path)
+
+    def discard(self, unfinished: Unfinished) -> None:
+        """Remove such a file."""
+        Path(unfinished.handle).unlink(missing_ok=True)
 
     def delete(self, key: str) -> None:
         """Remove an object, and the folders that it leaves empty."""

@@ -32,6 +32,8 @@ class History:
     attempts: list[Attempt]
     commits: list[Committed]
     """Those that count, oldest first: not pruned, and not undone by a roll-back."""
+    undone: list[Committed]
+    """Those that a roll-back undid, and nobody has given up yet."""
     pruned: set[str]
     decisions: list[Decided]
     damaged: list[Damaged]
@@ -53,7 +55,7 @@ class History:
 
 def fold(entries: Sequence[Entry | Damaged]) -> History:
     """Derive a run's history from its journal."""
-    history = History([], [], set(), [], [])
+    history = History([], [], [], set(), [], [])
     attempts: dict[int, Attempt] = {}
     for entry in entries:
         match entry:
@@ -69,12 +71,14 @@ def fold(entries: Sequence[Entry | Damaged]) -> History:
                 history.decisions.append(entry)
                 if entry.restored is not None:
                     restored = entry.restored
+                    history.undone += [c for c in history.commits if c.tokens > restored]
                     history.commits = [c for c in history.commits if c.tokens <= restored]
                 if entry.attempt in attempts:
                     attempts[entry.attempt].decisions.append(entry)
             case Pruned():
                 history.pruned.update(entry.manifests)
                 history.commits = [c for c in history.commits if c.manifest not in history.pruned]
+                history.undone = [c for c in history.undone if c.manifest not in history.pruned]
             case Ended():
                 if entry.attempt in attempts:
                     attempts[entry.attempt].ended = entry

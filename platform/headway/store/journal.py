@@ -1,18 +1,19 @@
 """The run's journal: an append-only log that needs nothing of the store but create-only writes.
 
 To append, a writer creates the entry after the last one it knows. If that key is taken it reads on: a newer claim
-means that it is fenced; its own nonce, that its write had succeeded although the answer was lost.
+means that it is fenced; its own nonce, that its write had succeeded although the answer was lost. So a write that is
+under way when its place is taken can never take another.
 """
 
 import secrets
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from headway.errors import DamageError, ExistingObject, FencedError, MissingObject
-from headway.store import keys
+from headway.errors import DamageError, ExistingObject, FencedError
+from headway.store import keys, pack
 from headway.store.entries import Claimed, Committed, Decided, Ended, Entry, Pruned, decode, encode, sha256
 from headway.store.objects import Store
 
@@ -30,20 +31,46 @@ class Damaged:
 class Journal:
     """One run's journal, as far as this process has read it. Safe to use from several threads."""
 
-    def __init__(self, store: Store, run: str) -> None:
-        self.store, self.run = store, run
+    def __init__(self, store: Store, run: str, *, packed: bool = True) -> None:
+        """`packed`: believe packs of entries where there are any. Without, every entry itself is read."""
+        self.store, self.run, self.packed = store, run, packed
         self.entries: list[Entry | Damaged] = []
+        self._loose: list[bytes] = []
+        """The entries that are in no pack that this process knows of."""
         self._tail = ""
         self._lock = threading.RLock()
 
     def read(self) -> list[Entry | Damaged]:
         """All entries, oldest first, after catching up with the store."""
         with self._lock:
-            after = keys.entry(self.run, len(self.entries)) if self.entries else ""
-            for key in self.store.list(keys.journal(self.run), after=after):
-                while key >= keys.entry(self.run, len(self.entries) + 1):
-                    self._fetch(len(self.entries) + 1)
+            if self.packed and not self.entries:
+                self._unpack()
+            self._catch_up()
+            if self.packed and any(isinstance(entry, Damaged) for entry in self.entries):
+                self.packed, self._tail = False, ""  # a pack may be what is damaged: only the entries themselves count
+                self.entries.clear()
+                self._loose.clear()
+                self._catch_up()
             return list(self.entries)
+
+    def pack(self) -> None:
+        """Copy entries into packs, as far as they fill any; for readers of long journals."""
+        with self._lock:
+            while len(self._loose) >= pack.ENTRIES:
+                number = (len(self.entries) - len(self._loose)) // pack.ENTRIES
+                first = number * pack.ENTRIES
+                if any(isinstance(entry, Damaged) for entry in self.entries[first : first + pack.ENTRIES]):
+                    return
+                pack.write(self.store, self.run, number, self._loose[: pack.ENTRIES])
+                del self._loose[: pack.ENTRIES]
+
+    def unlike_packs(self) -> Iterator[str]:
+        """What is wrong with the packs, for a journal that was read without them. It makes readers slow, not wrong."""
+        packed = list(pack.read(self.store, self.run))
+        for number in range(len(list(self.store.list(keys.packs(self.run))))):
+            span = slice(number * pack.ENTRIES, (number + 1) * pack.ENTRIES)
+            if packed[span] != self._loose[span]:
+                yield f"{keys.pack(self.run, number)}: is not a copy of its {pack.ENTRIES} journal entries; delete it"
 
     def claim(self, check: Callable[[], None], **fields: Any) -> Claimed:
         """Begin an attempt, after `check` has agreed to the journal as it stands.
@@ -62,12 +89,14 @@ class Journal:
         return self._append(kind, attempt, lambda: self.check_unfenced(attempt), fields)
 
     def check_unfenced(self, attempt: int) -> None:
-        """See that no newer claim than `attempt` is among the entries read.
+        """See that `attempt` may write: among the entries read is no newer claim than its own, nor its end.
 
         Raises:
             FencedError: there is one.
         """
         newest = self.newest_claim()
+        if any(isinstance(entry, Ended) and entry.attempt == attempt for entry in self.entries[attempt:]):
+            raise FencedError(f"run {self.run}: attempt {attempt} has ended already; nothing was written")
         if newest is not None and newest.seq > attempt:
             who = str(newest.holder) if isinstance(newest, Claimed) else "somebody unreadable"
             raise FencedError(
@@ -104,15 +133,29 @@ class Journal:
                 if not isinstance(accepted, Damaged) and accepted.nonce == nonce:
                     return entry
 
-    def _fetch(self, seq: int) -> None:
-        try:
-            self._accept(seq, self.store.get(keys.entry(self.run, seq)))
-        except MissingObject:
-            self.entries.append(Damaged(seq, f"journal entry {seq} is missing"))
-            self._tail = ""
+    def _unpack(self) -> None:
+        """Begin with what packs hold."""
+        for data in pack.read(self.store, self.run):
+            self._accept(len(self.entries) + 1, data)
+        del self._loose[: len(self.entries) - len(self.entries) % pack.ENTRIES]
 
-    def _accept(self, seq: int, data: bytes) -> None:
+    def _catch_up(self) -> None:
+        """Read the entries after those that are known. A listing may come late: an entry implies all before it."""
+        after = keys.entry(self.run, len(self.entries)) if self.entries else ""
+        listed = [keys.stem(key) for key in self.store.list(keys.journal(self.run), after=after)]
+        last = max((int(stem) for stem in listed if stem.isdigit()), default=0)
+        numbers = range(len(self.entries) + 1, last + 1)
+        bodies = self.store.get_all(keys.entry(self.run, number) for number in numbers)
+        for number, data in zip(numbers, bodies, strict=True):
+            self._accept(number, data)
+
+    def _accept(self, seq: int, data: bytes | None) -> None:
         """Take in the entry `seq`, and blame the one before if this one remembers it differently."""
+        if data is None:
+            self.entries.append(Damaged(seq, f"journal entry {seq} is missing"))
+            self._loose.append(b"")
+            self._tail = ""
+            return
         entry: Entry | Damaged
         try:
             entry = decode(data, seq)
@@ -123,4 +166,5 @@ class Journal:
         except DamageError as error:
             entry = Damaged(seq, str(error))
         self.entries.append(entry)
+        self._loose.append(data)
         self._tail = sha256(data)

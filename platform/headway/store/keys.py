@@ -21,6 +21,16 @@ def entry(run: str, sequence: int) -> str:
     return f"{journal(run)}{sequence:08d}.json"
 
 
+def packs(run: str) -> str:
+    """Prefix of the journal's packs."""
+    return f"runs/{run}/packs/"
+
+
+def pack(run: str, number: int) -> str:
+    """A copy of many journal entries in one object, from 0."""
+    return f"{packs(run)}{number:08d}.json"
+
+
 def checkpoints(run: str) -> str:
     """Prefix of all checkpoints, committed or not."""
     return f"runs/{run}/checkpoints/"
@@ -29,6 +39,22 @@ def checkpoints(run: str) -> str:
 def checkpoint(run: str, tokens: int, attempt: int) -> str:
     """Prefix of one checkpoint: a name that is never used twice."""
     return f"{checkpoints(run)}{tokens:015d}-{attempt:08d}/"
+
+
+def stem(key: str) -> str:
+    """The name of an object, without prefix and kind."""
+    return key.rpartition("/")[2].partition(".")[0]
+
+
+def folder(key: str) -> str:
+    """The prefix that an object lies in: of a checkpoint's objects, the checkpoint's."""
+    return key.rpartition("/")[0] + "/"
+
+
+def attempt_of(key: str) -> int | None:
+    """The attempt that wrote an object of a checkpoint; None if it lies in no checkpoint."""
+    attempt = folder(key).rstrip("/").rpartition("-")[2]
+    return int(attempt) if attempt.isdigit() else None
 
 
 def ledger(run: str, attempt: int) -> str:

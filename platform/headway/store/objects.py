@@ -5,12 +5,25 @@ listing and deletion. No renames, no locks, no appends.
 """
 
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from typing import Protocol
 from urllib.parse import urlsplit
 
 from headway.errors import UsageError
 
 Buffer = bytes | bytearray | memoryview
+
+
+@dataclass(frozen=True)
+class Unfinished:
+    """A write that was begun: part of an object that nobody can see."""
+
+    what: str
+    """For people: its key, as far as it is known."""
+    since: float
+    """When it was begun [s since 1970]."""
+    handle: str
+    """What the store knows it by."""
 
 
 class Store(Protocol):
@@ -40,6 +53,9 @@ class Store(Protocol):
             MissingObject: there is none.
         """
 
+    def get_all(self, keys: Iterable[str]) -> Iterator[bytes | None]:
+        """Read small objects, in their order, side by side where that is faster; None for a missing one."""
+
     def fill(self, key: str, buffer: memoryview, start: int = 0) -> int:
         """Read bytes of an object from `start` on into `buffer`; returns how many, fewer if the object ends.
 
@@ -59,6 +75,12 @@ class Store(Protocol):
 
     def folders(self, prefix: str) -> Iterator[str]:
         """The different names that follow `prefix` (which ends in `/`) up to the next `/`, in order."""
+
+    def unfinished(self) -> Iterator[Unfinished]:
+        """Writes that were begun and, so far, neither finished nor given up."""
+
+    def discard(self, unfinished: Unfinished) -> None:
+        """Give up an unfinished write; its writer, if there still is one, fails."""
 
     def delete(self, key: str) -> None:
         """Remove an object; a missing one is no error."""

@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from headway.errors import MissingObject, StoreError
+from headway.errors import MissingObject
 from headway.store import keys
 from headway.store.objects import Store
 
@@ -15,12 +15,18 @@ PHASES = ("queue", "startup", "restore", "data", "step", "checkpoint", "evaluati
 """What every second of a rank is booked to."""
 
 
+CHUNK_BYTES = 256 * 1024
+"""A chunk is written anew with what has come since, until it is this long: few objects, and short ones."""
+
+
 class LogWriter:
-    """Collects an attempt's log lines and writes them as a row of small objects."""
+    """Collects an attempt's log lines and writes them as a row of objects."""
 
     def __init__(self, store: Store, run: str, attempt: int) -> None:
         self.store, self.run, self.attempt = store, run, attempt
         self._lines: list[str] = []
+        self._written = 0
+        """Lines of the present chunk that are in the store."""
         self._chunk = 0
         self._lock = threading.Lock()
 
@@ -32,29 +38,37 @@ class LogWriter:
     def flush(self) -> None:
         """Write what has come since the last flush."""
         with self._lock:  # not held while the store is asked: training must not wait for a slow one
-            lines, self._lines = self._lines, []
-        if not lines:
+            lines = list(self._lines)
+        if len(lines) == self._written:
             return
-        try:
-            data = "".join(f"{line}\n" for line in lines).encode()
-            self.store.put(keys.log_chunk(self.run, self.attempt, self._chunk), [data])
-            self._chunk += 1
-        except StoreError:
+        data = "".join(f"{line}\n" for line in lines).encode()
+        self.store.put(keys.log_chunk(self.run, self.attempt, self._chunk), [data])
+        self._written = len(lines)
+        if len(data) >= CHUNK_BYTES:
             with self._lock:
-                self._lines = lines + self._lines
-            raise
+                del self._lines[: len(lines)]
+            self._chunk, self._written = self._chunk + 1, 0
 
 
-def events(store: Store, run: str, after: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
-    """A run's log events in order, each with the key of its chunk, beginning after the chunk `after`."""
-    for key in store.list(keys.log(run), after=after):
-        for line in store.get(key).decode(errors="replace").splitlines():
+Place = tuple[str, int]
+"""A line of a log: the key of its chunk, and its number there, from 1."""
+BEGINNING: Place = ("", 0)
+
+
+def events(store: Store, run: str, after: Place = BEGINNING) -> Iterator[tuple[Place, dict[str, Any]]]:
+    """A run's log events in order, each with its place, beginning after the place `after`."""
+    chunk, line = after
+    chunks = list(store.list(keys.log(run), after=chunk[:-1]))  # its own key included: the chunk may have grown
+    for key, data in zip(chunks, store.get_all(chunks), strict=True):
+        for number, text in enumerate((data or b"").decode(errors="replace").splitlines(), 1):
+            if key == chunk and number <= line:
+                continue
             try:
-                event = json.loads(line)
+                event = json.loads(text)
             except ValueError:
                 continue
             if isinstance(event, dict):
-                yield key, event
+                yield (key, number), event
 
 
 class Row(BaseModel):

@@ -3,11 +3,13 @@
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import cached_property
 
+from headway.errors import MissingObject
 from headway.store.bucket import MEBIBYTE, BeyondEndError, Bucket
 from headway.store.multipart import CHECKSUM, upload
-from headway.store.objects import Buffer
+from headway.store.objects import Buffer, Unfinished
 from headway.store.patience import PassingError
 
 
@@ -36,6 +38,16 @@ class S3Store:
         span = f"bytes={start}-{last}" if start or length is not None else ""
         return b"" if length == 0 else bytes(self._read(key, span, lambda size: memoryview(bytearray(size))))
 
+    def get_all(self, keys: Iterable[str]) -> Iterator[bytes | None]:
+        """Read small objects, in their order, side by side."""
+
+        def read(key: str) -> bytes | None:
+            with suppress(MissingObject):
+                return self.get(key)
+            return None
+
+        yield from self._carriers.map(read, keys)
+
     def fill(self, key: str, buffer: memoryview, start: int = 0) -> int:
         """Read bytes of an object from `start` on into `buffer`."""
         span = f"bytes={start}-{start + buffer.nbytes - 1}"
@@ -56,6 +68,17 @@ class S3Store:
         whole = self.bucket.prefix + prefix
         for page in self.bucket.pages(prefix, Delimiter="/"):
             yield from (each["Prefix"].removeprefix(whole)[:-1] for each in page.get("CommonPrefixes", ()))
+
+    def unfinished(self) -> Iterator[Unfinished]:
+        """Uploads in parts that were neither completed nor aborted."""
+        for each in self.bucket.uploads():
+            key = each["Key"].removeprefix(self.bucket.prefix)
+            yield Unfinished(key, each["Initiated"].timestamp(), each["UploadId"])
+
+    def discard(self, unfinished: Unfinished) -> None:
+        """Abort such an upload."""
+        with suppress(MissingObject):
+            self.bucket.ask("given up", unfinished.what, "abort_multipart_upload", UploadId=unfinished.handle)
 
     def delete(self, key: str) -> None:
         """Remove an object."""

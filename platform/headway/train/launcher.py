@@ -195,9 +195,12 @@ def _unclaimed(failure: tuple[str, str] | None, tokens: int, *, stopped: bool) -
 
 
 def _say_ended(run: Run, attempt: Attempt, outcome: str, reason: str, tokens: int) -> Outcome:
-    """Write how an attempt ended, unless a newer one has the run by now or the store is what failed."""
+    """Write how an attempt ended, unless it has said so itself, has lost the run, or the store is what failed."""
     try:
         run.journal.append(Ended, attempt.number, outcome=outcome, reason=reason, tokens=tokens)
+    except FencedError:
+        if said := next(each for each in run.history().attempts if each.number == attempt.number).ended:
+            return Outcome(said.outcome, said.reason, said.tokens, attempt.number, EXIT_CODES[said.outcome])
     except HeadwayError as error:
         logging.getLogger("headway").warning("the journal could not be told: %s", error)
     return Outcome(outcome, reason, tokens, attempt.number, EXIT_CODES[outcome])
