@@ -1,6 +1,7 @@
 """A place to train in, its data built once a session, and the fingerprint that every history must end in."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from shutil import copytree
 
@@ -9,6 +10,7 @@ import yaml
 
 from headway import data
 from headway.recipe import load
+from tests.engines.s3.server import S3Server
 from tests.integration.training import Place
 
 
@@ -29,6 +31,21 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def place(built: Path, tmp_path: Path) -> Place:
     """A place of the test's own, on data that all share."""
     return Place(built / "tiny.yaml", tmp_path / "store")
+
+
+@pytest.fixture(scope="session")
+def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    """A real S3 server; this process and those it starts find it by their environment."""
+    with S3Server(tmp_path_factory.mktemp("s3")) as server, pytest.MonkeyPatch.context() as patch:
+        for name, value in server.environment.items():
+            patch.setenv(name, value)
+        yield server
+
+
+@pytest.fixture
+def s3_place(built: Path, tmp_path: Path, s3: S3Server) -> Place:
+    """A place whose store is on the S3 server."""
+    return Place(built / "tiny.yaml", tmp_path, url=f"{s3.url}/{tmp_path.name}")
 
 
 @pytest.fixture

@@ -11,7 +11,8 @@ import pytest
 from tests.integration.training import Place, Training
 
 SEED = int(os.environ.get("HEADWAY_KILL_SEED", "20261121"))
-RUNS = int(os.environ.get("HEADWAY_KILL_RUNS", "8"))
+RUNS = {"file": os.environ.get("HEADWAY_KILL_RUNS", "4"), "s3": os.environ.get("HEADWAY_KILL_RUNS", "8")}
+CASES = [(kind, number) for kind, runs in RUNS.items() for number in range(int(runs))]
 POINTS = 5
 """Kills a run."""
 MOMENTS = ("start", "attempt.claimed", "step.done", "evaluation.done", "checkpoint.staged", "checkpoint.committed")
@@ -75,11 +76,14 @@ def strike(place: Place, run: str, point: Point) -> bool:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", range(RUNS))
-def test_a_killed_run_ends_with_the_same_bits(place: Place, unkilled: str, number: int) -> None:
+@pytest.mark.parametrize(("kind", "number"), CASES)
+def test_a_killed_run_ends_with_the_same_bits(
+    kind: str, number: int, unkilled: str, request: pytest.FixtureRequest
+) -> None:
     """Random kills (TERM, KILL; launcher, rank, all; every phase), other world sizes: one fingerprint at the end."""
-    print(f"HEADWAY_KILL_SEED={SEED}, run {number}")  # noqa: T201 - a failing seed must be seen
-    dice = random.Random(f"{SEED}/{number}")
+    print(f"HEADWAY_KILL_SEED={SEED}, {kind} run {number}")  # noqa: T201 - a failing seed must be seen
+    dice = random.Random(f"{SEED}/{number}" if kind == "file" else f"{SEED}/{kind}/{number}")
+    place: Place = request.getfixturevalue("place" if kind == "file" else "s3_place")
     runs, hits = ["run-1"], 0
     while hits < POINTS:
         if place.history(runs[-1]).done:

@@ -15,8 +15,7 @@ import psutil
 
 from headway.checkpoint.stored import StoredCheckpoint
 from headway.checkpoint.verify import Finding, verify
-from headway.store import History, Run
-from headway.store.directory import DirectoryStore
+from headway.store import History, Run, Store, open_store
 
 DEADLINE = 120.0
 """Seconds that anything here may take before the test fails [s]: a bound for hangs, not a measure of speed."""
@@ -24,14 +23,22 @@ DEADLINE = 120.0
 
 @dataclass
 class Place:
-    """A folder with a recipe, its data and a run store."""
+    """A recipe, its data and a run store."""
 
     recipe: Path
     store: Path
+    """Folder of the store, if it is one."""
+    url: str = ""
+    """Of the store, if it is no folder."""
+
+    @property
+    def objects(self) -> Store:
+        """The store."""
+        return open_store(self.url or str(self.store))
 
     def run(self, name: str) -> Run:
         """The run `name`."""
-        return Run(DirectoryStore(self.store), name)
+        return Run(self.objects, name)
 
     def history(self, name: str) -> History:
         """What the journal of `name` says."""
@@ -39,7 +46,7 @@ class Place:
 
     def fingerprint(self, name: str) -> str:
         """Fingerprint of the newest checkpoint of `name`."""
-        return StoredCheckpoint(DirectoryStore(self.store), self.history(name).commits[-1]).fingerprint()
+        return StoredCheckpoint(self.objects, self.history(name).commits[-1]).fingerprint()
 
     def findings(self, name: str) -> list[str]:
         """What `verify` finds."""
@@ -48,7 +55,7 @@ class Place:
     def start(self, name: str, *overrides: str, ranks: int = 1, options: Sequence[str] = ()) -> "Training":
         """Begin `headway train`."""
         command = [sys.executable, "-m", "headway.cli", "train", str(self.recipe), *overrides]
-        command += ["--run", name, "--store", str(self.store), "--nproc", str(ranks), "--json", *options]
+        command += ["--run", name, "--store", self.url or str(self.store), "--nproc", str(ranks), "--json", *options]
         return Training(command)
 
     def train(self, name: str, *overrides: str, ranks: int = 1, options: Sequence[str] = ()) -> "Training":

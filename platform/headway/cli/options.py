@@ -15,7 +15,9 @@ RunName = Annotated[str, typer.Argument(metavar="RUN", help="Name of the run.")]
 StoreUrl = Annotated[
     str | None,
     typer.Option(
-        metavar="URL", help="Run store: file:///folder. Default: HEADWAY_STORE, else ./runs.", show_default=False
+        metavar="URL",
+        help="Run store: s3://bucket/prefix or file:///folder. Default: HEADWAY_STORE, else ./runs.",
+        show_default=False,
     ),
 ]
 Tokens = Annotated[int | None, typer.Option(help="Which checkpoint. Default: the newest.")]

@@ -9,6 +9,7 @@ import typer
 from headway import recipe as recipes
 from headway.cli.options import Json, Overrides, Quiet, StoreUrl, chosen_store
 from headway.cli.screen import result, show
+from headway.store.probe import check_creates
 
 
 def train(
@@ -18,6 +19,9 @@ def train(
     store: StoreUrl = None,
     nproc: Annotated[int | None, typer.Option(min=1, help="Ranks on this machine. Default: machine.ranks.")] = None,
     *,
+    allow_unfenced: Annotated[
+        bool, typer.Option("--allow-unfenced", help="Take a store that ignores the condition of create-only writes.")
+    ] = False,
     take_over: Annotated[bool, typer.Option("--take-over", help="Fence off whoever trains this run now.")] = False,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -35,6 +39,8 @@ def train(
     show(f"headway: run {name} in {where.url}: starting {ranks} ranks", quiet=quiet or not sys.stderr.isatty())
     launcher.preload("headway.cli")
     try:
+        if not allow_unfenced:
+            check_creates(where)
         outcome = launcher.launch(plan, name, where, ranks=ranks, take_over=take_over, quiet=quiet)
     finally:
         launcher.reap()

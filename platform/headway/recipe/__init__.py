@@ -2,9 +2,10 @@
 
 from headway.recipe.document import load, parse
 from headway.recipe.identity import differences, digest, schema, to_yaml
-from headway.recipe.schema import Model, Recipe, Source, Stage, Tokenizer
+from headway.recipe.schema import Checkpoint, Model, Recipe, Source, Stage, Tokenizer
 
 __all__ = [
+    "Checkpoint",
     "Model",
     "Recipe",
     "Source",

@@ -200,7 +200,14 @@ class Checkpoint(Section):
     """When to save, and what to keep."""
 
     every_tokens: PositiveInt | None = None
-    """How often [tokens]. Default: ten times a run. The end and every preemption are saved in any case."""
+    """How often [tokens]. Default: as often as pays off, by what was measured in this run: what saves cost, and how
+    long it is from one kill to the next. The end and every preemption are saved in any case."""
+    least_seconds: PositiveFloat = 15.0
+    """What pays off is never taken to be less than this [s]: every save is requests, and money."""
+    most_seconds: PositiveFloat = 1800.0
+    """Nor more than this [s]."""
+    expect_failure_seconds: PositiveFloat = 14_400.0
+    """How long until a kill is expected, as long as the run knows no better [s]."""
     keep: Annotated[int, Field(ge=1)] = 3
     """Sound checkpoints that retention leaves."""
 

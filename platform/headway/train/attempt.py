@@ -1,7 +1,9 @@
 """One attempt at a run: from the claim in the journal to the word about how it ended. What the loop works with."""
 
 import json
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Self
 
@@ -16,12 +18,13 @@ from headway.errors import DamageError, HeadwayError
 from headway.recipe import Recipe
 from headway.store import Committed, Decided, Ended, Holder, keys
 from headway.store.record import Row
+from headway.train.cadence import Cadence
 from headway.train.clock import Clock
 from headway.train.evaluation import Evaluation
 from headway.train.rank import Rank
 from headway.train.report import Report
 from headway.train.stability import Verdict
-from headway.train.step import Step, lanes_of
+from headway.train.step import Gradient, Step, lanes_of
 from headway.train.task import Task
 
 
@@ -42,6 +45,7 @@ class Attempt:
             lambda: self.run.claim(holder, self.recipe, data, take_over=task.take_over, follows=follows).seq
         )
         self.history = self.run.history(upto=self.number)
+        self.cadence = Cadence(self.recipe.checkpoint, self.history)
         self.report = Report(
             self.run,
             self.number,
@@ -153,18 +157,28 @@ class Attempt:
             self.report.event("evaluation.done", held_out=loss)
         return stop
 
+    def wishes_to_save(self) -> bool:
+        """Whether it pays off to save now; rank 0 decides that, and all learn it with the batch's losses."""
+        return self.rank.ranks.first and self.cadence.wish(saving=self.saver.busy)
+
     def save(self, position: int) -> None:
         """Begin to save the state at `position`; it must not change before `await_copy`."""
-        with self.clock.during("drain" if self.clock.phase == "drain" else "checkpoint"):
+        with self._stalled("drain" if self.clock.phase == "drain" else "checkpoint"):
             self.saver.wait()
+            self.cadence.begin()
             rows = self._rows(position)
             self.saver.save(position, self.state.tensors(), self.state.progress(), _lines(rows))
         self.report.event("checkpoint.staged")
 
     def await_copy(self) -> None:
         """Wait until the state that is being saved may change again."""
-        with self.clock.during("checkpoint"):
+        with self._stalled("checkpoint"):
             self.saver.await_copy()
+
+    def stepped(self, position: int, gradient: Gradient, rate: float, seconds: float) -> None:
+        """Take note of a step, up to `position`, at the learning rate `rate`."""
+        self.cadence.stepped(seconds, saving=self.saver.busy)
+        self.report.step(position, gradient.loss, gradient.norm, rate, seconds)
 
     def end(self, outcome: str, reason: str) -> None:
         """Say in the journal how the attempt ended, and close its books."""
@@ -175,6 +189,14 @@ class Attempt:
             lambda: self.run.journal.append(Ended, self.number, outcome=outcome, reason=reason, tokens=position).seq
         )
         self.report.event("attempt.ended", outcome=outcome, reason=reason)
+
+    @contextmanager
+    def _stalled(self, phase: str) -> Iterator[None]:
+        """Book time in which training stands still for a save."""
+        began = time.monotonic()
+        with self.clock.during(phase):
+            yield
+        self.cadence.stalled(time.monotonic() - began)
 
     def _committed(self, tokens: int, warning: str) -> None:
         """Say that a checkpoint is true."""

@@ -21,16 +21,17 @@ def train(attempt: Attempt) -> str:
     recipe, clock, step = attempt.recipe, attempt.clock, attempt.step
     budget, batch = recipe.train.tokens, recipe.train.batch_tokens
     position = saved = attempt.resume()
+    save = False
     stop = attempt.asked_to_stop()
 
     clock.enter("step")
     while position < budget and not stop:
-        if due(recipe.evaluation.every_tokens, attempt.state.evaluated, position, budget):
+        if due(recipe.evaluation.every_tokens or max(1, budget // 10), attempt.state.evaluated, position):
             stop = attempt.evaluate(position)
             continue
-        if due(recipe.checkpoint.every_tokens, saved, position, budget):
+        if save or due(recipe.checkpoint.every_tokens, saved, position):
             attempt.save(position)
-            saved = position
+            saved, save = position, False
         if attempt.skips(position):
             position += batch
             continue
@@ -38,7 +39,7 @@ def train(attempt: Attempt) -> str:
         began = time.monotonic()
         with clock.during("data"):
             lanes = attempt.batches.get(position)
-        gradient = step.gradient(lanes, attempt.preemption)
+        gradient = step.gradient(lanes, attempt.preemption, save=attempt.wishes_to_save())
         if verdict := judge(recipe.train.stability, attempt.state.losses, gradient.loss, gradient.norm):
             step.drop()
             if attempt.decide(verdict, position) == "rollback":
@@ -47,8 +48,8 @@ def train(attempt: Attempt) -> str:
         attempt.await_copy()
         rate = step.apply(position, gradient)
 
-        position, stop = position + batch, gradient.stop
-        attempt.report.step(position, gradient.loss, gradient.norm, rate, time.monotonic() - began)
+        position, stop, save = position + batch, gradient.stop, gradient.save
+        attempt.stepped(position, gradient, rate, time.monotonic() - began)
 
     if not stop:
         stop = attempt.evaluate(position)

@@ -24,7 +24,6 @@ def learning_rate(recipe: Recipe, tokens: int) -> float:
     return peak * (plan.final_ratio + (1.0 - plan.final_ratio) * share)
 
 
-def due(every: int | None, since: int, now: int, budget: int) -> bool:
-    """Whether a multiple of `every` tokens (default: a tenth of the budget) lies in (since, now]."""
-    period = every or max(1, budget // 10)
-    return now // period > since // period
+def due(every: int | None, since: int, now: int) -> bool:
+    """Whether a multiple of `every` tokens lies in (since, now]; never, without an `every`."""
+    return every is not None and now // every > since // every

@@ -27,6 +27,8 @@ class Gradient:
     """L2 norm of the whole gradient, before clipping."""
     stop: int
     """How urgently some rank was asked to stop: 0, STOP or HURRY."""
+    save: bool
+    """Whether rank 0 wishes to save."""
 
 
 def lanes_of(rank: int, ranks: int, lanes: int) -> list[int]:
@@ -46,8 +48,13 @@ class Step:
         self.bitwise = recipe.train.determinism == "bitwise"
         self.sum = OrderedSum(state.model) if self.bitwise else None
 
-    def gradient(self, lanes: Sequence[Sequence[MicroBatch]], preemption: Preemption) -> Gradient:
-        """Compute the batch's gradient from this rank's `lanes`; whether to stop is asked when that is done."""
+    def gradient(
+        self, lanes: Sequence[Sequence[MicroBatch]], preemption: Preemption, *, save: bool = False
+    ) -> Gradient:
+        """Compute the batch's gradient from this rank's `lanes`; whether to stop is asked when that is done.
+
+        `save`: this rank wishes to save.
+        """
         plan = self.recipe.train
         ranks, rank = dist.get_world_size(), dist.get_rank()
         losses = torch.zeros(plan.lanes, plan.lane_micro_batches, dtype=torch.float64, device=self.device)
@@ -65,7 +72,7 @@ class Step:
                 loss = self._backward(micro_batch, scale=1.0 / plan.batch_tokens if counts else 0.0)
                 if counts:
                     losses[number, index] = loss
-        return self._agree(losses, preemption.level)
+        return self._agree(losses, preemption.level, save=save)
 
     def apply(self, tokens: int, gradient: Gradient) -> float:
         """Clip, and take the optimizer step of the batch that starts at `tokens`; returns the learning rate."""
@@ -89,17 +96,18 @@ class Step:
         (loss * scale).backward()  # type: ignore[no-untyped-call]
         return loss.detach()
 
-    def _agree(self, losses: torch.Tensor, stop: int) -> Gradient:
-        """Bring the losses of all ranks together, in the order of the list, and with them the wish to stop."""
-        wishes = torch.tensor([stop >= STOP, stop >= HURRY], dtype=torch.float64)
+    def _agree(self, losses: torch.Tensor, stop: int, *, save: bool) -> Gradient:
+        """Bring the losses of all ranks together, in the order of the list, and the wishes to stop or save."""
+        wishes = torch.tensor([stop >= STOP, stop >= HURRY, save], dtype=torch.float64)
         shared = torch.cat([losses.flatten().cpu(), wishes])
         dist.all_reduce(shared, group=self.agreement)
-        *_, asked, hurried = shared.tolist()
+        *_, asked, hurried, wished = shared.tolist()
         gradients = self._gradients()
         return Gradient(
-            loss=float(shared[:-2].sum()) / self.recipe.train.batch_tokens,
+            loss=float(shared[:-3].sum()) / self.recipe.train.batch_tokens,
             norm=ordered_norm(gradients) if self.bitwise else fast_norm(gradients),
             stop=HURRY if hurried else STOP if asked else 0,
+            save=wished > 0,
         )
 
     def _gradients(self) -> list[DTensor]:
