@@ -4,6 +4,7 @@ All of them run the production code. Only what needs torch is written here a sec
 there: `Saver._write` and `_tidy`, `Attempt.decide` and `end`, `train_task`, and the heartbeat of `Report`.
 """
 
+import time
 from dataclasses import dataclass, field
 from random import Random
 
@@ -124,6 +125,8 @@ class Launch:
         try:
             while True:
                 number = run.claim(holder, self.world.recipe, "data", take_over=plan.take_over, follows=follows).attempt
+                if follows is not None:
+                    self.world.invariants.follows(number, follows)
                 self.beat(run, holder, number)
                 if not self.attempt(run, number):
                     return
@@ -152,11 +155,13 @@ class Launch:
     def resume(self, run: Run, number: int) -> int:
         """Become what the newest sound checkpoint holds; returns its tokens."""
         for commit in reversed(run.history(upto=number).commits):
-            if read(self.world, commit, mine=True):
+            if read(self.world, commit):
                 self.parent = commit.manifest
+                self.world.invariants.resumes(number, commit.manifest)
                 return commit.tokens
             self.retention.distrusted.add(commit.manifest)
             self.world.invariants.distrusts.add(number)
+        self.world.invariants.resumes(number, None)
         return 0
 
     def save(self, run: Run, number: int, tokens: int) -> None:
@@ -204,7 +209,7 @@ class Launch:
 
     def beat(self, run: Run, holder: Holder, number: int) -> None:
         """`Report._beat`."""
-        now = self.world.scheduler.clock.time()
+        now = time.time()
         heartbeat = Heartbeat(attempt=number, holder=holder, phase="step", tokens=0, time=now, every=10)
         try:
             last = last_beat(run.store, run.name)
@@ -214,8 +219,8 @@ class Launch:
             self.world.store.counts["heartbeat failed"] += 1
 
 
-def read(world: World, commit: Committed, *, mine: bool = False) -> bool:
-    """Read a checkpoint whole; whether it is sound. `mine`: it is the reader's own run, so nobody may give it up."""
+def read(world: World, commit: Committed) -> bool:
+    """Read a checkpoint whole; whether it is sound."""
     misread = world.misread
     try:
         data = StoredCheckpoint(world.store, commit).tensor(NAME).tobytes()
@@ -223,13 +228,11 @@ def read(world: World, commit: Committed, *, mine: bool = False) -> bool:
         world.invariants.damage(commit.manifest, str(error), misread=world.misread > misread)
         return False
     world.invariants.reads(commit, data)
-    if mine:
-        world.store.counts["resumed"] += 1
     return True
 
 
 def reader(world: World) -> None:
-    """Read the newest checkpoint, again and again."""
+    """Read the newest checkpoint, or the oldest, again and again."""
     run = world.run()
     for _ in range(3):
         try:
@@ -237,28 +240,31 @@ def reader(world: World) -> None:
             if history.damaged:
                 raise Violation(f"a reader finds the journal damaged: {history.damaged[0].reason}")
             if history.commits:
-                read(world, history.commits[-1])
+                read(world, history.commits[-1] if world.random.random() < 0.7 else history.commits[0])
         except StoreError:
             world.store.counts["reader failed"] += 1
 
 
 def verifier(world: World) -> None:
     """Verify the run beside its writers."""
-    misread = world.misread
-    try:
-        for found in verify(world.run()):
-            if isinstance(found, Finding):
-                world.invariants.finding(found, misread=world.misread > misread)
-        world.store.counts["verified"] += 1
-    except StoreError:
-        world.store.counts["verify failed"] += 1
+    for _ in range(3):
+        misread = world.misread
+        try:
+            for found in verify(world.run()):
+                if isinstance(found, Finding):
+                    late = world.store.late > 0
+                    world.invariants.finding(found, misread=world.misread > misread, late=late)
+            world.store.counts["verified"] += 1
+        except StoreError:
+            world.store.counts["verify failed"] += 1
 
 
 def collector(world: World) -> None:
     """Delete the garbage, some time after it was judged."""
+    run = world.run()
     for _ in range(2):
         try:
-            for each in list(garbage(world.run())):
+            for each in list(garbage(run)):
                 world.store.delete(each.key)
         except StoreError:
             world.store.counts["collector failed"] += 1

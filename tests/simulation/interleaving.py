@@ -1,5 +1,6 @@
 """One interleaving of a handful of actors on one run, from its seed to the quiet after it."""
 
+import logging
 import traceback
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -131,6 +132,7 @@ def _simulated(world: World) -> Iterator[None]:
 
     with ExitStack() as patches:
         patches.enter_context(scheduler.clock.patched())
+        patches.enter_context(patch.object(logging.getLogger("headway"), "disabled", new=True))
         patches.enter_context(patch("secrets.token_hex", nonce))
         patches.enter_context(patch.object(Journal, "_append", told))
         patches.enter_context(patch("headway.store.pack.ENTRIES", PACK_ENTRIES))
@@ -143,14 +145,14 @@ def _begin(world: World) -> None:
     """Freeze the recipe, and bring on the actors."""
     world.run().freeze(world.recipe)
     random, scheduler = world.random, world.scheduler
-    world.store.rate = random.choice((0.0, 0.02, 0.05, 0.15))
-    world.store.late = random.choice((0.0, 0.0, 0.1, 0.4))
+    world.store.rate = random.choice((0.0, 0.03, 0.1, 0.2))
+    world.store.late = random.choice((0.0, 0.0, 0.1, 0.3))
     for name in "ABC"[: random.randint(2, 3)]:
         Launch(world, Plan.draw(name, world)).begin()
     for number in range(random.randint(1, 2)):
         scheduler.spawn(f"reader {number + 1}", lambda: reader(world), within=150)
     scheduler.spawn("collector", lambda: collector(world), within=200)
-    if random.random() < 0.3:
+    if random.random() < 0.4:
         scheduler.spawn("verifier", lambda: verifier(world), within=200)
 
 

@@ -35,6 +35,8 @@ class Invariants:
         self.ended: set[int] = set()
         self.distrusts: set[int] = set()
         """Attempts that skipped a checkpoint whose bytes came over damaged, so that they began further back."""
+        self.newest: dict[int, str | None] = {}
+        """Manifest of the checkpoint that was the newest when an attempt claimed the run."""
         self.counts: Counter[str] = Counter()
         self._wrote: dict[str, bytes] = {}
         self._nonces: dict[str, int] = {}
@@ -82,14 +84,26 @@ class Invariants:
         self.counts["read"] += 1
         _check(data == content(commit.tokens, commit.attempt), f"{commit.manifest} was read as what nobody wrote")
 
+    def resumes(self, attempt: int, manifest: str | None) -> None:
+        """An attempt goes on from a checkpoint, or from the beginning."""
+        self.counts["resumed" if manifest else "begun"] += 1
+        wrong = manifest != self.newest[attempt] and attempt not in self.distrusts
+        _check(not wrong, f"attempt {attempt} goes on from {manifest}, and the newest was {self.newest[attempt]}")
+
+    def follows(self, attempt: int, before: int) -> None:
+        """A process claimed the run again after a roll-back."""
+        between = [claim for claim in self.claims if before < claim < attempt]
+        _check(not between, f"attempt {attempt} follows {before} over {between}, which came between")
+
     def damage(self, manifest: str, reason: str, *, misread: bool) -> None:
         """Somebody could not read a checkpoint, and perhaps some bytes came over damaged."""
         self.counts["damage found" if misread else "read while it was given up"] += 1
         _check(misread or keys.folder(manifest) in self.given_up, f"{manifest} counts, but cannot be read: {reason}")
 
-    def finding(self, finding: Finding, *, misread: bool) -> None:
-        """`verify` found something."""
+    def finding(self, finding: Finding, *, misread: bool, late: bool) -> None:
+        """`verify` found something. `late`: listings come late, so it may not have known what was given up."""
         _check(finding.manifest is not None, f"verify finds what is not so: {finding.what}")
+        _check(misread or late, f"verify blames what was given up: {finding.what}")
         self.damage(str(finding.manifest), finding.what, misread=misread)
 
     def garbage(self) -> list[str]:
@@ -118,6 +132,7 @@ class Invariants:
         if kind == "claimed":
             _check(attempt == seq, f"{said} is not numbered as its entry")
             self.claims.append(attempt)
+            self.newest[attempt] = self.commits[-1]["manifest"] if self.commits else None
         else:
             _check(attempt in self.claims, f"{said}: nobody claimed that")
             _check(attempt == self.claims[-1], f"{said} comes after attempt {self.claims[-1]} claimed the run")

@@ -43,14 +43,16 @@ class Temper:
 
 
 class Clock:
-    """The time that all processes see [s since 1970]."""
+    """The time [s since 1970], and what the clock of whoever acts says that it is."""
 
     def __init__(self) -> None:
         self.now = 1.8e9
+        self.skew = 0.0
+        """Of the current actor's clock [s]."""
 
     def time(self) -> float:
         """What `time.time()` says meanwhile."""
-        return self.now
+        return self.now + self.skew
 
     @contextmanager
     def patched(self) -> Iterator[None]:
@@ -70,9 +72,9 @@ class Actor:
     """The turn from which on it can go on."""
     ready: Callable[[], bool] | None = None
     """What it waits for."""
+    skew: float = 0.0
+    """Of its clock [s]."""
     crashed: bool = False
-    nonce: str | None = None
-    """Of the last journal entry that it tried to write."""
     misread: int = 0
     """Reads whose bytes came damaged."""
 
@@ -101,6 +103,7 @@ class Scheduler:
         """Add an actor; it begins in one of the next `within` turns."""
         body = greenlet(action, parent=self._main())
         actor = Actor(name, body, mortal, self.turn + self.random.randint(0, within))
+        actor.skew = self.random.choice((0, 0, self.random.uniform(-100, 100)))
         self.actors.append(actor)
         return actor
 
@@ -152,6 +155,7 @@ class Scheduler:
     def _step(self, actor: Actor) -> None:
         self.turn += 1
         self.clock.now += self.random.random()
+        self.clock.skew = actor.skew
         actor.ready = None
         actor.body.switch()
         if actor.over or not actor.mortal:

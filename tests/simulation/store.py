@@ -14,7 +14,7 @@ from tests.memory import MemoryStore
 from tests.simulation.invariants import Invariants
 from tests.simulation.scheduler import Scheduler
 
-WRITE_FAULTS = ("failed", "answer lost", "under way", "echo")
+WRITE_FAULTS = ("failed before", "answer lost", "under way", "echo")
 """Before it took effect; after; it will take effect later, if at all; it takes effect twice, once much later."""
 CREATE_FAULTS = (*WRITE_FAULTS, "found itself", "refused", "under way")
 """And: asked again after a lost answer, so the key is taken, by itself; refused although the key is free."""
@@ -122,7 +122,7 @@ class SimulatedStore:
         self._asked("list", prefix)
         found = list(self.memory.list(prefix, after))
         if self.random.random() < self.late:
-            missed = set(list(self._recent)[-self.random.randint(1, 4) :])
+            missed = {key for key in self._recent if self.random.random() < 0.5}
             if not missed.isdisjoint(found):
                 self.counts["late listing"] += 1
                 found = [key for key in found if key not in missed]
@@ -168,7 +168,7 @@ class SimulatedStore:
             raise ExistingObject(f"{key}: simulated: refused")
         if fault == "under way":
             self._later(f"late {what}", key, effect)
-        if fault in {"failed", "under way"}:
+        if fault in {"failed before", "under way"}:
             raise StoreError(f"{key}: simulated: nobody knows whether it was written")
         try:
             effect()
