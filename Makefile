@@ -8,7 +8,7 @@ GO := $(shell command -v go || echo .go/bin/go)
 ENGINES := .engines/versitygw
 
 .DEFAULT_GOAL := help
-.PHONY: help setup system engines lock fmt check test test-fast test-kills s3 quickstart bench clean
+.PHONY: help setup system engines lock fmt check test test-fast test-kills test-protocol s3 quickstart bench clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -59,6 +59,9 @@ test: $(READY) $(ENGINES) ## all tests: real ranks, real kills
 
 test-kills: $(READY) $(ENGINES) ## the kill tests at length: HEADWAY_KILL_RUNS=100 HEADWAY_KILL_SEED=1 make test-kills
 	HEADWAY_KILL_RUNS=$${HEADWAY_KILL_RUNS:-40} $(BIN)/pytest --quiet -s tests/integration/test_kills.py
+
+test-protocol: $(READY) ## the protocol at length: 100,000 interleavings of writers, readers, crashes and failing requests
+	HEADWAY_SIMULATIONS=$${HEADWAY_SIMULATIONS:-100000} $(BIN)/pytest --quiet -s tests/simulation
 
 s3: $(READY) $(ENGINES) ## run a real S3 server here, in out/s3, until Ctrl-C
 	$(BIN)/python -m tests.engines.s3.server

@@ -66,10 +66,11 @@ class Journal:
 
     def unlike_packs(self) -> Iterator[str]:
         """What is wrong with the packs, for a journal that was read without them. It makes readers slow, not wrong."""
-        packed = list(pack.read(self.store, self.run))
-        for number in range(len(list(self.store.list(keys.packs(self.run))))):
-            span = slice(number * pack.ENTRIES, (number + 1) * pack.ENTRIES)
-            if packed[span] != self._loose[span]:
+        with self._lock:
+            packs = list(pack.each(self.store, self.run))
+            self._catch_up(len(packs) * pack.ENTRIES)  # packs may have been written since the entries were read
+        for number, entries in enumerate(packs):
+            if entries != self._loose[number * pack.ENTRIES :][: pack.ENTRIES]:
                 yield f"{keys.pack(self.run, number)}: is not a copy of its {pack.ENTRIES} journal entries; delete it"
 
     def claim(self, check: Callable[[], None], **fields: Any) -> Claimed:
@@ -139,11 +140,14 @@ class Journal:
             self._accept(len(self.entries) + 1, data)
         del self._loose[: len(self.entries) - len(self.entries) % pack.ENTRIES]
 
-    def _catch_up(self) -> None:
-        """Read the entries after those that are known. A listing may come late: an entry implies all before it."""
+    def _catch_up(self, least: int = 0) -> None:
+        """Read the entries after those that are known, and those up to `least`, which must be there.
+
+        A listing may come late: an entry implies all before it.
+        """
         after = keys.entry(self.run, len(self.entries)) if self.entries else ""
         listed = [keys.stem(key) for key in self.store.list(keys.journal(self.run), after=after)]
-        last = max((int(stem) for stem in listed if stem.isdigit()), default=0)
+        last = max([least, *(int(stem) for stem in listed if stem.isdigit())])
         numbers = range(len(self.entries) + 1, last + 1)
         bodies = self.store.get_all(keys.entry(self.run, number) for number in numbers)
         for number, data in zip(numbers, bodies, strict=True):

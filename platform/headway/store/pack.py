@@ -22,12 +22,16 @@ def write(store: Store, run: str, number: int, entries: Sequence[bytes]) -> None
         store.create(keys.pack(run, number), text.encode())
 
 
-def read(store: Store, run: str) -> Iterator[bytes]:
-    """The entries that are packed, from the first on, as far as packs are dense and readable."""
+def each(store: Store, run: str) -> Iterator[list[bytes]]:
+    """The packs, from the first on, as far as they are dense; of an unreadable one, no entries."""
     there = list(store.list(keys.packs(run)))
     dense = [key for number, key in enumerate(there) if key == keys.pack(run, number)]
-    for data in store.get_all(dense):
-        entries = _entries(data)
+    yield from map(_entries, store.get_all(dense))
+
+
+def read(store: Store, run: str) -> Iterator[bytes]:
+    """The entries that are packed, from the first on, as far as packs are dense and readable."""
+    for entries in each(store, run):
         yield from entries
         if len(entries) < ENTRIES:
             return

@@ -1,0 +1,270 @@
+"""Who acts on a run: the processes of a launch, readers, `verify`, and whoever collects garbage.
+
+All of them run the production code. Only what needs torch is written here a second time, line by line as it stands
+there: `Saver._write` and `_tidy`, `Attempt.decide` and `end`, `train_task`, and the heartbeat of `Report`.
+"""
+
+import time
+from dataclasses import dataclass, field
+from random import Random
+
+from headway import recipe as recipes
+from headway.checkpoint.commit import Commit, Lineage, Report
+from headway.checkpoint.manifest import Environment, Progress
+from headway.checkpoint.retention import Retention
+from headway.checkpoint.stored import StoredCheckpoint
+from headway.checkpoint.verify import Finding, verify
+from headway.errors import DamageError, FencedError, HeldError, StoreError
+from headway.recipe import Recipe
+from headway.store import Committed, Decided, Ended, Heartbeat, Holder, Run, beat, keys, last_beat
+from headway.store.garbage import garbage
+from headway.train.launcher import conclude
+from tests.simulation.content import NAME, pieces
+from tests.simulation.invariants import Invariants
+from tests.simulation.scheduler import Actor, Scheduler, Violation
+from tests.simulation.store import SimulatedStore
+
+RUN = "run"
+STEP = 10
+"""Tokens from one checkpoint to the next."""
+ENVIRONMENT = Environment(device="none", precision="fp32", threads=1, torch="none", headway="simulated")
+
+
+@dataclass
+class World:
+    """What all actors share."""
+
+    random: Random
+    scheduler: Scheduler
+    store: SimulatedStore
+    invariants: Invariants
+    recipe: Recipe
+    keep: int
+    reach: int
+    """How far a roll-back goes [tokens]; 0: there are none."""
+
+    def run(self) -> Run:
+        """The run as one process sees it."""
+        return Run(self.store, RUN)
+
+    @property
+    def misread(self) -> int:
+        """Reads of the current actor whose bytes came damaged."""
+        return self.scheduler.current.misread if self.scheduler.current else 0
+
+
+@dataclass
+class Plan:
+    """What a launch is going to do."""
+
+    name: str
+    ranks: int
+    saves: int
+    rolls_back: bool
+    take_over: bool
+    says_end: bool
+    outcome: str
+    impatient: bool
+    """The launcher does not wait for rank 0: it says `failed` while that may live on."""
+    launcher: bool
+    """Whether there is one: a node can vanish whole."""
+
+    @classmethod
+    def draw(cls, name: str, world: World) -> "Plan":
+        """A launch of any kind."""
+        random = world.random
+        return cls(
+            name=name,
+            ranks=random.choice((1, 1, 2, 3)),
+            saves=random.randint(1, 3),
+            rolls_back=bool(world.reach) and random.random() < 0.4,
+            take_over=random.random() < 0.6,
+            says_end=random.random() < 0.8,
+            outcome=random.choice(("done", "preempted")),
+            impatient=random.random() < 0.3,
+            launcher=random.random() < 0.7,
+        )
+
+
+@dataclass
+class Launch:
+    """One `headway train`: a launcher, rank 0, and the other ranks where a save needs them."""
+
+    world: World
+    plan: Plan
+    failure: tuple[str, str] | None = None
+    """Of rank 0: kind and message."""
+    rank_0: Actor | None = None
+    retention: Retention = field(init=False)
+    parent: str | None = None
+
+    def begin(self) -> None:
+        """Start its processes at some time."""
+        scheduler, within = self.world.scheduler, 150
+        self.rank_0 = scheduler.spawn(f"{self.plan.name} rank 0", self.train, within=within)
+        if self.plan.launcher:
+            scheduler.spawn(f"{self.plan.name} launcher", self.launch, within=within)
+
+    def launch(self) -> None:
+        """What the launcher does once its ranks are gone, or once it thinks so."""
+        if self.plan.impatient:
+            for _ in range(self.world.random.randint(10, 100)):
+                self.world.scheduler.pause()
+        else:
+            self.world.scheduler.wait(lambda: self.rank_0 is not None and self.rank_0.over)
+        run, launch = self.world.run(), self.plan.name
+        try:
+            conclude(run, launch, self.failure, stopped=not self.failure and self.world.random.random() < 0.3)
+        except StoreError:
+            self.world.store.counts["launcher gave up"] += 1
+
+    def train(self) -> None:
+        """What rank 0 does: `train_task`."""
+        run, follows, plan = self.world.run(), None, self.plan
+        holder = Holder(host=f"host of {plan.name}", pid=1, started=1, launch=plan.name)
+        try:
+            while True:
+                number = run.claim(holder, self.world.recipe, "data", take_over=plan.take_over, follows=follows).attempt
+                if follows is not None:
+                    self.world.invariants.follows(number, follows)
+                self.beat(run, holder, number)
+                if not self.attempt(run, number):
+                    return
+                follows = number
+        except (HeldError, FencedError, StoreError) as error:
+            self.failure = (type(error).__name__, str(error))
+
+    def attempt(self, run: Run, number: int) -> bool:
+        """One attempt; whether it wants another, from further back."""
+        self.retention = Retention(self.world.keep, reach=self.world.reach)
+        position = self.resume(run, number)
+        for _ in range(self.plan.saves):
+            position += STEP
+            if self.plan.rolls_back and self.world.random.random() < 0.4:
+                self.plan.rolls_back = False
+                back = max(0, position - self.world.reach)
+                run.journal.append(
+                    Decided, number, action="rollback", reason="spike", skip_from=back, skip_to=position, restored=back
+                )
+                return True
+            self.save(run, number, position)
+        if self.plan.says_end:
+            run.journal.append(Ended, number, outcome=self.plan.outcome, reason="simulated", tokens=position)
+        return False
+
+    def resume(self, run: Run, number: int) -> int:
+        """Become what the newest sound checkpoint holds; returns its tokens."""
+        for commit in reversed(run.history(upto=number).commits):
+            if read(self.world, commit):
+                self.parent = commit.manifest
+                self.world.invariants.resumes(number, commit.manifest)
+                return commit.tokens
+            self.retention.distrusted.add(commit.manifest)
+            self.world.invariants.distrusts.add(number)
+        self.world.invariants.resumes(number, None)
+        return 0
+
+    def save(self, run: Run, number: int, tokens: int) -> None:
+        """`Saver._write`, as rank 0 runs it; the other ranks are actors of their own, each with its shard."""
+        ranks = self.plan.ranks
+        commit = Commit(run, Lineage(number, recipes.digest(self.world.recipe), "data", ENVIRONMENT), tokens)
+        gathered: dict[int, Report] = {}
+        peers = [
+            self.peer(Commit(self.world.run(), commit.lineage, tokens), rank, gathered) for rank in range(1, ranks)
+        ]
+        try:
+            gathered[0] = commit.write_shard(pieces(tokens, number, 0, ranks), rank=0, ranks=ranks)
+        except StoreError as error:
+            gathered[0] = {"error": str(error)}
+        self.world.scheduler.wait(lambda: all(peer.over for peer in peers))
+        reports = [gathered.get(rank, {"error": f"rank {rank} was lost"}) for rank in range(ranks)]
+        failures = [report["error"] for report in reports if "error" in report]
+        if failures:
+            raise StoreError("; ".join(failures))
+        progress = Progress(seed=0, updates=tokens // STEP)
+        self.parent = commit.make_true(reports, parent=self.parent, progress=progress)
+        self.tidy(run, number)
+
+    def peer(self, commit: Commit, rank: int, gathered: dict[int, Report]) -> Actor:
+        """Another rank, which writes its shard and tells rank 0."""
+
+        def write() -> None:
+            ranks = self.plan.ranks
+            try:
+                mine = pieces(commit.tokens, commit.lineage.attempt, rank, ranks)
+                gathered[rank] = commit.write_shard(mine, rank=rank, ranks=ranks)
+            except StoreError as error:
+                gathered[rank] = {"error": str(error)}
+
+        return self.world.scheduler.spawn(f"{self.plan.name} rank {rank}", write)
+
+    def tidy(self, run: Run, number: int) -> None:
+        """`Saver._tidy`."""
+        try:
+            run.store.put(keys.ledger(run.name, number), [b"{}\n"])
+            self.retention.prune(run, number)
+            run.journal.pack()
+        except StoreError:
+            self.world.store.counts["untidy"] += 1
+
+    def beat(self, run: Run, holder: Holder, number: int) -> None:
+        """`Report._beat`."""
+        now = time.time()
+        heartbeat = Heartbeat(attempt=number, holder=holder, phase="step", tokens=0, time=now, every=10)
+        try:
+            last = last_beat(run.store, run.name)
+            if last is None or last.attempt <= number:
+                beat(run.store, run.name, heartbeat)
+        except StoreError:
+            self.world.store.counts["heartbeat failed"] += 1
+
+
+def read(world: World, commit: Committed) -> bool:
+    """Read a checkpoint whole; whether it is sound."""
+    misread = world.misread
+    try:
+        data = StoredCheckpoint(world.store, commit).tensor(NAME).tobytes()
+    except DamageError as error:
+        world.invariants.damage(commit.manifest, str(error), misread=world.misread > misread)
+        return False
+    world.invariants.reads(commit, data)
+    return True
+
+
+def reader(world: World) -> None:
+    """Read the newest checkpoint, or the oldest, again and again."""
+    run = world.run()
+    for _ in range(3):
+        try:
+            history = run.history()
+            if history.damaged:
+                raise Violation(f"a reader finds the journal damaged: {history.damaged[0].reason}")
+            if history.commits:
+                read(world, history.commits[-1] if world.random.random() < 0.7 else history.commits[0])
+        except StoreError:
+            world.store.counts["reader failed"] += 1
+
+
+def verifier(world: World) -> None:
+    """Verify the run beside its writers."""
+    for _ in range(3):
+        misread = world.misread
+        try:
+            for found in verify(world.run()):
+                if isinstance(found, Finding):
+                    late = world.store.late > 0
+                    world.invariants.finding(found, misread=world.misread > misread, late=late)
+            world.store.counts["verified"] += 1
+        except StoreError:
+            world.store.counts["verify failed"] += 1
+
+
+def collector(world: World) -> None:
+    """Delete the garbage, some time after it was judged."""
+    run = world.run()
+    for _ in range(2):
+        try:
+            for each in list(garbage(run)):
+                world.store.delete(each.key)
+        except StoreError:
+            world.store.counts["collector failed"] += 1
