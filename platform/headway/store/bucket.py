@@ -15,15 +15,18 @@ from botocore.config import Config
 from botocore.exceptions import (
     BotoCoreError,
     ClientError,
+    CredentialRetrievalError,
     HTTPClientError,
     IncompleteReadError,
     NoCredentialsError,
     PartialCredentialsError,
     ProfileNotFound,
+    SSLError,
 )
 from botocore.exceptions import ConnectionError as NoConnectionError
 from botocore.parsers import ResponseParserError
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError
+from urllib3.exceptions import HTTPError
 
 from headway.errors import ExistingObject, MissingObject, StoreError, UsageError
 from headway.store.patience import PassingError, Patience
@@ -31,11 +34,29 @@ from headway.store.patience import PassingError, Patience
 T = TypeVar("T")
 MEBIBYTE = 1 << 20
 PASSING = {
-    "BadDigest", "ConditionalRequestConflict", "InternalError", "OperationAborted", "RequestTimeout",
+    "BadDigest", "ConditionalRequestConflict", "IncompleteBody", "InternalError", "OperationAborted", "RequestTimeout",
     "RequestTimeoutException", "ServiceUnavailable", "SlowDown", "Throttling", "ThrottlingException",
     "XAmzContentChecksumMismatch",
 }  # fmt: skip
 """Error codes that may be gone when one asks again, besides all of HTTP's 5xx and 429."""
+STRANGERS = (
+    "ExpiredToken", "InvalidAccessKeyId", "InvalidToken", "SignatureDoesNotMatch", "TokenRefreshRequired",
+    "XAdminUserNotFound",  # versitygw's word, with status 404
+)  # fmt: skip
+"""Error codes of a server that does not know who asks."""
+PROOF = {
+    "complete_multipart_upload": "ETag", "create_multipart_upload": "UploadId", "get_object": "ContentLength",
+    "head_object": "ContentLength", "list_objects_v2": "IsTruncated", "put_object": "ETag", "upload_part": "ETag",
+}  # fmt: skip
+"""What an answer that came whole holds: boto3 takes one that broke off before its first byte for an empty one."""
+OWNER = "headway-owner"
+"""Metadata key by which a writer knows its own object, although the answer was lost."""
+
+
+FAILED_IN_PASSING = (
+    NoConnectionError, HTTPClientError, IncompleteReadError, ResponseParserError, CredentialRetrievalError, OSError,
+    HTTPError,  # of urllib3: boto3 lets some through while a body is read, such as TLS that breaks off
+)  # fmt: skip
 
 
 class Limits(BaseModel):
@@ -55,6 +76,14 @@ class Limits(BaseModel):
 
 class BeyondEndError(Exception):
     """A range begins behind the end of its object."""
+
+
+class BadEndpointError(Exception):
+    """What should be the server's URL is none."""
+
+
+class GivenUpError(StoreError):
+    """The server does not know an upload, or not any more."""
 
 
 class Bucket:
@@ -81,6 +110,11 @@ class Bucket:
         self.url = f"s3://{self.name}/{prefix}".rstrip("/") + (f"?{chosen}" if chosen else "")
         self._patience = Patience(f"bucket {self.name}", self.limits.budget_seconds)
         self._lock, self._client = threading.Lock(), None
+        stranger = "these credentials are not accepted; correct AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+        self._advice = {
+            "NoSuchBucket": f"there is no bucket {self.name}; create it, or correct the URL",
+            **dict.fromkeys(STRANGERS, f"{stranger}, or AWS_PROFILE"),
+        }
 
     def ask(self, done: str, key: str, request: str, **fields: Any) -> Any:
         """What the server answers to `request` about the object `key`, asked again where that may help.
@@ -96,7 +130,37 @@ class Bucket:
     def send(self, key: str, request: str, **fields: Any) -> Any:
         """Ask once; for use inside of `persist`."""
         whose = {} if request.startswith("list_") else {"Key": self.prefix + key}
-        return getattr(self.client, request)(Bucket=self.name, **whose, **fields)
+        answer = getattr(self.client, request)(Bucket=self.name, **whose, **fields)
+        if request in PROOF and PROOF[request] not in answer:
+            raise PassingError("the answer broke off")
+        return answer
+
+    def owns(self, owner: str, key: str) -> bool:
+        """Whether the object that is there is the one that `owner` wrote."""
+        try:
+            return bool(self.ask("looked up", key, "head_object").get("Metadata", {}).get(OWNER) == owner)
+        except MissingObject:
+            return False
+
+    def length(self, key: str) -> int:
+        """Length of an object [bytes].
+
+        Its first byte is asked for: nothing tells a HEAD's answer, which has no body, from one that broke off or from
+        anybody's.
+        """
+
+        def once() -> int:
+            answer = self.send(key, "get_object", Range="bytes=0-0")
+            if answer["Body"].read():
+                return int(answer["ContentRange"].partition("/")[2])
+            if answer["ContentLength"]:
+                raise PassingError("the answer broke off")
+            return 0
+
+        try:
+            return self.persist("looked up", key, once)
+        except BeyondEndError:  # most servers' answer where there is no first byte
+            return 0
 
     def pages(self, prefix: str, **fields: Any) -> Iterator[Any]:
         """The pages of a listing of objects below `prefix`, in S3's order."""
@@ -137,6 +201,10 @@ class Bucket:
             raise UsageError(
                 f"{self.url}: {error}. Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"
             ) from error
+        except BadEndpointError as error:
+            raise UsageError(
+                f"{self.url}: {error}. Set AWS_ENDPOINT_URL to http://HOST:PORT or https://HOST"
+            ) from error
         except BotoCoreError as error:
             raise StoreError(f"{key}: cannot be {done} in {self.url}: {error}") from error
 
@@ -151,16 +219,18 @@ class Bucket:
     def _translated(self, done: str, key: str, error: ClientError) -> Exception:
         """What an answer of the server means to Headway."""
         code, status = _code(error), _status(error)
-        if code == "NoSuchBucket":
-            return UsageError(f"{self.url}: there is no bucket {self.name}; create it, or correct the URL")
-        if status == 404:
+        if code in self._advice:
+            return UsageError(f"{self.url}: {self._advice[code]} ({code})")
+        if code == "NoSuchUpload":
+            return GivenUpError(f"{key}: its upload to {self.url} was given up by somebody else; write it again")
+        if status == 404 and code in {"", "NoSuchKey"}:
             return MissingObject(f"{key}: no such object in {self.url}")
         if status == 412:
             return ExistingObject(f"{key}: exists already in {self.url}")
         if status in {401, 403}:
             return StoreError(
-                f"{key}: may not be {done} in {self.url} ({code or 'forbidden'}); "
-                f"the rights that Headway needs are in docs/run-store.md"
+                f"{key}: may not be {done} in {self.url} ({code or 'forbidden'}); check the credentials "
+                f"(AWS_ACCESS_KEY_ID or AWS_PROFILE), and the rights that docs/run-store.md lists"
             )
         said = error.response.get("Error", {}).get("Message", "")
         return StoreError(f"{key}: cannot be {done} in {self.url}: {code or status} {said}".rstrip())
@@ -175,7 +245,10 @@ def _connect(limits: Limits) -> Any:
         response_checksum_validation="when_required",  # whoever reads has a better one
         s3={"payload_signing_enabled": False},  # a checksum goes along; SHA-256 would halve the speed
     )
-    client = boto3.session.Session().client("s3", config=config)
+    try:
+        client = boto3.session.Session().client("s3", config=config)
+    except ValueError as error:  # boto3's word for a URL that is none
+        raise BadEndpointError(str(error)) from error
     style = (getattr(client.meta.config, "s3", None) or {}).get("addressing_style")
     if "amazonaws.com" in client.meta.endpoint_url or style:
         return client
@@ -192,10 +265,15 @@ def _sorted_out() -> Iterator[None]:
         code, status = _code(error), _status(error)
         if status == 416:
             raise BeyondEndError from error
-        if status >= 500 or status == 429 or code in PASSING:
+        strange = status == 404 and not code and error.operation_name != "HeadObject"  # S3 says what is not there
+        if status >= 500 or status == 429 or code in PASSING or strange:
             raise PassingError(f"{code or 'an error'} ({status})") from error
         raise
-    except (NoConnectionError, HTTPClientError, IncompleteReadError, ResponseParserError, OSError) as error:
+    except SSLError as error:
+        if "CERTIFICATE_VERIFY_FAILED" in str(error):
+            raise
+        raise PassingError(str(error)) from error
+    except FAILED_IN_PASSING as error:
         raise PassingError(str(error)) from error
 
 

@@ -2,18 +2,16 @@
 
 import secrets
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from typing import Any
 
-from headway.errors import MissingObject, StoreError
-from headway.store.bucket import Bucket
+from headway.errors import StoreError
+from headway.store.bucket import OWNER, Bucket, GivenUpError
 
 MOST_PARTS = 10_000
 """Parts that S3 lets an object have."""
 CHECKSUM = "CRC64NVME"
 """What the server checks each body against and keeps with the object; it costs a thousandth of the time."""
-OWNER = "headway-upload"
-"""Metadata key by which an upload is known as one's own, although the answer to its completion was lost."""
 
 
 def upload(bucket: Bucket, key: str, views: Sequence[memoryview], carriers: ThreadPoolExecutor) -> None:
@@ -46,13 +44,14 @@ def upload(bucket: Bucket, key: str, views: Sequence[memoryview], carriers: Thre
         kept = {name: answer[name] for name in ("ETag", f"Checksum{CHECKSUM}") if name in answer}
         return {"PartNumber": number, **kept}
 
+    sent = [carriers.submit(send, number) for number in range(1, -(-length // part_bytes) + 1)]
     try:
-        parts = list(carriers.map(send, range(1, -(-length // part_bytes) + 1)))
-        _complete(bucket, key, begun["UploadId"], parts, owner)
+        _complete(bucket, key, begun["UploadId"], [part.result() for part in sent], owner)
     except BaseException:
+        wait([part for part in sent if not part.cancel()])  # one that arrived after the end would stay for ever
         _abort(bucket, key, begun["UploadId"])
         raise
-    there = bucket.ask("looked up", key, "head_object")["ContentLength"]
+    there = bucket.length(key)
     if there != length:
         raise StoreError(
             f"{key}: {bucket.url} kept {there:,} of {length:,} bytes and called it done; use another store"
@@ -81,9 +80,9 @@ def _complete(bucket: Bucket, key: str, upload_id: str, parts: list[dict[str, An
             MultipartUpload={"Parts": parts},
             ChecksumType="FULL_OBJECT",
         )
-    except MissingObject:
-        if bucket.ask("looked up", key, "head_object").get("Metadata", {}).get(OWNER) != owner:
-            raise StoreError(f"{key}: its upload to {bucket.url} was given up by somebody else") from None
+    except GivenUpError:
+        if not bucket.owns(owner, key):
+            raise
 
 
 def _abort(bucket: Bucket, key: str, upload_id: str) -> None:

@@ -8,12 +8,13 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TypeVar
 
 import pybreaker
-from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_delay, wait_random_exponential
+from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_before_delay, wait_random_exponential
 
 T = TypeVar("T")
 
@@ -32,14 +33,18 @@ class PassingError(Exception):
 
 
 class Breaker:
-    """Opens after failures in a row. Requests run side by side: pybreaker is only told how they went."""
+    """Opens after failures in a row, and closes with the first success.
+
+    Requests run side by side, some for minutes: pybreaker is only told how they went. While it is open one request is
+    let through every `REST_SECONDS`, whatever became of the one before.
+    """
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self._storage = pybreaker.CircuitMemoryStorage(pybreaker.STATE_CLOSED)
-        self._breaker = pybreaker.CircuitBreaker(
-            fail_max=FAILURES, reset_timeout=REST_SECONDS, state_storage=self._storage, name=name
-        )
+        self._breaker = pybreaker.CircuitBreaker(fail_max=FAILURES, reset_timeout=REST_SECONDS, name=name)
+        self._lock = threading.Lock()
+        self._next = 0.0
+        self._last: PassingError | None = None
 
     def call(self, action: Callable[[], T]) -> T:
         """What `action` returns, if the breaker lets it through.
@@ -53,25 +58,37 @@ class Breaker:
         except PassingError as error:
             self._tell(error)
             raise
+        except Exception:
+            self._tell(None)  # "no such object" is an answer too
+            raise
         self._tell(None)
         return value
 
     def _admit(self) -> None:
-        opened = self._storage.opened_at
-        if self._breaker.current_state == pybreaker.STATE_OPEN and opened:
-            resting = REST_SECONDS - (time.time() - opened.timestamp())
-            if resting > 0:
-                raise PassingError(f"{self.name} failed {FAILURES} times in a row; asked again in {resting:.1f} s")
+        with self._lock:
+            if self._breaker.current_state == pybreaker.STATE_CLOSED:
+                return
+            now = time.monotonic()
+            if now < self._next:
+                raise PassingError(f"{self._last}; {self.name} failed {FAILURES} times in a row and is left in peace")
+            self._next = now + REST_SECONDS
+            self._breaker.half_open()
 
     def _tell(self, outcome: PassingError | None) -> None:
         def replay() -> None:
             if outcome:
                 raise outcome
 
-        try:
-            self._breaker.call(replay)
-        except (pybreaker.CircuitBreakerError, PassingError):
-            return
+        with self._lock:
+            was = self._breaker.current_state
+            if outcome is None and was != pybreaker.STATE_CLOSED:
+                self._breaker.close()
+                return
+            with suppress(pybreaker.CircuitBreakerError, PassingError):
+                self._breaker.call(replay)
+            self._last = outcome
+            if was != self._breaker.current_state == pybreaker.STATE_OPEN:
+                self._next = time.monotonic() + REST_SECONDS
 
 
 @lru_cache
@@ -87,7 +104,7 @@ class Patience:
     name: str
     """Of the bucket, for the breaker and for messages."""
     budget: float
-    """For one request with all its retries [s]; the last try may run its own time-out beyond it."""
+    """For one request with all its retries [s]; only the last try may run beyond it, by its own time-out."""
     _said: threading.Event = field(default_factory=threading.Event)
 
     def ask(self, action: Callable[[], T]) -> T:
@@ -98,7 +115,7 @@ class Patience:
         """
         guard = breaker(self.name)
         asking = Retrying(
-            stop=stop_after_delay(self.budget),
+            stop=stop_before_delay(self.budget),
             wait=wait_random_exponential(FIRST_WAIT_SECONDS, LONGEST_WAIT_SECONDS),
             retry=retry_if_exception_type(PassingError),
             before_sleep=self._say,

@@ -1,13 +1,14 @@
 """A bucket, or a prefix of one, as an object store."""
 
+import secrets
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import cached_property
 
-from headway.errors import MissingObject
-from headway.store.bucket import MEBIBYTE, BeyondEndError, Bucket
+from headway.errors import ExistingObject, MissingObject
+from headway.store.bucket import MEBIBYTE, OWNER, BeyondEndError, Bucket, GivenUpError
 from headway.store.multipart import CHECKSUM, upload
 from headway.store.objects import Buffer, Unfinished
 from headway.store.patience import PassingError
@@ -29,8 +30,21 @@ class S3Store:
             self.bucket.ask("written", key, "put_object", Body=b"".join(views), ChecksumAlgorithm=CHECKSUM)
 
     def create(self, key: str, data: Buffer) -> None:
-        """Write an object whole, only if there is none of that key."""
-        self.bucket.ask("written", key, "put_object", Body=bytes(data), ChecksumAlgorithm=CHECKSUM, IfNoneMatch="*")
+        """Write an object whole, only if there is none of that key; one's own, of a lost answer, is none."""
+        owner = secrets.token_hex(8)
+        try:
+            self.bucket.ask(
+                "written",
+                key,
+                "put_object",
+                Body=bytes(data),
+                ChecksumAlgorithm=CHECKSUM,
+                IfNoneMatch="*",
+                Metadata={OWNER: owner},
+            )
+        except ExistingObject:
+            if not self.bucket.owns(owner, key):
+                raise
 
     def get(self, key: str, start: int = 0, length: int | None = None) -> bytes:
         """Read an object, or a range of it."""
@@ -55,7 +69,7 @@ class S3Store:
 
     def size(self, key: str) -> int:
         """Length of an object [bytes]."""
-        return int(self.bucket.ask("looked up", key, "head_object")["ContentLength"])
+        return self.bucket.length(key)
 
     def list(self, prefix: str, after: str = "") -> Iterator[str]:
         """Keys below `prefix`, in S3's order, a page at a time."""
@@ -77,7 +91,7 @@ class S3Store:
 
     def discard(self, unfinished: Unfinished) -> None:
         """Abort such an upload."""
-        with suppress(MissingObject):
+        with suppress(GivenUpError):
             self.bucket.ask("given up", unfinished.what, "abort_multipart_upload", UploadId=unfinished.handle)
 
     def delete(self, key: str) -> None:
@@ -90,10 +104,13 @@ class S3Store:
 
     def _read(self, key: str, span: str, room: Callable[[int], memoryview]) -> memoryview:
         """Read a range into the room made for its length; nothing if it begins behind the object's end."""
+        deadline = time.monotonic() + self.bucket.limits.budget_seconds
+        first = span.removeprefix("bytes=").partition("-")[0]
 
         def once() -> memoryview:
-            deadline = time.monotonic() + self.bucket.limits.budget_seconds
             answer = self.bucket.send(key, "get_object", **({"Range": span} if span else {}))
+            if span and not answer.get("ContentRange", "").startswith(f"bytes {first}-"):
+                raise PassingError(f"the answer is not the range {span}")
             target, at = room(answer["ContentLength"]), 0
             while at < target.nbytes:
                 got = answer["Body"].readinto(target[at : at + MEBIBYTE])
