@@ -1,7 +1,7 @@
 """A checkpoint in the store: opened from its journal entry, every read of it verified."""
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
@@ -29,6 +29,25 @@ class Wanted:
     start: int
     stop: int
     take: Callable[[int, memoryview], None]
+
+
+@dataclass(frozen=True)
+class Window:
+    """A byte range of a chunk, and the whole blocks around it, which are what can be checked."""
+
+    chunk: Chunk
+    start: int
+    stop: int
+
+    @property
+    def low(self) -> int:
+        """First byte of the first block."""
+        return self.start // BLOCK_BYTES * BLOCK_BYTES
+
+    @property
+    def high(self) -> int:
+        """End of the last block."""
+        return min(-(-self.stop // BLOCK_BYTES) * BLOCK_BYTES, self.chunk.length)
 
 
 class StoredCheckpoint:
@@ -59,36 +78,34 @@ class StoredCheckpoint:
         Raises:
             DamageError: they are not those that were written.
         """
-        first, last = start // BLOCK_BYTES, -(-stop // BLOCK_BYTES)
-        low, high = first * BLOCK_BYTES, min(last * BLOCK_BYTES, chunk.length)
-        data = self._bytes(self.manifest.shards[chunk.shard].key, chunk.start + low, high - low)
-        for index in range(first, last):
-            block = data[index * BLOCK_BYTES - low : (index + 1) * BLOCK_BYTES - low]
-            if checksum([block]) != chunk.checksums[index]:
-                at = chunk.start + index * BLOCK_BYTES
-                raise DamageError(
-                    f"{self.manifest.shards[chunk.shard].key}: bytes {at:,} to {at + block.nbytes:,} "
-                    f"are not those that were written"
-                )
-        return data[start - low : stop - low]
+        window = Window(chunk, start, stop)
+        data = self._bytes(self.manifest.shards[chunk.shard].key, chunk.start + window.low, window.high - window.low)
+        return self._checked(window, data)
 
     def stream(self, wanted: Iterable[Wanted]) -> None:
         """Read byte ranges of chunks side by side, in windows, and hand each window to whoever wanted it.
+
+        What lies side by side in a shard is read at once.
 
         Raises:
             DamageError: something is not what was written; some windows were handed over by then, some not.
         """
 
-        def bring(each: Wanted, start: int, stop: int) -> None:
-            each.take(start - each.start, self.read(each.chunk, start, stop))
+        def bring(group: Sequence[tuple[Window, Wanted]]) -> None:
+            (first, _), (last, _) = group[0], group[-1]
+            base = first.chunk.start + first.low
+            end = last.chunk.start + last.high
+            data = self._bytes(self.manifest.shards[first.chunk.shard].key, base, end - base)
+            for window, each in group:
+                at = window.chunk.start - base
+                each.take(window.start - each.start, self._checked(window, data[at + window.low : at + window.high]))
 
+        parts = [(Window(each.chunk, *part), each) for each in wanted for part in windows(each.start, each.stop)]
         with ThreadPoolExecutor(READERS, thread_name_prefix="restore") as readers:
-            on_the_way = [
-                readers.submit(bring, each, *window) for each in wanted for window in windows(each.start, each.stop)
-            ]
+            on_the_way = [readers.submit(bring, group) for group in together(parts)]
             try:
-                for window in on_the_way:
-                    window.result()
+                for group in on_the_way:
+                    group.result()
             finally:
                 readers.shutdown(cancel_futures=True)
 
@@ -172,6 +189,19 @@ class StoredCheckpoint:
             return DamageError(f"{error} (tensor {name})")
         return None
 
+    def _checked(self, window: Window, data: memoryview) -> memoryview:
+        """The bytes that `window` is about, out of the whole blocks around it, each of which is checked."""
+        chunk = window.chunk
+        for at in range(window.low, window.high, BLOCK_BYTES):
+            block = data[at - window.low : at - window.low + BLOCK_BYTES]
+            if checksum([block]) != chunk.checksums[at // BLOCK_BYTES]:
+                start = chunk.start + at
+                raise DamageError(
+                    f"{self.manifest.shards[chunk.shard].key}: bytes {start:,} to {start + block.nbytes:,} "
+                    f"are not those that were written"
+                )
+        return data[window.start - window.low : window.stop - window.low]
+
     def _bytes(self, key: str, start: int, length: int) -> memoryview:
         buffer = memoryview(bytearray(length))
         try:
@@ -189,3 +219,28 @@ def windows(start: int, stop: int) -> Iterator[tuple[int, int]]:
         end = min(stop, (start // BLOCK_BYTES) * BLOCK_BYTES + WINDOW_BYTES)
         yield start, end
         start = end
+
+
+def together(parts: Iterable[tuple[Window, Wanted]]) -> Iterator[list[tuple[Window, Wanted]]]:
+    """Those that follow one another in a shard, in one list as long as they are not too large to read at once.
+
+    A model has many small tensors, and a store answers hundreds of small requests far slower than a few large ones.
+    """
+
+    def place(part: tuple[Window, Wanted]) -> tuple[int, int]:
+        return part[0].chunk.shard, part[0].chunk.start + part[0].low
+
+    group: list[tuple[Window, Wanted]] = []
+    shard = base = end = -1
+    for part in sorted(parts, key=place):
+        window = part[0]
+        start, stop = window.chunk.start + window.low, window.chunk.start + window.high
+        if group and (window.chunk.shard, start) == (shard, end) and stop - base <= WINDOW_BYTES:
+            group.append(part)
+        else:
+            if group:
+                yield group
+            group, shard, base = [part], window.chunk.shard, start
+        end = stop
+    if group:
+        yield group
