@@ -183,8 +183,8 @@ MUTANTS = (
     ),
     Mutant(
         "bytes that are not compared with their checksum",
-        "checkpoint.stored:StoredCheckpoint.read",
-        (("if checksum([block]) != chunk.checksums[index]:", "if False:"),),
+        "checkpoint.stored:StoredCheckpoint._checked",
+        (("if checksum([block]) != chunk.checksums[at // BLOCK_BYTES]:", "if False:"),),
     ),
     Mutant(
         "damage that is found in what was given up meanwhile",

@@ -77,13 +77,14 @@ def test_a_sharded_tensor_comes_back_into_a_sharded_one(keeping: Keep, ranks: Ra
     assert torch.equal(found.full_tensor(), whole)
 
 
-def test_the_state_may_change_as_soon_as_save_returns(keeping: Keep) -> None:
+def test_the_state_may_change_as_soon_as_the_copy_is_taken(keeping: Keep) -> None:
     """A checkpoint holds what the tensors were when it began, not what they became."""
     keeper, saved = keeping(), {"model.u": torch.zeros(1000)}
     keeper.save(64)
     keeper.saver.save(
         128, saved, StoredCheckpoint(keeper.run.store, keeper.run.history().commits[-1]).manifest.progress, ""
     )
+    keeper.saver.await_copy()
     saved["model.u"].fill_(1.0)
     keeper.saver.wait()
     found = {"model.u": torch.full((1000,), 5.0)}
