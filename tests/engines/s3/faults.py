@@ -46,6 +46,7 @@ class Fault(StrEnum):
     EMPTY_BODY = "the answer's head, then an end as if it were all"
     HOLLOW = "200 at once, but never a body, and nothing done"
     NOBODY = "404 of somebody in between, who is no S3 server"
+    FORGOTTEN = "404 NoSuchUpload"
     LOST = "done by the server, answer lost"
     THROTTLED = "the answer dribbles"
 
@@ -55,6 +56,7 @@ REFUSALS = {
     Fault.INTERNAL: "500 InternalError",
     Fault.TOO_MANY: "429 TooManyRequests",
     Fault.NOBODY: "404 NotFound",
+    Fault.FORGOTTEN: "404 NoSuchUpload",
 }
 BEFORE = {*REFUSALS, Fault.RESET, Fault.STALL, Fault.HOLLOW}
 """The server never has the request."""

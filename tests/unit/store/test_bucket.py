@@ -1,6 +1,8 @@
 """What boto3 and urllib3 raise is told apart: what may pass, and what will not."""
 
+import io
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError, CredentialRetrievalError, SSLError
@@ -9,6 +11,7 @@ from urllib3.exceptions import SSLError as BrokenTLSError
 from headway.errors import MissingObject, StoreError
 from headway.store import patience
 from headway.store.bucket import Bucket
+from headway.store.s3 import S3Store
 
 
 @pytest.fixture
@@ -83,3 +86,16 @@ def test_a_missing_object_is_what_s3_says_is_missing(bucket: Bucket, code: str, 
     action, _ = failing_first(answer(404, code, operation))
     with pytest.raises(MissingObject):
         bucket.persist("read", "key", action)
+
+
+def test_a_range_that_was_not_asked_for_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A proxy that ignores the range and answers with the whole object is asked again: the bytes would be wrong."""
+    patience.breaker.cache_clear()
+    store = S3Store("s3://nowhere")
+    answers: list[dict[str, Any]] = [
+        {"ContentLength": 6, "Body": io.BytesIO(b"abcdef")},
+        {"ContentLength": 2, "ContentRange": "bytes 2-3/6", "Body": io.BytesIO(b"cd")},
+    ]
+    monkeypatch.setattr(store.bucket, "send", lambda *_, **__: answers.pop(0))
+    assert store.get("key", 2, 2) == b"cd"
+    assert answers == []

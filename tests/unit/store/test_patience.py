@@ -142,11 +142,13 @@ def test_of_requests_side_by_side_one_tries_an_open_breaker(clock: Clock) -> Non
 
 
 def test_a_long_trial_does_not_keep_others_waiting(clock: Clock) -> None:
-    """While the one request that was let through takes minutes, another is let through."""
+    """While the one request that was let through takes minutes, others are let through, one in a while."""
     guard = opened()
     clock.now += REST_SECONDS
 
     def long() -> str:
+        with pytest.raises(PassingError, match="gone; bucket b failed"):
+            guard.call(lambda: "too soon")
         clock.now += REST_SECONDS
         return guard.call(lambda: "other")
 
