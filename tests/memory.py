@@ -53,6 +53,10 @@ class MemoryStore:
         """Keys below `prefix`, in order."""
         yield from sorted(key for key in self.objects if key.startswith(prefix) and key > after)
 
+    def sizes(self, prefix: str) -> Iterator[tuple[str, int]]:
+        """Keys below `prefix`, in order, with lengths."""
+        yield from ((key, len(self.objects[key])) for key in self.list(prefix))
+
     def folders(self, prefix: str) -> Iterator[str]:
         """The names that follow `prefix` up to the next `/`."""
         rests = (key.removeprefix(prefix) for key in self.objects if key.startswith(prefix))

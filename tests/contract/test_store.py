@@ -156,6 +156,22 @@ def test_listing_is_sorted_and_starts_after(store: Store) -> None:
     assert list(store.list("nothing/")) == []
 
 
+def test_lengths_are_listed_with_the_keys(store: Store) -> None:
+    """What a listing says is what each object is asked for."""
+    for key, data in {"a/2": b"12", "a/1": b"", "b": b"123"}.items():
+        store.put(key, [data])
+    assert list(store.sizes("a/")) == [("a/1", 0), ("a/2", 2)]
+    assert dict(store.sizes("")) == {key: store.size(key) for key in store.list("")}
+
+
+def test_many_objects_are_read_in_their_order(store: Store) -> None:
+    """Each body stands where its key stood; a missing one is None."""
+    for number in range(20):
+        store.put(f"{number}", [b"%d" % number])
+    assert list(store.get_all(["3", "nowhere", "19", "3"])) == [b"3", None, b"19", b"3"]
+    assert list(store.get_all([])) == []
+
+
 def test_folders_are_listed_without_what_is_in_them(store: Store) -> None:
     """The names below a prefix, each once; objects directly below it are no folders."""
     for key in ("runs/b/1", "runs/b/2/3", "runs/a/1", "runs/file", "other/c/1"):

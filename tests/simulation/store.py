@@ -130,6 +130,10 @@ class SimulatedStore:
         self.scheduler.pause()
         return iter(found)
 
+    def sizes(self, prefix: str) -> Iterator[tuple[str, int]]:
+        """Not part of the protocol that is simulated."""
+        return self.memory.sizes(prefix)
+
     def folders(self, prefix: str) -> Iterator[str]:
         """The names that follow `prefix` up to the next `/`."""
         return self.memory.folders(prefix)

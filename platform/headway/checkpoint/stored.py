@@ -82,6 +82,20 @@ class StoredCheckpoint:
         data = self._bytes(self.manifest.shards[chunk.shard].key, chunk.start + window.low, window.high - window.low)
         return self._checked(window, data)
 
+    def shard(self, index: int) -> Iterator[memoryview]:
+        """The bytes of a shard in their order, checked as they are read.
+
+        Raises:
+            DamageError: they are not those that were written.
+        """
+        shard = self.manifest.shards[index]
+        self.check_frame(shard)
+        yield self._bytes(shard.key, 0, shard.header_bytes)
+        chunks = [c for tensor in self.manifest.tensors.values() for c in tensor.chunks if c.shard == index]
+        for chunk in sorted(chunks, key=lambda chunk: chunk.start):
+            for window in windows(0, chunk.length):
+                yield self.read(chunk, *window)
+
     def stream(self, wanted: Iterable[Wanted]) -> None:
         """Read byte ranges of chunks side by side, in windows, and hand each window to whoever wanted it.
 

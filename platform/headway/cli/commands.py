@@ -8,7 +8,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from headway.cli import checkpoint, data, export, ledger, logs, plot, recipe, runs, status, train
+from headway.cli import checkpoint, data, export, ledger, logs, plot, recipe, runs, status, store, train
 
 PANELS = {
     "Train": (train.train,),
@@ -17,7 +17,8 @@ PANELS = {
     "Trust, and take away": (checkpoint.verify, checkpoint.fingerprint, export.export),
 }
 """Commands by panel of the help, in the order in which one needs them."""
-GROUPS = {"recipe": recipe.app, "data": data.app}
+GROUPS = {"Prepare": {"recipe": recipe.app, "data": data.app}, "Keep": {"store": store.app}}
+"""Groups of commands by panel."""
 
 
 class Taught(TyperGroup):
@@ -41,5 +42,6 @@ app = typer.Typer(
 for panel, commands in PANELS.items():
     for command in commands:
         app.command(rich_help_panel=panel)(command)
-for name, group in GROUPS.items():
-    app.add_typer(group, name=name, rich_help_panel="Prepare")
+for panel, groups in GROUPS.items():
+    for name, group in groups.items():
+        app.add_typer(group, name=name, rich_help_panel=panel)

@@ -73,6 +73,12 @@ class DirectoryStore:
         hidden = f"{INCOMING}/"
         yield from sorted(key for key in keys if key.startswith(prefix) and key > after and not key.startswith(hidden))
 
+    def sizes(self, prefix: str) -> Iterator[tuple[str, int]]:
+        """Keys below `prefix`, sorted as S3 sorts them, with lengths."""
+        for key in self.list(prefix):
+            with suppress(MissingObject):  # deleted since it was listed
+                yield key, self.size(key)
+
     def folders(self, prefix: str) -> Iterator[str]:
         """The names that follow `prefix` up to the next `/`."""
         place = self.root / prefix

@@ -40,6 +40,11 @@ class Journal:
         self._tail = ""
         self._lock = threading.RLock()
 
+    @property
+    def bodies(self) -> list[bytes]:
+        """The entries as they are stored, of a journal that is read without packs."""
+        return list(self._loose)
+
     def read(self) -> list[Entry | Damaged]:
         """All entries, oldest first, after catching up with the store."""
         with self._lock:

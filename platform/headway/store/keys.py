@@ -6,6 +6,11 @@ def runs() -> str:
     return "runs/"
 
 
+def run(name: str) -> str:
+    """Prefix of all that there is of one run."""
+    return f"{runs()}{name}/"
+
+
 def recipe(run: str) -> str:
     """The frozen recipe."""
     return f"runs/{run}/recipe.yaml"
@@ -57,9 +62,14 @@ def attempt_of(key: str) -> int | None:
     return int(attempt) if attempt.isdigit() else None
 
 
+def ledgers(run: str) -> str:
+    """Prefix of the ledgers of all attempts."""
+    return f"runs/{run}/ledger/"
+
+
 def ledger(run: str, attempt: int) -> str:
     """Where every second of an attempt went."""
-    return f"runs/{run}/ledger/{attempt:08d}.jsonl"
+    return f"{ledgers(run)}{attempt:08d}.jsonl"
 
 
 def log(run: str) -> str:

@@ -1,27 +1,26 @@
 """A large object on its way into a bucket, in parts that travel side by side. It appears whole or not at all."""
 
 import secrets
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Any
 
 from headway.errors import StoreError
 from headway.store.bucket import OWNER, Bucket, GivenUpError
+from headway.store.objects import Buffer
 
-MOST_PARTS = 10_000
-"""Parts that S3 lets an object have."""
 CHECKSUM = "CRC64NVME"
 """What the server checks each body against and keeps with the object; it costs a thousandth of the time."""
 
 
-def upload(bucket: Bucket, key: str, views: Sequence[memoryview], carriers: ThreadPoolExecutor) -> None:
-    """Write an object from `views`, the parts sent by `carriers`; holds one part in memory for each of them.
+def upload(bucket: Bucket, key: str, pieces: Iterable[bytes], carriers: ThreadPoolExecutor) -> None:
+    """Write an object from its parts, in their order; holds one part in memory for each of the `carriers`, and one.
 
     Raises:
         StoreError: it could not be written; no part is left behind if the store still answers.
     """
-    length, owner = sum(view.nbytes for view in views), secrets.token_hex(8)
-    part_bytes = max(bucket.limits.part_bytes, -(-length // MOST_PARTS))
+    owner, length = secrets.token_hex(8), 0
     begun = bucket.ask(
         "written",
         key,
@@ -31,24 +30,31 @@ def upload(bucket: Bucket, key: str, views: Sequence[memoryview], carriers: Thre
         Metadata={OWNER: owner},
     )
 
-    def send(number: int) -> dict[str, Any]:
+    def send(number: int, piece: bytes) -> dict[str, Any]:
         answer = bucket.ask(
             f"written (part {number})",
             key,
             "upload_part",
             UploadId=begun["UploadId"],
             PartNumber=number,
-            Body=cut(views, (number - 1) * part_bytes, part_bytes),
+            Body=piece,
             ChecksumAlgorithm=CHECKSUM,
         )
         kept = {name: answer[name] for name in ("ETag", f"Checksum{CHECKSUM}") if name in answer}
         return {"PartNumber": number, **kept}
 
-    sent = [carriers.submit(send, number) for number in range(1, -(-length // part_bytes) + 1)]
+    sent: list[dict[str, Any]] = []
+    on_the_way: deque[Future[dict[str, Any]]] = deque()
     try:
-        _complete(bucket, key, begun["UploadId"], [part.result() for part in sent], owner)
+        for number, piece in enumerate(pieces, 1):
+            length += len(piece)
+            on_the_way.append(carriers.submit(send, number, piece))
+            if len(on_the_way) > bucket.limits.connections:
+                sent.append(on_the_way.popleft().result())
+        sent += [part.result() for part in on_the_way]
+        _complete(bucket, key, begun["UploadId"], sent, owner)
     except BaseException:
-        wait([part for part in sent if not part.cancel()])  # one that arrived after the end would stay for ever
+        wait([part for part in on_the_way if not part.cancel()])  # one that arrived after the end would stay for ever
         _abort(bucket, key, begun["UploadId"])
         raise
     there = bucket.length(key)
@@ -58,15 +64,20 @@ def upload(bucket: Bucket, key: str, views: Sequence[memoryview], carriers: Thre
         )
 
 
-def cut(views: Sequence[memoryview], start: int, length: int) -> bytes:
-    """Bytes `start` to `start + length` of `views` joined."""
-    taken, at = [], 0
-    for view in views:
-        low, high = max(start - at, 0), min(start + length - at, view.nbytes)
-        if low < high:
-            taken.append(view[low:high])
-        at += view.nbytes
-    return b"".join(taken)
+def cut(parts: Iterable[Buffer], length: int) -> Iterator[bytes]:
+    """The bytes of `parts` joined, in pieces of `length`, made as they are asked for; the last may be shorter."""
+    taken: list[memoryview] = []
+    room = length
+    for part in parts:
+        view = memoryview(part).cast("B")
+        while view.nbytes >= room:
+            yield b"".join([*taken, view[:room]])
+            view, taken, room = view[room:], [], length
+        if view.nbytes:
+            taken.append(view)
+            room -= view.nbytes
+    if taken:
+        yield b"".join(taken)
 
 
 def _complete(bucket: Bucket, key: str, upload_id: str, parts: list[dict[str, Any]], owner: str) -> None:

@@ -73,6 +73,9 @@ class Store(Protocol):
     def list(self, prefix: str, after: str = "") -> Iterator[str]:
         """Keys that start with `prefix` and sort after `after`, in order."""
 
+    def sizes(self, prefix: str) -> Iterator[tuple[str, int]]:
+        """Keys that start with `prefix`, in order, each with its object's length [bytes]."""
+
     def folders(self, prefix: str) -> Iterator[str]:
         """The different names that follow `prefix` (which ends in `/`) up to the next `/`, in order."""
 

@@ -2,16 +2,20 @@
 
 import secrets
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import cached_property
+from itertools import chain
 
 from headway.errors import ExistingObject, MissingObject
 from headway.store.bucket import MEBIBYTE, OWNER, BeyondEndError, Bucket, GivenUpError
-from headway.store.multipart import CHECKSUM, upload
+from headway.store.multipart import CHECKSUM, cut, upload
 from headway.store.objects import Buffer, Unfinished
 from headway.store.patience import PassingError
+
+MOST_PARTS = 10_000
+"""Parts that S3 lets an object have."""
 
 
 class S3Store:
@@ -23,11 +27,13 @@ class S3Store:
 
     def put(self, key: str, parts: Iterable[Buffer]) -> None:
         """Write an object whole, in parts if it is large, replacing any that was there."""
-        views = [memoryview(part).cast("B") for part in parts]
-        if sum(view.nbytes for view in views) > self.bucket.limits.part_bytes:
-            upload(self.bucket, key, views, self._carriers)
+        length = sum(memoryview(part).nbytes for part in parts) if isinstance(parts, Sequence) else 0
+        pieces = cut(parts, max(self.bucket.limits.part_bytes, -(-length // MOST_PARTS)))
+        first, second = next(pieces, b""), next(pieces, None)
+        if second is None:
+            self.bucket.ask("written", key, "put_object", Body=first, ChecksumAlgorithm=CHECKSUM)
         else:
-            self.bucket.ask("written", key, "put_object", Body=b"".join(views), ChecksumAlgorithm=CHECKSUM)
+            upload(self.bucket, key, chain([first, second], pieces), self._carriers)
 
     def create(self, key: str, data: Buffer) -> None:
         """Write an object whole, only if there is none of that key; one's own, of a lost answer, is none."""
@@ -74,8 +80,11 @@ class S3Store:
     def list(self, prefix: str, after: str = "") -> Iterator[str]:
         """Keys below `prefix`, in S3's order, a page at a time."""
         since = {"StartAfter": self.bucket.prefix + after} if after else {}
-        for page in self.bucket.pages(prefix, **since):
-            yield from (each["Key"].removeprefix(self.bucket.prefix) for each in page.get("Contents", ()))
+        yield from (key for key, _ in self._listed(prefix, **since))
+
+    def sizes(self, prefix: str) -> Iterator[tuple[str, int]]:
+        """Keys below `prefix`, in S3's order, with lengths."""
+        return self._listed(prefix)
 
     def folders(self, prefix: str) -> Iterator[str]:
         """The names that follow `prefix` up to the next `/`."""
@@ -101,6 +110,12 @@ class S3Store:
     @cached_property
     def _carriers(self) -> ThreadPoolExecutor:
         return ThreadPoolExecutor(self.bucket.limits.connections, thread_name_prefix="s3")
+
+    def _listed(self, prefix: str, **since: str) -> Iterator[tuple[str, int]]:
+        for page in self.bucket.pages(prefix, **since):
+            yield from (
+                (each["Key"].removeprefix(self.bucket.prefix), each["Size"]) for each in page.get("Contents", ())
+            )
 
     def _read(self, key: str, span: str, room: Callable[[int], memoryview]) -> memoryview:
         """Read a range into the room made for its length; nothing if it begins behind the object's end."""

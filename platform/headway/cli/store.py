@@ -1,0 +1,160 @@
+"""`headway store`: what lies in a store, what of it is garbage, and a run copied to another store."""
+
+import time
+from typing import Annotated, Any
+
+import typer
+
+from headway.cli.options import Json, Quiet, StoreUrl, chosen_run, chosen_store
+from headway.cli.screen import bar, count, result, show, size, span, table
+from headway.errors import DamageError
+from headway.store import Run, Store, keys, names, open_store
+from headway.store.garbage import Garbage, garbage
+
+DAY_SECONDS = 86_400.0
+COLUMNS = ("run", ">entries", ">checkpoints", ">in them", ">garbage", ">objects", ">bytes")
+Runs = Annotated[list[str] | None, typer.Argument(metavar="[RUN]...", help="Which runs. Default: all.")]
+
+app = typer.Typer(help="Look into a store, tidy it, copy runs between stores.", no_args_is_help=True)
+
+
+@app.command("ls")
+def ls(
+    run: Runs = None,
+    store: StoreUrl = None,
+    *,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """List what each run takes: journal entries, checkpoints, what nobody will read again, objects and bytes.
+
+    Example: **headway store ls --store s3://bucket/runs**
+    """
+    chosen = chosen_store(store)
+    rows = [_row(each) for each in _runs(chosen, run)]
+    if not rows and not as_json:
+        show(f"no runs in {chosen.url} yet; begin one with headway train RECIPE", quiet=quiet)
+        return
+    cells = [
+        (
+            row["run"],
+            count(row["entries"]),
+            count(row["checkpoints"]),
+            size(row["checkpoint_bytes"]),
+            "?" if row["garbage_bytes"] is None else size(row["garbage_bytes"]),
+            count(row["objects"]),
+            size(row["bytes"]),
+        )
+        for row in rows
+    ]
+    result({"store": chosen.url, "runs": rows}, table(COLUMNS, cells), as_json=as_json)
+
+
+@app.command("gc")
+def gc(
+    run: Runs = None,
+    store: StoreUrl = None,
+    older_than: Annotated[
+        float, typer.Option(min=0.0, metavar="SECONDS", help="Age from which an unfinished write counts as abandoned.")
+    ] = DAY_SECONDS,
+    *,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be deleted.")] = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Delete what nobody will ever read: saves that were killed midway, and what retention gave up but did not delete.
+
+    Safe at any time, also while runs are trained: only what an attempt left behind that can never commit again is
+    deleted, by the journal, not by age. Unfinished writes, which no journal knows, go by age.
+
+    Example: **headway store gc --dry-run**
+    """
+    chosen = chosen_store(store)
+    deleted: list[dict[str, Any]] = []
+    for each in _runs(chosen, run):
+        lengths = dict(chosen.sizes(keys.checkpoints(each.name)))
+        for found in _garbage(each, quiet=quiet):
+            deleted.append({"key": found.key, "reason": found.reason, "bytes": lengths.get(found.key, 0)})
+            if not dry_run:
+                chosen.delete(found.key)
+    for begun in chosen.unfinished() if run is None else ():
+        age = time.time() - begun.since
+        if age >= older_than:
+            deleted.append(
+                {"key": begun.what, "reason": f"a write begun {span(age)} ago, never finished", "bytes": None}
+            )
+            if not dry_run:
+                chosen.discard(begun)
+    freed = sum(each["bytes"] or 0 for each in deleted)
+    verb = "would be deleted" if dry_run else "deleted"
+    shown = table((">bytes", "object", "why"), [(count(d["bytes"]), d["key"], d["reason"]) for d in deleted])
+    document = {"store": chosen.url, "dry_run": dry_run, "objects": deleted, "bytes": freed}
+    result(document, shown if deleted else f"nothing to delete in {chosen.url}", as_json=as_json)
+    if deleted:
+        show(f"headway: {count(len(deleted))} objects with {size(freed)} {verb}", quiet=quiet)
+
+
+@app.command("cp")
+def cp(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="Name of the run.")],
+    to: Annotated[str, typer.Argument(metavar="URL", help="The store to copy it to.")],
+    store: StoreUrl = None,
+    *,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Copy a run to another store: every byte checked as it is read, and again where it has arrived.
+
+    The copy becomes true last, so one that was broken off is no run yet: the same command goes on with it.
+
+    Example: **headway store cp quickstart s3://bucket/runs --store file:///shared/runs**
+    """
+    from headway.checkpoint import replica
+
+    found, target = chosen_run(run, store), open_store(to)
+    history = found.history()
+    with bar(quiet=quiet) as progress:
+        task = progress.add_task("copying", total=replica.size(history), note="")
+        for done in replica.replicate(found, target):
+            progress.advance(task, done)
+    copied = Run(target, run).history()
+    document = {
+        "run": run,
+        "from": found.store.url,
+        "to": target.url,
+        "checkpoints": [commit.tokens for commit in copied.commits],
+        "bytes": sum(commit.bytes for commit in copied.commits),
+    }
+    text = f"copied run {run} to {target.url}: {len(copied.commits)} checkpoints with {size(document['bytes'])}"
+    result(document, text, as_json=as_json)
+
+
+def _runs(store: Store, wanted: list[str] | None) -> list[Run]:
+    return [Run.existing(store, name) for name in wanted] if wanted else [Run(store, name) for name in names(store)]
+
+
+def _garbage(run: Run, *, quiet: bool) -> list[Garbage]:
+    try:
+        return list(garbage(run))
+    except DamageError as error:
+        show(f"headway: left alone: {error}", quiet=quiet)
+        return []
+
+
+def _row(run: Run) -> dict[str, Any]:
+    """What one run takes."""
+    lengths = dict(run.store.sizes(keys.run(run.name)))
+    history = run.history()
+    try:
+        wasted: int | None = sum(lengths.get(found.key, 0) for found in garbage(run))
+    except DamageError:
+        wasted = None
+    return {
+        "run": run.name,
+        "entries": len(run.journal.entries),
+        "checkpoints": len(history.commits),
+        "checkpoint_bytes": sum(commit.bytes for commit in history.commits),
+        "garbage_bytes": wasted,
+        "objects": len(lengths),
+        "bytes": sum(lengths.values()),
+    }
