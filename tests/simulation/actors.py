@@ -4,6 +4,7 @@ All of them run the production code. Only what needs torch is written here a sec
 there: `Saver._write` and `_tidy`, `Attempt.decide` and `end`, `train_task`, and the heartbeat of `Report`.
 """
 
+import json
 import time
 from dataclasses import dataclass, field
 from random import Random
@@ -268,3 +269,27 @@ def collector(world: World) -> None:
                 world.store.delete(each.key)
         except StoreError:
             world.store.counts["collector failed"] += 1
+
+
+def vandal(world: World) -> None:
+    """Damage a pack where it lies: a bit, its end, or only white space in its last entry, which says the same then."""
+    objects, store = world.invariants.objects, world.store
+    patience = world.random.randint(1, 300)
+    while patience and keys.pack(RUN, 0) not in objects:
+        patience -= 1
+        world.scheduler.pause()
+    for key in [key for key in objects if key.startswith(keys.packs(RUN))]:
+        data = bytearray(objects[key])
+        match world.random.choice(("bit", "end", "space", "space")):
+            case "bit":
+                data[world.random.randrange(len(data))] ^= 1 << world.random.randrange(8)
+            case "end":
+                del data[world.random.randrange(len(data)) :]
+            case "space":
+                entries = json.loads(data)
+                data = bytearray(json.dumps([*entries[:-1], entries[-1].replace(": ", ":  ", 1)], indent=0).encode())
+        if data != objects[key]:
+            objects[key] = bytes(data)
+            world.invariants.spoiled.add(key)
+            store.counts["pack damaged"] += 1
+            world.scheduler.note("DAMAGES", key)

@@ -19,13 +19,27 @@ from headway.errors import FencedError, HeldError
 from headway.recipe import digest, parse, to_yaml
 from headway.store import Holder, Journal
 from headway.store.garbage import garbage
-from tests.simulation.actors import ENVIRONMENT, RUN, STEP, Launch, Plan, World, collector, read, reader, verifier
+from tests.simulation.actors import (
+    ENVIRONMENT,
+    RUN,
+    STEP,
+    Launch,
+    Plan,
+    World,
+    collector,
+    read,
+    reader,
+    vandal,
+    verifier,
+)
 from tests.simulation.content import pieces
 from tests.simulation.invariants import Invariants
 from tests.simulation.scheduler import Clock, Scheduler, Temper, Violation
 from tests.simulation.store import SimulatedStore
 
 T = TypeVar("T")
+DEAD_SECONDS = 1000
+"""After so long a silence everybody counts as dead."""
 PACK_ENTRIES = 4
 """Entries of a pack, so that short journals have some."""
 RECIPE = parse(
@@ -154,17 +168,25 @@ def _begin(world: World) -> None:
     scheduler.spawn("collector", lambda: collector(world), within=200)
     if random.random() < 0.4:
         scheduler.spawn("verifier", lambda: verifier(world), within=200)
+    if random.random() < 0.2:
+        scheduler.spawn("vandal", lambda: vandal(world), within=100)
 
 
 def _quiet(world: World) -> None:
     """When all are gone and nothing fails any more: nothing is left over, all is sound, and life goes on."""
     world.store.quiet()
     _collect(world)
+    for key in world.invariants.spoiled:
+        if not any(isinstance(found, Finding) and found.what.startswith(key) for found in verify(world.run())):
+            raise Violation(f"in the end verify does not find that {key} is damaged")
+    for key in world.invariants.spoiled:  # as verify advises
+        world.store.memory.delete(key)
+    world.scheduler.clock.now += DEAD_SECONDS
     if findings := [found for found in verify(world.run()) if isinstance(found, Finding)]:
         raise Violation(f"in the end verify finds {findings[0].what}")
     run, tokens = world.run(), world.run().history().tokens
     holder = Holder(host="host of the last", pid=1, started=1, launch="the last")
-    number = run.claim(holder, world.recipe, "data", take_over=True).attempt
+    number = run.claim(holder, world.recipe, "data", take_over=False).attempt
     commit = Commit(run, Lineage(number, DIGEST, "data", ENVIRONMENT), tokens + STEP)
     report = commit.write_shard(pieces(commit.tokens, number, 0, 1), rank=0, ranks=1)
     commit.make_true([report], parent=None, progress=Progress(seed=0, updates=1))

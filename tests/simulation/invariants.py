@@ -37,6 +37,8 @@ class Invariants:
         """Attempts that skipped a checkpoint whose bytes came over damaged, so that they began further back."""
         self.newest: dict[int, str | None] = {}
         """Manifest of the checkpoint that was the newest when an attempt claimed the run."""
+        self.spoiled: set[str] = set()
+        """Packs that were damaged where they lie."""
         self.counts: Counter[str] = Counter()
         self._wrote: dict[str, bytes] = {}
         self._nonces: dict[str, int] = {}
@@ -102,6 +104,8 @@ class Invariants:
 
     def finding(self, finding: Finding, *, misread: bool, late: bool) -> None:
         """`verify` found something. `late`: listings come late, so it may not have known what was given up."""
+        if finding.what.partition(":")[0] in self.spoiled:
+            return
         _check(finding.manifest is not None, f"verify finds what is not so: {finding.what}")
         _check(misread or late, f"verify blames what was given up: {finding.what}")
         self.damage(str(finding.manifest), finding.what, misread=misread)

@@ -124,7 +124,7 @@ class Scheduler:
     def note(self, what: str, *about: object) -> None:
         """Say in the trace what the current actor does."""
         if self.trace is not None:
-            name = self.current.name if self.current else "at the end"
+            name = self.current.name if self.current else "(nobody)"
             self.trace.append(
                 f"{self.turn:5} {self.clock.now - 1.8e9:8.1f} s  {name:24} {what} {' '.join(map(str, about))}"
             )

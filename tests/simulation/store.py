@@ -155,15 +155,7 @@ class SimulatedStore:
 
     def _write(self, what: str, key: str, effect: Callable[[], None], faults: tuple[str, ...]) -> None:
         """Let a write take effect, or go wrong in one of the ways of `faults`."""
-        actor = self.scheduler.current
-        if actor and actor.crashed:
-            raise GreenletExit
-        try:
-            self.scheduler.pause()
-        except GreenletExit:
-            if self.random.random() < SENT:
-                self._later(f"crashed {what}", key, effect)
-            raise
+        self._set_out(what, key, effect)
         fault = self.random.choice(faults) if self.random.random() < self.rate else ""
         self.scheduler.note(what, key, fault.upper())
         if fault:
@@ -174,16 +166,31 @@ class SimulatedStore:
             self._later(f"late {what}", key, effect)
         if fault in {"failed before", "under way"}:
             raise StoreError(f"{key}: simulated: nobody knows whether it was written")
+        taken: ExistingObject | None = None
         try:
             effect()
-        finally:
-            if fault == "echo":
-                self._later(f"echo of {what}", key, effect)
-            self.scheduler.pause()
+        except ExistingObject as error:
+            taken = error
+        if fault == "echo":
+            self._later(f"echo of {what}", key, effect)
+        self.scheduler.pause()
+        if taken:
+            raise taken
         if fault == "answer lost":
             raise StoreError(f"{key}: simulated: the answer was lost")
         if fault == "found itself":
             raise ExistingObject(f"{key}: simulated: exists already, for it was asked twice")
+
+    def _set_out(self, what: str, key: str, effect: Callable[[], None]) -> None:
+        """The yield point before a write; of those who crash here, some have sent it already."""
+        if self.scheduler.current and self.scheduler.current.crashed:
+            raise GreenletExit
+        try:
+            self.scheduler.pause()
+        except GreenletExit:
+            if self.random.random() < SENT:
+                self._later(f"crashed {what}", key, effect)
+            raise
 
     def _later(self, name: str, key: str, effect: Callable[[], None]) -> None:
         def land() -> None:

@@ -13,7 +13,7 @@ from tests.simulation.interleaving import Outcome, play
 EXERCISED = (
     "claimed", "committed", "decided", "pruned", "done", "preempted", "failed", "pack",
     "FencedError", "HeldError", "crash", "pause", "begun", "resumed",
-    "read", "read while it was given up", "damage found", "verified", "garbage object", "pruned object",
+    "read", "read while it was given up", "damage found", "verified", "garbage object", "pruned object", "pack damaged",
     "read failed", "damaged read", "late listing", "failed before", "answer lost", "under way", "landed late", "echo",
     "found itself", "refused", "untidy", "reader failed", "collector failed", "launcher gave up",
 )  # fmt: skip

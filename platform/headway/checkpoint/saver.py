@@ -90,21 +90,23 @@ class Saver:
         if self.ranks.first and not failures:
             try:
                 verdict = {"manifest": commit.make_true(reports, parent=self.parent, progress=progress)}
-                verdict |= self._tidy(ledger)
             except FencedError as error:
                 verdict = {"fenced": str(error)}
             except Exception as error:
                 verdict = {"error": str(error)}
+            else:
+                verdict |= self._tidy(ledger)
         verdict = self.ranks.tell(verdict)
-        if "fenced" in verdict:
-            raise FencedError(verdict["fenced"])
         if "error" in verdict:
             raise StoreError(
                 f"the checkpoint at {tokens:,} tokens was not saved: {verdict['error']}. "
                 f"Earlier checkpoints are untouched; mend the store and run the same command again"
             )
-        self.parent = verdict["manifest"]
-        self.announce(tokens, verdict.get("warning", ""))
+        if "manifest" in verdict:
+            self.parent = verdict["manifest"]
+            self.announce(tokens, verdict.get("warning", ""))
+        if "fenced" in verdict:
+            raise FencedError(verdict["fenced"])
 
     def _tidy(self, ledger: str) -> dict[str, str]:
         """What follows a commit; if it fails, that does not undo the commit."""
@@ -112,6 +114,8 @@ class Saver:
             self.run.store.put(keys.ledger(self.run.name, self.lineage.attempt), [ledger.encode()])
             self.retention.prune(self.run, self.lineage.attempt)
             self.run.journal.pack()
-        except StoreError as error:
+        except FencedError as error:
+            return {"fenced": str(error)}
+        except Exception as error:  # not only the store's: whatever it is, the checkpoint is saved
             return {"warning": str(error)}
         return {}

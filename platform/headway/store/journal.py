@@ -140,8 +140,12 @@ class Journal:
                     return entry
 
     def _unpack(self) -> None:
-        """Begin with what packs hold."""
-        for data in pack.read(self.store, self.run):
+        """Begin with what packs hold. Each entry is vouched for by the next; the last of them only by itself."""
+        packed = list(pack.read(self.store, self.run))
+        if packed and packed[-1] != next(self.store.get_all([keys.entry(self.run, len(packed))])):
+            self.packed = False
+            return
+        for data in packed:
             self._accept(len(self.entries) + 1, data)
         del self._loose[: len(self.entries) - len(self.entries) % pack.ENTRIES]
 

@@ -14,7 +14,7 @@ from headway.checkpoint.ranks import Ranks
 from headway.checkpoint.restore import restore
 from headway.checkpoint.stored import StoredCheckpoint
 from headway.errors import DamageError, FencedError, StoreError
-from headway.store import Buffer, Holder, Run
+from headway.store import Buffer, Ended, Holder, Journal, Run
 from headway.store.directory import DirectoryStore
 
 
@@ -167,3 +167,27 @@ def test_a_checkpoint_without_a_tensor_that_is_asked_for_is_damage(keeping: Keep
     for wanted in ({"model.v": torch.zeros(4, 4)}, {"model.w": torch.zeros(4, 5)}):
         with pytest.raises(DamageError, match="has no tensor model"):
             restore(checkpoint, wanted)
+
+
+class EndingStore(DirectoryStore):
+    """A store in which the launcher says that the attempt failed, just after a commit of it."""
+
+    attempt = 0
+
+    def put(self, key: str, parts: Iterable[Buffer]) -> None:
+        """Write an object, and with the ledger the end of its attempt."""
+        super().put(key, parts)
+        if self.attempt and "/ledger/" in key:
+            Journal(self, "run").append(Ended, self.attempt, outcome="failed", reason="impatience", tokens=64)
+
+
+def test_who_is_fenced_after_the_commit_has_committed(keeping: Keep, tmp_path: Path) -> None:
+    """What can only be tidied up after a checkpoint does not make it one that was not saved."""
+    store = EndingStore(tmp_path / "ending")
+    keeper = keeping(keep=1, store=store)
+    keeper.save(64)
+    store.attempt = keeper.attempt
+    with pytest.raises(FencedError, match="ended already"):
+        keeper.save(128)
+    assert keeper.announced == [64, 128]
+    assert keeper.run.history().commits[-1].tokens == 128

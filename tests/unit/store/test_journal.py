@@ -121,6 +121,32 @@ def test_an_entry_rewritten_with_its_checksum_is_named(tmp_path: Path) -> None:
     assert [c.tokens for c in fold(read).commits] == [20]
 
 
+def test_a_changed_pack_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not even its last entry, which a new writer would remember, and so make the true one look changed."""
+    monkeypatch.setattr("headway.store.pack.ENTRIES", 4)
+    store = MemoryStore()
+    journal = Journal(store, "run")
+    claim(journal), commit(journal, 1, 10), commit(journal, 1, 20), commit(journal, 1, 30)
+    journal.pack()
+    key = "runs/run/packs/00000000.json"
+    first, second, third, fourth = json.loads(store.objects[key])
+    store.objects[key] = json.dumps([first, second, third, fourth.replace(": ", ":  ", 1)], indent=0).encode()
+    claim(Journal(store, "run"))
+    assert fold(Journal(store, "run", packed=False).read()).tokens == 30
+
+
+def test_packs_written_meanwhile_are_no_damage(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever compares packs with entries that it read before reads on."""
+    monkeypatch.setattr("headway.store.pack.ENTRIES", 4)
+    store = MemoryStore()
+    writer, reader = Journal(store, "run"), Journal(store, "run", packed=False)
+    claim(writer), commit(writer, 1, 10)
+    reader.read()
+    commit(writer, 1, 20), commit(writer, 1, 30)
+    writer.pack()
+    assert list(reader.unlike_packs()) == []
+
+
 @given(st.data())
 def test_any_flipped_bit_is_found(data: st.DataObject) -> None:
     """Whatever bit of whatever entry is flipped, that entry and no other is reported."""
