@@ -118,14 +118,15 @@ def cp(
         for done in replica.replicate(found, target):
             progress.advance(task, done)
     copied = Run(target, run).history()
+    length = sum(commit.bytes for commit in copied.commits)
     document = {
         "run": run,
         "from": found.store.url,
         "to": target.url,
         "checkpoints": [commit.tokens for commit in copied.commits],
-        "bytes": sum(commit.bytes for commit in copied.commits),
+        "bytes": length,
     }
-    text = f"copied run {run} to {target.url}: {len(copied.commits)} checkpoints with {size(document['bytes'])}"
+    text = f"copied run {run} to {target.url}: {len(copied.commits)} checkpoints with {size(length)}"
     result(document, text, as_json=as_json)
 
 
