@@ -1,8 +1,10 @@
 """The promise of Headway, shown in a few minutes: a run that is killed twice ends with the same bits.
 
-Run by `make quickstart`. Uses nothing but the `headway` command, as a person would.
+Run by `make quickstart`, or `make quickstart STORE=s3` for a real S3 server as the run store. Uses nothing but the
+`headway` command, as a person would.
 """
 
+import argparse
 import json
 import os
 import shlex
@@ -17,7 +19,8 @@ from typing import Any
 HEADWAY = [sys.executable, "-m", "headway.cli"]
 RECIPE = "jobs/recipes/quickstart.yaml"
 OUT = Path("out/quickstart")
-STORE = f"file://{OUT.absolute()}/store"
+WHERE = {"HEADWAY_STORE": f"file://{OUT.absolute()}/store"}
+"""The run store, for every command."""
 PROMPT = "import os\nimport sys\n\ndef "
 
 
@@ -35,7 +38,7 @@ def headway(*words: str) -> str:
     """Run a command, shown; returns what it prints."""
     say(f"  $ headway {shlex.join(words)}")
     done = subprocess.run(
-        [*HEADWAY, *words], env={**os.environ, "HEADWAY_STORE": STORE}, stdout=subprocess.PIPE, text=True, check=False
+        [*HEADWAY, *words], env={**os.environ, **WHERE}, stdout=subprocess.PIPE, text=True, check=False
     )
     if done.returncode:
         sys.exit(f"headway {words[0]} left with code {done.returncode}")
@@ -48,7 +51,7 @@ def train(run: str, ranks: int, *, kill: signal.Signals | None = None, at: int =
     say(f"  $ headway {shlex.join(words)}")
     process = subprocess.Popen(
         [*HEADWAY, *words],
-        env={**os.environ, "HEADWAY_STORE": STORE},
+        env={**os.environ, **WHERE},
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
@@ -83,6 +86,9 @@ def show(event: dict[str, Any]) -> None:
 
 def main() -> None:
     """The whole story."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--store", default=WHERE["HEADWAY_STORE"], help="an empty run store")
+    WHERE["HEADWAY_STORE"] = parser.parse_args().store
     began = time.monotonic()
     shutil.rmtree(OUT, ignore_errors=True)
     step("1. Turn the Python standard library into token shards: real text that every machine has.")
