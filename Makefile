@@ -66,8 +66,14 @@ test-protocol: $(READY) ## the protocol at length: 100,000 interleavings of writ
 s3: $(READY) $(ENGINES) ## run a real S3 server here, in out/s3, until Ctrl-C
 	$(BIN)/python -m tests.engines.s3.server
 
-quickstart: $(READY) ## see it work: train, kill, resume, compare, export
+quickstart: $(READY) ## see it work: train, kill, resume, compare, export; with STORE=s3 on a real S3 server
+ifeq ($(STORE),s3)
+	$(MAKE) --no-print-directory engines && rm -rf out/quickstart-s3
+	$(BIN)/python -m tests.engines.s3.server --folder out/quickstart-s3 --port 0 -- \
+		$(BIN)/python jobs/quickstart.py --store s3://headway/quickstart
+else
 	$(BIN)/python jobs/quickstart.py
+endif
 
 bench: $(READY) ## training step, bitwise mode and data, side by side with what they replace
 	$(BIN)/python -m bench.step

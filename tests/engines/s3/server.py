@@ -1,7 +1,7 @@
-"""Starts the S3 server that `make .engines/versitygw` built.
+"""Starts the S3 server that `make engines` built.
 
-make s3            # runs it on out/s3 until Ctrl-C, and prints what to export
-with S3Server(folder) as server: ...
+`make s3` runs it in out/s3 until Ctrl-C and prints what to export; `python -m tests.engines.s3.server -- COMMAND` runs it
+for as long as a command takes; tests use `with S3Server(folder) as server`.
 """
 
 import argparse
@@ -80,10 +80,11 @@ def _free_port() -> int:
 
 
 def main() -> None:
-    """Run the server until it is told to stop."""
+    """Run the server until it is told to stop, or until a command has ended."""
     parser = argparse.ArgumentParser(description="A real S3 server on this machine.")
     parser.add_argument("--folder", type=Path, default=Path("out/s3"), help="where its objects lie")
     parser.add_argument("--port", type=int, default=7070)
+    parser.add_argument("command", nargs="*", help="run this with the server's environment, then stop")
     chosen = parser.parse_args()
     server = S3Server(chosen.folder.absolute(), chosen.port)
     key = chosen.folder / "secret"
@@ -92,6 +93,8 @@ def main() -> None:
     with server:
         key.touch(mode=0o600)
         key.write_text(server.environment["AWS_SECRET_ACCESS_KEY"], encoding="utf-8")
+        if chosen.command:
+            sys.exit(subprocess.run(chosen.command, env={**os.environ, **server.environment}, check=False).returncode)
         lines = [*(f"export {name}={value}" for name, value in server.environment.items())]
         lines += [f"export HEADWAY_STORE={server.url}/runs"]
         sys.stdout.write("\n".join(lines) + "\n# paste these into another shell; Ctrl-C here ends the server\n")
