@@ -11,7 +11,7 @@ ENGINES := .engines/versitygw
 .PHONY: help setup system engines lock fmt check test test-fast test-kills test-protocol s3 quickstart bench clean
 
 help: ## list the targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 setup: $(READY) ## make .venv from the lock (fetches uv where it is missing)
 
@@ -75,9 +75,12 @@ else
 	$(BIN)/python jobs/quickstart.py
 endif
 
-bench: $(READY) ## training step, bitwise mode and data, side by side with what they replace
+bench: $(READY) $(ENGINES) ## step, data, checkpoints and journal, side by side with what they replace
 	$(BIN)/python -m bench.step
 	$(BIN)/python -m bench.data
+	$(BIN)/python -m bench.checkpoint
+	$(BIN)/python -m bench.checkpoint --memory
+	$(BIN)/python -m bench.journal
 
 clean: ## remove the environment and what the quick start made
 	rm -rf .venv .uv .go .engines runs data out

@@ -1,7 +1,7 @@
 """Starts the S3 server that `make engines` built.
 
-`make s3` runs it in out/s3 until Ctrl-C and prints what to export; `python -m tests.engines.s3.server -- COMMAND` runs it
-for as long as a command takes; tests use `with S3Server(folder) as server`.
+`make s3` runs it in out/s3 until Ctrl-C and prints what to export; `python -m tests.engines.s3.server -- COMMAND` runs
+it for as long as a command takes; tests use `with S3Server(folder) as server`.
 """
 
 import argparse
