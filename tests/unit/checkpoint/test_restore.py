@@ -1,0 +1,75 @@
+"""A rank reads what it needs of a checkpoint, whatever rectangle that is, and no more blocks than it touches."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from tests.unit.checkpoint.conftest import Keep
+from torch.distributed.checkpoint.metadata import MetadataIndex
+from torch.distributed.checkpoint.planner import LoadItemType, ReadItem
+
+from headway.checkpoint import manifest, stored
+from headway.checkpoint.restore import _wanted
+from headway.checkpoint.stored import StoredCheckpoint
+from headway.store.directory import DirectoryStore
+
+BLOCK = 64
+"""Bytes of a block, in these tests."""
+
+
+class CountingStore(DirectoryStore):
+    """A folder that adds up what is read into buffers."""
+
+    read = 0
+
+    def fill(self, key: str, buffer: memoryview, start: int = 0) -> int:
+        """Read, and note how much was asked for."""
+        self.read += buffer.nbytes
+        return super().fill(key, buffer, start)
+
+
+@pytest.fixture
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> CountingStore:
+    """A store that counts, for checkpoints of small blocks."""
+    monkeypatch.setattr(manifest, "BLOCK_BYTES", BLOCK)
+    monkeypatch.setattr(stored, "BLOCK_BYTES", BLOCK)
+    monkeypatch.setattr(stored, "WINDOW_BYTES", 4 * BLOCK)
+    return CountingStore(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("offsets", "lengths", "most"),
+    [
+        ((0, 0), (40, 8), 40 * 32),
+        ((10, 0), (10, 8), 10 * 32 + 2 * BLOCK),
+        ((39, 0), (1, 8), 2 * BLOCK),
+        ((0, 2), (40, 3), 40 * 32),
+        ((7, 5), (9, 3), 40 * 32),
+    ],
+    ids=["whole", "rows", "last row", "columns", "rectangle"],
+)
+def test_any_rectangle_comes_back_and_rows_are_read_alone(
+    keeping: Keep,
+    store: CountingStore,
+    offsets: tuple[int, int],
+    lengths: tuple[int, int],
+    most: int,
+) -> None:
+    """Rows cost the blocks that they touch; a rectangle across rows is right, though it costs the whole chunk."""
+    whole = torch.arange(320, dtype=torch.float32).reshape(40, 8)
+    checkpoint = StoredCheckpoint(store, keeping().save(64, {"model.w": whole}))
+    tensor = checkpoint.manifest.tensors["model.w"]
+    assert len(tensor.chunks[0].checksums) == 20
+    target = torch.zeros(lengths)
+    item = ReadItem(
+        type=LoadItemType.TENSOR,
+        dest_index=MetadataIndex("model.w"),
+        dest_offsets=torch.Size((0, 0)),
+        storage_index=MetadataIndex("model.w"),
+        storage_offsets=torch.Size(offsets),
+        lengths=torch.Size(lengths),
+    )
+    checkpoint.stream([_wanted(tensor, tensor.chunks[0], item, target)])
+    (top, left), (rows, columns) = offsets, lengths
+    assert torch.equal(target, whole[top : top + rows, left : left + columns])
+    assert store.read <= most
