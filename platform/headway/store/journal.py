@@ -48,9 +48,7 @@ class Journal:
     def read(self) -> list[Entry | Damaged]:
         """All entries, oldest first, after catching up with the store."""
         with self._lock:
-            if self.packed and not self.entries:
-                self._unpack()
-            self._catch_up()
+            self._catch_up(self._unpack() if self.packed and not self.entries else 0)
             if self.packed and any(isinstance(entry, Damaged) for entry in self.entries):
                 self.packed, self._tail = False, ""  # a pack may be what is damaged: only the entries themselves count
                 self.entries.clear()
@@ -70,12 +68,16 @@ class Journal:
                 del self._loose[: pack.ENTRIES]
 
     def unlike_packs(self) -> Iterator[str]:
-        """What is wrong with the packs, for a journal that was read without them. It makes readers slow, not wrong."""
+        """What is wrong with the packs, for a journal that was read without them. It makes readers slow, not wrong.
+
+        Nothing is said of a pack whose entries are damaged themselves: it may hold the last sound copies.
+        """
         with self._lock:
             packs = list(pack.each(self.store, self.run))
             self._catch_up(len(packs) * pack.ENTRIES)  # packs may have been written since the entries were read
         for number, entries in enumerate(packs):
-            if entries != self._loose[number * pack.ENTRIES :][: pack.ENTRIES]:
+            its = slice(number * pack.ENTRIES, (number + 1) * pack.ENTRIES)
+            if entries != self._loose[its] and not any(isinstance(entry, Damaged) for entry in self.entries[its]):
                 yield f"{keys.pack(self.run, number)}: is not a copy of its {pack.ENTRIES} journal entries; delete it"
 
     def claim(self, check: Callable[[], None], **fields: Any) -> Claimed:
@@ -139,11 +141,16 @@ class Journal:
                 if not isinstance(accepted, Damaged) and accepted.nonce == nonce:
                     return entry
 
-    def _unpack(self) -> None:
-        """Begin with what packs hold."""
-        for data in pack.read(self.store, self.run):
+    def _unpack(self) -> int:
+        """Begin with what packs hold, but for the last entry, whose number is returned: it vouches for all before it.
+
+        It is to be read itself.
+        """
+        packed = list(pack.read(self.store, self.run))
+        for data in packed[:-1]:
             self._accept(len(self.entries) + 1, data)
         del self._loose[: len(self.entries) - len(self.entries) % pack.ENTRIES]
+        return len(packed)
 
     def _catch_up(self, least: int = 0) -> None:
         """Read the entries after those that are known, and those up to `least`, which must be there.
