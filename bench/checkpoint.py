@@ -443,8 +443,16 @@ def cycle(variant: Variant, trainer: Trainer, turn: int) -> Sample:
 
 
 def over_time(plan: Plan, trainer: Trainer, variants: Mapping[tuple[str, str], Variant]) -> dict[str, Any]:
-    """Resident memory of each rank after each save [bytes]."""
+    """Resident memory of each rank after each save, and before that as often without saves [bytes]."""
     found: list[dict[str, Any]] = []
+    alone: list[list[int]] = []
+    for _ in range(plan.memory):
+        trainer.train()
+        alone.append(trainer.ranks.gather(resident_bytes()))
+    found += [
+        {"store": "-", "name": "no saves", "rank": rank, "resident": [each[rank] for each in alone]}
+        for rank in range(plan.ranks)
+    ]
     for (store, label), variant in variants.items():
         resident: list[list[int]] = []
         for turn in range(plan.memory):
@@ -574,7 +582,9 @@ def memory_table(found: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
             f"{each['store']:5} {each['name']:11} {each['rank']:4} {len(taken):5} {first / 1e6:9.1f} {last / 1e6:9.1f} "
             f"{max(taken) / 1e6:9.1f} {slope / 1e3:9.1f}"
         )
-    print("MB, resident without pages of files; the slope leaves out the first tenth")
+    print(
+        "MB, resident without pages of files; the slope leaves out the first tenth. One after the other, in this order"
+    )
     return rows
 
 

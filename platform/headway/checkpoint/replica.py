@@ -1,10 +1,12 @@
 """A run copied to another store: checked on the way there, checked again there, and true only once it is whole.
 
-The journal goes last, so a copy that was broken off is a run that nothing was ever committed of; the same command goes
-on with it. Copied are the checkpoints that count, the recipe, the ledger and the logs.
+The recipe goes last, after the journal: a run exists from the moment that its recipe is there. So a copy that was
+broken off is no run, and the same command goes on with it. Copied are the checkpoints that count, the ledgers and the
+logs too.
 """
 
 from collections.abc import Iterator
+from contextlib import suppress
 
 from headway.checkpoint.stored import StoredCheckpoint
 from headway.errors import DamageError, ExistingObject, MissingObject, StoreError, UsageError
@@ -24,13 +26,16 @@ def replicate(run: Run, target: Store) -> Iterator[int]:
     history = fold(journal.read())
     if history.damaged:
         raise DamageError(f"run {run.name}: {history.damaged[0].reason}; mend the run before it is copied")
+    run.recipe()  # readable, and the one that the run was begun with
+    recipe = run.store.get(keys.recipe(run.name))
     there = Journal(target, run.name, packed=False)
     there.read()
     if there.bodies != journal.bodies[: len(there.bodies)]:
         raise UsageError(
             f"{target.url} holds another run {run.name}, or a copy that went on by itself; use another store"
         )
-    _create(target, keys.recipe(run.name), run.store.get(keys.recipe(run.name)))
+    with suppress(MissingObject):
+        _check_same(target, keys.recipe(run.name), recipe)
     for commit in history.commits:
         checkpoint = StoredCheckpoint(run.store, commit)
         try:
@@ -44,7 +49,9 @@ def replicate(run: Run, target: Store) -> Iterator[int]:
             raise
         for found in StoredCheckpoint(target, commit).damage():
             if isinstance(found, DamageError):
-                raise StoreError(f"{target.url} did not keep what it was given: {found}")
+                raise StoreError(
+                    f"{target.url} did not keep what it was given: {found}; delete that there, or use another"
+                )
             yield found
     for prefix in (keys.ledgers(run.name), keys.log(run.name)):
         there_already = dict(target.sizes(prefix))
@@ -53,6 +60,7 @@ def replicate(run: Run, target: Store) -> Iterator[int]:
                 target.put(key, [run.store.get(key)])
     for number, body in enumerate(journal.bodies[len(there.bodies) :], len(there.bodies) + 1):
         _create(target, keys.entry(run.name, number), body)
+    _create(target, keys.recipe(run.name), recipe)
 
 
 def size(history: History) -> int:
@@ -76,5 +84,10 @@ def _create(target: Store, key: str, data: bytes) -> None:
     try:
         target.create(key, data)
     except ExistingObject:
-        if target.get(key) != data:
-            raise UsageError(f"{target.url} holds another {key}; choose another store") from None
+        _check_same(target, key, data)
+
+
+def _check_same(target: Store, key: str, data: bytes) -> None:
+    """See that what is there is what would be written."""
+    if target.get(key) != data:
+        raise UsageError(f"{target.url} holds another {key}; choose another store")

@@ -7,12 +7,12 @@ import typer
 
 from headway.cli.options import Json, Quiet, StoreUrl, chosen_run, chosen_store
 from headway.cli.screen import bar, count, result, show, size, span, table
-from headway.errors import DamageError
+from headway.errors import DamageError, UsageError
 from headway.store import Run, Store, keys, names, open_store
 from headway.store.garbage import Garbage, garbage
 
 DAY_SECONDS = 86_400.0
-COLUMNS = ("run", ">entries", ">checkpoints", ">in them", ">garbage", ">objects", ">bytes")
+COLUMNS = ("run", ">entries", ">checkpoints", ">their size", ">garbage", ">all")
 Runs = Annotated[list[str] | None, typer.Argument(metavar="[RUN]...", help="Which runs. Default: all.")]
 
 app = typer.Typer(help="Look into a store, tidy it, copy runs between stores.", no_args_is_help=True)
@@ -26,7 +26,7 @@ def ls(
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """List what each run takes: journal entries, checkpoints, what nobody will read again, objects and bytes.
+    """List what each run takes: journal entries, checkpoints, garbage (what nobody will ever read), and all of it.
 
     Example: **headway store ls --store s3://bucket/runs**
     """
@@ -42,7 +42,6 @@ def ls(
             count(row["checkpoints"]),
             size(row["checkpoint_bytes"]),
             "?" if row["garbage_bytes"] is None else size(row["garbage_bytes"]),
-            count(row["objects"]),
             size(row["bytes"]),
         )
         for row in rows
@@ -65,33 +64,41 @@ def gc(
     """Delete what nobody will ever read: saves that were killed midway, and what retention gave up but did not delete.
 
     Safe at any time, also while runs are trained: only what an attempt left behind that can never commit again is
-    deleted, by the journal, not by age. Unfinished writes, which no journal knows, go by age.
+    deleted, by the journal, not by age. Writes that were begun and never finished, which no journal knows, go by age,
+    unless runs are named.
 
     Example: **headway store gc --dry-run**
     """
     chosen = chosen_store(store)
     deleted: list[dict[str, Any]] = []
+    together: dict[tuple[str, str, str], list[int | None]] = {}
     for each in _runs(chosen, run):
         lengths = dict(chosen.sizes(keys.checkpoints(each.name)))
         for found in _garbage(each, quiet=quiet):
-            deleted.append({"key": found.key, "reason": found.reason, "bytes": lengths.get(found.key, 0)})
+            length = lengths.get(found.key, 0)
+            deleted.append({"key": found.key, "reason": found.reason, "bytes": length})
+            together.setdefault((each.name, count(keys.tokens_of(found.key)), found.reason), []).append(length)
             if not dry_run:
                 chosen.delete(found.key)
     for begun in chosen.unfinished() if run is None else ():
         age = time.time() - begun.since
         if age >= older_than:
-            deleted.append(
-                {"key": begun.what, "reason": f"a write begun {span(age)} ago, never finished", "bytes": None}
-            )
+            reason = f"begun {span(age)} ago, never finished"
+            deleted.append({"key": begun.what, "reason": reason, "bytes": None})
+            together.setdefault(("-", "-", reason), []).append(None)
             if not dry_run:
                 chosen.discard(begun)
-    freed = sum(each["bytes"] or 0 for each in deleted)
-    verb = "would be deleted" if dry_run else "deleted"
-    shown = table((">bytes", "object", "why"), [(count(d["bytes"]), d["key"], d["reason"]) for d in deleted])
+    freed = sum(length or 0 for found in together.values() for length in found)
+    rows = [
+        (name, tokens, count(len(found)), "-" if None in found else size(sum(length or 0 for length in found)), why)
+        for (name, tokens, why), found in together.items()
+    ]
+    shown = table(("run", ">checkpoint at", ">objects", ">size", "why"), rows)
     document = {"store": chosen.url, "dry_run": dry_run, "objects": deleted, "bytes": freed}
     result(document, shown if deleted else f"nothing to delete in {chosen.url}", as_json=as_json)
     if deleted:
-        show(f"headway: {count(len(deleted))} objects with {size(freed)} {verb}", quiet=quiet)
+        number = "1 object" if len(deleted) == 1 else f"{count(len(deleted))} objects"
+        show(f"headway: {'would delete' if dry_run else 'deleted'} {number} with {size(freed)}", quiet=quiet)
 
 
 @app.command("cp")
@@ -112,6 +119,8 @@ def cp(
     from headway.checkpoint import replica
 
     found, target = chosen_run(run, store), open_store(to)
+    if target.url == found.store.url:
+        raise UsageError(f"run {run} lies in {target.url} already; name another store")
     history = found.history()
     with bar(quiet=quiet) as progress:
         task = progress.add_task("copying", total=replica.size(history), note="")
@@ -126,7 +135,8 @@ def cp(
         "checkpoints": [commit.tokens for commit in copied.commits],
         "bytes": length,
     }
-    text = f"copied run {run} to {target.url}: {len(copied.commits)} checkpoints with {size(length)}"
+    number = "1 checkpoint" if len(copied.commits) == 1 else f"{count(len(copied.commits))} checkpoints"
+    text = f"copied run {run} to {target.url}: {number} with {size(length)}"
     result(document, text, as_json=as_json)
 
 

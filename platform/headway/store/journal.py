@@ -70,12 +70,16 @@ class Journal:
                 del self._loose[: pack.ENTRIES]
 
     def unlike_packs(self) -> Iterator[str]:
-        """What is wrong with the packs, for a journal that was read without them. It makes readers slow, not wrong."""
+        """What is wrong with the packs, for a journal that was read without them. It makes readers slow, not wrong.
+
+        Nothing is said of a pack whose entries are damaged themselves: it may hold the last sound copies.
+        """
         with self._lock:
             packs = list(pack.each(self.store, self.run))
             self._catch_up(len(packs) * pack.ENTRIES)  # packs may have been written since the entries were read
         for number, entries in enumerate(packs):
-            if entries != self._loose[number * pack.ENTRIES :][: pack.ENTRIES]:
+            its = slice(number * pack.ENTRIES, (number + 1) * pack.ENTRIES)
+            if entries != self._loose[its] and not any(isinstance(entry, Damaged) for entry in self.entries[its]):
                 yield f"{keys.pack(self.run, number)}: is not a copy of its {pack.ENTRIES} journal entries; delete it"
 
     def claim(self, check: Callable[[], None], **fields: Any) -> Claimed:

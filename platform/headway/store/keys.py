@@ -62,6 +62,11 @@ def attempt_of(key: str) -> int | None:
     return int(attempt) if attempt.isdigit() else None
 
 
+def tokens_of(key: str) -> int:
+    """The position of the checkpoint that an object lies in [tokens]."""
+    return int(folder(key).rstrip("/").rpartition("/")[2].partition("-")[0])
+
+
 def ledgers(run: str) -> str:
     """Prefix of the ledgers of all attempts."""
     return f"runs/{run}/ledger/"

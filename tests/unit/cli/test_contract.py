@@ -16,7 +16,7 @@ from headway.store.directory import DirectoryStore
 
 COMMON = "--json --quiet"
 CONTRACT = {
-    "train": f"RECIPE [KEY=VALUE]... --nproc --run --store --take-over {COMMON}",
+    "train": f"RECIPE [KEY=VALUE]... --allow-unfenced --nproc --run --store --take-over {COMMON}",
     "runs": f"--store {COMMON}",
     "status": f"RUN --store {COMMON}",
     "logs": f"RUN --attempt --follow --store {COMMON}",
@@ -29,6 +29,9 @@ CONTRACT = {
     "recipe check": f"RECIPE [KEY=VALUE]... {COMMON}",
     "recipe schema": COMMON,
     "data build": f"RECIPE [KEY=VALUE]... {COMMON}",
+    "store ls": f"[RUN]... --store {COMMON}",
+    "store gc": f"[RUN]... --dry-run --older-than --store {COMMON}",
+    "store cp": f"RUN URL --store {COMMON}",
 }
 """Every command, in the order of the help, with its arguments and options. Taking one away breaks somebody."""
 

@@ -212,3 +212,20 @@ def test_claims_are_entries_with_their_own_number(tmp_path: Path) -> None:
     journal = Journal(DirectoryStore(tmp_path), "run")
     numbers = [claim(journal) for _ in range(3)]
     assert numbers == [e.attempt for e in journal.read() if isinstance(e, Claimed)] == [1, 2, 3]
+
+
+def test_an_attempt_that_has_ended_writes_no_more(tmp_path: Path) -> None:
+    """After its end an attempt is refused whatever it appends, by any process; the next attempt is not."""
+    store = DirectoryStore(tmp_path)
+    mine, other = Journal(store, "run"), Journal(store, "run")
+    first = claim(mine)
+    commit(mine, first, 10)
+    other.append(Ended, first, outcome="failed", reason="its ranks left", tokens=10)
+    with pytest.raises(FencedError, match="attempt 1 has ended already; nothing was written"):
+        commit(mine, first, 20)
+    with pytest.raises(FencedError, match="attempt 1 has ended already"):
+        mine.append(Ended, first, outcome="preempted", reason="asked", tokens=10)
+    assert len(mine.read()) == 3
+    second = claim(other)
+    assert commit(other, second, 20).seq == 5
+    assert fold(mine.read()).attempts[0].outcome == "failed"
