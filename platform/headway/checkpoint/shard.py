@@ -6,6 +6,7 @@ Layout (safetensors): 8 bytes of header length, a JSON header padded with spaces
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from headway.checkpoint.manifest import Chunk, Shard, block_checksums, checksum
 from headway.store import Buffer
@@ -29,6 +30,11 @@ class Piece:
     size: tuple[int, ...]
     data: memoryview
 
+    @cached_property
+    def checksums(self) -> tuple[str, ...]:
+        """Of the blocks of `data`, which must not change once this was asked for."""
+        return block_checksums(self.data)
+
     @property
     def key(self) -> str:
         """Name inside the shard."""
@@ -49,7 +55,6 @@ def lay(key: str, pieces: Sequence[Piece]) -> Laid:
     """Lay `pieces` out as one safetensors object, with a checksum for each and one for the header."""
     at = 0
     entries: dict[str, object] = {}
-    sums = [block_checksums(piece.data) for piece in pieces]
     for piece in pieces:
         entries[piece.key] = {
             "dtype": CODES[piece.dtype],
@@ -57,14 +62,21 @@ def lay(key: str, pieces: Sequence[Piece]) -> Laid:
             "data_offsets": [at, at + piece.data.nbytes],
         }
         at += piece.data.nbytes
-    entries["__metadata__"] = {piece.key: " ".join(each) for piece, each in zip(pieces, sums, strict=True)}
+    entries["__metadata__"] = {piece.key: " ".join(piece.checksums) for piece in pieces}
     text = json.dumps(entries, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
     header = len(text).to_bytes(8, "little") + text
     chunks, start = [], len(header)
-    for piece, each in zip(pieces, sums, strict=True):
+    for piece in pieces:
         chunks.append(
-            Chunk(shard=0, offset=piece.offset, size=piece.size, start=start, length=piece.data.nbytes, checksums=each)
+            Chunk(
+                shard=0,
+                offset=piece.offset,
+                size=piece.size,
+                start=start,
+                length=piece.data.nbytes,
+                checksums=piece.checksums,
+            )
         )
         start += piece.data.nbytes
     shard = Shard(key=key, bytes=start, header_bytes=len(header), checksum=checksum([header]))

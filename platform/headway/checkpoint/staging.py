@@ -58,16 +58,17 @@ class Staging:
             offset = tuple(where.chunk.offsets)
             held = self._room(item.index.fqn, offset, source)
             held.copy_(source, non_blocking=True)
-            pieces.append(
-                Piece(
-                    name=item.index.fqn,
-                    dtype=str(held.dtype).removeprefix("torch."),
-                    shape=tuple(where.size),
-                    offset=offset,
-                    size=tuple(where.chunk.sizes),
-                    data=held.view(-1).view(torch.uint8).numpy().data,
-                )
+            piece = Piece(
+                name=item.index.fqn,
+                dtype=str(held.dtype).removeprefix("torch."),
+                shape=tuple(where.size),
+                offset=offset,
+                size=tuple(where.chunk.sizes),
+                data=held.view(-1).view(torch.uint8).numpy().data,
             )
+            if not held.is_pinned():  # else the GPU is still copying
+                _ = piece.checksums  # computed while the bytes are in the cache
+            pieces.append(piece)
         return pieces
 
     def _room(self, name: str, offset: tuple[int, ...], source: torch.Tensor) -> torch.Tensor:
