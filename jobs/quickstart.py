@@ -91,6 +91,7 @@ def main() -> None:
     WHERE["HEADWAY_STORE"] = parser.parse_args().store
     began = time.monotonic()
     shutil.rmtree(OUT, ignore_errors=True)
+    OUT.mkdir(parents=True)
     step("1. Turn the Python standard library into token shards: real text that every machine has.")
     headway("data", "build", RECIPE, "--quiet")
     step("2. Train on two FSDP ranks and let nobody disturb it: the run to compare with.")
