@@ -61,7 +61,7 @@ test-kills: $(READY) $(ENGINES) ## the kill tests at length: HEADWAY_KILL_RUNS=1
 	HEADWAY_KILL_RUNS=$${HEADWAY_KILL_RUNS:-40} $(BIN)/pytest --quiet -s tests/integration/test_kills.py
 
 test-protocol: $(READY) ## the protocol at length: 100,000 interleavings of writers, readers, crashes and failing requests
-	HEADWAY_SIMULATIONS=$${HEADWAY_SIMULATIONS:-100000} $(BIN)/pytest --quiet -s tests/simulation
+	$(BIN)/python -m tests.simulation --count $${HEADWAY_SIMULATIONS:-100000} --processes 2
 
 s3: $(READY) $(ENGINES) ## run a real S3 server here, in out/s3, until Ctrl-C
 	$(BIN)/python -m tests.engines.s3.server
