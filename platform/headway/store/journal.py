@@ -79,7 +79,8 @@ class Journal:
             self._catch_up(len(packs) * pack.ENTRIES)  # packs may have been written since the entries were read
         for number, entries in enumerate(packs):
             its = slice(number * pack.ENTRIES, (number + 1) * pack.ENTRIES)
-            if entries != self._loose[its] and not any(isinstance(entry, Damaged) for entry in self.entries[its]):
+            differs = entries is not None and entries != self._loose[its]
+            if differs and not any(isinstance(entry, Damaged) for entry in self.entries[its]):
                 yield f"{keys.pack(self.run, number)}: is not a copy of its {pack.ENTRIES} journal entries; delete it"
 
     def claim(self, check: Callable[[], None], **fields: Any) -> Claimed:

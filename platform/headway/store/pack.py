@@ -22,24 +22,24 @@ def write(store: Store, run: str, number: int, entries: Sequence[bytes]) -> None
         store.create(keys.pack(run, number), text.encode())
 
 
-def each(store: Store, run: str) -> Iterator[list[bytes]]:
-    """The packs, from the first on, as far as they are dense; of an unreadable one, no entries."""
-    there = list(store.list(keys.packs(run)))
-    dense = [key for number, key in enumerate(there) if key == keys.pack(run, number)]
-    yield from map(_entries, store.get_all(dense))
+def each(store: Store, run: str) -> Iterator[list[bytes] | None]:
+    """The packs by their numbers: None for a missing one below another; of an unreadable one, no entries."""
+    stems = [keys.stem(key) for key in store.list(keys.packs(run))]
+    last = max((int(stem) for stem in stems if stem.isdigit()), default=-1)
+    for data in store.get_all(keys.pack(run, number) for number in range(last + 1)):
+        yield None if data is None else _entries(data)
 
 
 def read(store: Store, run: str) -> Iterator[bytes]:
     """The entries that are packed, from the first on, as far as packs are dense and readable."""
     for entries in each(store, run):
-        yield from entries
-        if len(entries) < ENTRIES:
+        yield from entries or ()
+        if entries is None or len(entries) < ENTRIES:
             return
 
 
-def _entries(data: bytes | None) -> list[bytes]:
+def _entries(data: bytes) -> list[bytes]:
     try:
-        entries = json.loads(data or b"[]")
-        return [entry.encode() for entry in entries]
+        return [entry.encode() for entry in json.loads(data)]
     except (ValueError, AttributeError, TypeError):
         return []
