@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator
 
 from headway.errors import ExistingObject, MissingObject
 from headway.store import Buffer
-from headway.store.objects import Unfinished
+from headway.store.objects import Unfinished, get_or_none
 
 
 class MemoryStore:
@@ -33,11 +33,7 @@ class MemoryStore:
 
     def get_all(self, keys: Iterable[str]) -> Iterator[bytes | None]:
         """Read small objects, in their order."""
-        for key in keys:
-            try:
-                yield self.get(key)
-            except MissingObject:
-                yield None
+        return (get_or_none(self, key) for key in keys)
 
     def fill(self, key: str, buffer: memoryview, start: int = 0) -> int:
         """Read bytes of an object into `buffer`."""

@@ -12,7 +12,7 @@ from io import BufferedReader
 from pathlib import Path, PurePosixPath
 
 from headway.errors import ExistingObject, MissingObject, StoreError, UsageError
-from headway.store.objects import Buffer, Unfinished
+from headway.store.objects import Buffer, Unfinished, get_or_none
 
 INCOMING = ".incoming"
 
@@ -43,11 +43,7 @@ class DirectoryStore:
 
     def get_all(self, keys: Iterable[str]) -> Iterator[bytes | None]:
         """Read small objects, in their order."""
-        for key in keys:
-            try:
-                yield self.get(key)
-            except MissingObject:
-                yield None
+        return (get_or_none(self, key) for key in keys)
 
     def fill(self, key: str, buffer: memoryview, start: int = 0) -> int:
         """Read bytes of an object from `start` on into `buffer`."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Protocol
 from urllib.parse import urlsplit
 
-from headway.errors import UsageError
+from headway.errors import MissingObject, UsageError
 
 Buffer = bytes | bytearray | memoryview
 
@@ -87,6 +87,14 @@ class Store(Protocol):
 
     def delete(self, key: str) -> None:
         """Remove an object; a missing one is no error."""
+
+
+def get_or_none(store: Store, key: str) -> bytes | None:
+    """An object whole, or None if it is missing: how `Store.get_all` reads each."""
+    try:
+        return store.get(key)
+    except MissingObject:
+        return None
 
 
 def open_store(url: str) -> Store:

@@ -5,13 +5,13 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import chain
 
-from headway.errors import ExistingObject, MissingObject
+from headway.errors import ExistingObject
 from headway.store.bucket import MEBIBYTE, OWNER, BeyondEndError, Bucket, GivenUpError
 from headway.store.multipart import CHECKSUM, cut, upload
-from headway.store.objects import Buffer, Unfinished
+from headway.store.objects import Buffer, Unfinished, get_or_none
 from headway.store.patience import PassingError
 
 MOST_PARTS = 10_000
@@ -60,13 +60,7 @@ class S3Store:
 
     def get_all(self, keys: Iterable[str]) -> Iterator[bytes | None]:
         """Read small objects, in their order, side by side."""
-
-        def read(key: str) -> bytes | None:
-            with suppress(MissingObject):
-                return self.get(key)
-            return None
-
-        yield from self._carriers.map(read, keys)
+        return self._carriers.map(partial(get_or_none, self), keys)
 
     def fill(self, key: str, buffer: memoryview, start: int = 0) -> int:
         """Read bytes of an object from `start` on into `buffer`."""

@@ -1,41 +1,14 @@
-"""A folder keeps an object store's promises."""
+"""What is a folder's own among the promises of a store; those of every kind are in tests/contract."""
 
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from headway.errors import ExistingObject, MissingObject, StoreError, UsageError
+from headway.errors import MissingObject, StoreError, UsageError
 from headway.store import open_store
 from headway.store.directory import DirectoryStore
-
-
-def test_an_object_is_read_back_whole_and_in_ranges(tmp_path: Path) -> None:
-    """What was put comes back, all of it or any range of it, with its length."""
-    store = DirectoryStore(tmp_path)
-    store.put("a/b.bin", [b"hello ", memoryview(b"world")])
-    assert store.get("a/b.bin") == b"hello world"
-    assert store.get("a/b.bin", 6, 3) == b"wor"
-    assert store.size("a/b.bin") == 11
-
-
-def test_of_racing_creates_exactly_one_succeeds(tmp_path: Path) -> None:
-    """Sixteen writers create one key at once: one wins, and its bytes are what is there."""
-    store = DirectoryStore(tmp_path)
-
-    def attempt(number: int) -> int | None:
-        try:
-            store.create("key", str(number).encode())
-        except ExistingObject:
-            return None
-        return number
-
-    with ThreadPoolExecutor(16) as threads:
-        winners = [w for w in threads.map(attempt, range(16)) if w is not None]
-    assert len(winners) == 1
-    assert store.get("key") == str(winners[0]).encode()
 
 
 def test_listing_is_sorted_and_starts_after(tmp_path: Path) -> None:
