@@ -92,6 +92,11 @@ def heartbeat(run: str) -> str:
     return f"runs/{run}/heartbeat.json"
 
 
+def meeting(run: str, launch: str) -> str:
+    """Where the machines of one launch find each other, while they begin."""
+    return f"runs/{run}/meetings/{launch}.json"
+
+
 def probe(name: str) -> str:
     """An object that lives for a moment, to see what a store does."""
     return f".probe/{name}"

@@ -58,6 +58,7 @@ def this_process(launch: str) -> Holder:
         started=_started(os.getpid()) or 0,
         launch=launch,
         job=os.environ.get("SLURM_JOB_ID"),
+        restart=int(os.environ.get("SLURM_RESTART_COUNT", "0")),
         trace=os.environ.get("TRACEPARENT"),
     )
 

@@ -5,13 +5,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from headway.store.record import PHASES, Row
+from headway.train.pulse import Pulse
 
 
 class Clock:
     """Books every second since `started` [s since 1970] to a phase; begins in `startup`."""
 
-    def __init__(self, started: float) -> None:
+    def __init__(self, started: float, pulse: Pulse | None = None) -> None:
+        """`pulse` learns of each phase."""
         self.started = started
+        self._pulse = pulse or Pulse()
         self.phase = "startup"
         self._booked = dict.fromkeys(PHASES, 0.0)
         self._since = time.monotonic() - (time.time() - started)
@@ -22,6 +25,7 @@ class Clock:
         now = time.monotonic()
         self._booked[self.phase] += now - self._since
         self.phase, self._since = phase, now
+        self._pulse.advance(phase)
 
     @contextmanager
     def during(self, phase: str) -> Iterator[None]:

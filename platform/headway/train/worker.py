@@ -12,24 +12,25 @@ from headway.train.attempt import Attempt
 from headway.train.clock import Clock
 from headway.train.loop import train
 from headway.train.preemption import Preemption
+from headway.train.pulse import Pulse
 from headway.train.rank import Rank
 from headway.train.task import Task
 
 
-def train_task(task: Task, flag: Any) -> None:
+def train_task(task: Task, flag: Any, pulse: Pulse) -> None:
     """Train `task` on this rank until it is done, is stopped, or fails."""
     preemption = Preemption(flag, task.launcher).listen()
     logging.getLogger("torch").setLevel(logging.ERROR)
     recipe = recipes.parse(task.recipe)
     run = Run(open_store(task.store), task.run)
-    rank = Rank.join(recipe, run, preemption)
+    rank = Rank.join(recipe, run, preemption, pulse)
     holder = this_process(task.launcher.launch)
     began, follows = task.launched, None
     try:
         if max(rank.ranks.gather(preemption.level)):
             return
         while True:
-            with Attempt(rank, holder, Clock(began), task=task, follows=follows) as attempt:
+            with Attempt(rank, holder, Clock(began, pulse), task=task, follows=follows) as attempt:
                 outcome = train(attempt)
                 if outcome != "rolled back":
                     attempt.end(outcome, "budget reached" if outcome == "done" else "asked to stop")
