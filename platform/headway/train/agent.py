@@ -18,6 +18,8 @@ from headway.train.watchdog import LOST_PEERS
 
 FORKSERVER = "forkserver"
 MONITOR_SECONDS = 0.05
+KILL_SECONDS = 5.0
+"""How long a killed rank may take to be gone [s]: one in the middle of a disk's answer takes its time."""
 
 
 class Agent(threading.Thread):
@@ -32,6 +34,7 @@ class Agent(threading.Thread):
         self.pulses = Pulses(context, ranks)
         self.failure: Failure | None = None
         """The first failure on this machine, or what the ranks were given up for."""
+        self.given_up = False
 
     def run(self) -> None:
         """Run the ranks to their end."""
@@ -61,9 +64,10 @@ class Agent(threading.Thread):
 
     def give_up(self, failure: Failure) -> None:
         """Kill the ranks of this machine, for what is wrong here or elsewhere."""
-        self.failure = self.failure or failure
+        self.failure, self.given_up = self.failure or failure, True
         for child in multiprocessing.active_children():
             child.kill()
+            child.join(KILL_SECONDS)
 
     def _failed(self, kind: str, message: str) -> None:
         blameless = kind in vars(errors) or kind in LOST_PEERS  # what a machine could not help

@@ -125,13 +125,12 @@ def attend(agent: Agent, preemption: Preemption, watchdog: Watchdog) -> Failure 
             deadline = min(deadline, now + grace)
         if now > deadline:
             agent.give_up(Failure("", f"it did not save and leave in {grace:.0f} s (machine.grace_seconds)"))
-        if now > deadline + grace:  # not even the agent comes back
+        if agent.given_up:  # not waited for: it may still be looking for machines that will not come
             break
         if now >= next_turn:
             turn, next_turn = turn + 1, now + TURN_SECONDS
             if problem := look_round(agent, watchdog, turn):
                 agent.give_up(problem)
-                deadline = min(deadline, now + grace)
     return settle(agent, turn) if agent.failure else None
 
 
