@@ -42,7 +42,7 @@ class S3Server:
         (self.folder / "objects" / BUCKET).mkdir(parents=True, exist_ok=True)
         self._log = (self.folder / "server.log").open("ab")
         self.process = subprocess.Popen(
-            [str(BINARY), "--port", f"127.0.0.1:{self.port}", "--quiet", "posix", str(self.folder / "objects")],
+            [str(BINARY), "--port", f"127.0.0.1:{self.port}", "--quiet", "--keep-alive", "posix", str(self.folder / "objects")],
             env={
                 "PATH": os.environ["PATH"],
                 "ROOT_ACCESS_KEY": self.environment["AWS_ACCESS_KEY_ID"],
