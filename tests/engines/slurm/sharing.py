@@ -1,0 +1,44 @@
+"""Nodes that share this machine's network and processes: their ports, and what runs on them."""
+
+import os
+import socket
+from collections.abc import Collection
+from contextlib import ExitStack, suppress
+
+import psutil
+
+PORTS = range(20000, 32768)
+"""Below those that the kernel hands out to connections."""
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports of 127.0.0.1 that nobody has."""
+    free: list[int] = []
+    first = os.getpid() % (len(PORTS) // 2)  # two test sessions at a time begin at different ones
+    with ExitStack() as held:
+        for port in PORTS[first:]:
+            if len(free) == count:
+                return free
+            probe = held.enter_context(socket.socket())
+            with suppress(OSError):
+                probe.bind(("127.0.0.1", port))
+                free.append(port)
+    raise RuntimeError(f"fewer than {count} ports are free from {PORTS[first]} to {PORTS[-1]}")
+
+
+def sweep(configuration: str, nodes: Collection[str]) -> None:
+    """Kill what runs on nodes of the cluster that has this slurm.conf: steps outlive the daemon that started them."""
+    while found := [process for process in psutil.process_iter() if _is_on(process, configuration, nodes)]:
+        for process in found:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+        psutil.wait_procs(found, timeout=1.0)
+
+
+def _is_on(process: psutil.Process, configuration: str, nodes: Collection[str]) -> bool:
+    """Daemons and all that they start have both in their environment; a user's own shell has at most the first."""
+    with suppress(psutil.Error):
+        environment = process.environ()
+        ours = environment.get("SLURM_CONF") == configuration and environment.get("SLURMD_NODENAME") in nodes
+        return ours and process.status() != psutil.STATUS_ZOMBIE
+    return False
