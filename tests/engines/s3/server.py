@@ -42,7 +42,10 @@ class S3Server:
         (self.folder / "objects" / BUCKET).mkdir(parents=True, exist_ok=True)
         self._log = (self.folder / "server.log").open("ab")
         self.process = subprocess.Popen(
-            [str(BINARY), "--port", f"{self.host}:{self.port}", "--quiet", "posix", str(self.folder / "objects")],
+            [
+                *(str(BINARY), "--port", f"{self.host}:{self.port}", "--quiet", "--keep-alive"),
+                *("posix", str(self.folder / "objects")),
+            ],
             env={
                 "PATH": os.environ["PATH"],
                 "ROOT_ACCESS_KEY": self.environment["AWS_ACCESS_KEY_ID"],
