@@ -8,10 +8,10 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from headway.cli import checkpoint, data, export, ledger, logs, plot, recipe, runs, status, store, train
+from headway.cli import checkpoint, data, export, job, ledger, logs, plot, recipe, runs, status, store, train
 
 PANELS = {
-    "Train": (train.train,),
+    "Train": (train.train, job.job),
     "Follow": (runs.runs, status.status, logs.logs),
     "Where the time went, and what was learnt": (ledger.ledger, ledger.goodput, plot.plot),
     "Trust, and take away": (checkpoint.verify, checkpoint.fingerprint, export.export),

@@ -22,7 +22,7 @@ SAME_WORDS = {
 def ask(*words: str) -> str:
     """What a program of SLURM prints. No signal that this process gets ends it, be it sent to all of a job."""
     try:
-        with _shielded():
+        with shielded():
             process = subprocess.Popen(
                 words,
                 stdin=subprocess.DEVNULL,
@@ -61,7 +61,7 @@ def _gist(said: str) -> str:
 
 
 @contextmanager
-def _shielded() -> Iterator[None]:
+def shielded() -> Iterator[None]:
     """What is started meanwhile does not hear the signals that stop a job: SLURM sends them to every process of it."""
     kept = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT})
     try:

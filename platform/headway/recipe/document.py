@@ -4,6 +4,7 @@ import copy
 import difflib
 import json
 import re
+import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -48,13 +49,13 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
 
 
 def read(path: str | Path) -> "Document":
-    """Read the document at `path`.
+    """Read the document at `path`; `-` is standard input.
 
     Raises:
         RecipeError: the file cannot be read, or is not YAML.
     """
     try:
-        text = Path(path).read_text(encoding="utf-8")
+        text = sys.stdin.read() if str(path) == "-" else Path(path).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise RecipeError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from error
     return Document(text, origin=str(path))
