@@ -5,6 +5,7 @@ COMMAND` runs it for as long as a command takes; tests use `with Cluster(folder)
 """
 
 import argparse
+import fcntl
 import os
 import re
 import shutil
@@ -23,10 +24,10 @@ from typing import Self
 
 import psutil
 
+from tests.engines.slurm import sharing
 from tests.engines.slurm.configuration import Daemon, Layout
 from tests.engines.slurm.fetch import search_path
 from tests.engines.slurm.hosts import Host, Network, available
-from tests.engines.slurm.sharing import free_ports, sweep
 
 PREFIX = Path(__file__).parents[3] / ".engines" / "slurm"
 START_SECONDS = 60.0
@@ -35,6 +36,9 @@ POLL_SECONDS = 0.1
 """Between two questions to SLURM [s]."""
 PORT = 6817
 """Of every daemon that has an address of its own."""
+
+ENDS = frozenset({"COMPLETED", "FAILED", "CANCELLED", "TIMEOUT"})
+"""States of a job that SLURM itself will not run again."""
 
 Show = dict[str, str]
 """A record of `scontrol show`."""
@@ -73,10 +77,17 @@ class Cluster:
         self._machines: dict[str, Host] = {}
         self._daemons: dict[str, subprocess.Popen[bytes]] = {}
         self._network: Network | None = None
+        self._warden: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
         for name in ("state", "log"):
             (self.folder / name).mkdir(parents=True, exist_ok=True)
+        self._lock = (self.folder / "lock").open("ab")
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self._lock.close()
+            raise RuntimeError(f"a cluster runs in {self.folder} already: choose another folder, or end it") from None
         self._spool = Path(tempfile.mkdtemp(prefix="slurm-"))
         try:
             layout = self._on_hosts() if self.hosts else self._on_ports()
@@ -106,6 +117,10 @@ class Cluster:
             raise RuntimeError(f"{' '.join(words)} ended with {done.returncode}: {done.stderr.strip()}")
         return done.stdout.strip()
 
+    def submit(self, script: str, *options: str) -> str:
+        """Submit a job that runs lines of shell, and return its id; what it says goes to `FOLDER/<id>.out`."""
+        return self.client("sbatch", "--parsable", f"--output={self.folder}/%j.out", *options, f"--wrap={script}")
+
     def records(self, kind: str, name: str) -> list[Show]:
         """What `scontrol show job|node|partition NAME` lists; a job array has a record per element that differs."""
         lines = self.client("scontrol", "-o", "show", kind, name).splitlines()
@@ -119,13 +134,16 @@ class Cluster:
     def await_job(self, job: str, wanted: Collection[str] | Callable[[Show], bool], seconds: float = 60.0) -> Show:
         """Wait until a job (or array element `A_a`) is in one of the states `wanted`, or until `wanted` says so.
 
-        Raises `TimeoutError` that tells what the job was last and what the daemons logged.
+        Raises `TimeoutError` that tells what the job was last and what the daemons logged; at once if a state is wanted
+        that a job which has ended will not reach.
         """
         holds = wanted if callable(wanted) else lambda record: record["JobState"] in wanted
-        deadline = time.monotonic() + seconds
+        ends = frozenset[str]() if callable(wanted) else ENDS
+        start = time.monotonic()
         while not holds(record := self.show("job", job)):
-            if time.monotonic() > deadline:
-                raise TimeoutError(f"job {job} after {seconds:g} s: {record}\n{self.logs()}")
+            waited = time.monotonic() - start
+            if waited > seconds or record["JobState"] in ends:
+                raise TimeoutError(f"job {job} after {waited:.1f} s: {record}\n{self.logs()}")
             time.sleep(POLL_SECONDS)
         return record
 
@@ -169,9 +187,10 @@ class Cluster:
             if node in self._daemons:
                 self._daemons.pop(node).wait()
         else:
-            if node in self._daemons:
-                self.kill_slurmd(node)
-            sweep(self.environment["SLURM_CONF"], [node])
+            if daemon := self._daemons.pop(node, None):
+                daemon.kill()
+                daemon.wait()
+            sharing.sweep(self.environment["SLURM_CONF"], [node])
 
     def cut_network(self, node: str) -> None:
         """Cut a node off; what is on it runs on."""
@@ -205,7 +224,12 @@ class Cluster:
 
     def _on_ports(self) -> Layout:
         host = socket.gethostname().partition(".")[0]
-        ports = free_ports(1 + len(self.nodes))
+        ports = sharing.free_ports(1 + len(self.nodes))
+        self._warden = subprocess.Popen(
+            [sys.executable, sharing.__file__, self.environment["SLURM_CONF"], "controller", *self.nodes],
+            stdin=subprocess.PIPE,
+            start_new_session=True,
+        )
         daemons = [Daemon(host, "127.0.0.1", port) for port in ports]
         return self._layout(daemons[0], dict(zip(self.nodes, daemons[1:], strict=True)))
 
@@ -242,7 +266,7 @@ class Cluster:
             return
         with log.open("ab") as file:
             self._daemons[name] = subprocess.Popen(
-                ["setpriv", "--pdeathsig=KILL", *command],
+                command,
                 # by the node's name the processes on it are found
                 env={**self.environment, "SLURMD_NODENAME": name},
                 stdin=subprocess.DEVNULL,
@@ -267,16 +291,15 @@ class Cluster:
             self._network.close()
         for machine in self._machines.values():
             machine.off()
+        if self._warden:
+            self._warden.communicate()
         for daemon in self._daemons.values():
-            if not self.hosts:
-                daemon.kill()
             daemon.wait()
-        if not self.hosts:
-            sweep(self.environment["SLURM_CONF"], ["controller", *self.nodes])
         self._machines.clear()
         self._daemons.clear()
-        self._network = None
+        self._network = self._warden = None
         shutil.rmtree(self._spool, ignore_errors=True)
+        self._lock.close()
 
 
 def main() -> None:
@@ -285,15 +308,25 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=Path("out/slurm"), help="where its logs and state lie")
     parser.add_argument("--nodes", type=int, default=3)
     parser.add_argument("--gpus", type=int, default=0, help="pretended GPUs of each node")
+    parser.add_argument(
+        "--hosts",
+        action=argparse.BooleanOptionalAction,
+        help="each node a machine of its own, or none; without a word: if this user may have that",
+    )
     parser.add_argument("command", nargs="*", help="run this in the cluster's environment, then stop")
     chosen = parser.parse_args()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    with suppress(KeyboardInterrupt), Cluster(chosen.folder, chosen.nodes, gpus=chosen.gpus) as cluster:
+    with (
+        suppress(KeyboardInterrupt),
+        Cluster(chosen.folder, chosen.nodes, hosts=chosen.hosts, gpus=chosen.gpus) as cluster,
+    ):
         if chosen.command:
             environment = {**os.environ, **cluster.environment}
             sys.exit(subprocess.run(chosen.command, env=environment, check=False).returncode)
         lines = [*(f"export {name}={value}" for name, value in cluster.environment.items())]
-        sys.stdout.write("\n".join(lines) + "\n# paste these into another shell; Ctrl-C here ends the cluster\n")
+        lines += [f"# nodes reach this machine at {cluster.address}"]
+        lines += ["# paste these into another shell; Ctrl-C here ends the cluster\n"]
+        sys.stdout.write("\n".join(lines))
         sys.stdout.flush()
         threading.Event().wait()
 
