@@ -18,7 +18,7 @@ from headway.launch.verdict import FAILED, PREEMPTED, Left, Verdict, decide
 from headway.recipe import Recipe
 from headway.store import Run, Store
 from headway.telemetry import open_log
-from headway.train.preemption import Preemption
+from headway.train.preemption import STOP, Preemption
 
 POLL_SECONDS = 0.2
 JOURNAL_SECONDS = 5.0
@@ -115,8 +115,8 @@ class _Inside:
         self.attend(step)
         claimed = any(each.claim.holder.launch == step.launch for each in self.run.history().attempts)
         self.unclaimed = 0 if claimed else self.unclaimed + 1
-        lost = tuple(name for name in machines if name in self.lost())
-        return Left(step.launch, step.exit_code, lost, self.unclaimed)
+        lost = tuple(sorted(self.lost() & set(machines)))
+        return Left(step.launch, step.exit_code, lost, self.unclaimed, signalled=bool(self.stop.level))
 
     def attend(self, step: Step) -> None:
         """Wait for a step's end; pass on a signal that came to this process, perhaps to it alone.
@@ -133,6 +133,9 @@ class _Inside:
                 next_look = now + JOURNAL_SECONDS
                 if self.has_ended(step.launch):
                     over = min(over, now + LINGER_SECONDS)
+                if not told and self.lost() & set(step.machines):  # its ranks may well be alive, and can save
+                    told = STOP
+                    step.ask_to_stop()
             if now > over:
                 step.kill()
 

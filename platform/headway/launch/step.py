@@ -22,7 +22,7 @@ class Step:
         self.launch = secrets.token_hex(8)
         count = str(len(machines))
         command = ["srun", f"--nodes={count}", f"--ntasks={count}", "--ntasks-per-node=1"]
-        command += [f"--nodelist={','.join(machines)}", "--overlap", "--kill-on-bad-exit=0", "--wait=0"]
+        command += [f"--nodelist={','.join(machines)}", "--overlap", "--kill-on-bad-exit=0", "--wait=0", "--no-kill"]
         if cpus := os.environ.get("SLURM_CPUS_PER_TASK"):  # srun does not take it over from the job by itself
             command.append(f"--cpus-per-task={cpus}")
         command += [sys.executable, "-m", "headway.cli", "train", "-", *arguments]

@@ -46,6 +46,8 @@ class Left:
     """Machines that SLURM says are down."""
     unclaimed: int = 0
     """Launches in a row, this one included, that never got as far as claiming the run."""
+    signalled: bool = False
+    """Whether the job itself was asked to stop."""
 
 
 def decide(
@@ -68,7 +70,11 @@ def decide(
     if hopeless := _hopeless(recipe, history, attempts, left, mine):
         return hopeless
     exclude = tuple(sorted({*left.lost, *bad_nodes(attempts[-RECENT:])}))
-    if _stopped(left, mine) or job.preempted or timed_out or time_is_up:
+    if job.preempted or timed_out or time_is_up:
+        return Verdict("requeue", "its time here is over, and it goes on later", exclude=exclude)
+    if _stopped(left, mine):
+        if left.lost and not left.signalled:
+            return Verdict("again", f"stopped because {', '.join(left.lost)} is down", exclude=exclude)
         return Verdict("requeue", "it was asked to stop, and goes on later", exclude=exclude)
     return Verdict("again", f"a failure: {_reason(mine)}", exclude=exclude)
 

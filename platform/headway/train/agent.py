@@ -92,6 +92,7 @@ def preload(main: str, nodes: int) -> None:
     """
     from multiprocessing import forkserver
 
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # it warns of addresses that have no name
     if nodes == 1:
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # all ranks are on this machine
     forkserver.set_forkserver_preload(["headway.train.preload", main])
