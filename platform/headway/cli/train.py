@@ -80,4 +80,8 @@ def train(
     )
     if as_json:
         result({"run": name, **dataclasses.asdict(outcome)}, "", as_json=True)
+    if outcome.alone:
+        from headway.launch.rescue import rescue
+
+        rescue(name)
     raise typer.Exit(outcome.exit_code)

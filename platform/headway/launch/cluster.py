@@ -15,6 +15,7 @@ __all__ = [
     "Node",
     "Partition",
     "cancel",
+    "down",
     "hosts",
     "job",
     "jobs",
@@ -80,6 +81,11 @@ def update(id: str, **changes: str) -> None:  # noqa: A002 - what SLURM calls it
 def nodes() -> list[Node]:
     """All machines."""
     return [Node.parse(line) for line in _shown("node")]
+
+
+def down() -> set[str]:
+    """Names of the machines that SLURM has given up."""
+    return {node.name for node in nodes() if {"DOWN", "FAIL"} & set(node.state.rstrip("*").split("+"))}
 
 
 def partitions() -> list[Partition]:

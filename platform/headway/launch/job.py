@@ -100,7 +100,7 @@ class _Inside:
 
     def machines(self, job: Job | None) -> list[str]:
         """Those of the job that are up and not known to be bad, as many as the batch has lanes for."""
-        lost = self.lost()
+        lost = cluster.down()
         usable = [name for name in (job.nodes if job else []) if name not in self.bad and name not in lost]
         return usable[: max(1, self.plan.recipe.train.lanes // self.plan.ranks)]
 
@@ -115,7 +115,7 @@ class _Inside:
         self.attend(step)
         claimed = any(each.claim.holder.launch == step.launch for each in self.run.history().attempts)
         self.unclaimed = 0 if claimed else self.unclaimed + 1
-        lost = tuple(sorted(self.lost() & set(machines)))
+        lost = tuple(sorted(cluster.down() & set(machines)))
         return Left(step.launch, step.exit_code, lost, self.unclaimed, signalled=bool(self.stop.level))
 
     def attend(self, step: Step) -> None:
@@ -133,7 +133,7 @@ class _Inside:
                 next_look = now + JOURNAL_SECONDS
                 if self.has_ended(step.launch):
                     over = min(over, now + LINGER_SECONDS)
-                if not told and self.lost() & set(step.machines):  # its ranks may well be alive, and can save
+                if not told and cluster.down() & set(step.machines):  # its ranks may well be alive, and can save
                     told = STOP
                     step.ask_to_stop()
             if now > over:
@@ -177,10 +177,6 @@ class _Inside:
                     raise
                 self.log.warning("job.slurm_away", problem=str(error))
                 time.sleep(JOURNAL_SECONDS)
-
-    def lost(self) -> set[str]:
-        """Machines that SLURM says are down."""
-        return {node.name for node in cluster.nodes() if {"DOWN", "FAIL"} & set(node.state.rstrip("*").split("+"))}
 
     def queue(self, job: Job | None) -> str | None:
         """When SLURM queued and started this incarnation [s since 1970], as the ledger takes it."""

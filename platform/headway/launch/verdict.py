@@ -70,13 +70,11 @@ def decide(
     if hopeless := _hopeless(recipe, history, attempts, left, mine):
         return hopeless
     exclude = tuple(sorted({*left.lost, *bad_nodes(attempts[-RECENT:])}))
-    if job.preempted or timed_out or time_is_up:
-        return Verdict("requeue", "its time here is over, and it goes on later", exclude=exclude)
-    if _stopped(left, mine):
-        if left.lost and not left.signalled:
-            return Verdict("again", f"stopped because {', '.join(left.lost)} is down", exclude=exclude)
+    asked = _stopped(left, mine) and (left.signalled or not left.lost)
+    if asked or job.preempted or timed_out or time_is_up:
         return Verdict("requeue", "it was asked to stop, and goes on later", exclude=exclude)
-    return Verdict("again", f"a failure: {_reason(mine)}", exclude=exclude)
+    why = f"{', '.join(left.lost)} is down" if left.lost else f"a failure: {_reason(mine)}"
+    return Verdict("again", why, exclude=exclude)
 
 
 def _hopeless(

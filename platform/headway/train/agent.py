@@ -90,13 +90,16 @@ def preload(main: str, nodes: int) -> None:
 
     `main` is the module that this process was started with: multiprocessing imports it in every rank.
     """
-    from multiprocessing import forkserver
+    from multiprocessing import forkserver, resource_tracker
 
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # it warns of addresses that have no name
     if nodes == 1:
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # all ranks are on this machine
     forkserver.set_forkserver_preload(["headway.train.preload", main])
+    heard = signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # inherited: a signal to all of a job would end the tracker
+    resource_tracker.ensure_running()
     forkserver.ensure_running()
+    signal.signal(signal.SIGUSR1, heard)
 
 
 def reap() -> None:

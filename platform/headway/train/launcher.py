@@ -6,6 +6,7 @@ journal, never from exit codes. On several machines each has its launcher; the f
 is the one that tells the journal.
 """
 
+import dataclasses
 import secrets
 import socket
 import time
@@ -75,7 +76,8 @@ def launch(
     agent.start()
     try:
         failure = attend(agent, preemption, Watchdog(recipe.machine.hang_seconds))
-        return conclude(run, launcher.launch, failure, stopped=bool(preemption.level), says=meeting.first)
+        outcome = conclude(run, launcher.launch, failure, stopped=bool(preemption.level), says=meeting.first)
+        return dataclasses.replace(outcome, alone=failure is not None and meeting.bereft())
     finally:
         meeting.adjourn()
         meeting.close()

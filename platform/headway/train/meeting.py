@@ -36,6 +36,7 @@ class Meeting:
         self.first = node == 0
         self._key = keys.meeting(run.name, launch)
         self._store: Any = None
+        self._address: tuple[str, int] | None = None
 
     def open(self) -> tuple[str, int]:
         """Come to the meeting; returns the address and port of its store.
@@ -53,7 +54,7 @@ class Meeting:
                 self.run.store.put(self._key, [json.dumps(said).encode()])
             address, port = "localhost", store.port
         else:
-            address, port = self._find()
+            self._address = address, port = self._find()
             store = TCPStore(address, port, is_master=False, timeout=timedelta(seconds=self.patience))
         store.set_timeout(timedelta(seconds=ANSWER_SECONDS))
         self._store = store
@@ -87,6 +88,18 @@ class Meeting:
             return bool(self._store.check(["over"]))
         except RuntimeError:
             return True
+
+    def bereft(self) -> bool:
+        """Whether the first machine is gone: not its launcher, which a refused connection would tell, but all of it."""
+        if self.first or self._address is None:
+            return False
+        try:
+            socket.create_connection(self._address, CONNECT_SECONDS).close()
+        except ConnectionRefusedError:
+            return False
+        except OSError:
+            return True
+        return False
 
     def close(self) -> None:
         """Take the address out of the run store: nobody comes to this meeting any more."""

@@ -21,6 +21,8 @@ class Outcome:
     tokens: int
     attempt: int | None
     exit_code: int
+    alone: bool = False
+    """Whether the first machine is gone, and with it whoever would begin the run again."""
 
 
 @dataclass(frozen=True)
