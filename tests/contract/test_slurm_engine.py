@@ -60,7 +60,7 @@ def namespaces(members: set[psutil.Process]) -> set[str]:
 
 
 def links_with(address: str) -> set[str]:
-    """This machine's links to clusters that have an address that begins so."""
+    """The links of this machine to clusters that have an address that begins so."""
     known = {name: addresses for name, addresses in psutil.net_if_addrs().items() if name.startswith("headway")}
     return {name for name, addresses in known.items() if any(one.address.startswith(address) for one in addresses)}
 

@@ -27,7 +27,7 @@ import psutil
 from tests.engines.slurm import sharing
 from tests.engines.slurm.configuration import Daemon, Layout
 from tests.engines.slurm.fetch import search_path
-from tests.engines.slurm.hosts import Host, Network, available
+from tests.engines.slurm.hosts import MEMORY, Host, Network, available
 
 PREFIX = Path(__file__).parents[3] / ".engines" / "slurm"
 START_SECONDS = 60.0
@@ -88,7 +88,6 @@ class Cluster:
         except BlockingIOError:
             self._lock.close()
             raise RuntimeError(f"a cluster runs in {self.folder} already: choose another folder, or end it") from None
-        self._spool = Path(tempfile.mkdtemp(prefix="slurm-"))
         try:
             layout = self._on_hosts() if self.hosts else self._on_ports()
             layout.write()
@@ -220,26 +219,27 @@ class Cluster:
         (self.folder / "hosts").write_text("".join(f"{address} {name}\n" for name, address in names.items()))
         # Nobody answers there: an unknown name is unknown at once, not after 20 s.
         (self.folder / "resolv.conf").write_text("nameserver 127.0.0.1\n")
-        return self._layout(controller, nodes)
+        return self._layout(controller, nodes, MEMORY)
 
     def _on_ports(self) -> Layout:
         host = socket.gethostname().partition(".")[0]
         ports = sharing.free_ports(1 + len(self.nodes))
+        spool = Path(tempfile.mkdtemp(prefix="slurm-"))
         self._warden = subprocess.Popen(
-            [sys.executable, sharing.__file__, self.environment["SLURM_CONF"], "controller", *self.nodes],
+            [sys.executable, sharing.__file__, spool, self.environment["SLURM_CONF"], "controller", *self.nodes],
             stdin=subprocess.PIPE,
             start_new_session=True,
         )
         daemons = [Daemon(host, "127.0.0.1", port) for port in ports]
-        return self._layout(daemons[0], dict(zip(self.nodes, daemons[1:], strict=True)))
+        return self._layout(daemons[0], dict(zip(self.nodes, daemons[1:], strict=True)), spool)
 
-    def _layout(self, controller: Daemon, nodes: dict[str, Daemon]) -> Layout:
+    def _layout(self, controller: Daemon, nodes: dict[str, Daemon], spool: Path) -> Layout:
         plugins = next(PREFIX.resolve().glob("usr/lib/*/slurm-wlm/auth_none.so"), None)
         return Layout(
             controller=controller,
             nodes=nodes,
             folder=self.folder,
-            spool=self._spool,
+            spool=spool,
             plugins=plugins.parent if plugins else None,
             cpus=self._cpus,
             gpus=self._gpus,
@@ -298,7 +298,6 @@ class Cluster:
         self._machines.clear()
         self._daemons.clear()
         self._network = self._warden = None
-        shutil.rmtree(self._spool, ignore_errors=True)
         self._lock.close()
 
 

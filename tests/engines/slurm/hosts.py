@@ -14,6 +14,8 @@ import psutil
 
 NAMESPACES = ("--pid", "--net", "--uts", "--mount")
 UNSHARE = ("unshare", "--fork", "--mount-proc", *NAMESPACES)
+MEMORY = Path("/dev/shm")  # noqa: S108 - a machine has one of its own
+"""Where a machine keeps files that go with it."""
 NETWORKS = range(256)
 
 
@@ -30,7 +32,7 @@ class Host:
             [
                 "set -e",
                 f"echo {name} >/proc/sys/kernel/hostname",
-                "mount -t tmpfs tmpfs /dev/shm",
+                f"mount -t tmpfs tmpfs {MEMORY}",
                 *mounts,
                 "ip link set lo up",
                 "echo up",
@@ -131,9 +133,8 @@ class Network:
 
 def available() -> bool:
     """Whether this user may make such machines here."""
-    script = (
-        "ip link add name a type bridge && ip link add name b type veth peer name c && mount -t tmpfs tmpfs /dev/shm"
-    )
+    links = "ip link add name a type bridge && ip link add name b type veth peer name c"
+    script = f"{links} && mount -t tmpfs tmpfs {MEMORY}"
     try:
         return subprocess.run([*UNSHARE, "sh", "-c", script], check=False, capture_output=True).returncode == 0
     except FileNotFoundError:

@@ -1,10 +1,11 @@
 """Nodes that share this machine's network and processes: their ports, and what runs on them.
 
-As a process of its own this module waits for the end of its standard input, then ends what runs on the nodes: so they
-end when their owner does, even if it is killed.
+As a process of its own (`sharing.py SPOOL SLURM_CONF NODE...`) this module waits for the end of its standard input;
+then it ends what runs on the nodes and removes their spool. So they end when their owner does, even if it is killed.
 """
 
 import os
+import shutil
 import socket
 import sys
 import time
@@ -52,4 +53,5 @@ def _is_on(process: psutil.Process, configuration: str, nodes: Collection[str]) 
 
 if __name__ == "__main__":
     sys.stdin.read()
-    sweep(sys.argv[1], sys.argv[2:])
+    sweep(sys.argv[2], sys.argv[3:])
+    shutil.rmtree(sys.argv[1], ignore_errors=True)
