@@ -1,15 +1,10 @@
 """`headway cancel` and `headway requeue`."""
 
 from dataclasses import asdict
-from typing import Annotated
 
-import typer
-
-from headway.cli.options import Json, Quiet, StoreUrl, chosen_store
+from headway.cli.options import Json, Name, Quiet, StoreUrl, chosen_store
 from headway.cli.screen import result, show
 from headway.launch import target as targets
-
-Name = Annotated[str, typer.Argument(metavar="NAME", help="A run, an array, or a run of an array.")]
 
 
 def cancel(name: Name, store: StoreUrl = None, *, as_json: Json = False, quiet: Quiet = False) -> None:

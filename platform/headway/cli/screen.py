@@ -22,10 +22,14 @@ FOLDED = 28
 COLOURS = {
     "done": "green",
     "running": "cyan",
+    "starting": "cyan",
+    "pending": "blue",
+    "submitted": "blue",
     "preempted": "dark_orange",
     "rolled back": "magenta",
     "failed": "red",
     "killed": "red",
+    "lost": "red",
     "damaged": "red",
 }
 UNITS = ("bytes", "kB", "MB", "GB", "TB", "PB")
