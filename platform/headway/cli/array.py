@@ -5,7 +5,7 @@ from typing import Any
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from headway.cli.screen import ago, coloured, count, decimal, percent, table
+from headway.cli.screen import ago, coloured, count, decimal, listing, percent
 from headway.launch.cluster import Job
 from headway.launch.members import Row, Table
 
@@ -28,9 +28,9 @@ def shown(found: Table) -> RenderableType:
     """For a person."""
     counts = Text(f"{found.submission.name}: {len(found.rows):,} runs: ")
     counts += Text(", ").join(Text(f"{number:,} ") + coloured(state) for state, number in found.counts.items())
-    if found.submission.job:
-        counts += Text(f"; job {found.submission.job} on {found.submission.cluster}")
-    return Group(counts, "", table(COLUMNS, [_cells(row) for row in found.rows]))
+    if jobs := [sent.job for sent in found.submission.sent]:
+        counts += Text(f"; job {', '.join(jobs)} on {found.submission.cluster}")
+    return Group(counts, "", listing(COLUMNS, [_cells(row) for row in found.rows]))
 
 
 def slurm(job: Job | None) -> dict[str, Any] | None:

@@ -3,7 +3,7 @@
 from typing import Any
 
 from headway.cli.options import Json, Quiet, StoreUrl, chosen_store
-from headway.cli.screen import ago, coloured, count, decimal, percent, result, show, table
+from headway.cli.screen import ago, coloured, count, decimal, listing, percent, result, show
 from headway.store import names, submissions
 from headway.store.glance import Glance, glance
 
@@ -37,7 +37,7 @@ def runs(store: StoreUrl = None, *, as_json: Json = False, quiet: Quiet = False)
         show(f"no runs in {chosen.url} yet; begin one with headway train RECIPE", quiet=quiet)
         return
     cells = [_cells(row) for row in rows] + [_waiting(name, its) for name, its in waiting.items()]
-    result(document, table(COLUMNS, cells), as_json=as_json)
+    result(document, listing(COLUMNS, cells), as_json=as_json)
     for row in rows:
         if row.problem:
             show(f"headway: run {row.run}: {row.problem}", quiet=quiet)

@@ -191,11 +191,13 @@ def _facts(document: dict[str, Any]) -> list[tuple[str, str | Text]]:
     rows: list[tuple[str, str | Text]] = [("run", document["run"]), ("state", coloured(document["state"]))]
     if job := document["slurm"]:
         where = f" on {job['nodes']}" if job["nodes"] else ""
-        again = f", requeued {job['restarts']} times" if job["restarts"] else ""
+        again = f", restarts: {job['restarts']}" if job["restarts"] else ""
         rows.append(("job", f"{job['job']} {job['state']} {job['reason']}".rstrip() + where + again))
     if holder := document["holder"]:
         phase = f", in phase {holder['phase']}, heartbeat {ago(holder['heartbeat'])}" if holder["phase"] else ""
         rows.append(("held by", f"{holder['process']}, attempt {holder['attempt']}{phase}"))
+    if document["budget"] is None and not document["attempts"]:
+        return rows  # nothing more is known of what has not begun
     rows.append(
         ("tokens", f"{count(document['tokens'])} of {count(document['budget'])} ({percent(document['share'])})")
     )

@@ -12,7 +12,19 @@ from headway.store import Store, names
 from headway.store.glance import Glance, glance
 from headway.store.submissions import Submission
 
-ORDER = ("done", "running", "starting", "pending", "submitted", "preempted", "killed", "failed", "cancelled", "lost")
+ORDER = (
+    "done",
+    "running",
+    "starting",
+    "ending",
+    "pending",
+    "submitted",
+    "preempted",
+    "killed",
+    "failed",
+    "cancelled",
+    "lost",
+)
 """States, in which people want to see them counted."""
 
 
@@ -23,8 +35,8 @@ class Row:
     run: str
     index: int
     state: str
-    """The run's own once it has begun; before, `submitted`, `pending`, `starting`, `cancelled`, `failed`, or `lost`:
-    it never began, and SLURM does not know it any more. `starting` is also a run between two attempts of one job."""
+    """The run's own once it has begun; before, `submitted`, `pending`, `starting`, `ending`, `cancelled`, `failed`, or
+    `lost`: SLURM does not know it any more. `starting` is also a run between two attempts of one job."""
     seen: Glance | None
     """Of a run that has begun."""
     job: Job | None
@@ -49,7 +61,7 @@ class Table:
     @property
     def over(self) -> bool:
         """Whether nothing more will happen by itself, as far as can be seen."""
-        waiting = {"running", "starting", "pending", "submitted"}
+        waiting = {"running", "starting", "ending", "pending", "submitted"}
         return not any(row.state in waiting or (row.job and (row.job.waits or row.job.runs)) for row in self.rows)
 
 
@@ -80,7 +92,7 @@ def state(seen: Glance | None, job: Job | None, *, blind: bool) -> str:
         if job is None:
             return "submitted" if blind else "lost"
         if job.waits or job.runs:
-            return "pending" if job.waits else "starting"
+            return "pending" if job.waits else "ending" if job.state == "COMPLETING" else "starting"
         return "cancelled" if job.state == "CANCELLED" else "failed"
     if job is None or seen.state in {"done", "running"}:
         return seen.state

@@ -48,7 +48,7 @@ def explain(said: str, asked: Resources) -> UsageError:
     if "node configuration is not available" in gist or "Node count specification" in gist:
         return UsageError(f"sbatch: {gist}. {_stock(asked)}")
     if "job array specification" in gist:
-        return UsageError(f"sbatch: {gist}. An array has fewer than {cluster.setting('MaxArraySize')} members here")
+        return UsageError(f"sbatch: {gist}. An array has at most {cluster.setting('MaxArraySize')} runs here")
     return UsageError(f"sbatch: {gist}")
 
 

@@ -82,8 +82,7 @@ def cancel(aim: Target) -> list[str]:
     whole = aim.submission and aim.whole and aim.submission.array
     cluster.cancel(dict.fromkeys(job.array or job.id for job in alive) if whole else ids)
     if aim.submission and aim.whole:
-        sent = [each.model_copy(update={"cancelled": True}) for each in aim.submission.sent]
-        submissions.keep(aim.store, aim.submission.model_copy(update={"sent": sent}))
+        _mark(aim.store, aim.submission, cancelled=True)
     return ids
 
 
@@ -109,14 +108,25 @@ def requeue(aim: Target) -> Requeued:
         else:
             told.again.append(run)
             over.append(index)
-    if over and aim.submission:
+    submission = aim.submission
+    if told.stopped and submission:
+        submission = _mark(aim.store, submission, cancelled=False)
+    if over and submission:
         # imported late: only whoever submits needs submitit
         from headway.launch.submission import submit_again
 
-        told.job = submit_again(aim.store, aim.submission, None if len(over) == len(runs) and aim.whole else over).job
+        told.job = submit_again(aim.store, submission, None if len(over) == len(submission.members) else over).job
     elif over:
         raise UsageError(f"job {aim.job} of run {aim.name} is over; submit it again, as it was submitted before")
     return told
+
+
+def _mark(store: Store, submission: Submission, *, cancelled: bool) -> Submission:
+    """Keep in mind that nothing, or something again, is to be expected of what was sent."""
+    sent = [each.model_copy(update={"cancelled": cancelled}) for each in submission.sent]
+    marked = submission.model_copy(update={"sent": sent})
+    submissions.keep(store, marked)
+    return marked
 
 
 def _stopped(job: Job) -> bool:

@@ -18,8 +18,8 @@ COMMON = "--json --quiet"
 CONTRACT = {
     "train": f"RECIPE [KEY=VALUE]... --allow-unfenced --nproc --run --store --take-over {COMMON}",
     "submit": (
-        "RECIPE [KEY=VALUE]... --account --allow-unfenced --array --constraint --dry-run --exclude --gpus --logs --name "
-        f"--nodes --nproc --parallel --partition --qos --sbatch --store --time {COMMON}"
+        "RECIPE [KEY=VALUE]... --account --allow-unfenced --array --constraint --dry-run --exclude --gpus --logs "
+        f"--name --nodes --nproc --parallel --partition --qos --sbatch --store --time {COMMON}"
     ),
     "runs": f"--store {COMMON}",
     "status": f"NAME --store {COMMON}",
@@ -81,7 +81,17 @@ def test_every_help_has_an_example(headway: Headway, name: str) -> None:
 
 def test_the_command_line_starts_without_heavy_libraries() -> None:
     """A login node has no torch: importing every command brings none of these."""
-    heavy = {"torch", "numpy", "matplotlib", "transformers", "safetensors", "xxhash", "structlog", "tokenizers", "submitit"}
+    heavy = {
+        "torch",
+        "numpy",
+        "matplotlib",
+        "transformers",
+        "safetensors",
+        "xxhash",
+        "structlog",
+        "tokenizers",
+        "submitit",
+    }
     script = f"import sys, headway.cli.commands; print(*sorted({heavy} & set(sys.modules)))"
     answer = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert answer.stdout.split() == []
