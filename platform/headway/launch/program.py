@@ -33,10 +33,7 @@ def ask(*words: str) -> str:
                 start_new_session=True,
             )
     except OSError as error:
-        raise ClusterError(
-            f"{words[0]} cannot be run ({error.strerror}): this machine has no SLURM. Do this on a login node of the "
-            f"cluster, or put SLURM's programs on PATH; headway train needs no SLURM"
-        ) from error
+        raise absent(words[0], error) from error
     with process:
         try:
             out, said = process.communicate(timeout=ANSWER_SECONDS)
@@ -49,6 +46,14 @@ def ask(*words: str) -> str:
     if process.returncode:
         raise ClusterError(f"{' '.join(words[:4])}: {_gist(said) or f'left with code {process.returncode}'}")
     return out
+
+
+def absent(program: str, error: OSError) -> ClusterError:
+    """What to say where a program of SLURM cannot be started."""
+    return ClusterError(
+        f"{program} cannot be run ({error.strerror}): this machine has no SLURM. Do this on a login node of the "
+        f"cluster, or put SLURM's programs on PATH; headway train needs no SLURM"
+    )
 
 
 def _gist(said: str) -> str:

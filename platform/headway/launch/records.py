@@ -109,6 +109,8 @@ class Partition:
     default: bool
     state: str
     nodes: int
+    cpus: int
+    """Of all nodes together."""
     max_nodes: int | None
     """Of one job; None if there is no such limit."""
     max_seconds: float | None
@@ -123,6 +125,7 @@ class Partition:
             default=told["Default"] == "YES",
             state=told["State"],
             nodes=int(told["TotalNodes"]),
+            cpus=int(told["TotalCPUs"]),
             max_nodes=None if told["MaxNodes"] == "UNLIMITED" else int(told["MaxNodes"]),
             max_seconds=duration(told["MaxTime"]),
         )

@@ -4,7 +4,7 @@ The ledger accounts up to an attempt's last commit or its end. What a killed or 
 `lost`: the next one does it again. Closing the books of an attempt that ended in order is `drain`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from headway.store.curve import opening
@@ -86,14 +86,15 @@ class Account:
         return idle
 
 
-def account(run: Run) -> Account:
-    """Account for all time of `run`."""
-    tries = standing(run).tries
+def account(run: Run, tries: Sequence[Try] | None = None) -> Account:
+    """Account for all time of `run`, whose attempts are looked up if they are not known."""
+    tries = standing(run).tries if tries is None else tries
     running = next((each.number for each in tries if each.outcome == "running"), None)
-    return Account([line for each in tries for line in _lines(run, each)], running)
+    return Account([line for each in tries for line in lines(run, each)], running)
 
 
-def _lines(run: Run, attempt: Try) -> list[Line]:
+def lines(run: Run, attempt: Try) -> list[Line]:
+    """The time of each rank of one attempt."""
     rows = ledger(run.store, run.name, attempt.number)
     if rows:
         return [_closed(row, attempt) for row in rows]

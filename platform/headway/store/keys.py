@@ -97,6 +97,16 @@ def meeting(run: str, launch: str) -> str:
     return f"runs/{run}/meetings/{launch}.json"
 
 
+def submissions() -> str:
+    """Prefix of all that was ever asked of SLURM."""
+    return "submissions/"
+
+
+def submission(name: str) -> str:
+    """What was asked of SLURM under a name."""
+    return f"{submissions()}{name}.json"
+
+
 def probe(name: str) -> str:
     """An object that lives for a moment, to see what a store does."""
     return f".probe/{name}"
