@@ -10,9 +10,10 @@ from headway.cli.screen import coloured, percent, result, show, span, table
 from headway.store.account import Account, Line
 from headway.store.account import account as account_for
 from headway.store.record import PHASES
+from headway.store.wall import wall
 
 MEANING = {
-    "queue": "waited for machines",
+    "queue": "waited for machines; a rank holds none yet",
     "startup": "loaded code, built the model, found the other ranks",
     "restore": "read the checkpoint to go on from",
     "data": "a step waited for its batch",
@@ -21,11 +22,12 @@ MEANING = {
     "evaluation": "measured the held-out loss",
     "drain": "saved and said goodbye after the last step",
     "lost": "trained or started, then killed before a commit: done again",
+    "between": "no attempt had the run, or not yet all of its ranks",
 }
 
 
 def ledger(run: RunName, store: StoreUrl = None, *, as_json: Json = False, quiet: Quiet = False) -> None:
-    """Show where every second of every rank went, attempt by attempt: the phases add up to the wall clock.
+    """Show where every second of every rank went, attempt by attempt: the phases add up to the rank's wall clock.
 
     What an attempt did after its last checkpoint, and then was killed or failed, is `lost`.
 
@@ -39,7 +41,6 @@ def ledger(run: RunName, store: StoreUrl = None, *, as_json: Json = False, quiet
         "running": account.running,
         "phases": account.phases,
         "total": account.total,
-        "idle": account.idle,
         "rows": [_document(line) for line in account.lines],
     }
     rows: list[Sequence[str | Text]] = [
@@ -55,50 +56,72 @@ def ledger(run: RunName, store: StoreUrl = None, *, as_json: Json = False, quiet
         for line in account.lines
     ]
     totals = [*(_seconds(account.phases[phase]) for phase in phases), _seconds(account.total)]
-    wall, difference = sum(line.wall for line in account.lines), sum(line.difference for line in account.lines)
-    rows.append(["all", "", "", *totals, _seconds(wall), _exact(difference)])
+    spans, difference = sum(line.wall for line in account.lines), sum(line.difference for line in account.lines)
+    rows.append(["all", "", "", *totals, _seconds(spans), _exact(difference)])
     result(document, table(columns, rows, title="Seconds of each rank, by phase"), as_json=as_json)
     _note(account, quiet=quiet)
 
 
 def goodput(run: RunName, store: StoreUrl = None, *, as_json: Json = False, quiet: Quiet = False) -> None:
-    """Show which share of all rank-time was training that counts, and what the rest was.
+    """Show which share of the time was training that counts, and what the rest was; two ways, for two questions.
 
-    Time between attempts, when nobody ran, is no rank's time: it is told apart.
+    Rank-time adds up what each rank held a machine for, so the queue has no share in it: were the machines used well?
+    The wall clock averages over the ranks, and counts the queue and the time between attempts: how much sooner could
+    it have been done? Its column adds up to the time from the first submission to the last end.
 
-    Example: **headway goodput quickstart --json | jq .goodput**
+    Example: **headway goodput quickstart --json | jq '.goodput, .wall_goodput'**
     """
     account = account_for(chosen_run(run, store))
-    shares = {phase: seconds / account.total if account.total else 0.0 for phase, seconds in account.phases.items()}
+    clock = wall(account)
+    spent = {**clock.phases, "between": clock.between}
+    shares = {
+        phase: seconds / account.held if account.held else 0.0
+        for phase, seconds in account.phases.items()
+        if phase != "queue"
+    }
+    wall_shares = {name: seconds / clock.elapsed if clock.elapsed else 0.0 for name, seconds in spent.items()}
     document = {
         "run": run,
+        "attempts": account.attempts,
         "goodput": account.goodput,
+        "rank_seconds": account.phases,
+        "held": account.held,
         "shares": shares,
-        "rank_seconds": account.total,
-        "elapsed": account.elapsed,
-        "idle": account.idle,
-        "attempts": len({line.attempt for line in account.lines}),
+        "wall_goodput": clock.goodput,
+        "wall_seconds": spent,
+        "wall_shares": wall_shares,
+        "sum": clock.sum,
+        "elapsed": clock.elapsed,
+        "difference": clock.difference,
     }
-    by_share = sorted((phase for phase in PHASES if account.phases[phase]), key=lambda phase: -shares[phase])
+    named = sorted((name for name in spent if spent[name] or account.phases.get(name)), key=lambda name: -spent[name])
     rows = [
         [
-            "goodput" if phase == "step" else phase,
-            percent(shares[phase], 2),
-            span(account.phases[phase]),
-            MEANING[phase],
+            name,
+            span(account.phases[name]) if name in account.phases else "",
+            percent(shares[name], 2) if name in shares else "",
+            span(spent[name]),
+            percent(wall_shares[name], 2),
+            MEANING[name],
         ]
-        for phase in by_share
+        for name in named
     ]
-    rows.append(
+    whole = percent(1.0 if account.held else None, 2)
+    rows += [
         [
-            "all",
-            percent(1.0 if account.total else None, 2),
-            span(account.total),
-            f"rank-time of {document['attempts']} attempts",
-        ]
-    )
-    rows.append(["between", "", span(account.idle), f"nobody ran, of {span(account.elapsed)} from first to last"])
-    result(document, table(("phase", ">share", ">rank-time", "what it was"), rows), as_json=as_json)
+            "sum",
+            span(account.held),
+            whole,
+            span(clock.sum),
+            percent(sum(wall_shares.values()), 2),
+            "rank-time but queue",
+        ],
+        ["elapsed", "", "", span(clock.elapsed), "", "from the first submission to the last end"],
+        ["difference", "", "", f"{_exact(clock.difference)} s", "", "what the columns do not account for"],
+        ["goodput", "", percent(account.goodput, 2), "", percent(clock.goodput, 2), "the share of `step`"],
+    ]
+    columns = ("phase", ">rank-time", ">share", ">wall clock", ">share", "what it was")
+    result(document, table(columns, rows), as_json=as_json)
     _note(account, quiet=quiet)
 
 

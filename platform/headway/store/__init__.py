@@ -4,7 +4,7 @@ from headway.store.entries import Claimed, Committed, Decided, Ended, Entry, Hol
 from headway.store.history import Attempt, History, fold
 from headway.store.journal import Damaged, Journal
 from headway.store.objects import Buffer, Store, open_store
-from headway.store.presence import Heartbeat, beat, last_beat, lives, this_process
+from headway.store.presence import Heartbeat, beat, born, last_beat, lives, this_process
 from headway.store.run import Run, names
 
 __all__ = [
@@ -24,6 +24,7 @@ __all__ = [
     "Run",
     "Store",
     "beat",
+    "born",
     "fold",
     "last_beat",
     "lives",

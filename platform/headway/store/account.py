@@ -1,19 +1,22 @@
 """Where the time of a run went: every second of every rank of every attempt, booked to one phase.
 
-The ledger accounts up to an attempt's last commit or its end. What a killed or failed attempt did after that is
-`lost`: the next one does it again. Closing the books of an attempt that ended in order is `drain`.
+The ledger accounts up to an attempt's last commit or its end. What a killed, failed or hurried attempt did after that
+is `lost`: the next one does it again. So is what it did after a newer one had claimed the run. Closing the books of an
+attempt that ended in order is `drain`.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from itertools import zip_longest
 
 from headway.store.curve import opening
 from headway.store.record import PHASES, Row, ledger
 from headway.store.run import Run
-from headway.store.standing import Outcome, Try, standing
+from headway.store.standing import Outcome, Standing, Try, standing
 
 ORDERLY = ("done", "preempted")
-"""Outcomes of attempts that committed all they had done."""
+"""Outcomes of attempts that closed their books."""
 
 
 @dataclass(frozen=True)
@@ -24,11 +27,13 @@ class Line:
     rank: int
     outcome: Outcome
     began: float
-    """Seconds since 1970."""
+    """When it was submitted, or launched without a queue [s since 1970]."""
     ended: float
     """Seconds since 1970; while the attempt runs, when its last checkpoint was begun."""
     phases: Mapping[str, float]
     """Seconds, for every phase."""
+    fenced: float = math.inf
+    """When a newer attempt claimed the run [s since 1970]."""
 
     @property
     def booked(self) -> float:
@@ -55,6 +60,11 @@ class Account:
     """The attempt that is under way: its lines end at its last checkpoint, or are missing before the first."""
 
     @property
+    def attempts(self) -> int:
+        """How many attempts there are lines of."""
+        return len({line.attempt for line in self.lines})
+
+    @property
     def phases(self) -> dict[str, float]:
         """Rank-seconds by phase, over all attempts."""
         return {phase: sum(line.phases[phase] for line in self.lines) for phase in PHASES}
@@ -65,59 +75,77 @@ class Account:
         return sum(self.phases.values())
 
     @property
+    def held(self) -> float:
+        """Rank-seconds for which there was a machine: all but the queue."""
+        return self.total - self.phases["queue"]
+
+    @property
     def goodput(self) -> float:
-        """Share of all rank-time that was spent on steps which count; 0 if there is none yet."""
-        return self.phases["step"] / self.total if self.total else 0.0
+        """Share of the rank-time held that was spent on steps which count; 0 if there is none yet.
 
-    @property
-    def elapsed(self) -> float:
-        """Wall clock from the first attempt's beginning to the last one's end [s]."""
-        if not self.lines:
-            return 0.0
-        return max(line.ended for line in self.lines) - min(line.began for line in self.lines)
-
-    @property
-    def idle(self) -> float:
-        """Wall clock between attempts, when nobody ran [s]."""
-        idle, until = 0.0, float("inf")
-        for line in sorted(self.lines, key=lambda line: line.began):
-            idle += max(0.0, line.began - until)
-            until = line.ended if until == float("inf") else max(until, line.ended)
-        return idle
+        This is Runtime Goodput: time of forward progress, of the time in which the resources are there (Google Cloud,
+        "Introducing ML Productivity Goodput", 2024).
+        """
+        return self.phases["step"] / self.held if self.held else 0.0
 
 
-def account(run: Run, tries: Sequence[Try] | None = None) -> Account:
-    """Account for all time of `run`, whose attempts are looked up if they are not known."""
-    tries = standing(run).tries if tries is None else tries
-    running = next((each.number for each in tries if each.outcome == "running"), None)
-    return Account([line for each in tries for line in lines(run, each)], running)
+def account(run: Run, stands: Standing | None = None, since: int = 0) -> Account:
+    """Account for all time of `run` in its attempts from `since` on; `stands`: where it stands, if that is known."""
+    stands = stands or standing(run)
+    running = next((each.number for each in stands.tries if each.outcome == "running"), None)
+    lines: list[Line] = []
+    free = -math.inf  # when the attempts before had all ended or been fenced
+    for attempt, told, follower in zip_longest(stands.tries, stands.history.attempts, stands.tries[1:]):
+        saved = told.ended is not None and told.ended.tokens <= attempt.committed
+        tail = "drain" if attempt.outcome in ORDERLY and saved else "lost"
+        if attempt.number < since:
+            continue
+        found = _lines(run, attempt, tail, fenced=follower.began if follower else math.inf)
+        lines += (_queued_after(free, line) for line in found)
+        free = max([free, *(min(line.ended, line.fenced) for line in found)])
+    return Account(lines, running)
 
 
-def lines(run: Run, attempt: Try) -> list[Line]:
-    """The time of each rank of one attempt."""
+def less(phases: Mapping[str, float], seconds: float, order: Iterable[str] = PHASES) -> dict[str, float]:
+    """`phases` without so many `seconds`, taken off one phase after the other in `order`: that of time, by default."""
+    left = dict(phases)
+    for phase in order:
+        taken = min(left[phase], max(0.0, seconds))
+        left[phase] -= taken
+        seconds -= taken
+    return left
+
+
+def _lines(run: Run, attempt: Try, tail: str, fenced: float) -> list[Line]:
+    """The lines of an attempt; `tail` is what the time between its last row and its end counts as."""
     rows = ledger(run.store, run.name, attempt.number)
     if rows:
-        return [_closed(row, attempt) for row in rows]
+        return [_closed(row, attempt, tail, fenced) for row in rows]
     if attempt.outcome == "running":
         return []
-    nothing = dict.fromkeys(PHASES, 0.0) | {_tail(attempt): attempt.seen - attempt.began}
+    nothing = dict.fromkeys(PHASES, 0.0) | {tail: attempt.seen - attempt.began}
     return [
-        Line(attempt.number, rank, attempt.outcome, attempt.began, attempt.seen, nothing)
+        Line(attempt.number, rank, attempt.outcome, attempt.began, attempt.seen, nothing, fenced)
         for rank in range(_ranks(run, attempt.number))
     ]
 
 
-def _closed(row: Row, attempt: Try) -> Line:
-    """A rank's line: its ledger row, and what came after it was written."""
+def _closed(row: Row, attempt: Try, tail: str, fenced: float) -> Line:
+    """A rank's line: its ledger row, what of that was in vain, and what came after it was written."""
     phases = dict.fromkeys(PHASES, 0.0) | dict(row.phases)
+    if attempt.outcome == "killed":
+        kept = less(phases, row.until - fenced, [phase for phase in reversed(PHASES) if phase != "lost"])
+        kept["lost"] += sum(phases.values()) - sum(kept.values())
+        phases = kept
     ended = row.until if attempt.outcome == "running" else max(row.until, attempt.seen)
-    phases[_tail(attempt)] += ended - row.until
-    return Line(row.attempt, row.rank, attempt.outcome, row.started, ended, phases)
+    phases[tail] += ended - row.until
+    return Line(row.attempt, row.rank, attempt.outcome, row.started, ended, phases, fenced)
 
 
-def _tail(attempt: Try) -> str:
-    """What the time between an attempt's last row and its end counts as."""
-    return "drain" if attempt.outcome in ORDERLY else "lost"
+def _queued_after(moment: float, line: Line) -> Line:
+    """A line without the time in which its job was in the queue while an attempt before had the run."""
+    waited = min(line.phases["queue"], max(0.0, moment - line.began))
+    return replace(line, began=line.began + waited, phases=less(line.phases, waited))
 
 
 def _ranks(run: Run, attempt: int) -> int:

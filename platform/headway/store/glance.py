@@ -95,7 +95,7 @@ def _whole(run: Run) -> Glance:
     """What journal, log and ledgers tell."""
     stands = standing(run)
     loss, held_out = newest_losses(run.store, run.name)
-    books = account(run, stands.tries)
+    books = account(run, stands)
     last = stands.tries[-1] if stands.tries else None
     outcomes = [each.outcome for each in stands.tries]
     return Glance(

@@ -73,6 +73,14 @@ def lives(holder: Holder) -> bool | None:
     return _started(holder.pid) == holder.started
 
 
+def born(holder: Holder) -> float | None:
+    """When a holder's process began [s since 1970], to a clock tick; None if it is not of this machine."""
+    if holder.host != socket.gethostname() or not holder.started:
+        return None
+    booted = time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
+    return booted + holder.started / os.sysconf("SC_CLK_TCK")
+
+
 def _started(pid: int) -> int | None:
     """Start time of a process in clock ticks since boot (field 22 of proc(5)), or None if there is none."""
     try:

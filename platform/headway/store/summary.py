@@ -29,14 +29,14 @@ class Summary(BaseModel):
     earlier_step: float
     """Rank-seconds of training in the attempts before this one."""
     earlier_total: float
-    """Rank-seconds of the attempts before this one."""
+    """Rank-seconds of the attempts before this one, their queue left out."""
     step: float = 0.0
     """Rank-seconds of training in this attempt, up to its last checkpoint."""
     total: float = 0.0
-    """Rank-seconds of this attempt, up to its last checkpoint."""
+    """Rank-seconds of this attempt, up to its last checkpoint, its queue left out."""
 
     @property
     def goodput(self) -> float | None:
-        """Share of all rank-time that was spent on steps; None while nothing is booked."""
+        """Share of the rank-time held that was spent on steps; None while nothing is booked."""
         total = self.earlier_total + self.total
         return (self.earlier_step + self.step) / total if total else None

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from headway.store.account import lines
+from headway.store.account import account
 from headway.store.presence import last_beat
 from headway.store.record import Row
 from headway.store.run import Run
@@ -31,7 +31,7 @@ class Tally:
     def book(self, rows: Sequence[Row]) -> None:
         """Take note of the attempt's ledger, as it has just been written."""
         self._now["step"] = sum(row.phases.get("step", 0.0) for row in rows)
-        self._now["total"] = sum(sum(row.phases.values()) for row in rows)
+        self._now["total"] = sum(sum(row.phases.values()) - row.phases.get("queue", 0.0) for row in rows)
 
     def summary(self) -> Summary:
         """The run as of now.
@@ -47,16 +47,18 @@ class Tally:
 def _past(run: Run, attempt: int) -> dict[str, Any]:
     """What came before an attempt: what the last heartbeat summed up, and the attempts since."""
     beat = last_beat(run.store, run.name)
-    tries = [each for each in standing(run).tries if each.number < attempt]
+    stands = standing(run)
+    tries = [each for each in stands.tries if each.number < attempt]
     known = beat.summary if beat and beat.attempt < attempt else None
-    since = [each for each in tries if not known or not beat or each.number >= beat.attempt]
-    booked = [line for each in since for line in lines(run, each)]
+    since = beat.attempt if known and beat else 0
+    booked = [line for line in account(run, stands, since).lines if line.attempt < attempt]
     return {
         "attempts": len(tries) + 1,
         "preemptions": sum(each.outcome == "preempted" for each in tries),
         "failures": sum(each.outcome in {"failed", "killed"} for each in tries),
         "earlier_step": (known.earlier_step if known else 0.0) + sum(line.phases["step"] for line in booked),
-        "earlier_total": (known.earlier_total if known else 0.0) + sum(line.booked for line in booked),
+        "earlier_total": (known.earlier_total if known else 0.0)
+        + sum(line.booked - line.phases["queue"] for line in booked),
         "loss": known.loss if known else None,
         "held_out": known.held_out if known else None,
     }

@@ -41,6 +41,8 @@ class Attempt:
         self.rank, self.clock, self.preemption = rank, clock, rank.preemption
         self.recipe, self.run, self.state = rank.recipe, rank.run, rank.state
         data = rank.dataset.digest
+        self.saved = 0
+        """Tokens of the last save that was begun, or restored."""
         self.number: int = rank.ranks.lead(
             lambda: self.run.claim(holder, self.recipe, data, take_over=task.take_over, follows=follows).seq
         )
@@ -168,6 +170,7 @@ class Attempt:
             self.cadence.begin()
             rows = self._rows(position)
             self.saver.save(position, self.state.tensors(), self.state.progress(), _lines(rows))
+            self.saved = position
         self.report.event("checkpoint.staged")
 
     def await_copy(self) -> None:
@@ -184,7 +187,8 @@ class Attempt:
         """Say in the journal how the attempt ended, and close its books."""
         self.saver.wait()
         position = self.report.tokens
-        self._book(position)
+        if position == self.saved:  # what came after the last save is lost
+            self._book(position)
         self.rank.ranks.lead(
             lambda: self.run.journal.append(Ended, self.number, outcome=outcome, reason=reason, tokens=position).seq
         )
@@ -220,7 +224,7 @@ class Attempt:
             self.report.warn("checkpoint.damaged", at=commit.tokens, problem=problems[0])
             return False
         self.saver.parent = commit.manifest
-        self.report.tokens = commit.tokens
+        self.report.tokens = self.saved = commit.tokens
         self.report.event("checkpoint.restored", manifest=commit.manifest)
         if changed := _differences(checkpoint.manifest.environment, self.rank.environment):
             self.report.warn("environment.changed", changed=changed, effect="bits may differ from here on")

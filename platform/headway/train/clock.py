@@ -1,5 +1,6 @@
 """The wall clock of one rank: always in exactly one phase, so that the phases add up to the time that passed."""
 
+import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -7,18 +8,26 @@ from contextlib import contextmanager
 from headway.store.record import PHASES, Row
 from headway.train.pulse import Pulse
 
+Queue = tuple[float, float]
+"""When a job was submitted, and when it was given machines [s since 1970]."""
+
 
 class Clock:
-    """Books every second since `started` [s since 1970] to a phase; begins in `startup`."""
+    """Books every second of a rank to a phase: of the queue first, then of `startup`, then of what is entered."""
 
-    def __init__(self, started: float, pulse: Pulse | None = None) -> None:
-        """`pulse` learns of each phase."""
-        self.started = started
+    def __init__(self, began: float, queue: Queue | None = None, pulse: Pulse | None = None) -> None:
+        """`began`: when the rank's launch began [s since 1970]; what passed since its `queue` is `startup`, too.
+
+        `pulse` learns of each phase. SLURM's times are another machine's, in whole seconds: what contradicts `began` gives way to it.
+        """
+        started = min(queue[1], began) if queue else began
+        self.started = min(queue[0], started) if queue else began
         self._pulse = pulse or Pulse()
         self.phase = "startup"
-        self._booked = dict.fromkeys(PHASES, 0.0)
-        self._since = time.monotonic() - (time.time() - started)
-        self._origin = self._since
+        self._booked = dict.fromkeys(PHASES, 0.0) | {"queue": started - self.started}
+        now = time.monotonic()
+        self._since = now - (time.time() - started)
+        self._origin = self._since - self._booked["queue"]
 
     def enter(self, phase: str) -> None:
         """Leave the present phase for `phase`."""
@@ -48,3 +57,12 @@ class Clock:
             phases={phase: seconds for phase, seconds in self._booked.items() if seconds},
             tokens=tokens,
         )
+
+
+def queue(text: str | None) -> Queue | None:
+    """The queue's times from `<submitted>:<started>`, as HEADWAY_QUEUE has them; None if they say nothing sensible."""
+    try:
+        submitted, started = (float(part) for part in (text or "").split(":"))
+    except ValueError:
+        return None
+    return (submitted, started) if 0 < submitted <= started < math.inf else None

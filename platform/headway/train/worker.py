@@ -1,15 +1,16 @@
 """What a training process does, from its first instruction of ours to its last."""
 
 import logging
+import os
 import time
 from typing import Any
 
 import torch.distributed as dist
 
 from headway import recipe as recipes
-from headway.store import Run, open_store, this_process
+from headway.store import Run, born, open_store, this_process
 from headway.train.attempt import Attempt
-from headway.train.clock import Clock
+from headway.train.clock import Clock, queue
 from headway.train.loop import train
 from headway.train.preemption import Preemption
 from headway.train.pulse import Pulse
@@ -25,16 +26,17 @@ def train_task(task: Task, flag: Any, pulse: Pulse) -> None:
     run = Run(open_store(task.store), task.run)
     rank = Rank.join(recipe, run, preemption, pulse)
     holder = this_process(task.launcher.launch)
-    began, follows = task.launched, None
+    clock = Clock(born(task.launcher) or task.launched, queue(os.environ.get("HEADWAY_QUEUE")), pulse)
+    follows = None
     try:
         if max(rank.ranks.gather(preemption.level)):
             return
         while True:
-            with Attempt(rank, holder, Clock(began, pulse), task=task, follows=follows) as attempt:
+            with Attempt(rank, holder, clock, task=task, follows=follows) as attempt:
                 outcome = train(attempt)
                 if outcome != "rolled back":
                     attempt.end(outcome, "budget reached" if outcome == "done" else "asked to stop")
                     return
-            began, follows = time.time(), attempt.number
+            clock, follows = Clock(time.time(), pulse=pulse), attempt.number
     finally:
         dist.destroy_process_group()

@@ -70,32 +70,93 @@ def test_a_running_attempt_has_lost_nothing(headway: Headway, store: DirectorySt
     assert headway("ledger", "live", "--quiet").err == ""
 
 
+def test_a_hurried_end_loses_what_it_did_not_save(store: DirectoryStore) -> None:
+    """Asked twice to stop, an attempt ends without a save: what it trained after the last one is done again."""
+    story = Story(store, "tale")
+    story.claim(100)
+    story.commit(110, 2000)
+    story.ledger(90, 109, {"startup": 10.0, "step": 9.0})
+    story.end(116, "preempted", 3000)
+    story.claim(130)
+    story.commit(140, 3000)
+    story.ledger(120, 141, {"startup": 10.0, "step": 11.0})
+    story.end(142, "preempted", 3000)
+    assert lost(store, "tale") == pytest.approx({1: 7, 4: 0})
+
+
+def test_what_a_fenced_attempt_did_is_lost(store: DirectoryStore) -> None:
+    """It closed its books before it learned that another had the run: none of its time after that claim counts."""
+    story = Story(store, "tale")
+    story.claim(100)
+    story.ledger(90, 130, {"startup": 10.0, "step": 24.0, "evaluation": 6.0})
+    story.claim(120, lost_at=115)
+    (line,) = (line for line in account(Run(store, "tale")).lines if line.attempt == 1)
+    assert line.phases == pytest.approx(dict.fromkeys(PHASES, 0.0) | {"startup": 10, "step": 20, "lost": 10})
+
+
+def test_the_queue_begins_when_the_attempt_before_has_ended(store: DirectoryStore) -> None:
+    """A job that waited while another had the run was in the queue, for the run, only from that one's end on."""
+    story = Story(store, "tale")
+    story.claim(100)
+    story.ledger(90, 110, {"startup": 10.0, "step": 10.0})
+    story.end(110, "preempted", 0)
+    story.claim(150)
+    story.ledger(80, 160, {"queue": 60.0, "startup": 10.0, "step": 10.0})
+    story.end(160, "preempted", 0)
+    _, second = account(Run(store, "tale")).lines
+    assert (second.began, second.phases["queue"]) == (110, 30)
+    assert second.difference == pytest.approx(0)
+
+
 def test_goodput_is_the_share_of_steps(headway: Headway, store: DirectoryStore) -> None:
-    """Shares of rank-time add up to one; goodput is the share of steps; time when nobody ran is apart."""
+    """Of the rank-time that was held, and of the wall clock; each column adds up to what it is the share of."""
     trained(Story(store, "tale"))
     document = headway("goodput", "tale", "--json").document
     total = 2 * 20.5 + 2 * 25 + 3 * 5 + 25 + 21.01
-    assert document["rank_seconds"] == pytest.approx(total)
+    assert document["held"] == sum(document["rank_seconds"].values()) == pytest.approx(total)
     assert document["goodput"] == pytest.approx((8 + 7.5 + 7 + 7 + 9 + 10) / total)
     assert document["shares"]["step"] == document["goodput"]
     assert sum(document["shares"].values()) == pytest.approx(1)
-    assert document["idle"] == pytest.approx((120 - 110.5) + (160 - 145) + (170 - 165) + (200 - 195))
     assert document["elapsed"] == pytest.approx(221.01 - 90)
+    assert document["wall_goodput"] == pytest.approx(((8 + 7.5) / 2 + 7 + 9 + 10) / (221.01 - 90))
+    between = (120 - 110.5) + (160 - 145) + (170 - 165) + (200 - 195)
+    assert document["wall_seconds"]["between"] == pytest.approx(between)
+    assert sum(document["wall_seconds"].values()) == document["sum"] == pytest.approx(document["elapsed"], rel=1e-3)
+    assert document["difference"] == pytest.approx(0, abs=1e-6)
+
+
+def test_the_queue_counts_for_the_wall_clock_alone(headway: Headway, store: DirectoryStore) -> None:
+    """Waiting for machines takes the run's time, and no rank's."""
+    story = Story(store, "tale")
+    story.claim(100)
+    story.ledger(60, 150, {"queue": 30.0, "startup": 20.0, "step": 40.0})
+    story.end(150, "done", 0)
+    document = headway("goodput", "tale", "--json").document
+    assert document["goodput"] == pytest.approx(40 / 60)
+    assert document["wall_goodput"] == pytest.approx(40 / 90)
+    assert "queue" not in document["shares"]
+    assert document["wall_shares"]["queue"] == pytest.approx(30 / 90)
+    assert (document["sum"], document["elapsed"]) == (90, 90)
 
 
 def test_goodput_explains_what_the_rest_was(headway: Headway, store: DirectoryStore) -> None:
-    """Each phase that took time has its share and a line that says what it was, the largest first."""
+    """Each phase that took time has its shares and a line that says what it was, the largest first; then the sums."""
     trained(Story(store, "tale"))
     lines = headway("goodput", "tale").out.splitlines()
-    assert lines[1].split()[0] == "startup"
-    assert any("goodput" in line and "trained" in line for line in lines)
+    first = [line.split()[0] for line in lines]
+    assert first[:3] == ["phase", "startup", "between"]
+    assert first[-4:] == ["sum", "elapsed", "difference", "goodput"]
+    assert "queue" not in first
+    assert any("step" in line and "trained" in line for line in lines)
     assert any("lost" in line and "done again" in line for line in lines)
-    assert not any(line.split()[0] == "queue" for line in lines)
-    assert "nobody ran" in lines[-1]
+    assert "31.91%" in lines[-1]
+    assert "25.76%" in lines[-1]
+    assert "0.000 s" in lines[-2]
 
 
 def test_a_run_without_time_has_no_goodput(headway: Headway, store: DirectoryStore) -> None:
     """A run that nobody has begun accounts for nothing, and divides nothing by it."""
     Story(store, "new")
-    assert headway("goodput", "new", "--json").document["goodput"] == 0
+    document = headway("goodput", "new", "--json").document
+    assert (document["goodput"], document["wall_goodput"]) == (0, 0)
     assert headway("ledger", "new").code == 0

@@ -7,7 +7,7 @@ import pytest
 
 from headway.store.record import PHASES
 from headway.train import clock as module
-from headway.train.clock import Clock
+from headway.train.clock import Clock, queue
 
 
 class Wall:
@@ -97,3 +97,39 @@ def test_a_block_that_fails_is_left_all_the_same(wall: Wall) -> None:
         fail()
     assert clock.phase == "startup"
     assert clock.row(1, 0, 0).phases == pytest.approx({"restore": 1.0})
+
+
+def test_the_row_begins_with_the_queue(wall: Wall) -> None:
+    """From the submission to SLURM's start a job is queued; what passes from there to the first phase is startup."""
+    clock = Clock(wall.time() - 3.0, (wall.time() - 60.0, wall.time() - 10.0))
+    wall.now += 2.0
+    clock.enter("step")
+    wall.now += 4.0
+    row = clock.row(1, 0, 0)
+    assert row.started == wall.time() - 66.0
+    assert row.until == pytest.approx(wall.time(), abs=1e-6)
+    assert row.phases == pytest.approx({"queue": 50.0, "startup": 12.0, "step": 4.0})
+
+
+@pytest.mark.parametrize(("submitted", "started"), [(-60, 20), (5, 20), (5, -10), (-3, -3)])
+def test_a_queue_that_contradicts_the_launch_gives_way(wall: Wall, submitted: float, started: float) -> None:
+    """Another machine's clock may be ahead, or wrong: rows never begin after the launch, and always add up."""
+    launched = wall.time()
+    wall.now += 1.0
+    clock = Clock(launched, (launched + submitted, launched + started))
+    row = clock.row(1, 0, 0)
+    assert row.started <= launched
+    assert row.until == pytest.approx(wall.time(), abs=1e-6)
+    assert sum(row.phases.values()) == pytest.approx(row.until - row.started, abs=1e-6)
+    assert min(row.phases.values()) > 0
+
+
+@pytest.mark.parametrize("text", [None, "", ":", "7", "a:b", "1:2:3", "nan:5", "5:nan", "5:inf", "0:5", "-5:5", "6:5"])
+def test_a_queue_that_says_nothing_sensible_is_none(text: str | None) -> None:
+    """SLURM says `Unknown` and worse: then nothing is booked to the queue."""
+    assert queue(text) is None
+
+
+def test_a_queue_is_two_moments() -> None:
+    """As `headway job` hands it over."""
+    assert queue("1763700000:1763700060.5") == (1763700000.0, 1763700060.5)
