@@ -18,7 +18,8 @@ class Clock:
     def __init__(self, began: float, queue: Queue | None = None, pulse: Pulse | None = None) -> None:
         """`began`: when the rank's launch began [s since 1970]; what passed since its `queue` is `startup`, too.
 
-        `pulse` learns of each phase. SLURM's times are another machine's, in whole seconds: what contradicts `began` gives way to it.
+        `pulse` learns of each phase. SLURM's times are another machine's, in whole seconds: what contradicts `began`
+        gives way to it.
         """
         started = min(queue[1], began) if queue else began
         self.started = min(queue[0], started) if queue else began

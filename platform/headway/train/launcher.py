@@ -17,15 +17,13 @@ from headway.errors import HeadwayError, UsageError
 from headway.recipe import Recipe
 from headway.store import Holder, Run, Store, this_process
 from headway.train.agent import Agent
-from headway.train.meeting import Meeting
+from headway.train.meeting import TURN_SECONDS, Meeting
 from headway.train.outcome import Failure, Outcome, conclude
 from headway.train.preemption import Preemption
 from headway.train.task import Task
 from headway.train.watchdog import Watchdog, Word, first_failure
 
 POLL_SECONDS = 0.05
-TURN_SECONDS = 1.0
-"""How often the machines tell each other how they are, and the watchdog looks [s]."""
 REPORT_SECONDS = 5.0
 """How long the first machine waits, after a failure, for what the others say of it [s]."""
 
@@ -112,7 +110,7 @@ def stay_away(meeting: Meeting, error: HeadwayError) -> None:
     if not meeting.first:
         host = socket.gethostname()
         meeting.open()
-        meeting.tell(Word(host, 1, failure=Failure(type(error).__name__, f"{host}: {error}", time=time.time())))
+        meeting.tell_last(Word(host, 1, failure=Failure(type(error).__name__, f"{host}: {error}", time=time.time())))
 
 
 def attend(agent: Agent, preemption: Preemption, watchdog: Watchdog) -> Failure | None:
@@ -149,8 +147,7 @@ def look_round(agent: Agent, watchdog: Watchdog, turn: int) -> Failure | None:
 def settle(agent: Agent, turn: int) -> Failure | None:
     """What went wrong first: on the first machine, when all others have told, or kept quiet for too long."""
     meeting = agent.meeting
-    mine = own_word(agent, turn + 1)
-    meeting.tell(mine)
+    meeting.tell_last(own_word(agent, turn + 1))
     if not meeting.first or meeting.nodes == 1:
         return agent.failure
     before, deadline = meeting.hear(), time.monotonic() + REPORT_SECONDS

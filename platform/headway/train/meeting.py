@@ -8,6 +8,7 @@ launchers tell each other how their ranks are.
 import contextlib
 import json
 import socket
+import threading
 import time
 from dataclasses import asdict
 from datetime import timedelta
@@ -21,6 +22,8 @@ from headway.train.pulse import Sign
 from headway.train.watchdog import Word
 
 POLL_SECONDS = 0.1
+TURN_SECONDS = 1.0
+"""How often the machines tell each other how they are [s]."""
 CONNECT_SECONDS = 3.0
 """How long one address of the first machine is tried [s]."""
 ANSWER_SECONDS = 10.0
@@ -37,6 +40,10 @@ class Meeting:
         self._key = keys.meeting(run.name, launch)
         self._store: Any = None
         self._address: tuple[str, int] | None = None
+        self._word: Word | None = None
+        self._told: Word | None = None
+        self._answered: float | None = None
+        self._dismissed = False
 
     def open(self) -> tuple[str, int]:
         """Come to the meeting; returns the address and port of its store.
@@ -58,17 +65,26 @@ class Meeting:
             store = TCPStore(address, port, is_master=False, timeout=timedelta(seconds=self.patience))
         store.set_timeout(timedelta(seconds=ANSWER_SECONDS))
         self._store = store
+        if not self.first:
+            self._answered = time.monotonic()
+            threading.Thread(target=self._converse, name="meeting", daemon=True).start()
         return address, port
 
     def tell(self, word: Word) -> None:
-        """Say how this machine is. One that cannot reach the first any more keeps it to itself."""
-        if self._store and self.nodes > 1:
-            with contextlib.suppress(RuntimeError):
-                self._store.set(f"word/{self.node}", json.dumps(asdict(word)))
+        """Say how this machine is: at once from the first one, else with the next turn of the conversation."""
+        self._word = word
+        if self.first and self._store and self.nodes > 1:
+            self._store.set(f"word/{self.node}", json.dumps(asdict(word)))
+
+    def tell_last(self, word: Word) -> None:
+        """Say the last word, and wait until it has been heard, or the first machine counts as gone."""
+        self.tell(word)
+        while self._store and not self.first and self._told is not word and not self.over():
+            time.sleep(POLL_SECONDS)
 
     def hear(self) -> dict[int, Word]:
-        """The last word of each other machine that has spoken."""
-        if not self._store:
+        """The last word of each other machine that has spoken; on the first one."""
+        if not self._store or self.nodes == 1:
             return {}
         others = [node for node in range(self.nodes) if node != self.node]
         spoken = [node for node in others if self._store.check([f"word/{node}"])]
@@ -76,18 +92,25 @@ class Meeting:
 
     def adjourn(self) -> None:
         """Send all machines home; the first one's to say."""
-        if self._store and self.nodes > 1:
-            with contextlib.suppress(RuntimeError):
-                self._store.set("over", "1")
+        if self._store and self.first and self.nodes > 1:
+            self._store.set("over", "1")
 
     def over(self) -> bool:
-        """Whether the first machine has sent all home, or is gone."""
-        if not self._store or self.first:
-            return False
-        try:
-            return bool(self._store.check(["over"]))
-        except RuntimeError:
-            return True
+        """Whether the first machine has sent all home, or does not answer any more."""
+        silent = self._answered is not None and time.monotonic() - self._answered > ANSWER_SECONDS
+        return self._dismissed or silent
+
+    def _converse(self) -> None:
+        """Talk with the first machine until it is gone. Not in the main thread: it may never answer."""
+        with contextlib.suppress(RuntimeError):
+            while not self._dismissed:
+                if word := self._word:
+                    self._store.set(f"word/{self.node}", json.dumps(asdict(word)))
+                    self._told = word
+                self._dismissed = bool(self._store.check(["over"]))
+                self._answered = time.monotonic()
+                time.sleep(TURN_SECONDS)
+        self._dismissed = True
 
     def bereft(self) -> bool:
         """Whether the first machine is gone: not its launcher, which a refused connection would tell, but all of it."""
