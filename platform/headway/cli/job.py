@@ -6,14 +6,19 @@ import typer
 
 from headway import recipe as recipes
 from headway.cli.options import Overrides, Quiet, StoreUrl, chosen_store
-from headway.launch import job as jobs
+from headway.errors import UsageError
+from headway.launch.job import work
+from headway.launch.plan import Plan, submitted
 
 
 def job(
-    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="A recipe: one YAML file.")],
+    recipe: Annotated[str | None, typer.Argument(metavar="[RECIPE]", help="A recipe: one YAML file.")] = None,
     overrides: Overrides = None,
     run: Annotated[str | None, typer.Option(help="Name of the run. Default: the recipe's name.")] = None,
     *,
+    submission: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Instead of RECIPE: what headway submit left in the store.")
+    ] = None,
     store: StoreUrl = None,
     nproc: Annotated[int | None, typer.Option(min=1, help="Ranks on each machine. Default: machine.ranks.")] = None,
     nodes: Annotated[int, typer.Option(min=1, help="Wait in the queue rather than train on fewer machines.")] = 1,
@@ -26,9 +31,14 @@ def job(
 
     Example: **exec headway job recipe.yaml --run first** as the last line of a batch script
     """
-    plan = recipes.load(recipe, overrides or ())
     where = chosen_store(store)
-    verdict = jobs.work(
-        jobs.Plan(plan, run or plan.name, where, nproc or plan.machine.ranks, least_machines=nodes, quiet=quiet)
-    )
-    raise typer.Exit(verdict.exit_code)
+    if submission:
+        if recipe:
+            raise UsageError("give a RECIPE, or --submission NAME, not both")
+        plan = submitted(where, submission, quiet=quiet)
+    elif recipe:
+        chosen = recipes.load(recipe, overrides or ())
+        plan = Plan(chosen, run or chosen.name, where, nproc or chosen.machine.ranks, nodes, quiet)
+    else:
+        raise UsageError("give a RECIPE, or --submission NAME")
+    raise typer.Exit(work(plan).exit_code)

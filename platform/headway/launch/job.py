@@ -7,16 +7,16 @@ job call for: begin again without a lost machine, ask to be queued anew, or leav
 import os
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from headway import recipe as recipes
 from headway.errors import ClusterError, UsageError
 from headway.launch import cluster
+from headway.launch.plan import Plan
 from headway.launch.records import Job
 from headway.launch.step import Step
 from headway.launch.verdict import FAILED, PREEMPTED, Left, Verdict, decide
 from headway.recipe import Recipe
-from headway.store import Run, Store
+from headway.store import Run
 from headway.telemetry import open_log
 from headway.train.preemption import STOP, Preemption
 
@@ -34,21 +34,6 @@ SLURM_PATIENCE_SECONDS = 300.0
 def lead_seconds(recipe: Recipe) -> int:
     """How long before a time limit the ranks must hear of it [s]: to finish a step, save, and leave."""
     return int(recipe.machine.grace_seconds + 2 * LIMIT_LOOK_SECONDS)
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What a job is to train."""
-
-    recipe: Recipe
-    run: str
-    store: Store
-    ranks: int
-    """On each machine."""
-    least_machines: int = 1
-    quiet: bool = False
-    options: Sequence[str] = ()
-    """More for `headway train`."""
 
 
 def work(plan: Plan) -> Verdict:
@@ -109,7 +94,8 @@ class _Inside:
         plan = self.plan
         if self.stop.level:
             return Left("", PREEMPTED)
-        arguments = ["--run", plan.run, "--store", plan.store.url, "--nproc", str(plan.ranks), *plan.options]
+        arguments = ["--run", plan.run, "--store", plan.store.url, "--nproc", str(plan.ranks)]
+        arguments += ["--quiet"] if plan.quiet else []
         step = Step(machines, arguments, recipes.to_yaml(plan.recipe), queue)
         self.log.info("job.launched", machines=list(machines), ranks=len(machines) * plan.ranks, launch=step.launch)
         self.attend(step)
