@@ -7,7 +7,6 @@ COMMAND` runs it for as long as a command takes; tests use `with Cluster(folder)
 import argparse
 import fcntl
 import os
-import re
 import shutil
 import signal
 import socket
@@ -16,7 +15,6 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Collection
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -26,25 +24,16 @@ import psutil
 
 from tests.engines.slurm import sharing
 from tests.engines.slurm.configuration import Daemon, Layout
-from tests.engines.slurm.fetch import search_path
 from tests.engines.slurm.hosts import MEMORY, Host, Network, available
+from tests.engines.slurm.login import POLL_SECONDS, PREFIX, Login
 
-PREFIX = Path(__file__).parents[3] / ".engines" / "slurm"
 START_SECONDS = 60.0
 """Within which every node must be idle [s]."""
-POLL_SECONDS = 0.1
-"""Between two questions to SLURM [s]."""
 PORT = 6817
 """Of every daemon that has an address of its own."""
 
-ENDS = frozenset({"COMPLETED", "FAILED", "CANCELLED", "TIMEOUT"})
-"""States of a job that SLURM itself will not run again."""
 
-Show = dict[str, str]
-"""A record of `scontrol show`."""
-
-
-class Cluster:
+class Cluster(Login):
     """A real SLURM cluster: a controller and `nodes` nodes, node1 to nodeN.
 
     Partitions: `main` (the default; a job of `high` has its jobs requeued at once), `grace` (the same, after 12 s of
@@ -66,14 +55,13 @@ class Cluster:
 
         Without, the nodes' daemons share this machine's name, network and processes, at ports of their own.
         """
-        self.folder, self.nodes = folder.absolute(), [f"node{number + 1}" for number in range(nodes)]
+        super().__init__(folder)
+        self.nodes = [f"node{number + 1}" for number in range(nodes)]
         self.hosts = available() if hosts is None else hosts
         self._cpus, self._gpus = cpus, gpus
         self._kill_wait, self._slurmd_timeout = kill_wait, slurmd_timeout
         self.address = "127.0.0.1"
         """At which nodes reach what runs on this machine."""
-        self.environment = {"SLURM_CONF": str(self.folder / "slurm.conf"), "PATH": search_path(PREFIX.resolve())}
-        """What a client needs; jobs inherit it from their submitter."""
         self._machines: dict[str, Host] = {}
         self._daemons: dict[str, subprocess.Popen[bytes]] = {}
         self._network: Network | None = None
@@ -105,63 +93,6 @@ class Cluster:
     ) -> None:
         self._stop()
 
-    # Asking SLURM
-
-    def client(self, *words: str) -> str:
-        """What a client program says; raises `RuntimeError` with its complaint if it fails."""
-        done = subprocess.run(
-            words, env={**os.environ, **self.environment}, check=False, capture_output=True, text=True
-        )
-        if done.returncode:
-            raise RuntimeError(f"{' '.join(words)} ended with {done.returncode}: {done.stderr.strip()}")
-        return done.stdout.strip()
-
-    def submit(self, script: str, *options: str) -> str:
-        """Submit a job that runs lines of shell, and return its id; what it says goes to `FOLDER/<id>.out`."""
-        return self.client("sbatch", "--parsable", f"--output={self.folder}/%j.out", *options, f"--wrap={script}")
-
-    def records(self, kind: str, name: str) -> list[Show]:
-        """What `scontrol show job|node|partition NAME` lists; a job array has a record per element that differs."""
-        lines = self.client("scontrol", "-o", "show", kind, name).splitlines()
-        return [dict(reversed(re.findall(r"([A-Z][\w:/]*)=(.*?)(?= [A-Z][\w:/]*=| *$)", line))) for line in lines]
-
-    def show(self, kind: str, name: str) -> Show:
-        """The one record of a job, node or partition."""
-        (record,) = self.records(kind, name)
-        return record
-
-    def await_job(self, job: str, wanted: Collection[str] | Callable[[Show], bool], seconds: float = 60.0) -> Show:
-        """Wait until a job (or array element `A_a`) is in one of the states `wanted`, or until `wanted` says so.
-
-        Raises `TimeoutError` that tells what the job was last and what the daemons logged; at once if a state is wanted
-        that a job which has ended will not reach.
-        """
-        holds = wanted if callable(wanted) else lambda record: record["JobState"] in wanted
-        ends = frozenset[str]() if callable(wanted) else ENDS
-        start = time.monotonic()
-        while not holds(record := self.show("job", job)):
-            waited = time.monotonic() - start
-            if waited > seconds or record["JobState"] in ends:
-                raise TimeoutError(f"job {job} after {waited:.1f} s: {record}\n{self.logs()}")
-            time.sleep(POLL_SECONDS)
-        return record
-
-    def await_node(self, node: str, state: str, seconds: float = 60.0) -> None:
-        """Wait until a node's state has `state` in it, such as IDLE or DOWN."""
-        deadline = time.monotonic() + seconds
-        while state not in (seen := self.show("node", node)["State"]):
-            if time.monotonic() > deadline:
-                raise TimeoutError(f"{node} after {seconds:g} s: {seen}, not {state}\n{self.logs()}")
-            time.sleep(POLL_SECONDS)
-
-    def logs(self, lines: int = 15) -> str:
-        """The ends of all logs."""
-        said = []
-        for path in sorted((self.folder / "log").iterdir()):
-            tail = path.read_text(encoding="utf-8", errors="replace").splitlines()[-lines:]
-            said += [f"--- {path}", *tail]
-        return "\n".join(said)
-
     # Doing things to nodes
 
     def start_node(self, node: str) -> None:
@@ -178,7 +109,11 @@ class Cluster:
         self._daemons.pop(node).wait()
 
     def power_cut(self, node: str) -> None:
-        """End all that is on a node at once; on hosts of their own, nobody hears of it."""
+        """End all that is on a node at once; if it is a host of its own, nobody hears of it.
+
+        SLURM sees it after up to three times `slurmd_timeout`; setting the node DOWN by hand soon after may be undone
+        by an answer that is still under way.
+        """
         if self._network:
             host = self._machines.pop(node)
             self._network.leave(host)

@@ -85,8 +85,11 @@ class Network:
     def __init__(self, switch: Host) -> None:
         """Lay the network; this machine gets the address `.254` and the only link that is seen outside."""
         self._switch = switch
+        known = {one.address.rpartition(".")[0] for link in psutil.net_if_addrs().values() for one in link}
         for third in NETWORKS:
             self.prefix, self._link = f"10.213.{third}", f"headway{third}"
+            if self.prefix in known:
+                continue
             # The link's name stands for the addresses: another test session that has taken them has taken it, too.
             if _ip([f"link add name {self._link} type veth peer name uplink netns {switch.pid}"], check=False):
                 break
