@@ -5,8 +5,8 @@ COMMAND` runs it for as long as a command takes; tests use `with Cluster(folder)
 """
 
 import argparse
+import fcntl
 import os
-import re
 import shutil
 import signal
 import socket
@@ -15,7 +15,6 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Collection
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -23,24 +22,18 @@ from typing import Self
 
 import psutil
 
+from tests.engines.slurm import sharing
 from tests.engines.slurm.configuration import Daemon, Layout
-from tests.engines.slurm.fetch import search_path
-from tests.engines.slurm.hosts import Host, Network, available
-from tests.engines.slurm.sharing import free_ports, sweep
+from tests.engines.slurm.hosts import MEMORY, Host, Network, available
+from tests.engines.slurm.login import POLL_SECONDS, PREFIX, Login
 
-PREFIX = Path(__file__).parents[3] / ".engines" / "slurm"
 START_SECONDS = 60.0
 """Within which every node must be idle [s]."""
-POLL_SECONDS = 0.1
-"""Between two questions to SLURM [s]."""
 PORT = 6817
 """Of every daemon that has an address of its own."""
 
-Show = dict[str, str]
-"""A record of `scontrol show`."""
 
-
-class Cluster:
+class Cluster(Login):
     """A real SLURM cluster: a controller and `nodes` nodes, node1 to nodeN.
 
     Partitions: `main` (the default; a job of `high` has its jobs requeued at once), `grace` (the same, after 12 s of
@@ -62,22 +55,27 @@ class Cluster:
 
         Without, the nodes' daemons share this machine's name, network and processes, at ports of their own.
         """
-        self.folder, self.nodes = folder.absolute(), [f"node{number + 1}" for number in range(nodes)]
+        super().__init__(folder)
+        self.nodes = [f"node{number + 1}" for number in range(nodes)]
         self.hosts = available() if hosts is None else hosts
         self._cpus, self._gpus = cpus, gpus
         self._kill_wait, self._slurmd_timeout = kill_wait, slurmd_timeout
         self.address = "127.0.0.1"
         """At which nodes reach what runs on this machine."""
-        self.environment = {"SLURM_CONF": str(self.folder / "slurm.conf"), "PATH": search_path(PREFIX.resolve())}
-        """What a client needs; jobs inherit it from their submitter."""
         self._machines: dict[str, Host] = {}
         self._daemons: dict[str, subprocess.Popen[bytes]] = {}
         self._network: Network | None = None
+        self._warden: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
         for name in ("state", "log"):
             (self.folder / name).mkdir(parents=True, exist_ok=True)
-        self._spool = Path(tempfile.mkdtemp(prefix="slurm-"))
+        self._lock = (self.folder / "lock").open("ab")
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self._lock.close()
+            raise RuntimeError(f"a cluster runs in {self.folder} already: choose another folder, or end it") from None
         try:
             layout = self._on_hosts() if self.hosts else self._on_ports()
             layout.write()
@@ -95,56 +93,6 @@ class Cluster:
     ) -> None:
         self._stop()
 
-    # Asking SLURM
-
-    def client(self, *words: str) -> str:
-        """What a client program says; raises `RuntimeError` with its complaint if it fails."""
-        done = subprocess.run(
-            words, env={**os.environ, **self.environment}, check=False, capture_output=True, text=True
-        )
-        if done.returncode:
-            raise RuntimeError(f"{' '.join(words)} ended with {done.returncode}: {done.stderr.strip()}")
-        return done.stdout.strip()
-
-    def records(self, kind: str, name: str) -> list[Show]:
-        """What `scontrol show job|node|partition NAME` lists; a job array has a record per element that differs."""
-        lines = self.client("scontrol", "-o", "show", kind, name).splitlines()
-        return [dict(reversed(re.findall(r"([A-Z][\w:/]*)=(.*?)(?= [A-Z][\w:/]*=| *$)", line))) for line in lines]
-
-    def show(self, kind: str, name: str) -> Show:
-        """The one record of a job, node or partition."""
-        (record,) = self.records(kind, name)
-        return record
-
-    def await_job(self, job: str, wanted: Collection[str] | Callable[[Show], bool], seconds: float = 60.0) -> Show:
-        """Wait until a job (or array element `A_a`) is in one of the states `wanted`, or until `wanted` says so.
-
-        Raises `TimeoutError` that tells what the job was last and what the daemons logged.
-        """
-        holds = wanted if callable(wanted) else lambda record: record["JobState"] in wanted
-        deadline = time.monotonic() + seconds
-        while not holds(record := self.show("job", job)):
-            if time.monotonic() > deadline:
-                raise TimeoutError(f"job {job} after {seconds:g} s: {record}\n{self.logs()}")
-            time.sleep(POLL_SECONDS)
-        return record
-
-    def await_node(self, node: str, state: str, seconds: float = 60.0) -> None:
-        """Wait until a node's state has `state` in it, such as IDLE or DOWN."""
-        deadline = time.monotonic() + seconds
-        while state not in (seen := self.show("node", node)["State"]):
-            if time.monotonic() > deadline:
-                raise TimeoutError(f"{node} after {seconds:g} s: {seen}, not {state}\n{self.logs()}")
-            time.sleep(POLL_SECONDS)
-
-    def logs(self, lines: int = 15) -> str:
-        """The ends of all logs."""
-        said = []
-        for path in sorted((self.folder / "log").iterdir()):
-            tail = path.read_text(encoding="utf-8", errors="replace").splitlines()[-lines:]
-            said += [f"--- {path}", *tail]
-        return "\n".join(said)
-
     # Doing things to nodes
 
     def start_node(self, node: str) -> None:
@@ -161,7 +109,11 @@ class Cluster:
         self._daemons.pop(node).wait()
 
     def power_cut(self, node: str) -> None:
-        """End all that is on a node at once; on hosts of their own, nobody hears of it."""
+        """End all that is on a node at once; if it is a host of its own, nobody hears of it.
+
+        SLURM sees it after up to three times `slurmd_timeout`; setting the node DOWN by hand soon after may be undone
+        by an answer that is still under way.
+        """
         if self._network:
             host = self._machines.pop(node)
             self._network.leave(host)
@@ -169,9 +121,10 @@ class Cluster:
             if node in self._daemons:
                 self._daemons.pop(node).wait()
         else:
-            if node in self._daemons:
-                self.kill_slurmd(node)
-            sweep(self.environment["SLURM_CONF"], [node])
+            if daemon := self._daemons.pop(node, None):
+                daemon.kill()
+                daemon.wait()
+            sharing.sweep(self.environment["SLURM_CONF"], [node])
 
     def cut_network(self, node: str) -> None:
         """Cut a node off; what is on it runs on."""
@@ -201,21 +154,27 @@ class Cluster:
         (self.folder / "hosts").write_text("".join(f"{address} {name}\n" for name, address in names.items()))
         # Nobody answers there: an unknown name is unknown at once, not after 20 s.
         (self.folder / "resolv.conf").write_text("nameserver 127.0.0.1\n")
-        return self._layout(controller, nodes)
+        return self._layout(controller, nodes, MEMORY)
 
     def _on_ports(self) -> Layout:
         host = socket.gethostname().partition(".")[0]
-        ports = free_ports(1 + len(self.nodes))
+        ports = sharing.free_ports(1 + len(self.nodes))
+        spool = Path(tempfile.mkdtemp(prefix="slurm-"))
+        self._warden = subprocess.Popen(
+            [sys.executable, sharing.__file__, spool, self.environment["SLURM_CONF"], "controller", *self.nodes],
+            stdin=subprocess.PIPE,
+            start_new_session=True,
+        )
         daemons = [Daemon(host, "127.0.0.1", port) for port in ports]
-        return self._layout(daemons[0], dict(zip(self.nodes, daemons[1:], strict=True)))
+        return self._layout(daemons[0], dict(zip(self.nodes, daemons[1:], strict=True)), spool)
 
-    def _layout(self, controller: Daemon, nodes: dict[str, Daemon]) -> Layout:
+    def _layout(self, controller: Daemon, nodes: dict[str, Daemon], spool: Path) -> Layout:
         plugins = next(PREFIX.resolve().glob("usr/lib/*/slurm-wlm/auth_none.so"), None)
         return Layout(
             controller=controller,
             nodes=nodes,
             folder=self.folder,
-            spool=self._spool,
+            spool=spool,
             plugins=plugins.parent if plugins else None,
             cpus=self._cpus,
             gpus=self._gpus,
@@ -242,7 +201,7 @@ class Cluster:
             return
         with log.open("ab") as file:
             self._daemons[name] = subprocess.Popen(
-                ["setpriv", "--pdeathsig=KILL", *command],
+                command,
                 # by the node's name the processes on it are found
                 env={**self.environment, "SLURMD_NODENAME": name},
                 stdin=subprocess.DEVNULL,
@@ -267,16 +226,14 @@ class Cluster:
             self._network.close()
         for machine in self._machines.values():
             machine.off()
+        if self._warden:
+            self._warden.communicate()
         for daemon in self._daemons.values():
-            if not self.hosts:
-                daemon.kill()
             daemon.wait()
-        if not self.hosts:
-            sweep(self.environment["SLURM_CONF"], ["controller", *self.nodes])
         self._machines.clear()
         self._daemons.clear()
-        self._network = None
-        shutil.rmtree(self._spool, ignore_errors=True)
+        self._network = self._warden = None
+        self._lock.close()
 
 
 def main() -> None:
@@ -285,15 +242,25 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=Path("out/slurm"), help="where its logs and state lie")
     parser.add_argument("--nodes", type=int, default=3)
     parser.add_argument("--gpus", type=int, default=0, help="pretended GPUs of each node")
+    parser.add_argument(
+        "--hosts",
+        action=argparse.BooleanOptionalAction,
+        help="each node a machine of its own, or none; without a word: if this user may have that",
+    )
     parser.add_argument("command", nargs="*", help="run this in the cluster's environment, then stop")
     chosen = parser.parse_args()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    with suppress(KeyboardInterrupt), Cluster(chosen.folder, chosen.nodes, gpus=chosen.gpus) as cluster:
+    with (
+        suppress(KeyboardInterrupt),
+        Cluster(chosen.folder, chosen.nodes, hosts=chosen.hosts, gpus=chosen.gpus) as cluster,
+    ):
         if chosen.command:
             environment = {**os.environ, **cluster.environment}
             sys.exit(subprocess.run(chosen.command, env=environment, check=False).returncode)
         lines = [*(f"export {name}={value}" for name, value in cluster.environment.items())]
-        sys.stdout.write("\n".join(lines) + "\n# paste these into another shell; Ctrl-C here ends the cluster\n")
+        lines += [f"# nodes reach this machine at {cluster.address}"]
+        lines += ["# paste these into another shell; Ctrl-C here ends the cluster\n"]
+        sys.stdout.write("\n".join(lines))
         sys.stdout.flush()
         threading.Event().wait()
 

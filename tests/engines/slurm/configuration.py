@@ -38,9 +38,11 @@ class Layout:
 
     def write(self) -> Path:
         """Write the files and return the path of slurm.conf."""
+        gres = self.folder / "gres.conf"
+        gres.unlink(missing_ok=True)
         if self.gpus:
             files = ",".join(f"/dev/{device}" for device in DEVICES[: self.gpus])
-            (self.folder / "gres.conf").write_text(f"Name=gpu Type=fake File={files}\n", encoding="utf-8")
+            gres.write_text(f"Name=gpu Type=fake File={files}\n", encoding="utf-8")
         path = self.folder / "slurm.conf"
         path.write_text("\n".join([*self._cluster(), *self._machines(), *self._partitions(), ""]), encoding="utf-8")
         return path

@@ -1,8 +1,8 @@
 """Machines on this machine: each with a host name, a network and processes of its own, on one Ethernet switch.
 
-A machine is a set of Linux namespaces, held by an init process. When its init ends, the kernel ends all that is in it and
-removes its network; an init ends when the process that started it does. So nothing needs to be tidied up, however the
-owner ends. Nothing here has a name outside but one link, by which this machine reaches the others.
+A machine is a set of Linux namespaces, held by an init process. When its init ends, the kernel ends all that is in it
+and removes its network; an init ends when the process that started it does. So nothing needs to be tidied up, however
+the owner ends. Nothing here has a name outside but one link, by which this machine reaches the others.
 """
 
 import shlex
@@ -14,6 +14,8 @@ import psutil
 
 NAMESPACES = ("--pid", "--net", "--uts", "--mount")
 UNSHARE = ("unshare", "--fork", "--mount-proc", *NAMESPACES)
+MEMORY = Path("/dev/shm")  # noqa: S108 - a machine has one of its own
+"""Where a machine keeps files that go with it."""
 NETWORKS = range(256)
 
 
@@ -30,7 +32,7 @@ class Host:
             [
                 "set -e",
                 f"echo {name} >/proc/sys/kernel/hostname",
-                "mount -t tmpfs tmpfs /dev/shm",
+                f"mount -t tmpfs tmpfs {MEMORY}",
                 *mounts,
                 "ip link set lo up",
                 "echo up",
@@ -83,10 +85,13 @@ class Network:
     def __init__(self, switch: Host) -> None:
         """Lay the network; this machine gets the address `.254` and the only link that is seen outside."""
         self._switch = switch
+        known = {one.address.rpartition(".")[0] for link in psutil.net_if_addrs().values() for one in link}
         for third in NETWORKS:
             self.prefix, self._link = f"10.213.{third}", f"headway{third}"
+            if self.prefix in known:
+                continue
             # The link's name stands for the addresses: another test session that has taken them has taken it, too.
-            if _ip([f"link add {self._link} type veth peer name uplink netns {switch.pid}"], check=False):
+            if _ip([f"link add name {self._link} type veth peer name uplink netns {switch.pid}"], check=False):
                 break
         else:
             raise RuntimeError("no network is free: `ip link` lists headway0 to headway255")
@@ -94,7 +99,7 @@ class Network:
         _ip([f"addr add {self.address}/24 dev {self._link}", f"link set {self._link} up"])
         _ip(
             [
-                "link add switch type bridge",
+                "link add name switch type bridge",
                 f"addr add {self.prefix}.253/24 dev switch",
                 "link set switch up",
                 "link set uplink master switch up",
@@ -104,7 +109,7 @@ class Network:
 
     def join(self, host: Host, number: int) -> None:
         """Connect a machine that has just been switched on; it gets the address that ends in `number`."""
-        _ip([f"link add {host.name} type veth peer name eth0 netns {host.pid}"], self._switch)
+        _ip([f"link add name {host.name} type veth peer name eth0 netns {host.pid}"], self._switch)
         # always the same hardware address: others remember it over a power cut
         _ip(
             [
@@ -131,7 +136,8 @@ class Network:
 
 def available() -> bool:
     """Whether this user may make such machines here."""
-    script = "ip link add a type bridge && ip link add b type veth peer name c && mount -t tmpfs tmpfs /dev/shm"
+    links = "ip link add name a type bridge && ip link add name b type veth peer name c"
+    script = f"{links} && mount -t tmpfs tmpfs {MEMORY}"
     try:
         return subprocess.run([*UNSHARE, "sh", "-c", script], check=False, capture_output=True).returncode == 0
     except FileNotFoundError:

@@ -1,7 +1,14 @@
-"""Nodes that share this machine's network and processes: their ports, and what runs on them."""
+"""Nodes that share this machine's network and processes: their ports, and what runs on them.
+
+As a process of its own (`sharing.py SPOOL SLURM_CONF NODE...`) this module waits for the end of its standard input;
+then it ends what runs on the nodes and removes their spool. So they end when their owner does, even if it is killed.
+"""
 
 import os
+import shutil
 import socket
+import sys
+import time
 from collections.abc import Collection
 from contextlib import ExitStack, suppress
 
@@ -32,7 +39,7 @@ def sweep(configuration: str, nodes: Collection[str]) -> None:
         for process in found:
             with suppress(psutil.NoSuchProcess):
                 process.kill()
-        psutil.wait_procs(found, timeout=1.0)
+        time.sleep(0.01)
 
 
 def _is_on(process: psutil.Process, configuration: str, nodes: Collection[str]) -> bool:
@@ -42,3 +49,9 @@ def _is_on(process: psutil.Process, configuration: str, nodes: Collection[str]) 
         ours = environment.get("SLURM_CONF") == configuration and environment.get("SLURMD_NODENAME") in nodes
         return ours and process.status() != psutil.STATUS_ZOMBIE
     return False
+
+
+if __name__ == "__main__":
+    sys.stdin.read()
+    sweep(sys.argv[2], sys.argv[3:])
+    shutil.rmtree(sys.argv[1], ignore_errors=True)
