@@ -90,7 +90,7 @@ class Watched:
         counts = members.table(self.store, self.submission, self.indices).counts
         if len(self.runs) == 1:
             return f"run {self.runs[0]} is {next(iter(counts))}"
-        return f"of {self.submission.name}, " + ", ".join(f"{number} are {state}" for state, number in counts.items())
+        return f"{self.submission.name}: " + ", ".join(f"{number} {state}" for state, number in counts.items())
 
 
 def _watched(store: Store, name: str) -> Watched:

@@ -104,7 +104,7 @@ def _shown(kind: str, *which: str) -> list[str]:
     try:
         lines = ask("scontrol", "-o", "show", kind, *which).splitlines()
     except ClusterError as error:
-        if "Invalid job id specified" in str(error):
+        if re.search(r"Invalid job id specified|Job \S+ not found", str(error)):
             return []
         raise
     return [line for line in lines if re.match(r"[A-Za-z]+(Id|Name)=", line)]

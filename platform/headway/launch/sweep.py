@@ -20,6 +20,7 @@ from headway.recipe.document import Loader
 Choice = Mapping[str, str]
 """Values by recipe key, as they were written."""
 LONGEST_NAME = 100
+NAME = re.compile(rf"[A-Za-z0-9][A-Za-z0-9._-]{{0,{LONGEST_NAME - 1}}}")
 STRANGE = re.compile(r"[^A-Za-z0-9._-]+")
 QUOTES = " []{}\"'"
 FILES = (".yaml", ".yml", ".json")
@@ -39,9 +40,11 @@ def members(document: Document, shared: Sequence[str], arrays: Sequence[str], na
     """The runs that are asked for, each with a valid recipe; `name` is by default the recipe's.
 
     Raises:
-        UsageError: an axis means nothing, or two members are the same.
+        UsageError: an axis means nothing, two members are the same, or the name cannot be one.
         RecipeError: a member's recipe is wrong; names the member and the key.
     """
+    if name is not None and not NAME.fullmatch(name):
+        raise UsageError(f"--name {name}: use letters, digits, `.`, `_` and `-`, a letter or digit first, at most 100")
     if not arrays:
         recipe = document.recipe(shared)
         return [Member(name or recipe.name, list(shared), recipe)]

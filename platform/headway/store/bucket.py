@@ -246,14 +246,15 @@ def _connect(limits: Limits) -> Any:
         s3={"payload_signing_enabled": False},  # a checksum goes along; SHA-256 would halve the speed
     )
     try:
-        client = boto3.session.Session().client("s3", config=config)
+        session = boto3.session.Session()
+        client = session.client("s3", config=config)
     except ValueError as error:  # boto3's word for a URL that is none
         raise BadEndpointError(str(error)) from error
     style = (getattr(client.meta.config, "s3", None) or {}).get("addressing_style")
     if "amazonaws.com" in client.meta.endpoint_url or style:
         return client
     path = Config(s3={"payload_signing_enabled": False, "addressing_style": "path"})  # few others answer at BUCKET.host
-    return boto3.session.Session().client("s3", config=config.merge(path))
+    return session.client("s3", config=config.merge(path))
 
 
 @contextmanager

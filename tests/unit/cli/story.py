@@ -13,6 +13,7 @@ from headway.recipe import Recipe
 from headway.store import Claimed, Committed, Decided, Ended, Heartbeat, Holder, Pruned, Store, beat, keys
 from headway.store.entries import encode, sha256
 from headway.store.record import Row
+from headway.store.summary import Summary
 
 BATCH = 1000
 BUDGET = 10 * BATCH
@@ -119,12 +120,20 @@ class Story:
         text = "".join(json.dumps({**common, **event}) + "\n" for event in events)
         self.store.put(keys.log_chunk(self.run, self.attempt, chunk), [text.encode()])
 
-    def beat(self, at: float, tokens: int = 0, every: float = 2.0) -> None:
+    def beat(self, at: float, tokens: int = 0, every: float = 2.0, summary: Summary | None = None) -> None:
         """The attempt shows that it is alive."""
         beat(
             self.store,
             self.run,
-            Heartbeat(attempt=self.attempt, holder=self.holder, phase="step", tokens=tokens, time=at, every=every),
+            Heartbeat(
+                attempt=self.attempt,
+                holder=self.holder,
+                phase="step",
+                tokens=tokens,
+                time=at,
+                every=every,
+                summary=summary,
+            ),
         )
 
     @property

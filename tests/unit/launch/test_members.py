@@ -1,0 +1,134 @@
+"""One word for each member of an array, from what its run says and what SLURM says."""
+
+import os
+from pathlib import Path
+from typing import get_args
+
+import pytest
+from tests.memory import MemoryStore
+from tests.unit.cli.story import Story, running, trained
+from tests.unit.launch.answers import PLAIN, WAITING
+
+from headway.launch.cluster import Job
+from headway.launch.members import ORDER, state, table
+from headway.launch.records import jobs_of
+from headway.store.glance import Glance
+from headway.store.standing import State
+from headway.store.submissions import Member, Sent, Submission
+
+
+def seen(word: State) -> Glance:
+    """A run in some state."""
+    return Glance("r", word, 0, 1, None, None, 1, 0, 0, None, None, None, "")
+
+
+def job(word: str) -> Job:
+    """A job in some state."""
+    return jobs_of(PLAIN.replace("JobState=RUNNING", f"JobState={word}"))[0]
+
+
+def submission(*runs: str, cluster: str | None = "here", sent: tuple[Sent, ...] = ()) -> Submission:
+    """An array of runs."""
+    return Submission(
+        name="a", cluster=cluster, user="u", host="h", folder="/", time=0, recipe="", array=True, nodes_min=1,
+        nodes_max=1, members=[Member(run=run, overrides=[]) for run in runs], ranks=1, trace="", store="", sbatch="",
+        logs="", sent=list(sent),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("run", "slurm", "word"),
+    [
+        (None, None, "lost"),
+        (None, "PENDING", "pending"),
+        (None, "REQUEUE_HOLD", "pending"),
+        (None, "RUNNING", "starting"),
+        (None, "CONFIGURING", "starting"),
+        (None, "COMPLETING", "ending"),
+        (None, "CANCELLED", "cancelled"),
+        (None, "FAILED", "failed"),
+        (None, "TIMEOUT", "failed"),
+        ("new", "RUNNING", "starting"),
+        ("running", "RUNNING", "running"),
+        ("running", "COMPLETING", "running"),
+        ("done", "COMPLETED", "done"),
+        ("done", "RUNNING", "done"),
+        ("preempted", "PENDING", "preempted"),
+        ("preempted", "RUNNING", "starting"),
+        ("preempted", "COMPLETING", "preempted"),
+        ("preempted", "CANCELLED", "cancelled"),
+        ("killed", "CANCELLED", "cancelled"),
+        ("killed", "NODE_FAIL", "killed"),
+        ("failed", "CANCELLED", "failed"),
+        ("failed", "RUNNING", "starting"),
+        ("failed", None, "failed"),
+        ("preempted", None, "preempted"),
+    ],
+)
+def test_one_word_tells_how_a_member_stands(run: State | None, slurm: str | None, word: str) -> None:
+    """The run's own word once it has begun, unless its job is about to go on; before, SLURM's."""
+    assert state(seen(run) if run else None, job(slurm) if slurm else None, blind=False) == word
+    assert word in ORDER
+
+
+def test_where_slurm_cannot_be_asked_nothing_is_called_lost() -> None:
+    """A laptop that looks at the store: what has not begun was submitted, what has says so itself."""
+    assert state(None, None, blind=True) == "submitted"
+    for word in get_args(State):
+        assert state(seen(word), None, blind=True) == ("submitted" if word == "new" else word)
+
+
+def test_members_are_read_from_the_store_without_slurm(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The table is whole, and says why SLURM's columns are empty."""
+    monkeypatch.setenv("PATH", str(tmp_path))
+    store = MemoryStore()
+    trained(Story(store, "a.seed-1"))
+    running(Story(store, "a.seed-2"))
+    found = table(store, submission("a.seed-1", "a.seed-2", "a.seed-3", sent=(Sent(job="5", time=0),)))
+    assert [(row.run, row.index, row.state, row.job) for row in found.rows] == [
+        ("a.seed-1", 0, "done", None),
+        ("a.seed-2", 1, "running", None),
+        ("a.seed-3", 2, "submitted", None),
+    ]
+    assert found.counts == {"done": 1, "running": 1, "submitted": 1}
+    assert found.blind is not None
+    assert "no SLURM" in found.blind
+    assert not found.over
+    (only,) = table(store, submission("a.seed-1", "a.seed-2", sent=(Sent(job="5", time=0),)), [0]).rows
+    assert (only.run, only.state) == ("a.seed-1", "done")
+
+
+@pytest.fixture
+def slurm(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A scontrol that knows one array of the cluster `here`."""
+    lines = WAITING + "\n" + PLAIN.replace("JobId=5934", "JobId=5999 ArrayJobId=5935 ArrayTaskId=0")
+    (tmp_path / "jobs").write_text(lines)
+    (tmp_path / "scontrol").write_text(
+        f'#!/bin/sh\ncase "$*" in "show config") echo "ClusterName = here";; *"job 5935") cat {tmp_path}/jobs;;'
+        ' *) echo "Invalid job id specified" >&2; exit 1;; esac\n'
+    )
+    (tmp_path / "scontrol").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+
+
+@pytest.mark.usefixtures("slurm")
+def test_each_member_is_shown_with_its_newest_job() -> None:
+    """One question for a whole array; a member that was submitted again counts by that, even when it is forgotten."""
+    store = MemoryStore()
+    sent = (Sent(job="5935", time=1), Sent(job="6000", time=2, members=[3]))
+    rows = table(store, submission(*(f"a.{index}" for index in range(5)), sent=sent)).rows
+    assert [(row.state, row.job and row.job.id) for row in rows] == [
+        ("starting", "5935_0"),
+        ("lost", None),
+        ("pending", "5935_2"),
+        ("lost", None),
+        ("pending", "5935_4"),
+    ]
+
+
+@pytest.mark.usefixtures("slurm")
+def test_another_clusters_ids_mean_nothing_here() -> None:
+    """Its jobs are not looked up among this cluster's."""
+    found = table(MemoryStore(), submission("a.0", cluster="there", sent=(Sent(job="5935", time=1),)))
+    assert found.rows[0].job is None
+    assert "submitted to the cluster there, and this is here" in (found.blind or "")

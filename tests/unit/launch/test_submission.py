@@ -1,0 +1,86 @@
+"""What is handed to sbatch, and what the store keeps of it."""
+
+import re
+import shlex
+import sys
+from pathlib import Path
+
+import pytest
+from tests.memory import MemoryStore
+
+from headway.launch.resources import resources
+from headway.launch.submission import compose
+from headway.launch.sweep import members
+from headway.recipe import Document
+from headway.store.submissions import Submission
+
+TEXT = """
+name: slm
+model: {layers: 1, width: 16, heads: 2, kv_heads: 1, ffn_width: 32}
+train: {tokens: 8192, batch_tokens: 4096, micro_batch_tokens: 2048}
+"""
+
+
+def composed(*arrays: str, logs: Path = Path("/logs")) -> Submission:
+    """What would be submitted."""
+    document = Document(TEXT)
+    wanted = members(document, [], arrays)
+    asked = resources(wanted, nodes="1")
+    return compose(MemoryStore(), "slm", document, wanted, asked, array=bool(arrays), logs=logs)
+
+
+def directives(text: str) -> dict[str, str]:
+    """The `#SBATCH` lines."""
+    return dict(re.findall(r"^#SBATCH --([a-z-]+)(?:=(.*))?$", text, re.MULTILINE))
+
+
+def test_a_job_is_one_command_that_hears_no_signals() -> None:
+    """The shell ignores what is for the ranks, and becomes `headway job`; no srun, no pickles, no wckey."""
+    text = composed().sbatch
+    lines = [line for line in text.splitlines() if line and not line.startswith("#")]
+    assert lines[0] == "trap '' TERM USR1 USR2"
+    assert shlex.split(lines[-1]) == [
+        *("exec", sys.executable, "-m", "headway.cli"),
+        *("job", "--submission", "slm", "--store", "memory://"),
+    ]
+    assert "srun" not in text
+    found = directives(text)
+    assert found["output"] == "/logs/%x-%j.out"
+    assert {"requeue", "no-kill"} <= found.keys()
+    assert found.keys().isdisjoint({"array", "wckey", "error", "time", "partition"})
+    assert (found["signal"], found["open-mode"], found["ntasks-per-node"]) == ("TERM@120", "append", "1")
+
+
+def test_an_array_has_an_element_for_each_member() -> None:
+    """In their order, from 0; the recipe is kept as it was written, with each member's overrides."""
+    wanted = composed("seed=4,5,6")
+    assert directives(wanted.sbatch)["array"] == "0-2%3"
+    assert directives(wanted.sbatch)["output"] == "/logs/%x-%A_%a.out"
+    assert wanted.recipe == TEXT
+    assert [member.overrides for member in wanted.members] == [["seed=4"], ["seed=5"], ["seed=6"]]
+    assert [member.run for member in wanted.members] == ["slm.seed-4", "slm.seed-5", "slm.seed-6"]
+    assert (wanted.array, wanted.sent, wanted.job, wanted.job_of(1)) == (True, [], None, None)
+
+
+def test_an_array_of_one_is_an_array() -> None:
+    """So that `--array` with one value means what it says."""
+    assert directives(composed("seed=4").sbatch)["array"] == "0-0%1"
+
+
+def test_all_of_a_submission_belongs_to_one_trace(monkeypatch: pytest.MonkeyPatch) -> None:
+    """To that of whoever submits, if there is one; jobs find it in their environment."""
+    monkeypatch.delenv("TRACEPARENT", raising=False)
+    wanted = composed()
+    assert re.fullmatch(r"00-[0-9a-f]{32}-[0-9a-f]{16}-01", wanted.trace)
+    assert f"export TRACEPARENT={wanted.trace}\n" in wanted.sbatch
+    assert composed().trace != wanted.trace
+    monkeypatch.setenv("TRACEPARENT", wanted.trace)
+    assert composed().trace == wanted.trace
+    monkeypatch.setenv("TRACEPARENT", "rubbish; rm -r")
+    assert composed().trace not in {wanted.trace, "rubbish; rm -r"}
+
+
+def test_python_may_be_another_one_on_the_nodes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a container: the words of HEADWAY_PYTHON stand in the batch file as they are."""
+    monkeypatch.setenv("HEADWAY_PYTHON", "apptainer exec image.sif python")
+    assert "\nexec apptainer exec image.sif python -m headway.cli job " in composed().sbatch
