@@ -16,6 +16,7 @@ from headway.recipe import Recipe
 from headway.store import Run
 from headway.train.preemption import Preemption
 from headway.train.sharding import build, optimizer, precision
+from headway.train.start import Start
 from headway.train.state import State
 
 
@@ -36,23 +37,27 @@ class Rank:
     state: State
 
     @classmethod
-    def join(cls, recipe: Recipe, run: Run, preemption: Preemption) -> "Rank":
+    def join(cls, recipe: Recipe, run: Run, preemption: Preemption, start: Start) -> "Rank":
         """Join the other ranks, and build this one's share of the model. Collective."""
         device = choose_device(recipe)
         settle_arithmetic(recipe, device)
         dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
+        ranks, background = Ranks(dist.new_group(backend="gloo")), Ranks(dist.new_group(backend="gloo"))
+        start.done("group")
         dataset = open_data(recipe)
         model = build(recipe, dataset.vocabulary, device)
+        state = State(recipe, model, optimizer(recipe, model, device))
+        start.done("build")
         return cls(
             recipe=recipe,
             run=run,
             preemption=preemption,
             device=device,
             dataset=dataset,
-            ranks=Ranks(dist.new_group(backend="gloo")),
-            background=Ranks(dist.new_group(backend="gloo")),
+            ranks=ranks,
+            background=background,
             environment=environment(recipe, device),
-            state=State(recipe, model, optimizer(recipe, model, device)),
+            state=state,
         )
 
 
