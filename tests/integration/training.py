@@ -2,6 +2,7 @@
 
 import json
 import os
+import secrets
 import signal
 import subprocess
 import sys
@@ -57,6 +58,14 @@ class Place:
         command = [sys.executable, "-m", "headway.cli", "train", str(self.recipe), *overrides]
         command += ["--run", name, "--store", self.url or str(self.store), "--nproc", str(ranks), "--json", *options]
         return Training(command)
+
+    def start_machines(self, name: str, *overrides: Sequence[str], ranks: int = 1) -> list["Training"]:
+        """Begin `headway train` as on several machines, each with its overrides; they find each other by the store."""
+        all_of_them = ["--nodes", str(len(overrides)), "--launch", secrets.token_hex(8)]
+        return [
+            self.start(name, *own, ranks=ranks, options=[*all_of_them, "--node", str(node)])
+            for node, own in enumerate(overrides)
+        ]
 
     def train(self, name: str, *overrides: str, ranks: int = 1, options: Sequence[str] = ()) -> "Training":
         """Train to the end."""

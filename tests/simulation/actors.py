@@ -19,7 +19,7 @@ from headway.errors import DamageError, FencedError, HeldError, StoreError
 from headway.recipe import Recipe
 from headway.store import Committed, Decided, Ended, Heartbeat, Holder, Run, beat, keys, last_beat
 from headway.store.garbage import garbage
-from headway.train.launcher import conclude
+from headway.train.outcome import Failure, conclude
 from tests.simulation.content import NAME, pieces
 from tests.simulation.invariants import Invariants
 from tests.simulation.scheduler import Actor, Scheduler, Violation
@@ -93,7 +93,7 @@ class Launch:
 
     world: World
     plan: Plan
-    failure: tuple[str, str] | None = None
+    failure: Failure | None = None
     """Of rank 0: kind and message."""
     rank_0: Actor | None = None
     retention: Retention = field(init=False)
@@ -133,7 +133,7 @@ class Launch:
                     return
                 follows = number
         except (HeldError, FencedError, StoreError) as error:
-            self.failure = (type(error).__name__, str(error))
+            self.failure = Failure(type(error).__name__, str(error))
 
     def attempt(self, run: Run, number: int) -> bool:
         """One attempt; whether it wants another, from further back."""

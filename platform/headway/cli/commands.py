@@ -8,11 +8,27 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from headway.cli import checkpoint, data, export, ledger, logs, plot, recipe, runs, status, store, train
+from headway.cli import (
+    checkpoint,
+    data,
+    export,
+    job,
+    ledger,
+    logs,
+    plot,
+    queue,
+    recipe,
+    runs,
+    status,
+    store,
+    submit,
+    train,
+)
 
 PANELS = {
-    "Train": (train.train,),
+    "Train": (train.train, submit.submit),
     "Follow": (runs.runs, status.status, logs.logs),
+    "Steer, on SLURM": (queue.cancel, queue.requeue, job.job),
     "Where the time went, and what was learnt": (ledger.ledger, ledger.goodput, plot.plot),
     "Trust, and take away": (checkpoint.verify, checkpoint.fingerprint, export.export),
 }

@@ -12,6 +12,7 @@ Overrides = Annotated[
     list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Recipe keys to change, e.g. train.tokens=1000000.")
 ]
 RunName = Annotated[str, typer.Argument(metavar="RUN", help="Name of the run.")]
+Name = Annotated[str, typer.Argument(metavar="NAME", help="A run, an array, or a run of an array.")]
 StoreUrl = Annotated[
     str | None,
     typer.Option(

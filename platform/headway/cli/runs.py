@@ -1,84 +1,82 @@
 """`headway runs`."""
 
-from dataclasses import dataclass
 from typing import Any
 
 from headway.cli.options import Json, Quiet, StoreUrl, chosen_store
-from headway.cli.screen import ago, coloured, count, decimal, percent, result, show, table
-from headway.store import Run, names
-from headway.store.curve import newest_losses
-from headway.store.standing import Standing, standing
+from headway.cli.screen import ago, coloured, count, decimal, listing, percent, result, show
+from headway.store import names, submissions
+from headway.store.glance import Glance, glance
 
-COLUMNS = (
-    "run",
-    "state",
-    ">tokens",
-    ">of",
-    ">",
-    ">loss",
-    ">held-out",
-    ">attempts",
-    ">checkpoints",
-    ">last seen",
-)
-
-
-@dataclass(frozen=True)
-class Row:
-    """One run."""
-
-    standing: Standing
-    loss: float | None
-    held_out: float | None
+COLUMNS = ("run", "state", ">tokens", ">of", ">", ">loss", ">held-out", ">attempts", ">goodput", ">last seen")
+SUBMITTED = "submitted"
+"""State of a run that SLURM was asked for and that has not begun."""
 
 
 def runs(store: StoreUrl = None, *, as_json: Json = False, quiet: Quiet = False) -> None:
     """List all runs: how far they are, how well they learn, and whether anybody is alive on them.
 
+    Runs that were submitted and have not begun come last; **headway status NAME** says what they wait for.
+
     Example: **headway runs --store file:///shared/runs**
     """
     chosen = chosen_store(store)
-    rows = [
-        Row(standing(run), *newest_losses(chosen, run.name)) for run in (Run(chosen, name) for name in names(chosen))
-    ]
-    document = {"store": chosen.url, "runs": [_document(row) for row in rows]}
-    if not rows and not as_json:
+    begun = names(chosen)
+    rows = glance(chosen, begun)
+    submitted = {
+        each.name: [member.run for member in each.members if member.run not in set(begun)]
+        for each in submissions.every(chosen)
+        if each.sent and not each.sent[-1].cancelled
+    }
+    waiting = {name: its for name, its in submitted.items() if its}
+    document = {
+        "store": chosen.url,
+        "runs": [_document(row) for row in rows]
+        + [{"run": run, "state": SUBMITTED} for its in waiting.values() for run in its],
+    }
+    if not rows and not waiting and not as_json:
         show(f"no runs in {chosen.url} yet; begin one with headway train RECIPE", quiet=quiet)
         return
-    result(document, table(COLUMNS, [_cells(row) for row in rows]), as_json=as_json)
+    cells = [_cells(row) for row in rows] + [_waiting(name, its) for name, its in waiting.items()]
+    result(document, listing(COLUMNS, cells), as_json=as_json)
     for row in rows:
-        if row.standing.problem:
-            show(f"headway: run {row.standing.run}: {row.standing.problem}", quiet=quiet)
+        if row.problem:
+            show(f"headway: run {row.run}: {row.problem}", quiet=quiet)
 
 
-def _document(row: Row) -> dict[str, Any]:
-    stands = row.standing
+def _document(row: Glance) -> dict[str, Any]:
     return {
-        "run": stands.run,
-        "state": stands.state,
-        "tokens": stands.tokens,
-        "budget": stands.budget,
-        "share": stands.share,
+        "run": row.run,
+        "state": row.state,
+        "tokens": row.tokens,
+        "budget": row.budget,
+        "share": row.share,
         "loss": row.loss,
         "held_out": row.held_out,
-        "attempts": len(stands.tries),
-        "checkpoints": len(stands.history.commits),
-        "seen": stands.seen,
-        "problem": stands.problem,
+        "attempts": row.attempts,
+        "preemptions": row.preemptions,
+        "failures": row.failures,
+        "goodput": row.goodput,
+        "seen": row.seen,
+        "problem": row.problem,
     }
 
 
-def _cells(row: Row) -> list[Any]:
-    stands = row.standing
+def _cells(row: Glance) -> list[Any]:
     return [
-        stands.run,
-        coloured(stands.state),
-        count(stands.tokens),
-        count(stands.budget),
-        percent(stands.share),
+        row.run,
+        coloured(row.state),
+        count(row.tokens),
+        count(row.budget),
+        percent(row.share),
         decimal(row.loss),
         decimal(row.held_out),
-        count(len(stands.tries)),
-        count(len(stands.history.commits)),
-        ago(stands.seen),
+        count(row.attempts),
+        percent(row.goodput),
+        ago(row.seen),
     ]
+
+
+def _waiting(name: str, runs: list[str]) -> list[Any]:
+    """One line for all runs of an array that have not begun."""
+    what = name if runs == [name] else f"{name} ({len(runs):,} runs)"
+    return [what, coloured(SUBMITTED), *["-"] * (len(COLUMNS) - 2)]

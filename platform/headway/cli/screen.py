@@ -22,10 +22,14 @@ FOLDED = 28
 COLOURS = {
     "done": "green",
     "running": "cyan",
+    "starting": "cyan",
+    "pending": "blue",
+    "submitted": "blue",
     "preempted": "dark_orange",
     "rolled back": "magenta",
     "failed": "red",
     "killed": "red",
+    "lost": "red",
     "damaged": "red",
 }
 UNITS = ("bytes", "kB", "MB", "GB", "TB", "PB")
@@ -70,6 +74,21 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[str | Text]], *, title
         )
     for row in cells:
         shown.add_row(*row)
+    return shown
+
+
+def listing(columns: Sequence[str], rows: Sequence[Sequence[str | Text]]) -> Text:
+    """A table of many rows, laid out ten times as fast as by `table`; nothing in it is folded."""
+    names = [Text(column.removeprefix(">"), "bold") for column in columns]
+    cells = [names, *([Text(cell) if isinstance(cell, str) else cell for cell in row] for row in rows)]
+    widths = [max(cell.cell_len for cell in column) for column in zip(*cells, strict=True)]
+    shown = Text(no_wrap=True, overflow="ignore")
+    for number, row in enumerate(cells):
+        shown.append("\n" if number else "")
+        for cell, width, column in zip(row, widths, columns, strict=True):
+            space = " " * (width - cell.cell_len)
+            shown.append(f" {space}" if column.startswith(">") else " ").append_text(cell)
+            shown.append(" " if column.startswith(">") else f"{space} ")
     return shown
 
 

@@ -13,9 +13,11 @@ from urllib.parse import unquote, urlsplit
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from headway.cli.options import Json, Quiet, RunName, StoreUrl, chosen_run
-from headway.cli.screen import ago, clock, coloured, count, decimal, facts, percent, result, size, span, table
-from headway.store import Run, keys
+from headway.cli import array
+from headway.cli.options import Json, Name, Quiet, StoreUrl, chosen_store
+from headway.cli.screen import ago, clock, coloured, count, decimal, facts, percent, result, show, size, span, table
+from headway.launch import members
+from headway.store import Run, keys, submissions
 from headway.store.curve import backwards, newest_losses, opening
 from headway.store.standing import Standing, Try, standing
 
@@ -25,19 +27,34 @@ ATTEMPTS = ("attempt", "outcome", "process", "began", ">lasted", ">from tokens",
 DECISIONS = ("attempt", "action", ">skips tokens from", ">to", "why")
 
 
-def status(run: RunName, store: StoreUrl = None, *, as_json: Json = False, quiet: Quiet = False) -> None:
+def status(name: Name, store: StoreUrl = None, *, as_json: Json = False, quiet: Quiet = False) -> None:
     """Show one run: who holds it, how far it is, how each attempt went, and the command that continues it.
+
+    Of an array: how many of its runs are done, run or wait, and a row for each.
 
     Example: **headway status quickstart**, and **headway status quickstart --json | jq .state** in a script
     """
-    del quiet  # a status is nothing but its result
-    found = chosen_run(run, store)
-    document = describe(found, store)
-    result(document, _shown(document), as_json=as_json)
+    chosen = chosen_store(store)
+    found = submissions.find(chosen, name)
+    seen: members.Table | None
+    if found and found.array:
+        seen = members.table(chosen, found)
+        result(array.document(seen), array.shown(seen), as_json=as_json)
+    else:
+        submitted = (found, 0) if found else submissions.of_run(chosen, name)
+        seen = members.table(chosen, submitted[0], [submitted[1]]) if submitted else None
+        row = seen.rows[0] if seen else None
+        if row is None or row.seen:
+            document = describe(Run.existing(chosen, name), store, row)
+        else:
+            document = _not_begun(row, store)
+        result(document, _shown(document), as_json=as_json)
+    if seen and seen.blind:
+        show(f"headway: what SLURM knows is left out: {seen.blind}", quiet=quiet)
 
 
-def describe(run: Run, url: str | None) -> dict[str, Any]:
-    """All that `headway status` tells."""
+def describe(run: Run, url: str | None, row: members.Row | None = None) -> dict[str, Any]:
+    """All that `headway status` tells of a run; `row` is what is known of it as a member of a submission."""
     stands = standing(run)
     loss, held_out = newest_losses(run.store, run.name)
     speed = _speed(run, stands.tries[-1].number) if stands.state == "running" else None
@@ -45,7 +62,8 @@ def describe(run: Run, url: str | None) -> dict[str, Any]:
     left = None if stands.budget is None else stands.budget - stands.tokens
     return {
         "run": run.name,
-        "state": stands.state,
+        "state": row.state if row else stands.state,
+        "slurm": array.slurm(row.job) if row else None,
         "holder": _holder(stands),
         "tokens": stands.tokens,
         "budget": stands.budget,
@@ -61,8 +79,34 @@ def describe(run: Run, url: str | None) -> dict[str, Any]:
             for decision in stands.history.decisions
         ],
         "damage": [each.reason for each in stands.history.damaged] + ([stands.problem] if stands.problem else []),
-        "continue": _command(run, stands, url),
+        "continue": _queued_again(row, url) if row else _command(run, stands, url),
     }
+
+
+def _not_begun(row: members.Row, url: str | None) -> dict[str, Any]:
+    """The status of a run that was submitted and has said nothing yet."""
+    nothing = dict.fromkeys(
+        ("holder", "budget", "share", "loss", "held_out", "tokens_per_second", "seconds_left", "checkpoint")
+    )
+    return {
+        "run": row.run,
+        "state": row.state,
+        "slurm": array.slurm(row.job),
+        **nothing,
+        "tokens": 0,
+        "attempts": [],
+        "decisions": [],
+        "damage": [],
+        "continue": _queued_again(row, url),
+    }
+
+
+def _queued_again(row: members.Row, url: str | None) -> str | None:
+    """The command that goes on with a submitted run, if nothing else will."""
+    busy = row.job and (row.job.waits or row.job.runs)
+    if busy or row.state in {"done", "running", "submitted"}:
+        return None
+    return _with_store(["headway", "requeue", row.run], url)
 
 
 def _holder(stands: Standing) -> dict[str, Any] | None:
@@ -117,7 +161,10 @@ def _command(run: Run, stands: Standing, url: str | None) -> str | None:
     if place.scheme == "file":
         path = Path(unquote(place.path)) / keys.recipe(run.name)
         recipe = str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
-    words = ["headway", "train", recipe, "--run", run.name]
+    return _with_store(["headway", "train", recipe, "--run", run.name], url)
+
+
+def _with_store(words: list[str], url: str | None) -> str:
     chosen = url or os.environ.get("HEADWAY_STORE")
     return shlex.join([*words, "--store", chosen] if chosen else words)
 
@@ -142,9 +189,15 @@ def _shown(document: dict[str, Any]) -> RenderableType:
 
 def _facts(document: dict[str, Any]) -> list[tuple[str, str | Text]]:
     rows: list[tuple[str, str | Text]] = [("run", document["run"]), ("state", coloured(document["state"]))]
+    if job := document["slurm"]:
+        where = f" on {job['nodes']}" if job["nodes"] else ""
+        again = f", restarts: {job['restarts']}" if job["restarts"] else ""
+        rows.append(("job", f"{job['job']} {job['state']} {job['reason']}".rstrip() + where + again))
     if holder := document["holder"]:
         phase = f", in phase {holder['phase']}, heartbeat {ago(holder['heartbeat'])}" if holder["phase"] else ""
         rows.append(("held by", f"{holder['process']}, attempt {holder['attempt']}{phase}"))
+    if document["budget"] is None and not document["attempts"]:
+        return rows  # nothing more is known of what has not begun
     rows.append(
         ("tokens", f"{count(document['tokens'])} of {count(document['budget'])} ({percent(document['share'])})")
     )

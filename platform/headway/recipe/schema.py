@@ -224,6 +224,14 @@ class Machine(Section):
     """How long a stopping run may take to save before it is killed."""
     heartbeat_seconds: PositiveFloat = 2.0
     """How often a run says that it is alive; three missed ones count as dead."""
+    hang_seconds: PositiveFloat = 20.0
+    """A rank that gives no sign of life for so long counts as stuck [s]; the attempt then fails, and says which."""
+    join_seconds: PositiveFloat = 300.0
+    """How long the machines of a launch wait for each other to begin [s]."""
+    retries: NonNegativeInt = 3
+    """Failures in a row, without a token of progress between them, after which a job on SLURM is given up."""
+    fruitless_attempts: PositiveInt = 20
+    """Attempts in a row without a token of progress, however they ended, after which a job on SLURM is given up."""
 
 
 class Recipe(Section):

@@ -13,7 +13,7 @@ from itertools import zip_longest
 from headway.store.curve import opening
 from headway.store.record import PHASES, Row, ledger
 from headway.store.run import Run
-from headway.store.standing import Outcome, Try, standing
+from headway.store.standing import Outcome, Standing, Try, standing
 
 ORDERLY = ("done", "preempted")
 """Outcomes of attempts that closed their books."""
@@ -89,15 +89,17 @@ class Account:
         return self.phases["step"] / self.held if self.held else 0.0
 
 
-def account(run: Run) -> Account:
-    """Account for all time of `run`."""
-    stands = standing(run)
+def account(run: Run, stands: Standing | None = None, since: int = 0) -> Account:
+    """Account for all time of `run` in its attempts from `since` on; `stands`: where it stands, if that is known."""
+    stands = stands or standing(run)
     running = next((each.number for each in stands.tries if each.outcome == "running"), None)
     lines: list[Line] = []
     free = -math.inf  # when the attempts before had all ended or been fenced
     for attempt, told, follower in zip_longest(stands.tries, stands.history.attempts, stands.tries[1:]):
         saved = told.ended is not None and told.ended.tokens <= attempt.committed
         tail = "drain" if attempt.outcome in ORDERLY and saved else "lost"
+        if attempt.number < since:
+            continue
         found = _lines(run, attempt, tail, fenced=follower.began if follower else math.inf)
         lines += (_queued_after(free, line) for line in found)
         free = max([free, *(min(line.ended, line.fenced) for line in found)])

@@ -26,6 +26,8 @@ class Holder(BaseModel):
     """Id of the `headway train` that started it."""
     job: str | None = None
     """SLURM job id."""
+    restart: int = 0
+    """How often SLURM had requeued that job before."""
     trace: str | None = None
     """W3C `traceparent`."""
 
@@ -97,6 +99,8 @@ class Ended(_Entry):
     outcome: Literal["done", "preempted", "failed"]
     reason: str
     tokens: int
+    host: str | None = None
+    """The machine on which it failed, if one is to blame."""
 
 
 Entry = Annotated[Claimed | Committed | Decided | Pruned | Ended, Field(discriminator="kind")]

@@ -92,6 +92,21 @@ def heartbeat(run: str) -> str:
     return f"runs/{run}/heartbeat.json"
 
 
+def meeting(run: str, launch: str) -> str:
+    """Where the machines of one launch find each other, while they begin."""
+    return f"runs/{run}/meetings/{launch}.json"
+
+
+def submissions() -> str:
+    """Prefix of all that was ever asked of SLURM."""
+    return "submissions/"
+
+
+def submission(name: str) -> str:
+    """What was asked of SLURM under a name."""
+    return f"{submissions()}{name}.json"
+
+
 def probe(name: str) -> str:
     """An object that lives for a moment, to see what a store does."""
     return f".probe/{name}"

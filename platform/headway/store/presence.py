@@ -13,6 +13,7 @@ from headway.errors import MissingObject
 from headway.store import keys
 from headway.store.entries import Holder
 from headway.store.objects import Store
+from headway.store.summary import Summary
 
 MISSED = 3
 """Heartbeats missed before a process counts as dead."""
@@ -31,6 +32,8 @@ class Heartbeat(BaseModel):
     """Seconds since 1970, by the holder's clock."""
     every: float
     """How often it is written [s]."""
+    summary: Summary | None = None
+    """What the run has come to; older writers say nothing of it."""
 
     @property
     def fresh(self) -> bool:
@@ -58,6 +61,7 @@ def this_process(launch: str) -> Holder:
         started=_started(os.getpid()) or 0,
         launch=launch,
         job=os.environ.get("SLURM_JOB_ID"),
+        restart=int(os.environ.get("SLURM_RESTART_COUNT", "0")),
         trace=os.environ.get("TRACEPARENT"),
     )
 

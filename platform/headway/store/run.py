@@ -3,7 +3,7 @@
 import time
 
 from headway import recipe as recipes
-from headway.errors import DamageError, ExistingObject, HeldError, MissingObject, RecipeError, UsageError
+from headway.errors import DamageError, ExistingObject, FencedError, HeldError, MissingObject, RecipeError, UsageError
 from headway.recipe import Recipe
 from headway.store import keys, presence
 from headway.store.entries import Claimed, Holder
@@ -88,16 +88,24 @@ class Run:
         return beat.fresh
 
     def check_free(self, holder: Holder | None = None) -> None:
-        """See that nobody alive holds the run.
+        """See that nobody alive holds the run. A requeued job takes over from what it was before by itself.
 
         Raises:
             HeldError: somebody does; says who, and how to take over.
+            FencedError: this process belongs to a job that was requeued since, and runs elsewhere now.
         """
         history = self.history()
         if not history.attempts or history.attempts[-1].ended:
             return
         last = history.attempts[-1].claim
-        if holder and (last.holder.launch == holder.launch or (holder.job and last.holder.job == holder.job)):
+        if holder and last.holder.launch == holder.launch:
+            return
+        if holder and holder.job and last.holder.job == holder.job:
+            if last.holder.restart > holder.restart:
+                raise FencedError(
+                    f"run {self.name}: job {holder.job} was requeued and trains on as {last.holder}; "
+                    f"this is what was left of it before, and must leave"
+                )
             return
         if self.alive(history.attempts[-1]):
             raise HeldError(

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from functools import cached_property, partial
+from functools import cached_property
 from itertools import chain
 
 from headway.errors import ExistingObject
@@ -13,6 +13,7 @@ from headway.store.bucket import MEBIBYTE, OWNER, BeyondEndError, Bucket, GivenU
 from headway.store.multipart import CHECKSUM, cut, upload
 from headway.store.objects import Buffer, Unfinished, get_or_none
 from headway.store.patience import PassingError
+from headway.store.shortcut import Shortcut
 
 MOST_PARTS = 10_000
 """Parts that S3 lets an object have."""
@@ -60,7 +61,13 @@ class S3Store:
 
     def get_all(self, keys: Iterable[str]) -> Iterator[bytes | None]:
         """Read small objects, in their order, side by side."""
-        return self._carriers.map(partial(get_or_none, self), keys)
+        shortcut = self._shortcut
+
+        def one(key: str) -> bytes | None:
+            data = shortcut.get(key)
+            return get_or_none(self, key) if data is None else data
+
+        return self._readers.map(one, keys)
 
     def fill(self, key: str, buffer: memoryview, start: int = 0) -> int:
         """Read bytes of an object from `start` on into `buffer`."""
@@ -100,6 +107,16 @@ class S3Store:
     def delete(self, key: str) -> None:
         """Remove an object."""
         self.bucket.ask("deleted", key, "delete_object")
+
+    @cached_property
+    def _shortcut(self) -> Shortcut:
+        return Shortcut(self.bucket)
+
+    @cached_property
+    def _readers(self) -> ThreadPoolExecutor:
+        return ThreadPoolExecutor(
+            4 * self.bucket.limits.connections, thread_name_prefix="s3"
+        )  # small: no memory to mind
 
     @cached_property
     def _carriers(self) -> ThreadPoolExecutor:

@@ -68,7 +68,7 @@ class Attempt:
                 for lane in lanes_of(rank.ranks.rank, rank.ranks.size, self.recipe.train.lanes)
             ],
         )
-        self.step = Step(self.recipe, self.state, rank.device, rank.ranks.group)
+        self.step = Step(self.recipe, self.state, rank.device, rank.ranks.group, rank.pulse)
         self.evaluation = Evaluation(self.recipe, rank.dataset, self.state, rank.device, rank.ranks.group)
         self.saver = Saver(
             self.run,

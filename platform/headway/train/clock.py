@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from headway.store.record import PHASES, Row
+from headway.train.pulse import Pulse
 
 Queue = tuple[float, float]
 """When a job was submitted, and when it was given machines [s since 1970]."""
@@ -14,13 +15,15 @@ Queue = tuple[float, float]
 class Clock:
     """Books every second of a rank to a phase: of the queue first, then of `startup`, then of what is entered."""
 
-    def __init__(self, began: float, queue: Queue | None = None) -> None:
+    def __init__(self, began: float, queue: Queue | None = None, pulse: Pulse | None = None) -> None:
         """`began`: when the rank's launch began [s since 1970]; what passed since its `queue` is `startup`, too.
 
-        SLURM's times are another machine's, in whole seconds: what contradicts `began` gives way to it.
+        `pulse` learns of each phase. SLURM's times are another machine's, in whole seconds: what contradicts `began`
+        gives way to it.
         """
         started = min(queue[1], began) if queue else began
         self.started = min(queue[0], started) if queue else began
+        self._pulse = pulse or Pulse()
         self.phase = "startup"
         self._booked = dict.fromkeys(PHASES, 0.0) | {"queue": started - self.started}
         now = time.monotonic()
@@ -32,6 +35,7 @@ class Clock:
         now = time.monotonic()
         self._booked[self.phase] += now - self._since
         self.phase, self._since = phase, now
+        self._pulse.advance(phase)
 
     @contextmanager
     def during(self, phase: str) -> Iterator[None]:

@@ -2,62 +2,63 @@
 
 torchelastic runs the ranks from a thread; this process's main thread keeps the signals, and hands a wish to stop to
 the ranks through shared memory, where it waits for them whatever they are doing. How the run went is read from the
-journal, never from exit codes.
+journal, never from exit codes. On several machines each has its launcher; the first one watches over all ranks, and
+is the one that tells the journal.
 """
 
 import dataclasses
-import logging
-import multiprocessing
-import os
 import secrets
-import signal
-import threading
+import socket
 import time
-from dataclasses import dataclass
-from typing import Any
 
-from headway import errors
 from headway import recipe as recipes
 from headway.data import open_data
-from headway.errors import FencedError, HeadwayError, UsageError
+from headway.errors import HeadwayError, UsageError
 from headway.recipe import Recipe
-from headway.store import Attempt, Ended, Holder, Run, Store, this_process
+from headway.store import Holder, Run, Store, this_process
+from headway.train.agent import Agent
+from headway.train.meeting import TURN_SECONDS, Meeting
+from headway.train.outcome import Failure, Outcome, conclude
 from headway.train.preemption import Preemption
-from headway.train.task import Task, work
+from headway.train.task import Task
+from headway.train.watchdog import Watchdog, Word, first_failure
 
-FORKSERVER = "forkserver"
 POLL_SECONDS = 0.05
-EXIT_CODES = {"done": 0, "preempted": 75, "failed": 1}
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How a launch went."""
-
-    outcome: str
-    """`done`, `preempted` or `failed`."""
-    reason: str
-    tokens: int
-    attempt: int | None
-    exit_code: int
+REPORT_SECONDS = 5.0
+"""How long the first machine waits, after a failure, for what the others say of it [s]."""
 
 
 def launch(
-    recipe: Recipe, name: str, store: Store, *, ranks: int, take_over: bool = False, quiet: bool = False
+    recipe: Recipe,
+    name: str,
+    store: Store,
+    *,
+    ranks: int,
+    node: int = 0,
+    nodes: int = 1,
+    launch_id: str | None = None,
+    take_over: bool = False,
+    quiet: bool = False,
 ) -> Outcome:
     """Train the run `name` here, on `ranks` processes, from where it stands.
+
+    This is machine `node` of `nodes` that were all given the same `launch_id`.
 
     Raises:
         UsageError: recipe, data and run do not fit together, or more ranks than lanes are asked for.
         HeldError: somebody alive is training the run.
     """
     launched = time.time()
-    flag = multiprocessing.get_context(FORKSERVER).Value("i", 0, lock=False)
-    preemption = Preemption(flag).listen()
+    preemption = Preemption().listen()
     run = Run(store, name)
-    launcher = this_process(secrets.token_hex(8))
-    if done := prepare(run, recipe, launcher, ranks=ranks, take_over=take_over):
-        return done
+    launcher = this_process(launch_id or secrets.token_hex(8))
+    meeting = Meeting(run, launcher.launch, node=node, nodes=nodes, patience=recipe.machine.join_seconds)
+    try:
+        if done := prepare(run, recipe, launcher, ranks=ranks * nodes, take_over=take_over):
+            return done
+    except HeadwayError as error:
+        stay_away(meeting, error)
+        raise
 
     task = Task(
         recipe=recipes.to_yaml(recipe),
@@ -67,22 +68,17 @@ def launch(
         launched=launched,
         grace=recipe.machine.grace_seconds,
         take_over=take_over,
-        quiet=quiet,
+        quiet=quiet or node > 0,
     )
-    agent = Agent(task, flag, ranks)
+    agent = Agent(task, meeting, ranks)
     agent.start()
-    deadline = float("inf")
-    while agent.is_alive():
-        agent.join(POLL_SECONDS)
-        if preemption.level > flag.value:
-            flag.value = preemption.level
-            deadline = min(deadline, time.monotonic() + recipe.machine.grace_seconds)
-        if time.monotonic() > deadline:
-            for child in multiprocessing.active_children():
-                child.kill()
-        if time.monotonic() > deadline + recipe.machine.grace_seconds:  # not even the agent comes back
-            break
-    return conclude(run, task.launcher.launch, agent.failure, stopped=bool(preemption.level))
+    try:
+        failure = attend(agent, preemption, Watchdog(recipe.machine.hang_seconds))
+        outcome = conclude(run, launcher.launch, failure, stopped=bool(preemption.level), says=meeting.first)
+        return dataclasses.replace(outcome, alone=failure is not None and meeting.bereft())
+    finally:
+        meeting.adjourn()
+        meeting.close()
 
 
 def prepare(run: Run, recipe: Recipe, launcher: Holder, *, ranks: int, take_over: bool) -> Outcome | None:
@@ -109,105 +105,65 @@ def prepare(run: Run, recipe: Recipe, launcher: Holder, *, ranks: int, take_over
     return None
 
 
-class Agent(threading.Thread):
-    """torchelastic's agent for this machine, in a thread of its own."""
-
-    def __init__(self, task: Task, flag: Any, ranks: int) -> None:
-        super().__init__(name="torchelastic", daemon=True)
-        self.task, self.flag, self.ranks = task, flag, ranks
-        self.failure: tuple[str, str] | None = None
-        """Kind and message of the first error on a rank."""
-
-    def run(self) -> None:
-        """Run the ranks to their end."""
-        from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
-        from torch.distributed.launcher.api import LaunchConfig, elastic_launch
-
-        logging.getLogger("torch.distributed").setLevel(logging.CRITICAL)
-        config = LaunchConfig(
-            min_nodes=1,
-            max_nodes=1,
-            nproc_per_node=self.ranks,
-            run_id=self.task.launcher.launch,
-            rdzv_backend="c10d",
-            rdzv_endpoint="localhost:0",
-            local_addr="localhost",
-            max_restarts=0,
-            monitor_interval=POLL_SECONDS,
-            start_method=FORKSERVER,
-        )
-        try:
-            elastic_launch(config, work)(self.task, self.flag)
-        except ChildFailedError as error:
-            self.failure = _root_cause(error)
-        except Exception as error:  # whatever torchelastic raises is this launch's outcome
-            self.failure = (type(error).__name__, str(error))
+def stay_away(meeting: Meeting, error: HeadwayError) -> None:
+    """Tell the first machine that this one cannot come, lest all wait for it."""
+    if not meeting.first:
+        host = socket.gethostname()
+        meeting.open()
+        meeting.tell_last(Word(host, 1, failure=Failure(type(error).__name__, f"{host}: {error}", time=time.time())))
 
 
-def _root_cause(error: Any) -> tuple[str, str]:
-    """Kind and message of the failure that came first: later ones are mostly ranks that lost their peers."""
-    rank, first = error.get_first_failure()
-    if first.exitcode < 0:
-        return "", f"rank {rank} was killed by {signal.Signals(-first.exitcode).name}"
-    said = first.error_file_data.get("message", f"left with code {first.exitcode}")
-    kind, _, message = (said if isinstance(said, str) else said["message"]).partition(": ")
-    return kind, f"rank {rank}: {message}" if kind not in vars(errors) else message
+def attend(agent: Agent, preemption: Preemption, watchdog: Watchdog) -> Failure | None:
+    """Stay with the ranks to their end: pass on the wish to stop, and watch; returns what went wrong first."""
+    grace, turn = agent.task.grace, 0
+    deadline, next_turn = float("inf"), time.monotonic()
+    while agent.is_alive():
+        agent.join(POLL_SECONDS)
+        now = time.monotonic()
+        if preemption.level > agent.flag.value:
+            agent.flag.value = preemption.level
+            deadline = min(deadline, now + grace)
+        if now > deadline:
+            agent.give_up(Failure("", f"it did not save and leave in {grace:.0f} s (machine.grace_seconds)"))
+        if agent.given_up:  # not waited for: it may still be looking for machines that will not come
+            break
+        if now >= next_turn:
+            turn, next_turn = turn + 1, now + TURN_SECONDS
+            if problem := look_round(agent, watchdog, turn):
+                agent.give_up(problem)
+    return settle(agent, turn) if agent.failure else None
 
 
-def preload(main: str) -> None:
-    """Begin to load what the ranks need, beside what this process does meanwhile.
-
-    `main` is the module that this process was started with: multiprocessing imports it in every rank.
-    """
-    from multiprocessing import forkserver
-
-    os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # all ranks of a launch are on this machine
-    forkserver.set_forkserver_preload(["headway.train.preload", main])
-    forkserver.ensure_running()
+def look_round(agent: Agent, watchdog: Watchdog, turn: int) -> Failure | None:
+    """Tell the others how this machine is; the first one sees whether all are well, the others whether it goes on."""
+    meeting = agent.meeting
+    word = own_word(agent, turn)
+    meeting.tell(word)
+    if meeting.first:
+        return watchdog.look({**meeting.hear(), meeting.node: word}, time.monotonic())
+    return Failure("", "the first machine sent all home, or is gone") if meeting.over() else None
 
 
-def conclude(run: Run, launch_id: str, failure: tuple[str, str] | None, *, stopped: bool) -> Outcome:
-    """How the launch went, by the journal; says there that it failed, if nobody else could."""
-    mine = [a for a in run.history().attempts if a.claim.holder.launch == launch_id]
-    tokens = run.history().tokens
-    if not mine:
-        return _unclaimed(failure, tokens, stopped=stopped)
-    last = mine[-1]
-    if last.ended:
-        return Outcome(last.outcome, last.ended.reason, last.ended.tokens, last.number, EXIT_CODES[last.outcome])
-    if stopped and failure is None:  # asked to stop between two attempts, or on the way out
-        return _say_ended(run, last, "preempted", "asked to stop", tokens)
-    kind, message = failure or ("", "its ranks left without a word")
-    problem = getattr(errors, kind, HeadwayError)
-    if issubclass(problem, FencedError):
-        return Outcome("failed", message, tokens, last.number, problem.exit_code)
-    ended = _say_ended(run, last, "failed", message or kind, tokens)
-    return dataclasses.replace(ended, exit_code=problem.exit_code)
+def settle(agent: Agent, turn: int) -> Failure | None:
+    """What went wrong first: on the first machine, when all others have told, or kept quiet for too long."""
+    meeting = agent.meeting
+    meeting.tell_last(own_word(agent, turn + 1))
+    if not meeting.first or meeting.nodes == 1:
+        return agent.failure
+    before, deadline = meeting.hear(), time.monotonic() + REPORT_SECONDS
+    words = before
+    while any(word.failure is None for word in words.values()) and time.monotonic() < deadline:
+        meeting.adjourn()
+        time.sleep(POLL_SECONDS)
+        words = meeting.hear()
+    for node, word in words.items():
+        if word.failure is None and word.turn == before[node].turn:
+            ranks = ", ".join(str(sign.rank) for sign in word.signs)
+            return Failure("", f"{word.host} is lost, and rank {ranks} with it: it says nothing any more", word.host)
+    return first_failure([agent.failure, *(word.failure for word in words.values())])
 
 
-def _unclaimed(failure: tuple[str, str] | None, tokens: int, *, stopped: bool) -> Outcome:
-    """How a launch went that never claimed the run."""
-    if stopped or failure is None:
-        return Outcome("preempted", "asked to stop before the run was claimed", tokens, None, 75)
-    kind, message = failure
-    problem = getattr(errors, kind, HeadwayError)
-    return Outcome("failed", message or kind, tokens, None, problem.exit_code)
-
-
-def _say_ended(run: Run, attempt: Attempt, outcome: str, reason: str, tokens: int) -> Outcome:
-    """Write how an attempt ended, unless it has said so itself, has lost the run, or the store is what failed."""
-    try:
-        run.journal.append(Ended, attempt.number, outcome=outcome, reason=reason, tokens=tokens)
-    except FencedError:
-        if said := next(each for each in run.history().attempts if each.number == attempt.number).ended:
-            return Outcome(said.outcome, said.reason, said.tokens, attempt.number, EXIT_CODES[said.outcome])
-    except HeadwayError as error:
-        logging.getLogger("headway").warning("the journal could not be told: %s", error)
-    return Outcome(outcome, reason, tokens, attempt.number, EXIT_CODES[outcome])
-
-
-def reap() -> None:
-    """End the process that ranks are forked from."""
-    from multiprocessing.forkserver import _forkserver
-
-    _forkserver._stop()  # type: ignore[attr-defined]  # noqa: SLF001 - the standard library has no public way
+def own_word(agent: Agent, turn: int) -> Word:
+    """How this machine is."""
+    signs = agent.pulses.signs(first=agent.meeting.node * agent.ranks)
+    return Word(socket.gethostname(), turn, tuple(signs), agent.failure)

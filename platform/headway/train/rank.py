@@ -15,6 +15,7 @@ from headway.errors import UsageError
 from headway.recipe import Recipe
 from headway.store import Run
 from headway.train.preemption import Preemption
+from headway.train.pulse import Pulse
 from headway.train.sharding import build, optimizer, precision
 from headway.train.start import Start
 from headway.train.state import State
@@ -27,6 +28,7 @@ class Rank:
     recipe: Recipe
     run: Run
     preemption: Preemption
+    pulse: Pulse
     device: torch.device
     dataset: Dataset
     ranks: Ranks
@@ -37,7 +39,7 @@ class Rank:
     state: State
 
     @classmethod
-    def join(cls, recipe: Recipe, run: Run, preemption: Preemption, start: Start) -> "Rank":
+    def join(cls, recipe: Recipe, run: Run, preemption: Preemption, pulse: Pulse, start: Start) -> "Rank":
         """Join the other ranks, and build this one's share of the model. Collective."""
         device = choose_device(recipe)
         settle_arithmetic(recipe, device)
@@ -52,6 +54,7 @@ class Rank:
             recipe=recipe,
             run=run,
             preemption=preemption,
+            pulse=pulse,
             device=device,
             dataset=dataset,
             ranks=ranks,

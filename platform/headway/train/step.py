@@ -12,6 +12,7 @@ from headway.data import MicroBatch
 from headway.recipe import Recipe
 from headway.train.norm import clip, fast_norm, ordered_norm
 from headway.train.preemption import HURRY, STOP, Preemption
+from headway.train.pulse import Pulse
 from headway.train.reduction import OrderedSum
 from headway.train.schedule import learning_rate
 from headway.train.state import State
@@ -39,9 +40,12 @@ def lanes_of(rank: int, ranks: int, lanes: int) -> list[int]:
 class Step:
     """Computes and applies gradients for one rank."""
 
-    def __init__(self, recipe: Recipe, state: State, device: torch.device, agreement: dist.ProcessGroup) -> None:
-        """`agreement` is a gloo group, over which the ranks compare losses and flags."""
+    def __init__(
+        self, recipe: Recipe, state: State, device: torch.device, agreement: dist.ProcessGroup, pulse: Pulse
+    ) -> None:
+        """`agreement` is a gloo group, over which the ranks compare losses and flags; `pulse` counts micro-batches."""
         self.recipe, self.state, self.device, self.agreement = recipe, state, device, agreement
+        self.pulse = pulse
         assert isinstance(state.model, FSDPModule)
         self.sharded: FSDPModule = state.model
         self.parameters = list(state.model.parameters())
@@ -94,6 +98,7 @@ class Step:
         inputs, targets, documents = on_device(batch, self.device)
         loss: torch.Tensor = self.state.model(inputs, targets, documents)
         (loss * scale).backward()  # type: ignore[no-untyped-call]
+        self.pulse.advance()
         return loss.detach()
 
     def _agree(self, losses: torch.Tensor, stop: int, *, save: bool) -> Gradient:

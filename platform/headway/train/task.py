@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from headway.store import Holder, lives
+from headway.train.pulse import Pulses
 
 ORPHAN_POLL_SECONDS = 0.2
 
@@ -30,15 +31,17 @@ class Task:
     quiet: bool
 
 
-def work(task: Task, flag: Any) -> None:
+def work(task: Task, flag: Any, pulses: Pulses) -> None:
     """Train on this rank. Imports late: the launcher names this function, but needs none of what it uses."""
     from headway.train.worker import train_task
 
     finished = threading.Event()
     threading.Thread(target=leave_after, args=(task, finished), name="orphan", daemon=True).start()
+    pulse = pulses.row(int(os.environ["LOCAL_RANK"])).begin()
     try:
-        train_task(task, flag)
+        train_task(task, flag, pulse)
     finally:
+        pulse.stop()
         finished.set()
 
 

@@ -14,12 +14,13 @@ from headway.train.attempt import Attempt
 from headway.train.clock import Clock, queue
 from headway.train.loop import train
 from headway.train.preemption import Preemption
+from headway.train.pulse import Pulse
 from headway.train.rank import Rank
 from headway.train.start import Start
 from headway.train.task import Task
 
 
-def train_task(task: Task, flag: Any) -> None:
+def train_task(task: Task, flag: Any, pulse: Pulse) -> None:
     """Train `task` on this rank until it is done, is stopped, or fails."""
     preemption = Preemption(flag, task.launcher).listen()
     began = born(task.launcher) or task.launched
@@ -28,9 +29,10 @@ def train_task(task: Task, flag: Any) -> None:
     logging.getLogger("torch").setLevel(logging.ERROR)
     recipe = recipes.parse(task.recipe)
     run = Run(open_store(task.store), task.run)
-    rank = Rank.join(recipe, run, preemption, start)
+    rank = Rank.join(recipe, run, preemption, pulse, start)
     holder = this_process(task.launcher.launch)
-    clock, follows = Clock(began, queue(os.environ.get("HEADWAY_QUEUE"))), None
+    clock = Clock(began, queue(os.environ.get("HEADWAY_QUEUE")), pulse)
+    follows = None
     try:
         if max(rank.ranks.gather(preemption.level)):
             return
@@ -41,7 +43,7 @@ def train_task(task: Task, flag: Any) -> None:
                     attempt.end(outcome, "budget reached" if outcome == "done" else "asked to stop")
                     return
             began, follows = time.time(), attempt.number
-            clock, start = Clock(began), Start(began)
+            clock, start = Clock(began, pulse=pulse), Start(began)
     finally:
         dist.destroy_process_group()
 

@@ -24,12 +24,12 @@ START_SECONDS = 30.0
 
 
 class S3Server:
-    """A real S3 server on this machine; its buckets are the folders in `folder`."""
+    """A real S3 server on this machine, at its address `host`; its buckets are the folders in `folder`."""
 
-    def __init__(self, folder: Path, port: int = 0) -> None:
-        self.folder, self.port = folder, port or _free_port()
+    def __init__(self, folder: Path, port: int = 0, host: str = "127.0.0.1") -> None:
+        self.folder, self.host, self.port = folder, host, port or _free_port(host)
         self.url = f"s3://{BUCKET}"
-        self.endpoint = f"http://127.0.0.1:{self.port}"
+        self.endpoint = f"http://{host}:{self.port}"
         self.environment = {
             "AWS_ENDPOINT_URL": self.endpoint,
             "AWS_ACCESS_KEY_ID": "headway",
@@ -42,7 +42,10 @@ class S3Server:
         (self.folder / "objects" / BUCKET).mkdir(parents=True, exist_ok=True)
         self._log = (self.folder / "server.log").open("ab")
         self.process = subprocess.Popen(
-            [str(BINARY), "--port", f"127.0.0.1:{self.port}", "--quiet", "posix", str(self.folder / "objects")],
+            [
+                *(str(BINARY), "--port", f"{self.host}:{self.port}", "--quiet", "--keep-alive"),
+                *("posix", str(self.folder / "objects")),
+            ],
             env={
                 "PATH": os.environ["PATH"],
                 "ROOT_ACCESS_KEY": self.environment["AWS_ACCESS_KEY_ID"],
@@ -67,14 +70,14 @@ class S3Server:
         self._log.close()
 
     def _answers(self) -> bool:
-        with suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 1.0):
+        with suppress(OSError), socket.create_connection((self.host, self.port), 1.0):
             return True
         return False
 
 
-def _free_port() -> int:
+def _free_port(host: str = "127.0.0.1") -> int:
     with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
+        probe.bind((host, 0))
         port: int = probe.getsockname()[1]
         return port
 

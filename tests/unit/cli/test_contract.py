@@ -17,9 +17,15 @@ from headway.store.directory import DirectoryStore
 COMMON = "--json --quiet"
 CONTRACT = {
     "train": f"RECIPE [KEY=VALUE]... --allow-unfenced --nproc --run --store --take-over {COMMON}",
+    "submit": (
+        "RECIPE [KEY=VALUE]... --account --allow-unfenced --array --constraint --dry-run --exclude --gpus --logs "
+        f"--name --nodes --nproc --parallel --partition --qos --sbatch --store --time {COMMON}"
+    ),
     "runs": f"--store {COMMON}",
-    "status": f"RUN --store {COMMON}",
-    "logs": f"RUN --attempt --follow --store {COMMON}",
+    "status": f"NAME --store {COMMON}",
+    "logs": f"NAME --attempt --follow --store {COMMON}",
+    "cancel": f"NAME --store {COMMON}",
+    "requeue": f"NAME --store {COMMON}",
     "ledger": f"RUN --store {COMMON}",
     "goodput": f"RUN --store {COMMON}",
     "plot": f"RUN --store --to {COMMON}",
@@ -75,7 +81,17 @@ def test_every_help_has_an_example(headway: Headway, name: str) -> None:
 
 def test_the_command_line_starts_without_heavy_libraries() -> None:
     """A login node has no torch: importing every command brings none of these."""
-    heavy = {"torch", "numpy", "matplotlib", "transformers", "safetensors", "xxhash", "structlog", "tokenizers"}
+    heavy = {
+        "torch",
+        "numpy",
+        "matplotlib",
+        "transformers",
+        "safetensors",
+        "xxhash",
+        "structlog",
+        "tokenizers",
+        "submitit",
+    }
     script = f"import sys, headway.cli.commands; print(*sorted({heavy} & set(sys.modules)))"
     answer = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert answer.stdout.split() == []
@@ -86,7 +102,7 @@ def test_nothing_but_the_views_of_checkpoints_needs_numpy(store: DirectoryStore)
     trained(Story(store, "tale"))
     script = (
         "import sys\n"
-        "for name in ('torch', 'numpy', 'matplotlib', 'xxhash', 'structlog'): sys.modules[name] = None\n"
+        "for name in ('torch', 'numpy', 'matplotlib', 'xxhash', 'structlog', 'submitit'): sys.modules[name] = None\n"
         "from headway.cli import main\n"
         "main(sys.argv[1:])\n"
     )

@@ -44,7 +44,7 @@ def test_runs_tells_each_state(headway: Headway, store: DirectoryStore) -> None:
     done = rows["a-done"]
     assert (done["tokens"], done["budget"], done["share"]) == (10000, 10000, 1.0)
     assert (done["loss"], done["held_out"]) == (1.5, 1.75)
-    assert (done["attempts"], done["checkpoints"], done["seen"]) == (5, 4, 221.01)
+    assert (done["attempts"], done["preemptions"], done["failures"], done["seen"]) == (5, 1, 3, 221.01)
     assert rows["d-killed"]["tokens"] == 5000
     assert rows["d-killed"]["seen"] == 108
     assert (rows["e-running"]["tokens"], rows["e-running"]["share"]) == (4000, 0.4)

@@ -7,10 +7,10 @@ from tests.memory import MemoryStore
 
 from headway.errors import StoreError
 from headway.store import Buffer, Committed, Ended, Holder, Run
-from headway.train.launcher import Outcome, conclude
+from headway.train.outcome import Failure, Outcome, conclude
 
 HOLDER = Holder(host="h", pid=1, started=1, launch="mine")
-KILLED = ("", "rank 0 was killed by SIGKILL")
+KILLED = Failure("", "rank 0 was killed by SIGKILL")
 
 
 class Interposed(MemoryStore):
@@ -39,7 +39,7 @@ def store() -> Interposed:
 def test_an_attempt_that_died_is_said_to_have_failed(store: Interposed) -> None:
     """Nobody else can say it, so the launch does, with the reason."""
     outcome = conclude(Run(store, "run"), "mine", KILLED, stopped=False)
-    assert outcome == Outcome("failed", KILLED[1], 10, 1, 1)
+    assert outcome == Outcome("failed", KILLED.message, 10, 1, 1)
     assert Run(store, "run").history().attempts[0].outcome == "failed"
 
 
@@ -58,7 +58,7 @@ def test_an_attempt_that_is_taken_over_meanwhile_is_said_nothing_of(store: Inter
     other = Holder(host="h", pid=2, started=1, launch="other")
     store.before = lambda: Run(store, "run").journal.claim(lambda: None, holder=other, recipe="r")
     outcome = conclude(Run(store, "run"), "mine", KILLED, stopped=False)
-    assert (outcome.outcome, outcome.reason) == ("failed", KILLED[1])
+    assert (outcome.outcome, outcome.reason) == ("failed", KILLED.message)
     assert [attempt.outcome for attempt in Run(store, "run").history().attempts] == ["open", "open"]
 
 

@@ -1,0 +1,98 @@
+"""How an array is shown: its members' states counted, and a row for each."""
+
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.text import Text
+
+from headway.cli.screen import ago, coloured, count, decimal, listing, percent
+from headway.launch.cluster import Job
+from headway.launch.members import Row, Table
+
+COLUMNS = ("run", "state", "SLURM", ">tokens", ">of", ">loss", "node", ">preemptions", ">goodput", ">last seen")
+
+
+def document(found: Table) -> dict[str, Any]:
+    """For a program."""
+    return {
+        "submission": found.submission.name,
+        "job": found.submission.job,
+        "cluster": found.submission.cluster,
+        "counts": found.counts,
+        "members": [_member(row) for row in found.rows],
+        "slurm_problem": found.blind,
+    }
+
+
+def shown(found: Table) -> RenderableType:
+    """For a person."""
+    counts = Text(f"{found.submission.name}: {len(found.rows):,} runs: ")
+    counts += Text(", ").join(Text(f"{number:,} ") + coloured(state) for state, number in found.counts.items())
+    if jobs := [sent.job for sent in found.submission.sent]:
+        counts += Text(f"; job {', '.join(jobs)} on {found.submission.cluster}")
+    return Group(counts, "", listing(COLUMNS, [_cells(row) for row in found.rows]))
+
+
+def slurm(job: Job | None) -> dict[str, Any] | None:
+    """What SLURM says of a job, for a program."""
+    if job is None:
+        return None
+    return {
+        "job": job.id,
+        "state": job.state,
+        "reason": job.reason,
+        "nodes": job.node_list,
+        "restarts": job.restarts,
+        "submitted": job.submitted,
+        "started": job.started,
+    }
+
+
+def queued(job: Job | None) -> str:
+    """What SLURM says of a job, for a person."""
+    return f"{job.state} {job.reason}".rstrip() if job else "-"
+
+
+def _member(row: Row) -> dict[str, Any]:
+    seen = row.seen
+    return {
+        "run": row.run,
+        "index": row.index,
+        "state": row.state,
+        "slurm": slurm(row.job),
+        "tokens": seen.tokens if seen else 0,
+        "budget": seen and seen.budget,
+        "share": seen and seen.share,
+        "loss": seen and seen.loss,
+        "held_out": seen and seen.held_out,
+        "node": _node(row),
+        "attempts": seen.attempts if seen else 0,
+        "preemptions": seen.preemptions if seen else 0,
+        "failures": seen.failures if seen else 0,
+        "goodput": seen and seen.goodput,
+        "seen": seen and seen.seen,
+        "reason": seen.reason if seen else "",
+        "problem": seen and seen.problem,
+    }
+
+
+def _node(row: Row) -> str | None:
+    """Where it is, or was last."""
+    return (row.job.node_list if row.job else "") or (row.seen.host if row.seen else None)
+
+
+def _cells(row: Row) -> list[str | Text]:
+    seen = row.seen
+    start: list[str | Text] = [row.run, coloured(row.state), queued(row.job)]
+    if seen is None:
+        return [*start, "-", "-", "-", _node(row) or "-", "-", "-", "-"]
+    return [
+        *start,
+        count(seen.tokens),
+        percent(seen.share),
+        decimal(seen.loss),
+        _node(row) or "-",
+        count(seen.preemptions),
+        percent(seen.goodput),
+        ago(seen.seen),
+    ]

@@ -1,0 +1,1 @@
+"""SLURM: what is asked of it, what it answers, and what happens inside an allocation. Imports no torch."""

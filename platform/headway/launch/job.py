@@ -1,0 +1,183 @@
+"""A run inside a SLURM job: on the batch host, beside the ranks, until it is known what becomes of the job.
+
+Begins a launch on all machines of the job, waits for its end, and does what the journal and SLURM's own record of the
+job call for: begin again without a lost machine, ask to be queued anew, or leave.
+"""
+
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from headway import recipe as recipes
+from headway.errors import ClusterError, UsageError
+from headway.launch import cluster
+from headway.launch.records import Job
+from headway.launch.step import Step
+from headway.launch.verdict import FAILED, PREEMPTED, Left, Verdict, decide
+from headway.recipe import Recipe
+from headway.store import Run, Store
+from headway.telemetry import open_log
+from headway.train.preemption import STOP, Preemption
+
+POLL_SECONDS = 0.2
+JOURNAL_SECONDS = 5.0
+"""How often the journal is asked whether a launch has ended that srun still waits for [s]."""
+LINGER_SECONDS = 20.0
+"""How long srun may go on after the journal has said how the launch ended [s]: it waits for machines that are gone."""
+LIMIT_LOOK_SECONDS = 30.0
+"""How late SLURM may notice a time limit [s]: PERIODIC_TIMEOUT in slurmctld.h, of any version."""
+SLURM_PATIENCE_SECONDS = 300.0
+"""How long slurmctld may be away when the job ends [s]."""
+
+
+def lead_seconds(recipe: Recipe) -> int:
+    """How long before a time limit the ranks must hear of it [s]: to finish a step, save, and leave."""
+    return int(recipe.machine.grace_seconds + 2 * LIMIT_LOOK_SECONDS)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a job is to train."""
+
+    recipe: Recipe
+    run: str
+    store: Store
+    ranks: int
+    """On each machine."""
+    least_machines: int = 1
+    quiet: bool = False
+    options: Sequence[str] = ()
+    """More for `headway train`."""
+
+
+def work(plan: Plan) -> Verdict:
+    """Train `plan` inside this job until there is nothing more to do here; SLURM is asked to go on, if need be.
+
+    Raises:
+        UsageError: this process is not in a SLURM job.
+    """
+    return _Inside(plan).work()
+
+
+class _Inside:
+    """One incarnation of the job."""
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan, self.stop = plan, Preemption().listen()
+        self.run = Run(plan.store, plan.run)
+        try:
+            self.raw = os.environ["SLURM_JOB_ID"]
+        except KeyError:
+            raise UsageError(
+                "headway job is what a batch script runs inside a SLURM job; "
+                "use headway submit RECIPE, sbatch jobs/slurm/pretrain.sbatch RECIPE, or headway train RECIPE here"
+            ) from None
+        self.restarts = int(os.environ.get("SLURM_RESTART_COUNT", "0"))
+        self.log = open_log(quiet=plan.quiet, run=plan.run, job=self.raw, restart=self.restarts)
+        self.bad: set[str] = set()
+        """Machines of the job that are not used any more."""
+        self.unclaimed = 0
+
+    def work(self) -> Verdict:
+        """Launch until a verdict says otherwise."""
+        first = True
+        while True:
+            job = self.job()
+            machines = self.machines(job)
+            if len(machines) < self.plan.least_machines:
+                verdict = Verdict("requeue", f"only {len(machines)} machines are left", exclude=tuple(self.bad))
+            else:
+                left = self.launch(machines, self.queue(job) if first else None)
+                verdict = self.judge(left)
+            first = False
+            self.log.info("job.verdict", action=verdict.action, why=verdict.why, exclude=list(verdict.exclude))
+            self.bad |= set(verdict.exclude)
+            if verdict.action == "requeue":
+                return self.requeue(verdict)
+            if verdict.action == "leave":
+                return verdict
+
+    def machines(self, job: Job | None) -> list[str]:
+        """Those of the job that are up and not known to be bad, as many as the batch has lanes for."""
+        lost = cluster.down()
+        usable = [name for name in (job.nodes if job else []) if name not in self.bad and name not in lost]
+        return usable[: max(1, self.plan.recipe.train.lanes // self.plan.ranks)]
+
+    def launch(self, machines: Sequence[str], queue: str | None) -> Left:
+        """Have `headway train` run on `machines` to its end."""
+        plan = self.plan
+        if self.stop.level:
+            return Left("", PREEMPTED)
+        arguments = ["--run", plan.run, "--store", plan.store.url, "--nproc", str(plan.ranks), *plan.options]
+        step = Step(machines, arguments, recipes.to_yaml(plan.recipe), queue)
+        self.log.info("job.launched", machines=list(machines), ranks=len(machines) * plan.ranks, launch=step.launch)
+        self.attend(step)
+        claimed = any(each.claim.holder.launch == step.launch for each in self.run.history().attempts)
+        self.unclaimed = 0 if claimed else self.unclaimed + 1
+        lost = tuple(sorted(cluster.down() & set(machines)))
+        return Left(step.launch, step.exit_code, lost, self.unclaimed, signalled=bool(self.stop.level))
+
+    def attend(self, step: Step) -> None:
+        """Wait for a step's end; pass on a signal that came to this process, perhaps to it alone.
+
+        Of a machine that is gone srun hears late, or never: what the journal says is enough.
+        """
+        told, next_look, over = 0, time.monotonic() + JOURNAL_SECONDS, float("inf")
+        while not step.ended(POLL_SECONDS):
+            now = time.monotonic()
+            if self.stop.level > told:
+                told = self.stop.level
+                step.ask_to_stop()
+            if now >= next_look:
+                next_look = now + JOURNAL_SECONDS
+                if self.has_ended(step.launch):
+                    over = min(over, now + LINGER_SECONDS)
+                if not told and cluster.down() & set(step.machines):  # its ranks may well be alive, and can save
+                    told = STOP
+                    step.ask_to_stop()
+            if now > over:
+                step.kill()
+
+    def has_ended(self, launch: str) -> bool:
+        """Whether the journal says how the launch ended."""
+        attempts = self.run.history().attempts
+        return any(each.ended for each in attempts if each.claim.holder.launch == launch)
+
+    def judge(self, left: Left) -> Verdict:
+        """What to do after a launch."""
+        recipe, job = self.plan.recipe, self.job()
+        near = job is not None and job.ends is not None and job.ends - time.time() < lead_seconds(recipe)
+        return decide(recipe, self.run.history(), left, job, restarts=self.restarts, time_is_up=near)
+
+    def requeue(self, verdict: Verdict) -> Verdict:
+        """Ask SLURM to queue the job anew, without the bad machines."""
+        job = self.job()
+        if job is None:
+            return verdict
+        try:
+            cluster.requeue(job.id)
+            if self.bad:
+                before = job.fields.get("ExcNodeList", "(null)")
+                names = sorted(self.bad | (set(cluster.hosts(before)) if before != "(null)" else set()))
+                cluster.update(job.id, ExcNodeList=",".join(names))
+        except ClusterError as error:
+            self.log.warning("job.requeue_failed", problem=str(error), action=f"submit the run {self.plan.run} again")
+            return Verdict("leave", f"SLURM would not queue it anew: {error}", exit_code=FAILED)
+        return verdict
+
+    def job(self) -> Job | None:
+        """What SLURM says of this job; waits for a slurmctld that is away."""
+        deadline = time.monotonic() + SLURM_PATIENCE_SECONDS
+        while True:
+            try:
+                return cluster.job(self.raw)
+            except ClusterError as error:
+                if time.monotonic() > deadline:
+                    raise
+                self.log.warning("job.slurm_away", problem=str(error))
+                time.sleep(JOURNAL_SECONDS)
+
+    def queue(self, job: Job | None) -> str | None:
+        """When SLURM queued and started this incarnation [s since 1970], as the ledger takes it."""
+        return f"{job.submitted}:{job.started}" if job and job.submitted and job.started else None

@@ -1,0 +1,162 @@
+"""The members of an array: one run for each combination of values, with a name that says which.
+
+An axis is `key=a,b,c`, or a sweep file: a mapping of keys to lists is the product of them, a list of mappings is taken
+as it stands. Several axes are multiplied; the last one turns fastest.
+"""
+
+import itertools
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+from headway.errors import RecipeError, UsageError
+from headway.recipe import Document, Recipe
+from headway.recipe.document import Loader
+
+Choice = Mapping[str, str]
+"""Values by recipe key, as they were written."""
+LONGEST_NAME = 100
+STRANGE = re.compile(r"[^A-Za-z0-9._-]+")
+QUOTES = " []{}\"'"
+FILES = (".yaml", ".yml", ".json")
+
+
+@dataclass(frozen=True)
+class Member:
+    """One run of an array, or the only one."""
+
+    run: str
+    overrides: list[str]
+    """`key=value`, those that all members share first."""
+    recipe: Recipe
+
+
+def members(document: Document, shared: Sequence[str], arrays: Sequence[str], name: str | None = None) -> list[Member]:
+    """The runs that are asked for, each with a valid recipe; `name` is by default the recipe's.
+
+    Raises:
+        UsageError: an axis means nothing, or two members are the same.
+        RecipeError: a member's recipe is wrong; names the member and the key.
+    """
+    if not arrays:
+        recipe = document.recipe(shared)
+        return [Member(name or recipe.name, list(shared), recipe)]
+    choices = [
+        {key: value for part in parts for key, value in part.items()}
+        for parts in itertools.product(*(axis(each) for each in arrays))
+    ]
+    found: list[Member] = []
+    for index, (run, choice) in enumerate(zip(_suffixes(choices), choices, strict=True)):
+        overrides = [f"{key}={value}" for key, value in choice.items()]
+        try:
+            recipe = document.recipe([*shared, *overrides])
+        except RecipeError as error:
+            raise RecipeError(f"member {index} of the array, {' '.join(overrides)}: {error}") from error
+        found.append(Member(run, [*shared, *overrides], recipe))
+    base = name or found[0].recipe.name
+    if max(len(base) + 1 + len(member.run) for member in found) > LONGEST_NAME:
+        return [Member(f"{base}.{index}", each.overrides, each.recipe) for index, each in enumerate(found)]
+    return [Member(f"{base}.{each.run}", each.overrides, each.recipe) for each in found]
+
+
+def axis(text: str) -> list[Choice]:
+    """What `key=a,b,c` or a sweep file asks for.
+
+    Raises:
+        UsageError: it asks for nothing, or cannot be read.
+    """
+    if "=" not in text or (text.endswith(FILES) and Path(text).is_file()):
+        return _file(text)
+    key, _, values = text.partition("=")
+    try:
+        choices: list[Choice] = [{key.strip(): value} for value in _values(f"[{values}]")]
+    except yaml.YAMLError as error:
+        raise UsageError(f"--array {text}: the values are not YAML; write key=a,b,c") from error
+    if not key.strip() or not choices:
+        raise UsageError(f"--array {text}: write key=a,b,c, for example seed=1,2,3")
+    return choices
+
+
+def _file(path: str) -> list[Choice]:
+    """The choices of a sweep file."""
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+        node = yaml.compose(text, Loader)
+    except (OSError, UnicodeDecodeError) as error:
+        why = getattr(error, "strerror", None) or error
+        raise UsageError(f"--array {path}: cannot be read as a sweep file ({why}); or write key=a,b,c") from error
+    except yaml.YAMLError as error:
+        raise UsageError(f"--array {path}: not YAML: {' '.join(str(error).split())}") from error
+    choices: list[Choice]
+    if isinstance(node, yaml.MappingNode):
+        lists = []
+        for key, value in _leaves(node):
+            if not isinstance(value, yaml.SequenceNode):
+                raise UsageError(f"--array {path}:{value.start_mark.line + 1}: {key} must have a list of values")
+            lists.append([{key: _written(text, item)} for item in value.value])
+        choices = [{key: value for part in parts for key, value in part.items()} for parts in itertools.product(*lists)]
+    elif isinstance(node, yaml.SequenceNode) and all(isinstance(item, yaml.MappingNode) for item in node.value):
+        choices = [{key: _written(text, value) for key, value in _leaves(item)} for item in node.value]
+    else:
+        raise UsageError(f"--array {path}: a sweep file is a list of mappings of keys to values, or keys with lists")
+    if not choices or not all(choices):
+        raise UsageError(f"--array {path}: asks for nothing; write at least one key with a value")
+    return choices
+
+
+def _leaves(node: yaml.MappingNode, above: str = "") -> Iterator[tuple[str, yaml.Node]]:
+    """Dotted keys and their values; a mapping inside of a mapping is a section of the recipe."""
+    for key, value in node.value:
+        path = f"{above}{key.value}"
+        if isinstance(value, yaml.MappingNode):
+            yield from _leaves(value, f"{path}.")
+        else:
+            yield path, value
+
+
+def _values(text: str) -> list[str]:
+    """The items of a YAML list, as they were written."""
+    node = yaml.compose(text, Loader)
+    assert isinstance(node, yaml.SequenceNode)
+    return [_written(text, item) for item in node.value]
+
+
+def _written(text: str, node: yaml.Node) -> str:
+    """What a value looks like in its document, in one line."""
+    if isinstance(node, yaml.ScalarNode) and node.style in {"|", ">"}:
+        return json.dumps(node.value)
+    if isinstance(node, yaml.CollectionNode) and not node.flow_style:
+        return json.dumps(Loader("").construct_document(node), default=str)
+    return " ".join(text[node.start_mark.index : node.end_mark.index].split())
+
+
+def _suffixes(choices: Sequence[Choice]) -> list[str]:
+    """What is put behind the array's name for each member: its values, or its index where they make no name.
+
+    Raises:
+        UsageError: two members are the same.
+    """
+    keys = dict.fromkeys(key for choice in choices for key in choice)
+    leaves = [key.rpartition(".")[2] for key in keys]
+    short = {
+        key: leaf if leaves.count(leaf) == 1 else ".".join(key.split(".")[-2:])
+        for key, leaf in zip(keys, leaves, strict=True)
+    }
+    seen: dict[tuple[tuple[str, str], ...], int] = {}
+    for index, choice in enumerate(choices):
+        if (first := seen.setdefault(tuple(sorted(choice.items())), index)) != index:
+            same = " ".join(f"{key}={value}" for key, value in choice.items())
+            raise UsageError(
+                f"--array: members {first} and {index} are the same, {same}; each must differ from all others"
+            )
+    named = [
+        ".".join(f"{short[key]}-{STRANGE.sub('-', value.strip(QUOTES))}" for key, value in choice.items())
+        for choice in choices
+    ]
+    if len(set(named)) < len(named):
+        return [str(index) for index in range(len(choices))]
+    return named
