@@ -24,6 +24,7 @@ from headway.train.evaluation import Evaluation
 from headway.train.rank import Rank
 from headway.train.report import Report
 from headway.train.stability import Verdict
+from headway.train.start import Start
 from headway.train.step import Gradient, Step, lanes_of
 from headway.train.task import Task
 
@@ -31,14 +32,16 @@ from headway.train.task import Task
 class Attempt:
     """The rank's part in one attempt. Every method but `skips` is collective."""
 
-    def __init__(self, rank: Rank, holder: Holder, clock: Clock, *, task: Task, follows: int | None) -> None:
+    def __init__(
+        self, rank: Rank, holder: Holder, clock: Clock, start: Start, *, task: Task, follows: int | None
+    ) -> None:
         """Claim the run, or after a roll-back claim it again.
 
         Raises:
             HeldError: somebody alive is training it.
             FencedError: somebody claimed it since the attempt that this one follows.
         """
-        self.rank, self.clock, self.preemption = rank, clock, rank.preemption
+        self.rank, self.clock, self.start, self.preemption = rank, clock, start, rank.preemption
         self.recipe, self.run, self.state = rank.recipe, rank.run, rank.state
         data = rank.dataset.digest
         self.saved = 0
@@ -80,6 +83,7 @@ class Attempt:
         self.report.event("attempt.claimed", ranks=self.rank.ranks.size)
         try:
             self._book(0)
+            self.start.done("claim")
         except BaseException as error:
             self.__exit__(type(error), error, error.__traceback__)
             raise
@@ -94,7 +98,7 @@ class Attempt:
 
     def resume(self) -> int:
         """Become what the newest sound checkpoint holds; returns its tokens, 0 if there is none."""
-        with self.clock.during("restore"):
+        with self._starting("restore"):
             for commit in reversed(self.history.commits):
                 if self._load(commit):
                     return commit.tokens
@@ -152,7 +156,7 @@ class Attempt:
 
     def evaluate(self, position: int) -> int:
         """Measure the held-out loss; returns how urgently some rank was asked to stop, which breaks it off."""
-        with self.clock.during("evaluation"):
+        with self._starting("evaluation"):
             loss, stop = self.evaluation.loss(self.preemption)
         if not stop:
             self.state.held_out, self.state.evaluated = loss, position
@@ -182,6 +186,8 @@ class Attempt:
         """Take note of a step, up to `position`, at the learning rate `rate`."""
         self.cadence.stepped(seconds, saving=self.saver.busy)
         self.report.step(position, gradient.loss, gradient.norm, rate, seconds)
+        if stages := self.start.step():
+            self.report.event("attempt.started", **stages)
 
     def end(self, outcome: str, reason: str) -> None:
         """Say in the journal how the attempt ended, and close its books."""
@@ -193,6 +199,13 @@ class Attempt:
             lambda: self.run.journal.append(Ended, self.number, outcome=outcome, reason=reason, tokens=position).seq
         )
         self.report.event("attempt.ended", outcome=outcome, reason=reason)
+
+    @contextmanager
+    def _starting(self, phase: str) -> Iterator[None]:
+        """Spend the block in `phase`, which is a stage of the start as long as no step was made."""
+        with self.clock.during(phase):
+            yield
+        self.start.done(phase)
 
     @contextmanager
     def _stalled(self, phase: str) -> Iterator[None]:

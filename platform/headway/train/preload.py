@@ -3,12 +3,21 @@
 It also remembers a signal that comes before a rank has begun, for the rank to find.
 """
 
+import gc
 import signal
+import time
 
-import torch._dynamo  # noqa: F401 - torch loads it at the first optimizer step otherwise
+LOADING = time.time()
+gc.disable()  # while code is loaded there is no garbage, and looking for it takes a tenth of the time
 
-import headway.train.worker  # noqa: F401 - imported to be there
-from headway.train.preemption import SIGNALS, remember_early
+import torch._dynamo  # noqa: E402, F401 - torch loads it at the first optimizer step otherwise
+
+import headway.train.worker  # noqa: E402, F401 - imported to be there
+from headway.train.preemption import SIGNALS, remember_early  # noqa: E402
+
+gc.enable()
+gc.freeze()  # what is loaded stays: neither the ranks nor their collections need to look at it again
+LOADED = time.time()
 
 for number in SIGNALS:
     signal.signal(number, remember_early)

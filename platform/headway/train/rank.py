@@ -17,6 +17,7 @@ from headway.store import Run
 from headway.train.preemption import Preemption
 from headway.train.pulse import Pulse
 from headway.train.sharding import build, optimizer, precision
+from headway.train.start import Start
 from headway.train.state import State
 
 
@@ -38,13 +39,17 @@ class Rank:
     state: State
 
     @classmethod
-    def join(cls, recipe: Recipe, run: Run, preemption: Preemption, pulse: Pulse) -> "Rank":
+    def join(cls, recipe: Recipe, run: Run, preemption: Preemption, pulse: Pulse, start: Start) -> "Rank":
         """Join the other ranks, and build this one's share of the model. Collective."""
         device = choose_device(recipe)
         settle_arithmetic(recipe, device)
         dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
+        ranks, background = Ranks(dist.new_group(backend="gloo")), Ranks(dist.new_group(backend="gloo"))
+        start.done("group")
         dataset = open_data(recipe)
         model = build(recipe, dataset.vocabulary, device)
+        state = State(recipe, model, optimizer(recipe, model, device))
+        start.done("build")
         return cls(
             recipe=recipe,
             run=run,
@@ -52,10 +57,10 @@ class Rank:
             pulse=pulse,
             device=device,
             dataset=dataset,
-            ranks=Ranks(dist.new_group(backend="gloo")),
-            background=Ranks(dist.new_group(backend="gloo")),
+            ranks=ranks,
+            background=background,
             environment=environment(recipe, device),
-            state=State(recipe, model, optimizer(recipe, model, device)),
+            state=state,
         )
 
 

@@ -1,12 +1,16 @@
 """Putting the model and its optimizer on this rank: sharded by FSDP2, compiled, with the arithmetic of the recipe."""
 
+from typing import Any
+
 import torch
 import torch.distributed as dist
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
+from torch.distributed.tensor import DTensor
 
 from headway.model import Block, Decoder, initialise
 from headway.recipe import Recipe
+from headway.train import cache
 
 
 def precision(recipe: Recipe, device: torch.device) -> str:
@@ -22,6 +26,8 @@ def build(recipe: Recipe, vocabulary: int, device: torch.device) -> Decoder:
         model = Decoder(recipe.model, vocabulary, recipe.train.loss_chunk_tokens)
     mesh = init_device_mesh(device.type, (dist.get_world_size(),))
     compute = torch.bfloat16 if precision(recipe, device) == "bf16" else None
+    if recipe.train.compile:
+        cache.settle()
     policy = MixedPrecisionPolicy(param_dtype=compute, reduce_dtype=torch.float32)
     for block in model.blocks:
         assert isinstance(block, Block)
@@ -44,6 +50,21 @@ def sum_only(model: torch.nn.Module) -> None:
             module.set_force_sum_reduction_for_comms(True)
 
 
+class ShardedAdamW(torch.optim.AdamW):
+    """AdamW on this rank's shards themselves: it treats each element alone, so there is nothing to be agreed on.
+
+    On the sharded tensors torch would first work out how each list of them goes through each operation: as long as half
+    a step of a small model, once in every process.
+    """
+
+    def _init_group(self, group: dict[str, Any], *lists: list[torch.Tensor]) -> Any:
+        """Collect parameters, gradients and moments into `lists`, as torch does, but each as what is here of it."""
+        answer = super()._init_group(group, *lists)  # type: ignore[no-untyped-call]
+        for tensors in lists:
+            tensors[:] = [tensor.to_local() if isinstance(tensor, DTensor) else tensor for tensor in tensors]
+        return answer
+
+
 def optimizer(recipe: Recipe, model: torch.nn.Module, device: torch.device) -> torch.optim.AdamW:
     """AdamW with weight decay on matrices only, its state there from the start."""
     plan = recipe.train.optimizer
@@ -52,7 +73,7 @@ def optimizer(recipe: Recipe, model: torch.nn.Module, device: torch.device) -> t
     fused = device.type == "cuda" or recipe.train.determinism == "fast"
     matrices = [p for p in model.parameters() if p.ndim > 1]
     vectors = [p for p in model.parameters() if p.ndim <= 1]
-    adam = torch.optim.AdamW(
+    adam = ShardedAdamW(
         [{"params": matrices, "weight_decay": plan.weight_decay}, {"params": vectors, "weight_decay": 0.0}],
         lr=plan.learning_rate,
         betas=(plan.betas[0], plan.betas[1]),

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import sys
 import time
 from typing import Any
 
@@ -15,28 +16,39 @@ from headway.train.loop import train
 from headway.train.preemption import Preemption
 from headway.train.pulse import Pulse
 from headway.train.rank import Rank
+from headway.train.start import Start
 from headway.train.task import Task
 
 
 def train_task(task: Task, flag: Any, pulse: Pulse) -> None:
     """Train `task` on this rank until it is done, is stopped, or fails."""
     preemption = Preemption(flag, task.launcher).listen()
+    began = born(task.launcher) or task.launched
+    start = Start(began, loaded())
+    start.done("rendezvous")
     logging.getLogger("torch").setLevel(logging.ERROR)
     recipe = recipes.parse(task.recipe)
     run = Run(open_store(task.store), task.run)
-    rank = Rank.join(recipe, run, preemption, pulse)
+    rank = Rank.join(recipe, run, preemption, pulse, start)
     holder = this_process(task.launcher.launch)
-    clock = Clock(born(task.launcher) or task.launched, queue(os.environ.get("HEADWAY_QUEUE")), pulse)
+    clock = Clock(began, queue(os.environ.get("HEADWAY_QUEUE")), pulse)
     follows = None
     try:
         if max(rank.ranks.gather(preemption.level)):
             return
         while True:
-            with Attempt(rank, holder, clock, task=task, follows=follows) as attempt:
+            with Attempt(rank, holder, clock, start, task=task, follows=follows) as attempt:
                 outcome = train(attempt)
                 if outcome != "rolled back":
                     attempt.end(outcome, "budget reached" if outcome == "done" else "asked to stop")
                     return
-            clock, follows = Clock(time.time(), pulse=pulse), attempt.number
+            began, follows = time.time(), attempt.number
+            clock, start = Clock(began, pulse=pulse), Start(began)
     finally:
         dist.destroy_process_group()
+
+
+def loaded() -> list[tuple[str, float]]:
+    """When the process that this one was forked from began to load its code, and when it had [s since 1970]."""
+    preload = sys.modules.get("headway.train.preload")
+    return [("launch", preload.LOADING), ("imports", preload.LOADED)] if preload else []
