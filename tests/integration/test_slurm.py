@@ -1,0 +1,164 @@
+"""On a real SLURM cluster, whatever ends a job: unattended, the run goes on to the bits of the uninterrupted one."""
+
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.engines.slurm.cluster import Cluster
+from tests.engines.slurm.hosts import available
+from tests.integration.site import LONG, Site, Submitted, tokens_lost
+from tests.integration.training import Place
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not available(), reason="machines of their own need root and network namespaces"),
+]
+
+
+@pytest.fixture
+def site(built: Path, tmp_path: Path) -> Iterator[Site]:
+    """A cluster of three machines, and a store in a folder that they share."""
+    with Cluster(tmp_path / "slurm", 3, hosts=True, slurmd_timeout=6) as cluster:
+        yield Site(cluster, Place(built / "tiny.yaml", tmp_path / "store"), tmp_path)
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(built: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The fingerprint of the longer run that nothing happened to, trained without SLURM."""
+    place = Place(built / "tiny.yaml", tmp_path_factory.mktemp("long"))
+    assert place.train("long", *LONG).process.returncode == 0
+    return place.fingerprint("long")
+
+
+def preempt(job: Submitted) -> None:
+    """A job of a higher partition takes all machines, for a moment."""
+    job.site.cluster.client("sbatch", "--partition=high", "--nodes=3", "--exclusive", "--wrap", "true")
+
+
+def requeue(job: Submitted) -> None:
+    """Somebody else's hand."""
+    job.site.cluster.client("scontrol", "requeue", job.job)
+
+
+@pytest.mark.parametrize(
+    ("partition", "stop"),
+    [("main", preempt), ("grace", preempt), ("main", requeue)],
+    ids=["preempted at once", "preempted with grace", "requeued by hand"],
+)
+def test_a_signalled_job_goes_on_by_itself(
+    site: Site, uninterrupted: str, partition: str, stop: Callable[[Submitted], None]
+) -> None:
+    """It saves, is queued anew, and ends with the bits of the uninterrupted run; no token was trained twice."""
+    job = site.submit("run", *LONG, options=["--nodes", "2", "--partition", partition])
+    job.await_event("step.done", 5)
+    stop(job)
+    assert job.await_end()["Restarts"] == "1"
+    assert site.place.fingerprint("run") == uninterrupted
+    assert [attempt.outcome for attempt in site.place.history("run").attempts] == ["preempted", "done"]
+    assert set(tokens_lost(job).values()) == {0}
+
+
+def test_a_cancelled_job_stays_cancelled_and_goes_on_when_asked(site: Site, uninterrupted: str) -> None:
+    """`headway cancel` saves everything and SLURM keeps its peace; `headway requeue` goes on from there."""
+    job = site.submit("run", *LONG, options=["--nodes", "1:2"])
+    job.await_event("step.done", 5)
+    site.run("cancel", "run")
+    job.await_end("CANCELLED")
+    assert job.named("job.verdict")[-1]["why"] == "the job was cancelled"
+    assert site.place.history("run").attempts[-1].outcome == "preempted"
+    again = Submitted(site, "run", site.run("requeue", "run")["jobs"][0]["job"])
+    again.await_end()
+    assert site.place.fingerprint("run") == uninterrupted
+    assert set(tokens_lost(again).values()) | set(tokens_lost(job).values()) == {0}
+
+
+def test_a_time_limit_is_met_with_everything_saved(site: Site, uninterrupted: str) -> None:
+    """SLURM signals ahead of the limit; the run goes on in another allocation. (Frozen meanwhile: no need to hurry.)"""
+    job = site.submit("run", *LONG, "machine.hang_seconds=600.0", options=["--time", "1", "--sbatch", "signal=TERM@45"])
+    job.await_event("step.done", 5)
+    ranks = site.ranks(job.nodes[0])
+    for rank in ranks:
+        rank.send_signal(signal.SIGSTOP)
+    job.await_that(lambda: any(_pending(rank.pid, signal.SIGTERM) for rank in ranks), "SIGTERM")
+    for rank in ranks:
+        rank.send_signal(signal.SIGCONT)
+    assert job.await_end()["Restarts"] == "1"
+    assert site.place.fingerprint("run") == uninterrupted
+    assert set(tokens_lost(job).values()) == {0}
+
+
+def _pending(pid: int, number: int) -> bool:
+    """Whether a signal waits for a process that does not take it."""
+    lines = Path(f"/proc/{pid}/status").read_text(encoding="utf-8").splitlines()
+    masks = [int(line.split()[1], 16) for line in lines if line.startswith(("SigPnd", "ShdPnd"))]
+    return any(mask >> (number - 1) & 1 for mask in masks)
+
+
+def test_a_frozen_rank_is_named_and_the_run_goes_on_in_the_same_job(site: Site, uninterrupted: str) -> None:
+    """SIGSTOP of a rank on the second machine: named with host and phase; nobody has to do anything."""
+    job = site.submit("run", *LONG, "machine.hang_seconds=4.0", options=["--nodes", "2"])
+    job.await_event("step.done", 5)
+    victim = job.nodes[1]
+    (rank,) = site.ranks(victim)
+    rank.send_signal(signal.SIGSTOP)
+    assert job.await_end()["Restarts"] == "0"
+    first, *_, last = site.place.history("run").attempts
+    assert first.ended
+    assert last.outcome == "done"
+    assert f"rank 1 on {victim} is stuck in phase" in first.ended.reason
+    assert first.ended.host == victim
+    assert site.place.fingerprint("run") == uninterrupted
+
+
+def test_a_machine_whose_daemon_died_is_left_with_nothing_lost(site: Site, uninterrupted: str) -> None:
+    """Only slurmd is killed, the ranks live: they save when SLURM gives the machine up, and go on without it."""
+    job = site.submit("run", *LONG, "train.tokens=61440", "machine.hang_seconds=600.0", options=["--nodes", "1:2"])
+    job.await_event("step.done", 5)
+    victim = job.nodes[1]
+    ranks = site.ranks(victim)
+    for rank in ranks:
+        rank.send_signal(signal.SIGSTOP)  # else the run would be done before SLURM notices
+    site.cluster.kill_slurmd(victim)
+    site.cluster.await_node(victim, "DOWN")
+    for rank in ranks:
+        rank.send_signal(signal.SIGCONT)
+    job.await_end()
+    assert [attempt.outcome for attempt in site.place.history("run").attempts] == ["preempted", "done"]
+    assert job.named("job.launched")[-1]["machines"] == [
+        name for name in job.named("job.launched")[0]["machines"] if name != victim
+    ]
+    assert site.place.fingerprint("run") == uninterrupted
+    assert set(tokens_lost(job).values()) == {0}
+
+
+@pytest.mark.parametrize("which", [0, 1], ids=["batch host", "other machine"])
+def test_a_power_cut_ends_no_run(site: Site, uninterrupted: str, which: int) -> None:
+    """Without the batch host the job is queued anew, by the machine that is left; without another one it goes on."""
+    job = site.submit("run", *LONG, "machine.hang_seconds=5.0", options=["--nodes", "2"])
+    job.await_event("step.done", 5)
+    victim = job.nodes[which]
+    site.cluster.power_cut(victim)
+    job.await_end()
+    assert victim not in job.named("job.launched")[-1]["machines"]
+    assert site.place.fingerprint("run") == uninterrupted
+
+
+def test_two_incarnations_at_once_are_fenced(site: Site, uninterrupted: str) -> None:
+    """A machine that is cut off trains on, with the store in reach, while SLURM begins the job elsewhere."""
+    job = site.submit("run", *LONG, "checkpoint.every_tokens=1024", options=["--nodes", "1"])
+    job.await_event("step.done", 5)
+    (victim,) = job.nodes
+    (rank,) = site.ranks(victim)
+    rank.send_signal(signal.SIGSTOP)  # long enough for SLURM to give the machine up
+    site.cluster.cut_network(victim)
+    job.await_that(lambda: len(job.named("attempt.claimed")) > 1, "second incarnation")
+    rank.send_signal(signal.SIGCONT)
+    job.await_end()
+    rank.wait(60)
+    attempts = site.place.history("run").attempts
+    assert [attempt.outcome for attempt in attempts] == ["open", "done"]
+    assert attempts[0].commits[-1].seq < attempts[1].number
+    assert site.place.fingerprint("run") == uninterrupted
+    site.cluster.join_network(victim)
