@@ -12,7 +12,8 @@ from typing import Any
 
 import psutil
 
-from tests.engines.slurm.cluster import Cluster, Show
+from tests.engines.slurm.cluster import Cluster
+from tests.engines.slurm.login import Show
 from tests.integration.training import DEADLINE, Place
 
 POLL_SECONDS = 0.1
@@ -89,7 +90,10 @@ class Submitted:
 
     def await_event(self, name: str, count: int = 1) -> list[dict[str, Any]]:
         """Wait until `name` was said `count` times."""
-        return self.await_that(lambda: len(self.named(name)) >= count and self.named(name), f"{count} {name}")
+        found: list[dict[str, Any]] = self.await_that(
+            lambda: len(self.named(name)) >= count and self.named(name), f"{count} {name}"
+        )
+        return found
 
     def await_that(self, holds: Callable[[], Any], what: str) -> Any:
         """Wait until something holds; returns what it says."""

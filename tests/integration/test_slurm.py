@@ -75,7 +75,7 @@ def test_a_cancelled_job_stays_cancelled_and_goes_on_when_asked(site: Site, unin
 
 
 def test_a_time_limit_is_met_with_everything_saved(site: Site, uninterrupted: str) -> None:
-    """SLURM signals ahead of the limit; the run goes on in another allocation. (Frozen meanwhile: no need to hurry.)"""
+    """SLURM signals ahead of the limit; the run goes on in another allocation. Frozen, it waits for that."""
     job = site.submit("run", *LONG, "machine.hang_seconds=600.0", options=["--time", "1", "--sbatch", "signal=TERM@45"])
     job.await_event("step.done", 5)
     ranks = site.ranks(job.nodes[0])

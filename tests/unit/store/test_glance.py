@@ -8,10 +8,9 @@ from tests.memory import MemoryStore
 from tests.unit.cli.story import BUDGET, Story, running, step, trained
 
 from headway.store import Heartbeat, Run, keys, last_beat
-from headway.store.account import account
+from headway.store.account import Account, account
 from headway.store.glance import Glance, glance
 from headway.store.record import Row
-from headway.store.standing import standing
 from headway.store.tally import Tally
 
 PHASES: Mapping[str, float] = {"startup": 10.0, "step": 30.0}
@@ -128,8 +127,7 @@ def test_a_tally_goes_on_from_what_the_last_heartbeat_summed_up() -> None:
     store.reads.clear()
     summary = Tally(Run(store, "run"), number, BUDGET).summary()
     assert [key for key in store.reads if "ledger" in key] == [keys.ledger("run", number - 3)]
-    tries = [each for each in standing(Run(store, "run")).tries if each.number < number]
-    books = account(Run(store, "run"), tries)
+    books = Account([line for line in account(Run(store, "run")).lines if line.attempt < number], None)
     assert (summary.earlier_step, summary.earlier_total) == (books.phases["step"], books.total)
     assert (summary.attempts, summary.preemptions, summary.failures, summary.loss) == (6, 5, 0, 3.0)
 
