@@ -71,7 +71,7 @@ class Submitted:
     @property
     def log(self) -> str:
         """What it has said."""
-        return "".join(path.read_text(errors="replace") for path in sorted(self.site.logs.glob(f"{self.job}_*.out")))
+        return "".join(path.read_text(errors="replace") for path in sorted(self.site.logs.glob(f"*-{self.job}.out")))
 
     @property
     def events(self) -> list[dict[str, Any]]:
