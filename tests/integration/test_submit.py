@@ -278,3 +278,39 @@ def test_slurm_is_asked_in_few_words(cluster: Cluster) -> None:
     submitted = slurm.jobs([job])[0].submitted
     assert submitted
     assert abs(time.time() - submitted) < DEADLINE
+
+
+FILES = Path(__file__).parents[2] / "jobs" / "slurm"
+
+
+@pytest.mark.usefixtures("store")
+@pytest.mark.parametrize(
+    ("name", "options", "expected"),
+    [
+        ("pretrain", [], ["-m headway.cli job slm.yaml seed=3 --run a b"]),
+        (
+            "array",
+            ["--array=2,4", "--job-name=sweep"],
+            [f"-m headway.cli job slm.yaml seed=3 --run a b seed={n} --run sweep.seed-{n}" for n in (2, 4)],
+        ),
+        ("export", [], ["-m headway.cli export slm.yaml seed=3 --run a b"]),
+    ],
+)
+def test_the_batch_files_work_without_our_command(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch, name: str, options: list[str], expected: list[str]
+) -> None:
+    """SLURM takes them, and what is asked of them reaches Headway; those that come back do it as submit's do."""
+    signals = "" if name == "export" else "for signal in TERM USR1 USR2; do kill -$signal $$; done\n"
+    Path("python").write_text(f'#!/bin/sh\n{signals}echo "$@"\n')
+    Path("python").chmod(0o755)
+    monkeypatch.setenv("HEADWAY_PYTHON", str(Path("python").absolute()))
+    file = FILES / f"{name}.sbatch"
+    words = ["slm.yaml", "seed=3", "--run", "a b"]
+    job = cluster.client("sbatch", "--parsable", "--output=out-%j", *options, str(file), *words)
+    until(lambda: all(each.state == "COMPLETED" for each in slurm.jobs([job])))
+    said = sorted(Path(each.fields["StdOut"]).read_text().strip() for each in slurm.jobs([job]))
+    assert said == expected
+    if name != "export":
+        asked = set(headway("submit", "slm.yaml", "--dry-run").stdout.splitlines())
+        common = {line for line in asked if line.startswith(("trap", "#SBATCH")) and "/" not in line}
+        assert common - set(file.read_text().splitlines()) == {"#SBATCH --cpus-per-task=1", "#SBATCH --job-name=slm"}
