@@ -1,0 +1,114 @@
+"""What preemption costs: a run on a real SLURM cluster that is preempted once a minute, and what that makes of an hour.
+
+    python -m bench.goodput [--preemptions 5] [--every 60] [key=value ...]
+
+One machine, one rank, the quick start's model with a batch so small that a step takes about 50 ms. Each preemption is a
+job of a higher partition, which is over at once. The table says where the wall clock went, and each restart, itemised.
+
+How one preemption an hour is extrapolated: the share of steps in the time between a restart and the next signal stays
+as it was measured (data, saves and evaluations cost the same share of any minute), and each preemption costs what it
+cost here: the drain, the start-up, the restore, and what was trained twice. SLURM's own part (the queue, and the time
+between the end of an attempt and the queue) is told apart: it is the cluster's, at its own KillWait and begin time.
+"""
+
+import argparse
+import json
+import statistics
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from tests.engines.slurm.cluster import Cluster
+from tests.integration.site import Site, Submitted
+from tests.integration.training import Place
+
+from headway import data, recipe
+from headway.store.account import Account, account
+from headway.store.wall import wall
+
+SMALL = ("train.batch_tokens=1024", "train.micro_batch_tokens=1024", "train.lanes=1", "train.tokens=104857600")
+FORGIVING = ("train.schedule.decay_tokens=10485760", "evaluation.every_tokens=1048576")
+COSTS = ("startup", "restore", "drain", "lost")
+"""Phases that a preemption brings about, and that are ours."""
+HOUR = 3600.0
+GOAL = 0.99
+GOAL_SECONDS = 15.0
+
+
+def measure(preemptions: int, every: float, overrides: tuple[str, ...], folder: Path) -> tuple[Account, Submitted]:
+    """A run that is preempted so often, and then cancelled; its account, and what it said."""
+    document = Path("jobs/recipes/quickstart.yaml").absolute()
+    data.build(recipe.load(document, [f"data.path={folder}/data"]))
+    place = Place(document, folder / "store")
+    with Cluster(folder / "slurm", 1) as cluster:
+        site = Site(cluster, place, folder)
+        options = [f"data.path={folder}/data", "checkpoint.every_tokens=null", *SMALL, *FORGIVING, *overrides]
+        job = site.submit("run", *options, options=["--nproc", "1", "--time", "60"])
+        for number in range(preemptions):
+            job.await_event("attempt.started", number + 1)
+            time.sleep(every)
+            cluster.client("sbatch", "--partition=high", "--exclusive", "--output=/dev/null", "--wrap", "true")
+        job.await_event("attempt.started", preemptions + 1)
+        time.sleep(every)
+        site.run("cancel", "run")
+        job.await_end("CANCELLED")
+        return account(place.run("run")), job
+
+
+def restarts(job: Submitted) -> list[dict[str, Any]]:
+    """The itemised starts of all attempts but the first [s by stage]."""
+    hidden = {"event", "level", "timestamp", "run", "attempt", "rank", "phase", "tokens"}
+    found = [
+        {key: value for key, value in event.items() if key not in hidden} for event in job.named("attempt.started")
+    ]
+    return found[1:]
+
+
+def main() -> None:
+    """Measure, and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--preemptions", type=int, default=5)
+    parser.add_argument("--every", type=float, default=60.0, help="seconds of training before each")
+    parser.add_argument("--json", action="store_true")
+    parser.add_argument("overrides", nargs="*")
+    chosen = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="goodput-") as folder:
+        books, job = measure(chosen.preemptions, chosen.every, tuple(chosen.overrides), Path(folder))
+        starts = restarts(job)
+    steps = [event["tokens"] for event in job.named("step.done")]
+    clock = wall(books)
+    cost = sum(books.phases[phase] for phase in COSTS) / (chosen.preemptions + 1)
+    steady = books.phases["step"] / (books.held - sum(books.phases[phase] for phase in COSTS))
+    hourly = steady * (1 - cost / HOUR)
+    result = {
+        "preemptions": chosen.preemptions,
+        "step_seconds": books.phases["step"] / max(1, len(steps)),
+        "goodput_measured": books.goodput,
+        "goodput_of_wall_clock": clock.goodput,
+        "cost_seconds": cost,
+        "steady_share": steady,
+        "goodput_at_one_an_hour": hourly,
+        "phases": books.phases,
+        "restarts": starts,
+    }
+    if chosen.json:
+        print(json.dumps(result, indent=1))
+        return
+    print(f"{chosen.preemptions} preemptions, one after every {chosen.every:.0f} s of training; a step took "
+          f"{1000 * result['step_seconds']:.0f} ms")  # fmt: skip
+    print(f"{'phase':<12}{'seconds':>10}{'share of what was held':>26}")
+    for phase, seconds in sorted(books.phases.items(), key=lambda item: -item[1]):
+        share = "the cluster's" if phase == "queue" else f"{seconds / books.held:.2%}"
+        if seconds:
+            print(f"{phase:<12}{seconds:>10.1f}{share:>26}")
+    print(f"goodput measured: {books.goodput:.2%} of what was held, {clock.goodput:.2%} of the wall clock")
+    print(f"one preemption cost {cost:.2f} s of ours; between them {steady:.2%} of the time were steps")
+    print(f"at one an hour: {steady:.4f} x (1 - {cost:.2f} / {HOUR:.0f}) = {hourly:.2%} (goal {GOAL:.0%})")
+    print(f"\na restart to its first step, {len(starts)} of them, medians [s] (goal {GOAL_SECONDS:.0f} in all):")
+    for stage in starts[0] if starts else ():
+        print(f"  {stage:<20}{statistics.median(each[stage] for each in starts):>8.2f}")
+
+
+if __name__ == "__main__":
+    main()
