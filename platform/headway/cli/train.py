@@ -44,7 +44,7 @@ def train(
 
     Example: **headway train jobs/recipes/quickstart.yaml train.tokens=200000 --run first --nproc 2**
     """
-    from headway.train import agent, launcher
+    from headway.train import launcher
 
     if nodes > 1 and launch is None:
         raise UsageError(
@@ -56,23 +56,19 @@ def train(
     plan = recipes.load(recipe, overrides or ())
     name, ranks, where = run or plan.name, nproc or plan.machine.ranks, chosen_store(store)
     show(f"headway: run {name} in {where.url}: starting {ranks} ranks", quiet=quiet or not sys.stderr.isatty())
-    agent.preload("headway.cli", nodes)
-    try:
-        if not allow_unfenced:
-            check_creates(where)
-        outcome = launcher.launch(
-            plan,
-            name,
-            where,
-            ranks=ranks,
-            node=place,
-            nodes=nodes,
-            launch_id=launch,
-            take_over=take_over,
-            quiet=quiet,
-        )
-    finally:
-        agent.reap()
+    if not allow_unfenced:
+        check_creates(where)
+    outcome = launcher.launch(
+        plan,
+        name,
+        where,
+        ranks=ranks,
+        node=place,
+        nodes=nodes,
+        launch_id=launch,
+        take_over=take_over,
+        quiet=quiet,
+    )
     more = "; the same command goes on" if outcome.outcome == "preempted" else ""
     show(
         f"headway: run {name}: {outcome.outcome} at {outcome.tokens:,} tokens: {outcome.reason}{more}",

@@ -2,7 +2,6 @@
 
 import logging
 import multiprocessing
-import os
 import signal
 import socket
 import threading
@@ -83,27 +82,3 @@ def _root_cause(error: Any) -> tuple[str, str]:
     said = first.error_file_data.get("message", f"left with code {first.exitcode}")
     kind, _, message = (said if isinstance(said, str) else said["message"]).partition(": ")
     return kind, f"rank {rank}: {message}" if kind not in vars(errors) else message
-
-
-def preload(main: str, nodes: int) -> None:
-    """Begin to load what the ranks need, beside what this process does meanwhile.
-
-    `main` is the module that this process was started with: multiprocessing imports it in every rank.
-    """
-    from multiprocessing import forkserver, resource_tracker
-
-    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # it warns of addresses that have no name
-    if nodes == 1:
-        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # all ranks are on this machine
-    forkserver.set_forkserver_preload(["headway.train.preload", main])
-    heard = signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # inherited: a signal to all of a job would end the tracker
-    resource_tracker.ensure_running()
-    forkserver.ensure_running()
-    signal.signal(signal.SIGUSR1, heard)
-
-
-def reap() -> None:
-    """End the process that ranks are forked from."""
-    from multiprocessing.forkserver import _forkserver
-
-    _forkserver._stop()  # type: ignore[attr-defined]  # noqa: SLF001 - the standard library has no public way

@@ -43,6 +43,8 @@ class Rank:
         """Join the other ranks, and build this one's share of the model. Collective."""
         device = choose_device(recipe)
         settle_arithmetic(recipe, device)
+        if os.environ.get("WORLD_SIZE") == os.environ.get("LOCAL_WORLD_SIZE"):
+            os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # all ranks are on this machine
         dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
         ranks, background = Ranks(dist.new_group(backend="gloo")), Ranks(dist.new_group(backend="gloo"))
         start.done("group")
