@@ -76,7 +76,7 @@ def test_a_cancelled_job_stays_cancelled_and_goes_on_when_asked(site: Site, unin
 
 def test_a_time_limit_is_met_with_everything_saved(site: Site, uninterrupted: str) -> None:
     """SLURM signals ahead of the limit; the run goes on in another allocation. Frozen, it waits for that."""
-    job = site.submit("run", *LONG, "machine.hang_seconds=600.0", options=["--time", "1", "--sbatch", "signal=TERM@45"])
+    job = site.submit("run", *LONG, "machine.hang_seconds=600.0", "machine.grace_seconds=20.0", options=["--time", "1"])
     job.await_event("step.done", 5)
     ranks = site.ranks(job.nodes[0])
     for rank in ranks:
@@ -84,7 +84,7 @@ def test_a_time_limit_is_met_with_everything_saved(site: Site, uninterrupted: st
     job.await_that(lambda: any(_pending(rank.pid, signal.SIGTERM) for rank in ranks), "SIGTERM")
     for rank in ranks:
         rank.send_signal(signal.SIGCONT)
-    assert job.await_end()["Restarts"] == "1"
+    assert int(job.await_end()["Restarts"]) >= 1
     assert site.place.fingerprint("run") == uninterrupted
     assert set(tokens_lost(job).values()) == {0}
 

@@ -49,8 +49,10 @@ def slurm(job: Job | None) -> dict[str, Any] | None:
 
 
 def queued(job: Job | None) -> str:
-    """What SLURM says of a job, for a person."""
-    return f"{job.state} {job.reason}".rstrip() if job else "-"
+    """What SLURM says of a job, for a person. Of a cancelled one the reason is why it waited before."""
+    if job is None:
+        return "-"
+    return job.state if job.state == "CANCELLED" else f"{job.state} {job.reason}".rstrip()
 
 
 def _member(row: Row) -> dict[str, Any]:

@@ -192,7 +192,8 @@ def _facts(document: dict[str, Any]) -> list[tuple[str, str | Text]]:
     if job := document["slurm"]:
         where = f" on {job['nodes']}" if job["nodes"] else ""
         again = f", restarts: {job['restarts']}" if job["restarts"] else ""
-        rows.append(("job", f"{job['job']} {job['state']} {job['reason']}".rstrip() + where + again))
+        reason = "" if job["state"] == "CANCELLED" else job["reason"]  # of those it is why they waited before
+        rows.append(("job", f"{job['job']} {job['state']} {reason}".rstrip() + where + again))
     if holder := document["holder"]:
         phase = f", in phase {holder['phase']}, heartbeat {ago(holder['heartbeat'])}" if holder["phase"] else ""
         rows.append(("held by", f"{holder['process']}, attempt {holder['attempt']}{phase}"))

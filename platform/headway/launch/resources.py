@@ -69,7 +69,6 @@ class Resources:
         nodes = f"{self.nodes_min}-{self.nodes_max}" if self.nodes_max > self.nodes_min else str(self.nodes_min)
         return {
             "job_name": name,
-            "ntasks_per_node": 1,
             "cpus_per_task": self.cpus,
             "gpus_per_node": self.gpus,
             "time": self.time,

@@ -102,6 +102,6 @@ def test_parameters_are_those_of_a_job_that_comes_back() -> None:
         "open-mode": "append",
         "output": "/l/%x-%A_%a.out",
     }
-    assert (found["ntasks_per_node"], found["cpus_per_task"], found["array_parallelism"]) == (1, 4, 3)
+    assert (found["cpus_per_task"], found["array_parallelism"]) == (4, 3)
     assert (found["time"], found["partition"], found["qos"], found["use_srun"]) == ("2-00:00:00", "main", None, False)
     assert asked().parameters("slm", Path("/l"), [], None)["additional_parameters"]["output"] == "/l/%x-%j.out"

@@ -1,5 +1,6 @@
 """What is handed to sbatch, and what the store keeps of it."""
 
+import os
 import re
 import shlex
 import sys
@@ -7,12 +8,16 @@ from pathlib import Path
 
 import pytest
 from tests.memory import MemoryStore
+from tests.unit.launch.answers import PARTITION
 
+from headway.errors import UsageError
 from headway.launch.resources import resources
-from headway.launch.submission import compose
+from headway.launch.submission import compose, submit
 from headway.launch.sweep import members
 from headway.recipe import Document
-from headway.store.submissions import Submission
+from headway.store import Store, keys, submissions
+from headway.store.directory import DirectoryStore
+from headway.store.submissions import Sent, Submission
 
 TEXT = """
 name: slm
@@ -21,12 +26,14 @@ train: {tokens: 8192, batch_tokens: 4096, micro_batch_tokens: 2048}
 """
 
 
-def composed(*arrays: str, logs: Path = Path("/logs")) -> Submission:
+DOCUMENT = Document(TEXT)
+ASKED = resources(members(DOCUMENT, [], []))
+
+
+def composed(*arrays: str, logs: Path = Path("/logs"), store: Store | None = None) -> Submission:
     """What would be submitted."""
-    document = Document(TEXT)
-    wanted = members(document, [], arrays)
-    asked = resources(wanted, nodes="1")
-    return compose(MemoryStore(), "slm", document, wanted, asked, array=bool(arrays), logs=logs)
+    wanted = members(DOCUMENT, [], arrays)
+    return compose(store or MemoryStore(), "slm", DOCUMENT, wanted, ASKED, array=bool(arrays), logs=logs)
 
 
 def directives(text: str) -> dict[str, str]:
@@ -47,8 +54,9 @@ def test_a_job_is_one_command_that_hears_no_signals() -> None:
     found = directives(text)
     assert found["output"] == "/logs/%x-%j.out"
     assert {"requeue", "no-kill"} <= found.keys()
+    assert "ntasks-per-node" not in found, "with it SLURM would give the fewest nodes that it may, not the most"
     assert found.keys().isdisjoint({"array", "wckey", "error", "time", "partition"})
-    assert (found["signal"], found["open-mode"], found["ntasks-per-node"]) == ("TERM@120", "append", "1")
+    assert (found["signal"], found["open-mode"]) == ("TERM@120", "append")
 
 
 def test_an_array_has_an_element_for_each_member() -> None:
@@ -84,3 +92,54 @@ def test_python_may_be_another_one_on_the_nodes(monkeypatch: pytest.MonkeyPatch)
     """As in a container: the words of HEADWAY_PYTHON stand in the batch file as they are."""
     monkeypatch.setenv("HEADWAY_PYTHON", "apptainer exec image.sif python")
     assert "\nexec apptainer exec image.sif python -m headway.cli job " in composed().sbatch
+
+
+@pytest.fixture
+def programs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """SLURM's programs as far as they are asked; sbatch runs the script `sbatch.sh`, which a test writes."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    scripts = {
+        "sbatch": f". {folder}/sbatch.sh",
+        "scontrol": 'case "$*" in *config) echo "ClusterName = here";; '
+        f'*partition) echo "{PARTITION.replace("Default=NO", "Default=YES")}";; *) exit 1;; esac',
+    }
+    for name, script in scripts.items():
+        (folder / name).write_text(f"#!/bin/sh\n{script}\n")
+        (folder / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+    return folder
+
+
+def test_a_job_that_begins_at_once_finds_what_it_is_to_do(programs: Path, tmp_path: Path) -> None:
+    """The submission is in the store before sbatch is asked, and has the job's id afterwards."""
+    store = DirectoryStore(tmp_path / "store")
+    kept = tmp_path / "store" / keys.submission("slm")
+    (programs / "sbatch.sh").write_text(
+        f'cp {kept} {tmp_path}/seen; cp "$1" {tmp_path}/given; echo "Submitted batch job 7"'
+    )
+    done = submit(store, composed(store=store, logs=tmp_path / "logs"), ASKED)
+    seen = Submission.model_validate_json((tmp_path / "seen").read_bytes())
+    assert (seen.cluster, seen.sent) == ("here", [])
+    assert (tmp_path / "given").read_text() == done.sbatch
+    assert [sent.job for sent in done.sent] == ["7"]
+    assert submissions.get(store, "slm") == done
+    assert [path.name for path in (tmp_path / "logs").iterdir()] == ["7_submission.sh"]
+
+
+def test_a_refusal_leaves_everything_as_it_was(programs: Path, tmp_path: Path) -> None:
+    """Nothing, or the submission that was there; no files either."""
+    store = DirectoryStore(tmp_path / "store")
+    (programs / "sbatch.sh").write_text("echo 'sbatch: error: Invalid qos specification' >&2; exit 1")
+    with pytest.raises(UsageError, match=r"sbatch: Invalid qos specification\. Choose with --qos"):
+        submit(store, composed(store=store, logs=tmp_path / "logs"), ASKED)
+    assert list(store.list("")) == []
+    assert list((tmp_path / "logs").iterdir()) == []
+    earlier = composed(store=store).model_copy(update={"sent": [Sent(job="3", time=0)], "name": "slm"})
+    submissions.keep(store, earlier)
+    (programs / "scontrol").write_text(
+        (programs / "scontrol").read_text().replace("*) exit 1", "*) echo 'Invalid job id specified' >&2; exit 1")
+    )
+    with pytest.raises(UsageError, match="Choose with --qos"):
+        submit(store, composed(store=store, logs=tmp_path / "logs"), ASKED)
+    assert submissions.get(store, "slm") == earlier
