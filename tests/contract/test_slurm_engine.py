@@ -223,3 +223,16 @@ def test_a_folder_holds_one_cluster(tmp_path: Path) -> None:
         with pytest.raises(RuntimeError, match=r"runs in .* already"), Cluster(tmp_path, 1):
             pass
         first.await_job(first.submit("true"), {"COMPLETED"})
+
+
+@pytest.mark.parametrize("hosts", [HOSTS, False], ids=["hosts", "shared"])
+def test_clusters_side_by_side_do_not_meet(tmp_path: Path, *, hosts: bool) -> None:
+    """What is a node's place in one cluster is in no other, even while the node is off."""
+    with Cluster(tmp_path / "one", 1, hosts=hosts) as one:
+        one.power_cut("node1")
+        with Cluster(tmp_path / "two", 1, hosts=hosts) as two:
+            places = [
+                (node["NodeAddr"], node["Port"]) for node in (one.show("node", "node1"), two.show("node", "node1"))
+            ]
+            two.await_job(two.submit("true"), {"COMPLETED"})
+    assert places[0] != places[1]

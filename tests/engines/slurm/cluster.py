@@ -66,6 +66,7 @@ class Cluster(Login):
         self._daemons: dict[str, subprocess.Popen[bytes]] = {}
         self._network: Network | None = None
         self._warden: subprocess.Popen[bytes] | None = None
+        self._ports: socket.socket | None = None
 
     def __enter__(self) -> Self:
         for name in ("state", "log"):
@@ -157,15 +158,15 @@ class Cluster(Login):
         return self._layout(controller, nodes, MEMORY)
 
     def _on_ports(self) -> Layout:
-        host = socket.gethostname().partition(".")[0]
-        ports = sharing.free_ports(1 + len(self.nodes))
+        address, host = sharing.own_address(), socket.gethostname().partition(".")[0]
+        self._ports, ports = sharing.reserve(address, 1 + len(self.nodes))
         spool = Path(tempfile.mkdtemp(prefix="slurm-"))
         self._warden = subprocess.Popen(
             [sys.executable, sharing.__file__, spool, self.environment["SLURM_CONF"], "controller", *self.nodes],
             stdin=subprocess.PIPE,
             start_new_session=True,
         )
-        daemons = [Daemon(host, "127.0.0.1", port) for port in ports]
+        daemons = [Daemon(host, address, port) for port in ports]
         return self._layout(daemons[0], dict(zip(self.nodes, daemons[1:], strict=True)), spool)
 
     def _layout(self, controller: Daemon, nodes: dict[str, Daemon], spool: Path) -> Layout:
@@ -228,6 +229,8 @@ class Cluster(Login):
             machine.off()
         if self._warden:
             self._warden.communicate()
+        if self._ports:
+            self._ports.close()
         for daemon in self._daemons.values():
             daemon.wait()
         self._machines.clear()

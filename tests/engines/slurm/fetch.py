@@ -63,7 +63,7 @@ def _unpack(prefix: Path, cache: Path) -> None:
     plan = subprocess.run(
         [*apt, "--simulate", "install", "--no-install-recommends", *PACKAGES],
         check=True,
-        capture_output=True,
+        stdout=subprocess.PIPE,
         text=True,
     )
     missing = [line.split() for line in plan.stdout.splitlines() if line.startswith("Inst ")]

@@ -51,7 +51,7 @@ class Login:
         (record,) = self.records(kind, name)
         return record
 
-    def await_job(self, job: str, wanted: Collection[str] | Callable[[Show], bool], seconds: float = 60.0) -> Show:
+    def await_job(self, job: str, wanted: Collection[str] | Callable[[Show], bool], seconds: float = 120.0) -> Show:
         """Wait until a job (or array element `A_a`) is in one of the states `wanted`, or until `wanted` says so.
 
         Raises `TimeoutError` that tells what the job was last and what the daemons logged; at once if a state is wanted
@@ -67,7 +67,7 @@ class Login:
             time.sleep(POLL_SECONDS)
         return record
 
-    def await_node(self, node: str, state: str, seconds: float = 60.0) -> None:
+    def await_node(self, node: str, state: str, seconds: float = 120.0) -> None:
         """Wait until a node's state has `state` in it, such as IDLE or DOWN; raises as `await_job` does."""
         deadline = time.monotonic() + seconds
         while state not in (seen := self.show("node", node)["State"]):

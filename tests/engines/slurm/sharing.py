@@ -4,33 +4,49 @@ As a process of its own (`sharing.py SPOOL SLURM_CONF NODE...`) this module wait
 then it ends what runs on the nodes and removes their spool. So they end when their owner does, even if it is killed.
 """
 
-import os
 import shutil
 import socket
 import sys
 import time
 from collections.abc import Collection
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 
 import psutil
 
 PORTS = range(20000, 32768)
 """Below those that the kernel hands out to connections."""
+BLOCK = 256
+"""Ports of one cluster; the first of them is only held, to say that the others are taken."""
 
 
-def free_ports(count: int) -> list[int]:
-    """Ports of 127.0.0.1 that nobody has."""
-    free: list[int] = []
-    first = os.getpid() % (len(PORTS) // 2)  # two test sessions at a time begin at different ones
-    with ExitStack() as held:
-        for port in PORTS[first:]:
-            if len(free) == count:
-                return free
-            probe = held.enter_context(socket.socket())
-            with suppress(OSError):
-                probe.bind(("127.0.0.1", port))
-                free.append(port)
-    raise RuntimeError(f"fewer than {count} ports are free from {PORTS[first]} to {PORTS[-1]}")
+def own_address() -> str:
+    """Where SLURM's daemons listen on this machine when they are told not to listen everywhere.
+
+    Raises `RuntimeError` if others reach that address: the daemons believe whoever reaches them.
+    """
+    host = socket.gethostname()
+    with suppress(OSError):
+        if (address := socket.gethostbyname(host)).startswith("127."):
+            return address
+    raise RuntimeError(
+        f"without root, {host} must be this machine's own name for itself: 127.0.1.1 {host} in /etc/hosts"
+    )
+
+
+def reserve(address: str, count: int) -> tuple[socket.socket, range]:
+    """Ports that nobody has, and what holds them: they are ours until it is closed, also while nobody listens there."""
+    for first in PORTS[::BLOCK]:
+        held, ports = socket.socket(), range(first + 1, first + 1 + count)
+        try:
+            held.bind((address, first))
+            for port in ports:
+                with socket.socket() as probe:
+                    probe.bind((address, port))
+        except OSError:
+            held.close()
+        else:
+            return held, ports
+    raise RuntimeError(f"no {count} ports in a row are free at {address} from {PORTS[0]} on")
 
 
 def sweep(configuration: str, nodes: Collection[str]) -> None:
