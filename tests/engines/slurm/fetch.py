@@ -25,18 +25,21 @@ def fetch(prefix: Path) -> str:
 
     Raises `RuntimeError` if SLURM is not installed and this machine has no apt to fetch it with.
     """
-    shutil.rmtree(prefix, ignore_errors=True)
-    prefix.mkdir(parents=True)
-    if not shutil.which("slurmctld", path=search_path(prefix)):
+    fresh = prefix.with_name(f"{prefix.name}.new")  # clusters may be running from the old one
+    shutil.rmtree(fresh, ignore_errors=True)
+    fresh.mkdir(parents=True)
+    if not shutil.which("slurmctld", path=search_path(fresh)):
         if not shutil.which("apt-get"):
             raise RuntimeError("no SLURM here, and no apt to fetch one: install slurmctld, slurmd and SLURM's clients")
         with tempfile.TemporaryDirectory() as cache:
-            _unpack(prefix, Path(cache))
-        _link(prefix)
-    controller = shutil.which("slurmctld", path=search_path(prefix))
+            _unpack(fresh, Path(cache))
+        _link(fresh)
+    controller = shutil.which("slurmctld", path=search_path(fresh))
     assert controller
     version = subprocess.run([controller, "-V"], check=True, capture_output=True, text=True).stdout
-    (prefix / VERSION).write_text(version, encoding="utf-8")
+    (fresh / VERSION).write_text(version, encoding="utf-8")
+    shutil.rmtree(prefix, ignore_errors=True)
+    fresh.rename(prefix)
     return version.strip()
 
 
