@@ -81,12 +81,13 @@ else
 	$(BIN)/python jobs/quickstart.py
 endif
 
-bench: $(READY) $(ENGINES) ## step, data, checkpoints and journal, side by side with what they replace
+bench: $(READY) $(ENGINES) ## step, data, checkpoints and journal, side by side with what they replace; submitting
 	$(BIN)/python -m bench.step
 	$(BIN)/python -m bench.data
 	$(BIN)/python -m bench.checkpoint
 	$(BIN)/python -m bench.checkpoint --memory
 	$(BIN)/python -m bench.journal
+	$(BIN)/python -m bench.submit
 
 clean: ## remove the environment and what the quick start made
 	rm -rf .venv .uv .go .engines runs data out

@@ -10,6 +10,7 @@ take is shown apart; status waits for them beside its own work, so its own time 
 
 import argparse
 import os
+import resource
 import shutil
 import statistics
 import subprocess
@@ -18,6 +19,7 @@ import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from tests.engines.s3.server import BUCKET, S3Server
 from tests.engines.slurm.cluster import Cluster
@@ -39,29 +41,39 @@ exit $code
 """
 
 
+class Taken(NamedTuple):
+    """Seconds that a command took."""
+
+    whole: float
+    slurm: float
+    """While programs of SLURM ran."""
+    processor: float
+
+
 @dataclass
 class Place:
     """A run store, and the environment in which commands find it and SLURM."""
 
-    kind: str
     objects: Path
     """The folder that its objects are files of."""
     environment: dict[str, str]
     folder: Path
 
-    def time(self, *words: str) -> tuple[float, float]:
-        """Seconds that a command takes, and how many of them SLURM's programs ran."""
+    def time(self, *words: str) -> Taken:
+        """How long a command takes."""
         taken = self.folder / "slurm-seconds"
         taken.unlink(missing_ok=True)
         environment = {**os.environ, **self.environment, "SLURM_SECONDS": str(taken)}
         environment |= {"PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": str(self.folder / "bytecode")}
         command = [sys.executable, "-m", "headway.cli", *words]
-        began = time.perf_counter()
+        before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
         done = subprocess.run(command, cwd=self.folder, env=environment, capture_output=True, text=True, check=False)
         seconds = time.perf_counter() - began
         assert done.returncode == 0, done.stderr
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        processor = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
         slurm = sum(int(line) for line in taken.read_text().split()) / 1e9 if taken.exists() else 0.0
-        return seconds, slurm
+        return Taken(seconds, slurm, processor)
 
 
 def tell(store: MemoryStore, name: str, number: int) -> None:
@@ -101,63 +113,58 @@ def shims(folder: Path, environment: dict[str, str]) -> None:
     environment["PATH"] = f"{folder}:{environment['PATH']}"
 
 
+def measure(place: Place, runs: int, rounds: int, told: MemoryStore) -> dict[str, list[Taken]]:
+    """How long each command takes in one place, time and again."""
+    seeds = "seed=" + ",".join(map(str, range(runs)))
+    submit = ("submit", "recipe.yaml", "--sbatch", "hold", "--quiet", "--array")
+    place.time(*submit, "seed=1,2", "--name", "warm-up")
+    place.time("cancel", "warm-up")
+    times: dict[str, list[Taken]] = {}
+    for turn in range(rounds):
+        array = "begun" if turn == 0 else f"array-{turn}"
+        times.setdefault("submit", []).append(place.time(*submit, seeds, "--name", array))
+        times.setdefault("status, none has begun", []).append(place.time("status", array))
+        if turn:
+            place.time("cancel", array)
+    for key, data in told.objects.items():
+        path = place.objects / key
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+    for _ in range(rounds):
+        times.setdefault("status, all have begun", []).append(place.time("status", "begun"))
+        times.setdefault("runs", []).append(place.time("runs"))
+    place.time("cancel", "begun")
+    return times
+
+
 def main() -> None:
     """Run the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=1000)
     parser.add_argument("--rounds", type=int, default=5)
     wanted = parser.parse_args()
-    seeds = "seed=" + ",".join(map(str, range(wanted.runs)))
     told = MemoryStore()
     for number in range(wanted.runs):
         tell(told, f"begun.seed-{number}", number)
-    rows: list[tuple[str, str, list[tuple[float, float]]]] = []
-    with (
-        tempfile.TemporaryDirectory() as name,
-        S3Server(Path(name) / "s3") as server,
-        Cluster(Path(name) / "slurm") as cluster,
-    ):
-        folder = Path(name)
-        slurm = dict(cluster.environment)
-        shims(folder / "bin", slurm)
-        (folder / "recipe.yaml").write_text(recipes.to_yaml(plan(name="array")))
-        places = [
-            Place("file", folder / "files", {**slurm, "HEADWAY_STORE": str(folder / "files")}, folder),
-            Place(
-                "s3",
-                folder / "s3" / "objects" / BUCKET,
-                {**slurm, **server.environment, "HEADWAY_STORE": server.url},
-                folder,
-            ),
-        ]
-        for place in places:
-            place.time("submit", "recipe.yaml", "--array", "seed=1,2", "--sbatch", "hold", "--name", "warm-up")
-            place.time("cancel", "warm-up")
-            submit = ("submit", "recipe.yaml", "--array", seeds, "--sbatch", "hold", "--quiet")
-            times: dict[str, list[tuple[float, float]]] = {}
-            for turn in range(wanted.rounds):
-                array = "begun" if turn == 0 else f"array-{turn}"
-                times.setdefault("submit", []).append(place.time(*submit, "--name", array))
-                times.setdefault("status, none has begun", []).append(place.time("status", array))
-                if turn:
-                    place.time("cancel", array)
-            for key, data in told.objects.items():
-                path = place.objects / key
-                path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_bytes(data)
-            for _ in range(wanted.rounds):
-                times.setdefault("status, all have begun", []).append(place.time("status", "begun"))
-                times.setdefault("runs", []).append(place.time("runs"))
-            place.time("cancel", "begun")
-            rows += [(place.kind, command, taken) for command, taken in times.items()]
-    print(
-        f"{'store':<6} {'command, ' + format(wanted.runs, ',') + ' runs':<28} {'all s':>6} {'SLURM s':>8} {'own s':>6}"
-    )
-    for kind, command, taken in rows:
-        whole, theirs = (statistics.median(column) for column in zip(*taken, strict=True))
-        own = statistics.median(a - b for a, b in taken) if command == "submit" else whole
-        verdict = "" if own <= GOAL_SECONDS else f"  above the goal of {GOAL_SECONDS} s"
-        print(f"{kind:<6} {command:<28} {whole:6.2f} {theirs:8.2f} {own:6.2f}{verdict}")
+    title = f"command, {wanted.runs:,} runs"
+    print(f"{'store':<6} {title:<28} {'all s':>6} {'SLURM s':>8} {'own s':>6} {'processor s':>12}")
+    for kind in ("file", "s3"):
+        with (
+            tempfile.TemporaryDirectory() as name,
+            S3Server(Path(name) / "s3") as server,
+            Cluster(Path(name) / "slurm") as cluster,
+        ):
+            folder, environment = Path(name), dict(cluster.environment)
+            shims(folder / "bin", environment)
+            (folder / "recipe.yaml").write_text(recipes.to_yaml(plan(name="array")))
+            objects = folder / "files" if kind == "file" else folder / "s3" / "objects" / BUCKET
+            environment |= {**server.environment, "HEADWAY_STORE": str(objects) if kind == "file" else server.url}
+            times = measure(Place(objects, environment, folder), wanted.runs, wanted.rounds, told)
+        for command, taken in times.items():
+            whole, slurm, processor = (statistics.median(column) for column in zip(*taken, strict=True))
+            own = statistics.median(each.whole - each.slurm for each in taken) if command == "submit" else whole
+            verdict = "" if own <= GOAL_SECONDS else f"  above the goal of {GOAL_SECONDS} s"
+            print(f"{kind:<6} {command:<28} {whole:6.2f} {slurm:8.2f} {own:6.2f} {processor:12.2f}{verdict}")
 
 
 if __name__ == "__main__":

@@ -55,9 +55,15 @@ def test_every_requirement_is_locked_by_hash_and_names_no_host() -> None:
         assert re.search(r"--hash=sha256:[0-9a-f]{64}\b", requirement), requirement
 
 
-@pytest.mark.parametrize("module", ["headway.cli", "headway.cli.commands", "headway.recipe", "headway.store"])
+@pytest.mark.parametrize(
+    "module",
+    [
+        *("headway.cli", "headway.cli.commands", "headway.recipe", "headway.store", "headway.store.glance"),
+        *("headway.launch.members", "headway.launch.submission", "headway.launch.target"),
+    ],
+)
 def test_a_login_node_needs_no_torch(module: str) -> None:
-    """The command line, recipes and the store are imported without torch."""
+    """The command line, recipes, the store and what submits are imported without torch."""
     script = f"import sys, {module}; print([m for m in ('torch', 'transformers', 'safetensors') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=ROOT)
     assert done.stdout.strip() == "[]"

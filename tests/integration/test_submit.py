@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from headway.cli.logs import watched
 from headway.launch import cluster as slurm
 from headway.store import Holder, submissions
 from headway.store.directory import DirectoryStore
@@ -247,6 +248,7 @@ def test_a_run_cannot_share_its_name_with_an_array() -> None:
 def test_following_waits_for_the_queue(store: DirectoryStore) -> None:
     """`logs -f` of a run that has not begun goes on until it has ended, and nothing more is queued."""
     headway("submit", "slm.yaml", "--sbatch", "hold")
+    assert not watched(store, "slm").over()
     command = [sys.executable, "-m", "headway.cli", "logs", "slm", "-f"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as following:
         story = Story(store, "slm")
@@ -256,15 +258,18 @@ def test_following_waits_for_the_queue(store: DirectoryStore) -> None:
         assert "step.done" in following.stdout.readline()
         story.end(time.time(), "done", 8192)
         story.say({"event": "attempt.ended"})
+        assert not watched(store, "slm").over()
         headway("cancel", "slm")
+        assert watched(store, "slm").over()
         out, err = following.communicate(timeout=DEADLINE)
     assert "attempt.ended" in out
     assert "run slm is done" in err
 
 
 @pytest.mark.usefixtures("store")
-def test_slurm_is_asked_in_few_words(cluster: Cluster) -> None:
+def test_slurm_is_asked_in_few_words(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
     """Lists of hosts and long lists of indices come whole; a job can be changed; what nobody knows is nothing."""
+    monkeypatch.setenv("SLURM_BITSTR_LEN", "40")  # as people have it to keep squeue's lines short
     assert slurm.hosts("node[1-2],node1") == ["node1", "node2", "node1"]
     assert {node.gpus for node in slurm.nodes()} == {GPUS}
     assert next((each.name, each.default, each.nodes) for each in slurm.partitions()) == ("main", True, NODES)

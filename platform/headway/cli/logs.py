@@ -45,10 +45,10 @@ def logs(
 
     Example: **headway logs quickstart -f**, and **headway logs quickstart --json | grep checkpoint.**
     """
-    watched = _watched(chosen_store(store), name)
-    width = max(len(run) for run in watched.runs) if len(watched.runs) > 1 else 0
+    wanted = watched(chosen_store(store), name)
+    width = max(len(run) for run in wanted.runs) if len(wanted.runs) > 1 else 0
     try:
-        for event in _followed(watched) if follow else _all(watched):
+        for event in _followed(wanted) if follow else _all(wanted):
             if attempt is None or event.get("attempt") == attempt:
                 said = json.dumps(event) if as_json else line(event, width=width)
                 print(said, flush=follow)  # noqa: T201 - this is the command line
@@ -58,7 +58,7 @@ def logs(
             raise
         return
     if follow:
-        show(f"headway: {watched.state()}", quiet=quiet)
+        show(f"headway: {wanted.state()}", quiet=quiet)
 
 
 @dataclass
@@ -93,7 +93,7 @@ class Watched:
         return f"{self.submission.name}: " + ", ".join(f"{number} {state}" for state, number in counts.items())
 
 
-def _watched(store: Store, name: str) -> Watched:
+def watched(store: Store, name: str) -> Watched:
     """What `name` means: all runs of a submission, or a run.
 
     Raises:
@@ -133,30 +133,30 @@ def _value(value: Any) -> str:
     return str(value)
 
 
-def _all(watched: Watched) -> Iterator[Mapping[str, Any]]:
+def _all(wanted: Watched) -> Iterator[Mapping[str, Any]]:
     """All events, in order of time."""
-    told = [(event for _, event in events(watched.store, run)) for run in watched.runs]
+    told = [(event for _, event in events(wanted.store, run)) for run in wanted.runs]
     return heapq.merge(*told, key=_moment) if len(told) > 1 else told[0]
 
 
-def _followed(watched: Watched) -> Iterator[Mapping[str, Any]]:
+def _followed(wanted: Watched) -> Iterator[Mapping[str, Any]]:
     """Events as they come, until it is over for a whole poll: a run's last words come after its end."""
-    after, ended = dict.fromkeys(watched.runs, BEGINNING), False
+    after, ended = dict.fromkeys(wanted.runs, BEGINNING), False
 
     def news(run: str) -> list[tuple[Place, dict[str, Any]]]:
-        return list(events(watched.store, run, after=after[run]))
+        return list(events(wanted.store, run, after=after[run]))
 
     with ThreadPoolExecutor(READERS) as readers:
         while True:
             began, fresh = time.monotonic(), []
-            for run, told in zip(watched.runs, readers.map(news, watched.runs), strict=True):
+            for run, told in zip(wanted.runs, readers.map(news, wanted.runs), strict=True):
                 if told:
                     after[run] = told[-1][0]
                     fresh += [event for _, event in told]
-            yield from sorted(fresh, key=_moment) if len(watched.runs) > 1 else fresh
+            yield from sorted(fresh, key=_moment) if len(wanted.runs) > 1 else fresh
             if ended:
                 return
-            ended = watched.over()
+            ended = wanted.over()
             time.sleep(max(POLL_SECONDS, 4 * (time.monotonic() - began)))  # of many runs, a fifth of the time
 
 

@@ -89,7 +89,7 @@ def down() -> set[str]:
 
 
 def partitions() -> list[Partition]:
-    """All partitions that the user may see."""
+    """All partitions, hidden ones too."""
     return [Partition.parse(line) for line in _shown("partition")]
 
 
@@ -102,7 +102,7 @@ def setting(name: str) -> str | None:
 def _shown(kind: str, *which: str) -> list[str]:
     """Lines of `scontrol -o show KIND`; none if it does not know of any."""
     try:
-        lines = ask("scontrol", "-o", "show", kind, *which).splitlines()
+        lines = ask("scontrol", "-a", "-o", "show", kind, *which).splitlines()
     except ClusterError as error:
         if re.search(r"Invalid job id specified|Job \S+ not found", str(error)):
             return []

@@ -14,7 +14,7 @@ ANSWER_SECONDS = 30.0
 SAME_WORDS = {
     "TZ": "UTC0",
     "SLURM_TIME_FORMAT": "standard",
-    "SLURM_BITSTR_LEN": "0",  # else a long list of array indices ends in `...`
+    "SLURM_BITSTR_LEN": "0",  # scontrol(1): else a long list of array indices may be cut
 }
 """Environment by which answers do not depend on who asks."""
 

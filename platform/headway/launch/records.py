@@ -107,6 +107,8 @@ class Partition:
 
     name: str
     default: bool
+    hidden: bool
+    """Not for everybody's eyes, though some may use it."""
     state: str
     nodes: int
     cpus: int
@@ -123,6 +125,7 @@ class Partition:
         return cls(
             name=told["PartitionName"],
             default=told["Default"] == "YES",
+            hidden=told.get("Hidden") == "YES",
             state=told["State"],
             nodes=int(told["TotalNodes"]),
             cpus=int(told["TotalCPUs"]),

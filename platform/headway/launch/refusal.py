@@ -4,6 +4,7 @@ Much that can never run sbatch takes all the same, and the job waits for ever: t
 the administrator's rules; of those only sbatch's own words are passed on.
 """
 
+import math
 import re
 
 from headway.errors import UsageError
@@ -22,13 +23,12 @@ def foresee(asked: Resources) -> None:
     """
     chosen = _chosen(asked)
     where = "partition " + " or ".join(each.name for each in chosen)
-    most = max(min(each.nodes, each.max_nodes or each.nodes) for each in chosen)
+    limited = not asked.qos  # a QoS may lift a partition's own limits
+    most = max(min(each.nodes, each.max_nodes or each.nodes) if limited else each.nodes for each in chosen)
     if asked.nodes_min > most:
         raise UsageError(f"--nodes: at least {asked.nodes_min} nodes are asked for, and {where} lends {most} at most")
-    limits = [each.max_seconds for each in chosen]
-    seconds = duration(asked.time) if asked.time else None
-    longest = None if None in limits else max(limit for limit in limits if limit is not None)
-    if seconds is not None and longest is not None and seconds > longest:
+    longest = max(math.inf if each.max_seconds is None else each.max_seconds for each in chosen)
+    if limited and asked.time and (duration(asked.time) or math.inf) > longest:
         raise UsageError(f"--time {asked.time}: {where} allows {longest / 3600:g} hours at most")
     if asked.cpus > min(each.cpus / max(1, each.nodes) for each in chosen):  # nodes differ: only then look at each
         largest = max((node.cpus for node in _nodes(chosen)), default=0)
@@ -69,7 +69,7 @@ def _chosen(asked: Resources) -> list[Partition]:
     there = cluster.partitions()
     wanted = asked.partition.split(",") if asked.partition else [each.name for each in there if each.default]
     known = {each.name: each for each in there}
-    named = ", ".join(f"{each.name} ({each.nodes} nodes)" for each in there) or "none"
+    named = ", ".join(f"{each.name} ({each.nodes} nodes)" for each in there if not each.hidden) or "none"
     if not wanted:
         raise UsageError(f"this cluster has no default partition; choose with --partition: {named}")
     if strangers := [name for name in wanted if name not in known]:

@@ -1,11 +1,12 @@
 """Where many runs stand, at one object each: what each says of itself beside its heartbeat.
 
-A run that does not say enough, or died in the middle of a sentence, is read whole, as `headway status` reads it.
+Of a run that died in the middle of a sentence the journal is read; one that does not say enough is read whole, as
+`headway status` reads it.
 """
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pydantic import ValidationError
 
@@ -16,6 +17,7 @@ from headway.store.objects import Store
 from headway.store.presence import Heartbeat, lives
 from headway.store.run import Run
 from headway.store.standing import State, standing
+from headway.store.summary import Summary
 
 READERS = 16
 """Runs that are read whole side by side."""
@@ -53,42 +55,60 @@ class Glance:
 
 def glance(store: Store, runs: Sequence[str]) -> list[Glance]:
     """Where each of these runs stands; all of them exist."""
-    brief = [_brief(run, data) for run, data in zip(runs, store.get_all(map(keys.heartbeat, runs)), strict=True)]
-    rest = [run for run, found in zip(runs, brief, strict=True) if found is None]
+    beats = [_beat(data) for data in store.get_all(map(keys.heartbeat, runs))]
+    brief = [_brief(run, beat) for run, beat in zip(runs, beats, strict=True)]
+    rest = [(run, beat) for run, beat, found in zip(runs, beats, brief, strict=True) if found is None]
     with ThreadPoolExecutor(READERS) as readers:
-        whole = readers.map(lambda run: _whole(Run(store, run)), rest)
-        return [found or next(whole) for found in brief]
+        others = readers.map(lambda each: _by_journal(Run(store, each[0]), each[1]), rest)
+        return [found or next(others) for found in brief]
 
 
-def _brief(run: str, data: bytes | None) -> Glance | None:
-    """What a heartbeat tells, if its attempt has ended in order or is alive."""
+def _beat(data: bytes | None) -> Heartbeat | None:
     try:
-        beat = Heartbeat.model_validate_json(data or b"")
+        return Heartbeat.model_validate_json(data or b"")
     except ValidationError:
         return None
-    told = beat.summary
-    if told is None or not (told.outcome or _alive(beat)):
+
+
+def _brief(run: str, beat: Heartbeat | None) -> Glance | None:
+    """What a heartbeat tells, if its attempt has ended in order or is alive."""
+    if beat is None or beat.summary is None:
         return None
+    if beat.summary.outcome:
+        return _told(run, beat, beat.summary, beat.summary.outcome)
+    here = lives(beat.holder)
+    alive = beat.fresh if here is None else here
+    return _told(run, beat, beat.summary, "running") if alive else None
+
+
+def _told(run: str, beat: Heartbeat, summary: Summary, state: State) -> Glance:
     return Glance(
         run=run,
-        state=told.outcome or "running",
+        state=state,
         tokens=beat.tokens,
-        budget=told.budget,
-        loss=told.loss,
-        held_out=told.held_out,
-        attempts=told.attempts,
-        preemptions=told.preemptions + (told.outcome == "preempted"),
-        failures=told.failures + (told.outcome == "failed"),
-        goodput=told.goodput,
+        budget=summary.budget,
+        loss=summary.loss,
+        held_out=summary.held_out,
+        attempts=summary.attempts,
+        preemptions=summary.preemptions + (state == "preempted"),
+        failures=summary.failures + (state in {"failed", "killed"}),
+        goodput=summary.goodput,
         host=beat.holder.host,
         seen=beat.time,
-        reason=told.reason,
+        reason=summary.reason,
     )
 
 
-def _alive(beat: Heartbeat) -> bool:
-    here = lives(beat.holder)
-    return beat.fresh if here is None else here
+def _by_journal(run: Run, beat: Heartbeat | None) -> Glance:
+    """What the journal says of a run that did not say itself how it ended; all that there is, if need be."""
+    history = run.history()
+    last = history.attempts[-1] if history.attempts else None
+    if last is None or beat is None or beat.summary is None or last.number != beat.attempt:
+        return _whole(run)
+    told = _told(run.name, beat, beat.summary, last.ended.outcome if last.ended else "killed")
+    if last.ended is None:
+        return replace(told, tokens=history.tokens)
+    return replace(told, tokens=history.tokens, reason=last.ended.reason, seen=max(beat.time, last.ended.time))
 
 
 def _whole(run: Run) -> Glance:

@@ -87,16 +87,24 @@ def test_a_run_that_is_alive_is_read_at_one_object() -> None:
     assert found.share == 0.45
 
 
-def test_a_run_that_died_in_the_middle_of_a_sentence_is_read_whole() -> None:
-    """Its launcher may have said afterwards that it failed; else it was killed."""
-    store = MemoryStore()
-    killed, failed = Story(store, "killed"), Story(store, "failed")
-    for story in (killed, failed):
-        attempt(story, 100, 2000, None)
+def test_of_a_run_that_died_in_the_middle_of_a_sentence_the_journal_is_read() -> None:
+    """Its launcher may have said afterwards that it failed, and somebody may have begun anew; else it was killed."""
+    store = Counting()
+    killed, failed, anew = Story(store, "killed"), Story(store, "failed"), Story(store, "anew")
+    for story in (killed, failed, anew):
+        tally = attempt(story, 100, 2000, None)
+        story.beat(145, 2600, summary=tally.summary())  # more than is committed
     failed.end(150, "failed", 2000, "rank 0 was killed by SIGKILL")
-    assert [(each.state, each.failures, each.reason) for each in glance(store, ["killed", "failed"])] == [
-        ("killed", 1, ""),
-        ("failed", 1, "rank 0 was killed by SIGKILL"),
+    anew.claim(200)
+    anew.commit(240, 4000)
+    store.reads.clear()
+    found = glance(store, ["killed", "failed"])
+    assert not any("ledger" in key or "log" in key or "recipe" in key for key in store.reads)
+    found += glance(store, ["anew"])
+    assert [(each.state, each.tokens, each.failures, each.seen, each.reason) for each in found] == [
+        ("killed", 2000, 1, 145, ""),
+        ("failed", 2000, 1, 150, "rank 0 was killed by SIGKILL"),
+        ("killed", 4000, 2, 240, ""),
     ]
 
 
