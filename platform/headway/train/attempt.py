@@ -250,7 +250,9 @@ class Attempt:
 
     def _rows(self, position: int) -> list[Row]:
         row = self.clock.row(self.number, self.rank.ranks.rank, position)
-        return [Row.model_validate(each) for each in self.rank.ranks.gather(row.model_dump())]
+        rows = [Row.model_validate(each) for each in self.rank.ranks.gather(row.model_dump())]
+        self.report.tally.book(rows)
+        return rows
 
 
 def reach(recipe: Recipe) -> int:

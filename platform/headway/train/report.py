@@ -14,6 +14,7 @@ from rich.text import Text
 from headway.errors import StoreError
 from headway.store import Heartbeat, Holder, Run, beat, last_beat
 from headway.store.record import LogWriter
+from headway.store.tally import Tally
 from headway.telemetry import Log, open_log
 from headway.train.clock import Clock
 
@@ -39,6 +40,7 @@ class Report:
         self.run, self.attempt, self.clock, self.holder, self.every = run, attempt, clock, holder, every
         self.first = rank == 0
         self.tokens = 0
+        self.tally = Tally(run, attempt, budget)
         self._writer = LogWriter(run.store, run.name, attempt)
         self.log: Log = open_log(
             self._writer.add if self.first else None,
@@ -71,6 +73,7 @@ class Report:
 
     def event(self, name: str, **fields: object) -> None:
         """Say that something happened."""
+        self.tally.take(name, fields)
         self.log.info(name, phase=self.clock.phase, tokens=self.tokens, **fields)
         if self._bar and name != "step.done":
             told = " ".join(f"{key}={value}" for key, value in fields.items())
@@ -95,15 +98,16 @@ class Report:
 
     def _beat(self) -> None:
         """Write heartbeat and log; a store that fails here fails louder at the next checkpoint."""
-        heartbeat = Heartbeat(
-            attempt=self.attempt,
-            holder=self.holder,
-            phase=self.clock.phase,
-            tokens=self.tokens,
-            time=time.time(),
-            every=self.every,
-        )
         try:
+            heartbeat = Heartbeat(
+                attempt=self.attempt,
+                holder=self.holder,
+                phase=self.clock.phase,
+                tokens=self.tokens,
+                time=time.time(),
+                every=self.every,
+                summary=self.tally.summary(),
+            )
             last = last_beat(self.run.store, self.run.name)
             if last is None or last.attempt <= self.attempt:  # a fenced attempt keeps quiet about its health
                 beat(self.run.store, self.run.name, heartbeat)
