@@ -11,9 +11,10 @@ from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn
 from rich.progress import TimeRemainingColumn as Remaining
 from rich.text import Text
 
-from headway.errors import StoreError
+from headway.errors import HeadwayError, StoreError
 from headway.store import Heartbeat, Holder, Run, beat, last_beat
 from headway.store.record import LogWriter
+from headway.store.summary import Summary
 from headway.store.tally import Tally
 from headway.telemetry import Log, open_log
 from headway.train.clock import Clock
@@ -98,22 +99,30 @@ class Report:
 
     def _beat(self) -> None:
         """Write heartbeat and log; a store that fails here fails louder at the next checkpoint."""
+        heartbeat = Heartbeat(
+            attempt=self.attempt,
+            holder=self.holder,
+            phase=self.clock.phase,
+            tokens=self.tokens,
+            time=time.time(),
+            every=self.every,
+            summary=self._summary(),
+        )
         try:
-            heartbeat = Heartbeat(
-                attempt=self.attempt,
-                holder=self.holder,
-                phase=self.clock.phase,
-                tokens=self.tokens,
-                time=time.time(),
-                every=self.every,
-                summary=self.tally.summary(),
-            )
             last = last_beat(self.run.store, self.run.name)
             if last is None or last.attempt <= self.attempt:  # a fenced attempt keeps quiet about its health
                 beat(self.run.store, self.run.name, heartbeat)
             self._writer.flush()
         except (StoreError, OSError) as error:
             self.log.warning("heartbeat.failed", error=str(error))
+
+    def _summary(self) -> Summary | None:
+        """What the run has come to; unknown if its past cannot be read, which is no reason not to be alive."""
+        try:
+            return self.tally.summary()
+        except (HeadwayError, OSError, ValueError) as error:
+            self.log.warning("summary.failed", error=str(error))
+            return None
 
 
 def _bar(budget: int) -> Progress:
