@@ -8,7 +8,7 @@ GO := $(shell command -v go || echo .go/bin/go)
 ENGINES := .engines/versitygw .engines/slurm/version
 
 .DEFAULT_GOAL := help
-.PHONY: help setup system engines lock fmt check test test-fast test-kills test-protocol s3 slurm quickstart bench clean
+.PHONY: help setup system engines lock fmt check test test-fast test-kills test-protocol test-slurm s3 slurm quickstart bench clean
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -81,13 +81,17 @@ else
 	$(BIN)/python jobs/quickstart.py
 endif
 
-bench: $(READY) $(ENGINES) ## step, data, checkpoints and journal, side by side with what they replace; submitting
+test-slurm: $(READY) $(ENGINES) ## an array on a real SLURM cluster at length: HEADWAY_ARRAY_RUNS=16 HEADWAY_ARRAY_PREEMPTIONS=20
+	HEADWAY_ARRAY_PREEMPTIONS=$${HEADWAY_ARRAY_PREEMPTIONS:-12} $(BIN)/pytest --quiet -s tests/integration/test_slurm_array.py
+
+bench: $(READY) $(ENGINES) ## step, data, checkpoints and journal, side by side with what they replace; submission, goodput
 	$(BIN)/python -m bench.step
 	$(BIN)/python -m bench.data
 	$(BIN)/python -m bench.checkpoint
 	$(BIN)/python -m bench.checkpoint --memory
 	$(BIN)/python -m bench.journal
 	$(BIN)/python -m bench.submit
+	$(BIN)/python -m bench.goodput
 
 clean: ## remove the environment and what the quick start made
 	rm -rf .venv .uv .go .engines runs data out
