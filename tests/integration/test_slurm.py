@@ -68,7 +68,7 @@ def test_a_cancelled_job_stays_cancelled_and_goes_on_when_asked(site: Site, unin
     job.await_end("CANCELLED")
     assert job.named("job.verdict")[-1]["why"] == "the job was cancelled"
     assert site.place.history("run").attempts[-1].outcome == "preempted"
-    again = Submitted(site, "run", site.run("requeue", "run")["jobs"][0]["job"])
+    again = Submitted(site, "run", site.run("requeue", "run")["job"])
     again.await_end()
     assert site.place.fingerprint("run") == uninterrupted
     assert set(tokens_lost(again).values()) | set(tokens_lost(job).values()) == {0}
@@ -76,7 +76,7 @@ def test_a_cancelled_job_stays_cancelled_and_goes_on_when_asked(site: Site, unin
 
 def test_a_time_limit_is_met_with_everything_saved(site: Site, uninterrupted: str) -> None:
     """SLURM signals ahead of the limit; the run goes on in another allocation. Frozen, it waits for that."""
-    job = site.submit("run", *LONG, "machine.hang_seconds=600.0", "machine.grace_seconds=20.0", options=["--time", "1"])
+    job = site.submit("run", *LONG, "machine.hang_seconds=600.0", "machine.grace_seconds=20.0", options=["--time", "2"])
     job.await_event("step.done", 5)
     ranks = site.ranks(job.nodes[0])
     for rank in ranks:
@@ -147,7 +147,7 @@ def test_a_power_cut_ends_no_run(site: Site, uninterrupted: str, which: int) -> 
 
 def test_two_incarnations_at_once_are_fenced(site: Site, uninterrupted: str) -> None:
     """A machine that is cut off trains on, with the store in reach, while SLURM begins the job elsewhere."""
-    job = site.submit("run", *LONG, "checkpoint.every_tokens=1024", options=["--nodes", "1"])
+    job = site.submit("run", *LONG, "checkpoint.every_tokens=1024", "machine.hang_seconds=600.0")
     job.await_event("step.done", 5)
     (victim,) = job.nodes
     (rank,) = site.ranks(victim)
