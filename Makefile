@@ -81,8 +81,9 @@ else
 	$(BIN)/python jobs/quickstart.py
 endif
 
-test-slurm: $(READY) $(ENGINES) ## an array on a real SLURM cluster at length: HEADWAY_ARRAY_RUNS=16 HEADWAY_ARRAY_PREEMPTIONS=20
-	HEADWAY_ARRAY_PREEMPTIONS=$${HEADWAY_ARRAY_PREEMPTIONS:-12} $(BIN)/pytest --quiet -s tests/integration/test_slurm_array.py
+test-slurm: $(READY) $(ENGINES) ## an array on a real SLURM cluster under random preemption: HEADWAY_ARRAY_RUNS=16 HEADWAY_ARRAY_PREEMPTIONS=20
+	HEADWAY_ARRAY_RUNS=$${HEADWAY_ARRAY_RUNS:-8} HEADWAY_ARRAY_PREEMPTIONS=$${HEADWAY_ARRAY_PREEMPTIONS:-3} \
+		$(BIN)/pytest --quiet -s tests/integration/test_slurm_array.py
 
 bench: $(READY) $(ENGINES) ## step, data, checkpoints and journal, side by side with what they replace; submission, goodput
 	$(BIN)/python -m bench.step

@@ -46,15 +46,16 @@ def s3_site(built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ite
         yield Site(cluster, Place(built / "tiny.yaml", tmp_path, url=f"{server.url}/array"), tmp_path)
 
 
+@pytest.mark.skipif("HEADWAY_ARRAY_RUNS" not in os.environ, reason="takes long: make test-slurm")
 def test_an_array_under_random_preemption_ends_as_its_twins(s3_site: Site) -> None:
     """Eight runs on three machines, preempted at random: all end by themselves, each as its undisturbed twin."""
     site, dice = s3_site, random.Random(SEED)
     seeds = [str(seed) for seed in range(1, RUNS + 1)]
     twins = {}
     for seed in seeds:
-        assert site.place.train(f"twin-{seed}", f"seed={seed}").process.returncode == 0
+        assert site.place.train(f"twin-{seed}", *LONG, f"seed={seed}").process.returncode == 0
         twins[seed] = site.place.fingerprint(f"twin-{seed}")
-    words = ["submit", str(site.place.recipe), "--name", "sweep", "--array", f"seed={','.join(seeds)}"]
+    words = ["submit", str(site.place.recipe), *LONG, "--name", "sweep", "--array", f"seed={','.join(seeds)}"]
     array = site.run(*words, "--logs", str(site.logs), "--parallel", "4")["job"]
     watched = Submitted(site, "sweep", array)
     for number in range(PREEMPTIONS):
