@@ -63,19 +63,20 @@ class _Inside:
         self.bad: set[str] = set()
         """Machines of the job that are not used any more."""
         self.unclaimed = 0
+        """Launches in a row that never claimed the run."""
+        self.claimed = False
+        """Whether any launch of this incarnation did, and has the time in the queue in its books."""
 
     def work(self) -> Verdict:
         """Launch until a verdict says otherwise."""
-        first = True
         while True:
             job = self.job()
             machines = self.machines(job)
             if len(machines) < self.plan.least_machines:
                 verdict = Verdict("requeue", f"only {len(machines)} machines are left", exclude=tuple(self.bad))
             else:
-                left = self.launch(machines, self.queue(job) if first else None)
+                left = self.launch(machines, None if self.claimed else self.queue(job))
                 verdict = self.judge(left)
-            first = False
             self.log.info("job.verdict", action=verdict.action, why=verdict.why, exclude=list(verdict.exclude))
             self.bad |= set(verdict.exclude)
             if verdict.action == "requeue":
@@ -100,6 +101,7 @@ class _Inside:
         self.log.info("job.launched", machines=list(machines), ranks=len(machines) * plan.ranks, launch=step.launch)
         self.attend(step)
         claimed = any(each.claim.holder.launch == step.launch for each in self.run.history().attempts)
+        self.claimed = self.claimed or claimed
         self.unclaimed = 0 if claimed else self.unclaimed + 1
         lost = tuple(sorted(cluster.down() & set(machines)))
         return Left(step.launch, step.exit_code, lost, self.unclaimed, signalled=bool(self.stop.level))
