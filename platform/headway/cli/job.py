@@ -1,14 +1,14 @@
 """`headway job`."""
 
+from dataclasses import asdict
 from typing import Annotated
 
 import typer
 
 from headway import recipe as recipes
-from headway.cli.options import Overrides, Quiet, StoreUrl, chosen_store
+from headway.cli.options import Json, Overrides, Quiet, StoreUrl, chosen_store
+from headway.cli.screen import result
 from headway.errors import UsageError
-from headway.launch.job import work
-from headway.launch.plan import Plan, submitted
 
 
 def job(
@@ -22,6 +22,7 @@ def job(
     store: StoreUrl = None,
     nproc: Annotated[int | None, typer.Option(min=1, help="Ranks on each machine. Default: machine.ranks.")] = None,
     nodes: Annotated[int, typer.Option(min=1, help="Wait in the queue rather than train on fewer machines.")] = 1,
+    as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
     """Train inside a SLURM job: what a batch script runs, on all machines of its job, until the job may end.
@@ -29,8 +30,11 @@ def job(
     Survives preemption, time limits and lost machines: asks SLURM to queue the job anew whenever the run is not done
     and nobody cancelled it. `headway submit` writes such a script; jobs/slurm/pretrain.sbatch is one.
 
-    Example: **exec headway job recipe.yaml --run first** as the last line of a batch script
+    Example: **headway job recipe.yaml --run first** as the last line of a batch script
     """
+    from headway.launch.job import work
+    from headway.launch.plan import Plan, submitted
+
     where = chosen_store(store)
     if submission:
         if recipe:
@@ -41,4 +45,7 @@ def job(
         plan = Plan(chosen, run or chosen.name, where, nproc or chosen.machine.ranks, nodes, quiet)
     else:
         raise UsageError("give a RECIPE, or --submission NAME")
-    raise typer.Exit(work(plan).exit_code)
+    verdict = work(plan)
+    if as_json:
+        result({"run": plan.run, **asdict(verdict)}, "", as_json=True)
+    raise typer.Exit(verdict.exit_code)

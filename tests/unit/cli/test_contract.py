@@ -16,7 +16,9 @@ from headway.store.directory import DirectoryStore
 
 COMMON = "--json --quiet"
 CONTRACT = {
-    "train": f"RECIPE [KEY=VALUE]... --allow-unfenced --nproc --run --store --take-over {COMMON}",
+    "train": (
+        f"RECIPE [KEY=VALUE]... --allow-unfenced --launch --node --nodes --nproc --run --store --take-over {COMMON}"
+    ),
     "submit": (
         "RECIPE [KEY=VALUE]... --account --allow-unfenced --array --constraint --dry-run --exclude --gpus --logs "
         f"--name --nodes --nproc --parallel --partition --qos --sbatch --store --time {COMMON}"
@@ -26,6 +28,7 @@ CONTRACT = {
     "logs": f"NAME --attempt --follow --store {COMMON}",
     "cancel": f"NAME --store {COMMON}",
     "requeue": f"NAME --store {COMMON}",
+    "job": f"[RECIPE] [KEY=VALUE]... --nodes --nproc --run --store --submission {COMMON}",
     "ledger": f"RUN --store {COMMON}",
     "goodput": f"RUN --store {COMMON}",
     "plot": f"RUN --store --to {COMMON}",
