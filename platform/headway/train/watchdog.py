@@ -16,6 +16,8 @@ TRAINING = ("step", "data")
 """Phases in which something is done at least every few seconds."""
 SLOWEST_FACTOR = 10
 """No progress for so many times the longest recent pause is too long."""
+ASLEEP_SECONDS = 5.0
+"""A watchdog that has not looked for so long was suspended itself [s]: silence counts from its waking on."""
 FORGET = 0.9
 """What is left of the longest pause with each new one: that of the first step, which compiles, says little."""
 
@@ -42,6 +44,8 @@ class Watchdog:
         self._progress: float | None = None
         """When some rank last got something done, once training goes on."""
         self._slowest = 0.0
+        self._looked = self._awake = float("-inf")
+        """When it looked last, and since when it has done so without a break: it may have been suspended with all."""
 
     def look(self, words: Mapping[int, Word], now: float) -> Failure | None:
         """What is wrong by the newest word of each machine, if anything is; `now` is monotonic [s].
@@ -51,6 +55,9 @@ class Watchdog:
         """
         if told := first_failure(word.failure for word in words.values()):
             return told
+        if now - self._looked > ASLEEP_SECONDS and self._heard:
+            self._awake, self._progress = now, None
+        self._looked = now
         signs = list(self._aged(words, now))
         return self._silent(signs) or self._stuck(signs, now)
 
@@ -61,7 +68,7 @@ class Watchdog:
             if turn != word.turn:
                 self._heard[node] = (word.turn, came := now)
             for sign in word.signs:
-                yield word.host, sign, sign.silent + (now - came)
+                yield word.host, sign, min(sign.silent + (now - came), now - self._awake)
 
     def _silent(self, signs: Iterable[tuple[str, Sign, float]]) -> Failure | None:
         for host, sign, silent in sorted(signs, key=lambda each: -each[2]):

@@ -106,6 +106,20 @@ def test_the_pause_of_a_compiling_step_is_forgotten() -> None:
     assert launch.seconds(int(HANG) + 10, works=False)
 
 
+def test_a_launch_that_was_suspended_as_a_whole_is_not_blamed() -> None:
+    """SIGSTOP of everything, as `scontrol suspend`: on waking all beats are old, but they come again."""
+    launch = Launch()
+    assert launch.seconds(5) is None
+    launch.now += 600
+    words = {0: Word("one", 100, (sign(0, silent=600.0), sign(1, silent=600.0)))}
+    assert launch.watchdog.look(words, launch.now) is None
+    for turn in range(1, int(HANG)):
+        words = {0: Word("one", 100 + turn, (sign(0, done=turn), sign(1, silent=600.0 + turn)))}
+        assert launch.watchdog.look(words, launch.now + turn) is None
+    words = {0: Word("one", 200, (sign(0), sign(1, silent=600.0 + HANG)))}
+    assert launch.watchdog.look(words, launch.now + HANG + 2), "the one that never came back is named"
+
+
 def test_the_failure_that_came_first_counts() -> None:
     """But not one that only says that a peer is gone."""
     cause = Failure("", "rank 3 was killed", "two", 12.0)
