@@ -11,7 +11,7 @@ import pytest
 from tests.integration.training import Place, Training
 
 SEED = int(os.environ.get("HEADWAY_KILL_SEED", "20261121"))
-RUNS = {"file": os.environ.get("HEADWAY_KILL_RUNS", "4"), "s3": os.environ.get("HEADWAY_KILL_RUNS", "8")}
+RUNS = {"file": os.environ.get("HEADWAY_KILL_RUNS", "2"), "s3": os.environ.get("HEADWAY_KILL_RUNS", "8")}
 CASES = [(kind, number) for kind, runs in RUNS.items() for number in range(int(runs))]
 POINTS = 5
 """Kills a run."""
