@@ -34,7 +34,9 @@ def uninterrupted(built: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
 
 def preempt(job: Submitted) -> None:
     """A job of a higher partition takes all machines, for a moment."""
-    job.site.cluster.client("sbatch", "--partition=high", "--nodes=3", "--exclusive", "--wrap", "true")
+    job.site.cluster.client(
+        "sbatch", "--partition=high", "--nodes=3", "--exclusive", "--output=/dev/null", "--wrap", "true"
+    )
 
 
 def requeue(job: Submitted) -> None:
@@ -103,7 +105,7 @@ def test_a_frozen_rank_is_named_and_the_run_goes_on_in_the_same_job(site: Site, 
 
 def test_a_machine_whose_daemon_died_is_left_with_nothing_lost(site: Site, uninterrupted: str) -> None:
     """Only slurmd is killed, the ranks live: they save when SLURM gives the machine up, and go on without it."""
-    job = site.submit("run", *LONG, "train.tokens=61440", "machine.hang_seconds=600.0", options=["--nodes", "1:2"])
+    job = site.submit("run", *LONG, "machine.hang_seconds=600.0", options=["--nodes", "1:2"])
     job.await_event("step.done", 5)
     victim = job.nodes[1]
     ranks = site.ranks(victim)

@@ -86,7 +86,14 @@ def test_a_run_ends_with_the_same_bits_on_one_two_and_four_ranks(site: Site, bui
     alone = Place(built / "tiny.yaml", site.logs / "alone")
     assert alone.train("alone", *LONG).process.returncode == 0
     guest = site.cluster.client(
-        "sbatch", "--parsable", "--partition=high", "--nodes=2", "--exclusive", "--wrap", "sleep 600"
+        "sbatch",
+        "--parsable",
+        "--partition=high",
+        "--nodes=2",
+        "--exclusive",
+        "--output=/dev/null",
+        "--wrap",
+        "sleep 600",
     )
     site.cluster.await_job(guest, {"RUNNING"})
     job = site.submit("run", *LONG, options=["--nodes", "1:2"])
