@@ -13,9 +13,9 @@ from headway.errors import ClusterError, UsageError
 from headway.launch import cluster
 from headway.launch.plan import Plan
 from headway.launch.records import Job
+from headway.launch.resources import lead_seconds
 from headway.launch.step import Step
 from headway.launch.verdict import FAILED, PREEMPTED, Left, Verdict, decide
-from headway.recipe import Recipe
 from headway.store import Run
 from headway.telemetry import open_log
 from headway.train.preemption import STOP, Preemption
@@ -25,15 +25,8 @@ JOURNAL_SECONDS = 5.0
 """How often the journal is asked whether a launch has ended that srun still waits for [s]."""
 LINGER_SECONDS = 20.0
 """How long srun may go on after the journal has said how the launch ended [s]: it waits for machines that are gone."""
-LIMIT_LOOK_SECONDS = 30.0
-"""How late SLURM may notice a time limit [s]: PERIODIC_TIMEOUT in slurmctld.h, of any version."""
 SLURM_PATIENCE_SECONDS = 300.0
 """How long slurmctld may be away when the job ends [s]."""
-
-
-def lead_seconds(recipe: Recipe) -> int:
-    """How long before a time limit the ranks must hear of it [s]: to finish a step, save, and leave."""
-    return int(recipe.machine.grace_seconds + 2 * LIMIT_LOOK_SECONDS)
 
 
 def work(plan: Plan) -> Verdict:
@@ -100,7 +93,7 @@ class _Inside:
         step = Step(machines, arguments, recipes.to_yaml(plan.recipe), queue)
         self.log.info("job.launched", machines=list(machines), ranks=len(machines) * plan.ranks, launch=step.launch)
         self.attend(step)
-        claimed = any(each.claim.holder.launch == step.launch for each in self.run.history().attempts)
+        claimed = bool(self.run.history().launched(step.launch))
         self.claimed = self.claimed or claimed
         self.unclaimed = 0 if claimed else self.unclaimed + 1
         lost = tuple(sorted(cluster.down() & set(machines)))
@@ -119,18 +112,13 @@ class _Inside:
                 step.ask_to_stop()
             if now >= next_look:
                 next_look = now + JOURNAL_SECONDS
-                if self.has_ended(step.launch):
+                if any(each.ended for each in self.run.history().launched(step.launch)):
                     over = min(over, now + LINGER_SECONDS)
                 if not told and cluster.down() & set(step.machines):  # its ranks may well be alive, and can save
                     told = STOP
                     step.ask_to_stop()
             if now > over:
                 step.kill()
-
-    def has_ended(self, launch: str) -> bool:
-        """Whether the journal says how the launch ended."""
-        attempts = self.run.history().attempts
-        return any(each.ended for each in attempts if each.claim.holder.launch == launch)
 
     def judge(self, left: Left) -> Verdict:
         """What to do after a launch."""

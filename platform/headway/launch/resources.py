@@ -10,9 +10,11 @@ from typing import Any
 from headway.errors import UsageError
 from headway.launch.records import duration
 from headway.launch.sweep import Member
+from headway.recipe import Recipe
 
 LEAD_SECONDS = 60.0
-"""SLURM is asked to tell of a time limit this much earlier than `machine.grace_seconds` [s]: it looks every 30 s."""
+"""SLURM is asked to tell of a time limit this much earlier than `machine.grace_seconds` [s]: it looks every 30 s
+(PERIODIC_TIMEOUT in slurmctld.h, of any version)."""
 NODES = re.compile(r"(\d+)(?:[:-](\d+))?$")
 GPUS = re.compile(r"(?:[A-Za-z][\w.-]*:)?(\d+)$")
 EXTRA = re.compile(r"-{0,2}([a-z][a-z0-9-]*)(?:=(.*))?$", re.DOTALL)
@@ -94,6 +96,11 @@ class Resources:
         }
 
 
+def lead_seconds(recipe: Recipe) -> int:
+    """How long before a time limit the ranks must hear of it [s]: to finish a step, save, and leave."""
+    return math.ceil(recipe.machine.grace_seconds + LEAD_SECONDS)
+
+
 def resources(
     members: Sequence[Member],
     *,
@@ -122,7 +129,7 @@ def resources(
                 f"run {member.run}: {most * ranks} ranks ({most} nodes of {ranks}) cannot share a batch of {lanes} "
                 f"lanes; ask for at most {fewer}, or begin a run with more train.lanes"
             )
-    lead = math.ceil(max(member.recipe.machine.grace_seconds for member in members) + LEAD_SECONDS)
+    lead = max(lead_seconds(member.recipe) for member in members)
     if time:
         _check_time(time, lead)
     more = dict(map(_extra, extra))

@@ -81,7 +81,7 @@ def _hopeless(
     recipe: Recipe, history: History, attempts: Sequence[Attempt], left: Left, mine: Attempt | None
 ) -> Verdict | None:
     """Why going on would not help, if it would not; `attempts` are those of this job, `mine` the launch's last."""
-    if not mine and any(attempt.claim.holder.launch == left.launch for attempt in history.attempts):
+    if not mine and history.launched(left.launch):
         return Verdict("leave", f"{history.attempts[-1].claim.holder} trains the run now", exit_code=FAILED)
     if left.exit_code == WRONG_USE:
         return Verdict("leave", "it would go wrong the same way again", exit_code=WRONG_USE)

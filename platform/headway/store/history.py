@@ -38,6 +38,10 @@ class History:
     decisions: list[Decided]
     damaged: list[Damaged]
 
+    def launched(self, launch: str) -> list[Attempt]:
+        """The attempts of one launch: none if it never claimed the run, several if it rolled back."""
+        return [attempt for attempt in self.attempts if attempt.claim.holder.launch == launch]
+
     @property
     def done(self) -> bool:
         """Whether the run reached the end of its budget."""

@@ -41,7 +41,7 @@ class Failure:
 def conclude(run: Run, launch_id: str, failure: Failure | None, *, stopped: bool, says: bool = True) -> Outcome:
     """How the launch went, by the journal; says there that it failed, if it `says` and nobody else could."""
     history = run.history()
-    mine = [attempt for attempt in history.attempts if attempt.claim.holder.launch == launch_id]
+    mine = history.launched(launch_id)
     if not mine:
         return _unclaimed(failure, history.tokens, stopped=stopped)
     last = mine[-1]
