@@ -4,9 +4,11 @@ Begins a launch on all machines of the job, waits for its end, and does what the
 job call for: begin again without a lost machine, ask to be queued anew, or leave.
 """
 
+import contextlib
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 from headway import recipe as recipes
 from headway.errors import ClusterError, UsageError
@@ -20,13 +22,15 @@ from headway.store import Run
 from headway.telemetry import open_log
 from headway.train.preemption import STOP, Preemption
 
+T = TypeVar("T")
+
 POLL_SECONDS = 0.2
 JOURNAL_SECONDS = 5.0
 """How often the journal is asked whether a launch has ended that srun still waits for [s]."""
 LINGER_SECONDS = 20.0
 """How long srun may go on after the journal has said how the launch ended [s]: it waits for machines that are gone."""
 SLURM_PATIENCE_SECONDS = 300.0
-"""How long slurmctld may be away when the job ends [s]."""
+"""How long slurmctld may be away between two launches, and when the job ends [s]."""
 
 
 def work(plan: Plan) -> Verdict:
@@ -79,7 +83,7 @@ class _Inside:
 
     def machines(self, job: Job | None) -> list[str]:
         """Those of the job that are up and not known to be bad, as many as the batch has lanes for."""
-        lost = cluster.down()
+        lost = self.answer(cluster.down)
         usable = [name for name in (job.nodes if job else []) if name not in self.bad and name not in lost]
         return usable[: max(1, self.plan.recipe.train.lanes // self.plan.ranks)]
 
@@ -96,7 +100,7 @@ class _Inside:
         claimed = bool(self.run.history().launched(step.launch))
         self.claimed = self.claimed or claimed
         self.unclaimed = 0 if claimed else self.unclaimed + 1
-        lost = tuple(sorted(cluster.down() & set(machines)))
+        lost = tuple(sorted(self.answer(cluster.down) & set(machines)))
         return Left(step.launch, step.exit_code, lost, self.unclaimed, signalled=bool(self.stop.level))
 
     def attend(self, step: Step) -> None:
@@ -114,7 +118,7 @@ class _Inside:
                 next_look = now + JOURNAL_SECONDS
                 if any(each.ended for each in self.run.history().launched(step.launch)):
                     over = min(over, now + LINGER_SECONDS)
-                if not told and cluster.down() & set(step.machines):  # its ranks may well be alive, and can save
+                if not told and self.misses_some(step.machines):  # their ranks may well be alive, and can save
                     told = STOP
                     step.ask_to_stop()
             if now > over:
@@ -142,12 +146,22 @@ class _Inside:
             return Verdict("leave", f"SLURM would not queue it anew: {error}", exit_code=FAILED)
         return verdict
 
+    def misses_some(self, machines: Sequence[str]) -> bool:
+        """Whether SLURM has given up any of `machines`; while it does not answer, training goes on."""
+        with contextlib.suppress(ClusterError):
+            return bool(cluster.down() & set(machines))
+        return False
+
     def job(self) -> Job | None:
-        """What SLURM says of this job; waits for a slurmctld that is away."""
+        """What SLURM says of this job."""
+        return self.answer(lambda: cluster.job(self.raw))
+
+    def answer(self, ask: Callable[[], T]) -> T:
+        """What SLURM answers; waits for a slurmctld that is away."""
         deadline = time.monotonic() + SLURM_PATIENCE_SECONDS
         while True:
             try:
-                return cluster.job(self.raw)
+                return ask()
             except ClusterError as error:
                 if time.monotonic() > deadline:
                     raise
