@@ -157,10 +157,16 @@ def settle(agent: Agent, turn: int) -> Failure | None:
         time.sleep(POLL_SECONDS)
         words = meeting.hear()
     for node, word in words.items():
-        if word.failure is None and word.turn == before[node].turn:
-            ranks = ", ".join(str(sign.rank) for sign in word.signs)
-            return Failure("", f"{word.host} is lost, and rank {ranks} with it: it says nothing any more", word.host)
+        if word.failure is None and node in before and word.turn == before[node].turn:
+            ranks = ranks_of(node, agent.ranks)
+            return Failure("", f"{word.host} is lost, and {ranks} with it: it says nothing any more", word.host)
     return first_failure([agent.failure, *(word.failure for word in words.values())])
+
+
+def ranks_of(node: int, ranks: int) -> str:
+    """The `ranks` ranks of machine `node` by name. Not read from its signs: it may be lost before it gave one."""
+    first = node * ranks
+    return f"rank {first}" if ranks == 1 else f"ranks {first} to {first + ranks - 1}"
 
 
 def own_word(agent: Agent, turn: int) -> Word:
