@@ -1,6 +1,6 @@
 """What preemption costs: a run on a real SLURM cluster that is preempted once a minute, and what that makes of an hour.
 
-    python -m bench.goodput [--preemptions 5] [--every 60] [key=value ...]
+    python -m bench.goodput [--preemptions 5] [--every 60]
 
 One machine, one rank, the quick start's model with a batch so small that a step takes about 50 ms. Each preemption is a
 job of a higher partition, which is over at once. The table says where the wall clock went, and each restart, itemised.
@@ -27,7 +27,13 @@ from headway import data, recipe
 from headway.store.account import Account, account
 from headway.store.wall import wall
 
-SMALL = ("train.batch_tokens=1024", "train.micro_batch_tokens=1024", "train.lanes=1", "train.tokens=104857600")
+BATCH_TOKENS = 1024
+SMALL = (
+    f"train.batch_tokens={BATCH_TOKENS}",
+    f"train.micro_batch_tokens={BATCH_TOKENS}",
+    "train.lanes=1",
+    "train.tokens=104857600",
+)
 FORGIVING = ("train.schedule.decay_tokens=10485760", "evaluation.every_tokens=1048576")
 COSTS = ("startup", "restore", "drain", "lost")
 """Phases that a preemption brings about, and that are ours."""
@@ -36,14 +42,14 @@ GOAL = 0.99
 GOAL_SECONDS = 15.0
 
 
-def measure(preemptions: int, every: float, overrides: tuple[str, ...], folder: Path) -> tuple[Account, Submitted]:
-    """A run that is preempted so often, and then cancelled; its account, and what it said."""
+def measure(preemptions: int, every: float, folder: Path) -> tuple[Account, int, Submitted]:
+    """A run that is preempted so often, and then cancelled; its account, its tokens, and what it said."""
     document = Path("jobs/recipes/quickstart.yaml").absolute()
     data.build(recipe.load(document, [f"data.path={folder}/data"]))
     place = Place(document, folder / "store")
     with Cluster(folder / "slurm", 1) as cluster:
         site = Site(cluster, place, folder)
-        options = [f"data.path={folder}/data", "checkpoint.every_tokens=null", *SMALL, *FORGIVING, *overrides]
+        options = [f"data.path={folder}/data", "checkpoint.every_tokens=null", *SMALL, *FORGIVING]
         job = site.submit("run", *options, options=["--nproc", "1", "--time", "60"])
         for number in range(preemptions):
             job.await_event("attempt.started", number + 1)
@@ -53,7 +59,7 @@ def measure(preemptions: int, every: float, overrides: tuple[str, ...], folder: 
         time.sleep(every)
         site.run("cancel", "run")
         job.await_end("CANCELLED")
-        return account(place.run("run")), job
+        return account(place.run("run")), place.history("run").tokens, job
 
 
 def restarts(job: Submitted) -> list[dict[str, Any]]:
@@ -71,19 +77,18 @@ def main() -> None:
     parser.add_argument("--preemptions", type=int, default=5)
     parser.add_argument("--every", type=float, default=60.0, help="seconds of training before each")
     parser.add_argument("--json", action="store_true")
-    parser.add_argument("overrides", nargs="*")
     chosen = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="goodput-") as folder:
-        books, job = measure(chosen.preemptions, chosen.every, tuple(chosen.overrides), Path(folder))
+        books, tokens, job = measure(chosen.preemptions, chosen.every, Path(folder))
         starts = restarts(job)
-    steps = [event["tokens"] for event in job.named("step.done")]
+    steps = tokens // BATCH_TOKENS
     clock = wall(books)
     cost = sum(books.phases[phase] for phase in COSTS) / (chosen.preemptions + 1)
     steady = books.phases["step"] / (books.held - sum(books.phases[phase] for phase in COSTS))
     hourly = steady * (1 - cost / HOUR)
     result = {
         "preemptions": chosen.preemptions,
-        "step_seconds": books.phases["step"] / max(1, len(steps)),
+        "step_seconds": books.phases["step"] / steps,
         "goodput_measured": books.goodput,
         "goodput_of_wall_clock": clock.goodput,
         "cost_seconds": cost,

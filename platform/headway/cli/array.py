@@ -74,6 +74,7 @@ def _member(row: Row) -> dict[str, Any]:
         "goodput": seen and seen.goodput,
         "seen": seen and seen.seen,
         "reason": seen.reason if seen else "",
+        "slow": seen.slow if seen else "",
         "problem": seen and seen.problem,
     }
 

@@ -121,6 +121,7 @@ def _holder(stands: Standing) -> dict[str, Any] | None:
         "attempt": last.number,
         "phase": own and own.phase,
         "heartbeat": own and own.time,
+        "slow": own.summary.slow if own and own.summary else "",
     }
 
 
@@ -197,6 +198,8 @@ def _facts(document: dict[str, Any]) -> list[tuple[str, str | Text]]:
     if holder := document["holder"]:
         phase = f", in phase {holder['phase']}, heartbeat {ago(holder['heartbeat'])}" if holder["phase"] else ""
         rows.append(("held by", f"{holder['process']}, attempt {holder['attempt']}{phase}"))
+        if holder["slow"]:
+            rows.append(("slow", Text(holder["slow"], "yellow")))
     if document["budget"] is None and not document["attempts"]:
         return rows  # nothing more is known of what has not begun
     rows.append(

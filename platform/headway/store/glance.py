@@ -44,6 +44,8 @@ class Glance:
     """The last sign of life [s since 1970]."""
     reason: str
     """Why the newest attempt ended."""
+    slow: str = ""
+    """Which rank keeps the others waiting, while it is trained."""
     problem: str | None = None
     """What is wrong with it."""
 
@@ -96,6 +98,7 @@ def _told(run: str, beat: Heartbeat, summary: Summary, state: State) -> Glance:
         host=beat.holder.host,
         seen=beat.time,
         reason=summary.reason,
+        slow=summary.slow if state == "running" else "",
     )
 
 

@@ -20,6 +20,8 @@ class Summary(BaseModel):
     outcome: Literal["done", "preempted", "failed"] | None = None
     """Of this attempt, once it has ended."""
     reason: str = ""
+    slow: str = ""
+    """Which rank keeps the others waiting, if one does."""
     attempts: int
     """This one included."""
     preemptions: int

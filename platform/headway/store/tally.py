@@ -25,6 +25,10 @@ class Tally:
             self._now["loss"] = fields["loss"]
         elif event == "evaluation.done":
             self._now["held_out"] = fields["held_out"]
+        elif event == "rank.slow":
+            self._now["slow"] = "rank {rank} on {host} takes {factor} times as long as the others".format(**fields)
+        elif event == "rank.recovered":
+            self._now["slow"] = ""
         elif event == "attempt.ended":
             self._now |= {"outcome": fields["outcome"], "reason": fields["reason"]}
 

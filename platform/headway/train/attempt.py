@@ -1,9 +1,11 @@
 """One attempt at a run: from the claim in the journal to the word about how it ended. What the loop works with."""
 
 import json
+import socket
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from types import TracebackType
 from typing import Self
 
@@ -26,6 +28,7 @@ from headway.train.report import Report
 from headway.train.stability import Verdict
 from headway.train.start import Start
 from headway.train.step import Gradient, Step, lanes_of
+from headway.train.straggler import Stragglers
 from headway.train.task import Task
 
 
@@ -69,6 +72,7 @@ class Attempt:
             ],
         )
         self.step = Step(self.recipe, self.state, rank.device, rank.ranks.group, rank.pulse)
+        self.stragglers = Stragglers(rank.ranks.gather(socket.gethostname()))
         self.evaluation = Evaluation(self.recipe, rank.dataset, self.state, rank.device, rank.ranks.group)
         self.saver = Saver(
             self.run,
@@ -186,6 +190,8 @@ class Attempt:
         """Take note of a step, up to `position`, at the learning rate `rate`."""
         self.cadence.stepped(seconds, saving=self.saver.busy)
         self.report.step(position, gradient.loss, gradient.norm, rate, seconds)
+        if self.stragglers.look(gradient.paces):
+            self._say_who_is_slow()
         if stages := self.start.step():
             self.report.event("attempt.started", **stages)
 
@@ -214,6 +220,14 @@ class Attempt:
         with self.clock.during(phase):
             yield
         self.cadence.stalled(time.monotonic() - began)
+
+    def _say_who_is_slow(self) -> None:
+        """Say which rank keeps the others waiting, or that none does any more. Every rank knows; the first one says."""
+        slow = self.stragglers.slow
+        if slow and self.rank.ranks.first:
+            self.report.warn("rank.slow", **asdict(slow))
+        elif slow is None:
+            self.report.event("rank.recovered")
 
     def _committed(self, tokens: int, warning: str) -> None:
         """Say that a checkpoint is true."""

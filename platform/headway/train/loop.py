@@ -39,7 +39,8 @@ def train(attempt: Attempt) -> str:
         began = time.monotonic()
         with clock.during("data"):
             lanes = attempt.batches.get(position)
-        gradient = step.gradient(lanes, attempt.preemption, save=attempt.wishes_to_save())
+        fetched = time.monotonic() - began
+        gradient = step.gradient(lanes, attempt.preemption, save=attempt.wishes_to_save(), fetched=fetched)
         if verdict := judge(recipe.train.stability, attempt.state.losses, gradient.loss, gradient.norm):
             step.drop()
             if attempt.decide(verdict, position) == "rollback":

@@ -11,11 +11,15 @@ import torch
 import torch.distributed as dist
 from torch.distributed.fsdp import FSDPModule
 
+from headway.train.waiting import Waiting
+
 
 class OrderedReduceScatter:
     """FSDP2's reduce-scatter of one parameter group, replaced by exchange and ordered addition."""
 
-    def __init__(self) -> None:
+    def __init__(self, waiting: Waiting) -> None:
+        """`waiting` takes note of the exchanges."""
+        self.waiting = waiting
         self.sum: torch.Tensor | None = None
         self.present = 0
         """Ranks whose lane exists in this round; the pieces of later ranks are not added."""
@@ -34,7 +38,8 @@ class OrderedReduceScatter:
     ) -> None:
         """Put the sum of all lanes so far into `output_tensor`."""
         exchanged = torch.empty_like(input_tensor)
-        dist.all_to_all_single(exchanged, input_tensor, group=group)
+        with self.waiting:
+            dist.all_to_all_single(exchanged, input_tensor, group=group)
         pieces = exchanged.view(group.size(), -1)[: self.present].unbind()
         if self.sum is None:
             output_tensor.copy_(pieces[0])
@@ -51,15 +56,15 @@ class OrderedSum:
     On a single rank FSDP adds each lane's gradient to the sum so far by itself, which is the same order.
     """
 
-    def __init__(self, model: torch.nn.Module) -> None:
-        """Replace the reduce-scatter of every FSDP group in `model`."""
+    def __init__(self, model: torch.nn.Module, waiting: Waiting) -> None:
+        """Replace the reduce-scatter of every FSDP group in `model`; `waiting` takes note of what it waits."""
         self.parameters = list(model.parameters())
         self.groups: list[OrderedReduceScatter] = []
         if dist.get_world_size() == 1:
             return
         for module in model.modules():
             if isinstance(module, FSDPModule):
-                group = OrderedReduceScatter()
+                group = OrderedReduceScatter(waiting)
                 module.set_custom_reduce_scatter(group)  # type: ignore[arg-type]  # it has all that is called
                 self.groups.append(group)
 

@@ -81,8 +81,9 @@ class Report:
             self._bar.console.print(f"[dim]{name}[/dim] at {self.tokens:,} tokens {told}", highlight=False)
 
     def warn(self, name: str, **fields: object) -> None:
-        """Say that something is wrong, but dealt with."""
-        self.log.warning(name, phase=self.clock.phase, tokens=self.tokens, **fields)
+        """Say that something is wrong, but dealt with; `fields` may name another rank or phase than this one."""
+        self.tally.take(name, fields)
+        self.log.warning(name, **{"phase": self.clock.phase, "tokens": self.tokens, **fields})
 
     def step(self, tokens: int, loss: float, norm: float, rate: float, seconds: float) -> None:
         """Say that a batch was trained on, up to `tokens`."""

@@ -1,7 +1,8 @@
 """One optimizer step: the batch's lanes are computed, their gradients summed, and then applied or dropped."""
 
+import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 
 import torch
 import torch.distributed as dist
@@ -16,6 +17,8 @@ from headway.train.pulse import Pulse
 from headway.train.reduction import OrderedSum
 from headway.train.schedule import learning_rate
 from headway.train.state import State
+from headway.train.straggler import FIELDS, Pace
+from headway.train.waiting import Waiting
 
 
 @dataclass(frozen=True)
@@ -30,6 +33,8 @@ class Gradient:
     """How urgently some rank was asked to stop: 0, STOP or HURRY."""
     save: bool
     """Whether rank 0 wishes to save."""
+    paces: tuple[Pace, ...]
+    """What each rank took for it, by rank."""
 
 
 def lanes_of(rank: int, ranks: int, lanes: int) -> list[int]:
@@ -50,15 +55,21 @@ class Step:
         self.sharded: FSDPModule = state.model
         self.parameters = list(state.model.parameters())
         self.bitwise = recipe.train.determinism == "bitwise"
-        self.sum = OrderedSum(state.model) if self.bitwise else None
+        self.waiting = Waiting(device)
+        self.waiting.watch(state.model, reductions=not self.bitwise)
+        self.sum = OrderedSum(state.model, self.waiting) if self.bitwise else None
+        self._applied = 0.0
+        """How long the last update of the parameters took [s]: the others wait for it in the next step."""
 
     def gradient(
-        self, lanes: Sequence[Sequence[MicroBatch]], preemption: Preemption, *, save: bool = False
+        self, lanes: Sequence[Sequence[MicroBatch]], preemption: Preemption, *, save: bool = False, fetched: float = 0.0
     ) -> Gradient:
         """Compute the batch's gradient from this rank's `lanes`; whether to stop is asked when that is done.
 
-        `save`: this rank wishes to save.
+        `save`: this rank wishes to save. `fetched`: how long it waited for the lanes [s].
         """
+        self.waiting.take()
+        began = time.perf_counter()
         plan = self.recipe.train
         ranks, rank = dist.get_world_size(), dist.get_rank()
         losses = torch.zeros(plan.lanes, plan.lane_micro_batches, dtype=torch.float64, device=self.device)
@@ -76,10 +87,14 @@ class Step:
                 loss = self._backward(micro_batch, scale=1.0 / plan.batch_tokens if counts else 0.0)
                 if counts:
                     losses[number, index] = loss
-        return self._agree(losses, preemption.level, save=save)
+        losses = losses.cpu()  # a GPU is done here
+        took, waited = time.perf_counter() - began, self.waiting.take()
+        pace = Pace(fetched, fetched + self._applied + max(0.0, took - waited), waited)
+        return self._agree(losses, preemption.level, pace, save=save)
 
     def apply(self, tokens: int, gradient: Gradient) -> float:
         """Clip, and take the optimizer step of the batch that starts at `tokens`; returns the learning rate."""
+        began = time.perf_counter()
         rate = learning_rate(self.recipe, tokens)
         clip(self._gradients(), gradient.norm, self.recipe.train.optimizer.clip_norm)
         for group in self.state.optimizer.param_groups:
@@ -87,6 +102,7 @@ class Step:
         self.state.optimizer.step()
         self.state.updated(gradient.loss)
         self.drop()
+        self._applied = time.perf_counter() - began
         return rate
 
     def drop(self) -> None:
@@ -101,18 +117,21 @@ class Step:
         self.pulse.advance()
         return loss.detach()
 
-    def _agree(self, losses: torch.Tensor, stop: int, *, save: bool) -> Gradient:
-        """Bring the losses of all ranks together, in the order of the list, and the wishes to stop or save."""
+    def _agree(self, losses: torch.Tensor, stop: int, pace: Pace, *, save: bool) -> Gradient:
+        """Bring the losses and paces of all ranks together, in order, and the wishes to stop or save."""
+        paces = torch.zeros(dist.get_world_size(), FIELDS, dtype=torch.float64)
+        paces[dist.get_rank()] = torch.tensor(astuple(pace))
         wishes = torch.tensor([stop >= STOP, stop >= HURRY, save], dtype=torch.float64)
-        shared = torch.cat([losses.flatten().cpu(), wishes])
+        shared = torch.cat([losses.flatten(), paces.flatten(), wishes])
         dist.all_reduce(shared, group=self.agreement)
-        *_, asked, hurried, wished = shared.tolist()
+        summed, took, (asked, hurried, wished) = torch.split(shared, [losses.numel(), paces.numel(), len(wishes)])
         gradients = self._gradients()
         return Gradient(
-            loss=float(shared[:-3].sum()) / self.recipe.train.batch_tokens,
+            loss=float(summed.sum()) / self.recipe.train.batch_tokens,
             norm=ordered_norm(gradients) if self.bitwise else fast_norm(gradients),
             stop=HURRY if hurried else STOP if asked else 0,
-            save=wished > 0,
+            save=bool(wished > 0),
+            paces=tuple(Pace(*row) for row in took.view_as(paces).tolist()),
         )
 
     def _gradients(self) -> list[DTensor]:
