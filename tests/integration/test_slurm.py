@@ -103,6 +103,50 @@ def test_a_frozen_rank_is_named_and_the_run_goes_on_in_the_same_job(site: Site, 
     assert site.place.fingerprint("run") == uninterrupted
 
 
+def test_a_rank_that_crashes_is_replaced_in_the_same_job(site: Site, uninterrupted: str) -> None:
+    """SIGKILL of a rank on the second machine: the journal says which and where, and the same machines go on."""
+    job = site.submit("run", *LONG, options=["--nodes", "2"])
+    job.await_event("step.done", 5)
+    victim = job.nodes[1]
+    (rank,) = site.ranks(victim)
+    rank.kill()
+    assert job.await_end()["Restarts"] == "0"
+    first, last = site.place.history("run").attempts
+    assert first.ended
+    assert (first.ended.host, first.ended.reason) == (victim, "rank 1 was killed by SIGKILL")
+    assert last.outcome == "done"
+    assert len(job.named("job.launched")[-1]["machines"]) == 2
+    assert site.place.fingerprint("run") == uninterrupted
+
+
+def test_a_slurmctld_that_is_away_ends_nothing(site: Site, uninterrupted: str) -> None:
+    """It stops while the run trains, which goes on to its end; the job waits until it can say so."""
+    job = site.submit("run", *LONG)
+    job.await_event("step.done", 5)
+    site.cluster.stop_controller()
+    job.await_event("attempt.ended")
+    job.await_event("job.slurm_away")
+    site.cluster.start_controller()
+    assert job.await_end()["Restarts"] == "0"
+    assert [attempt.outcome for attempt in site.place.history("run").attempts] == ["done"]
+    assert site.place.fingerprint("run") == uninterrupted
+
+
+def test_a_machine_that_is_cut_off_is_left(site: Site, uninterrupted: str) -> None:
+    """Not the batch host: its rank is alive and hears nothing more; the others go on, and what it does counts not."""
+    job = site.submit("run", *LONG, "machine.hang_seconds=5.0", options=["--nodes", "1:2"])
+    job.await_event("step.done", 5)
+    victim = job.nodes[1]
+    ranks = site.ranks(victim)
+    site.cluster.cut_network(victim)
+    job.await_end()
+    assert victim not in job.named("job.launched")[-1]["machines"]
+    assert site.place.fingerprint("run") == uninterrupted
+    for rank in ranks:
+        rank.wait(60)  # it does not outlive its launch for ever
+    site.cluster.join_network(victim)
+
+
 def test_a_machine_whose_daemon_died_is_left_with_nothing_lost(site: Site, uninterrupted: str) -> None:
     """Only slurmd is killed, the ranks live: they save when SLURM gives the machine up, and go on without it."""
     job = site.submit("run", *LONG, "machine.hang_seconds=600.0", options=["--nodes", "1:2"])

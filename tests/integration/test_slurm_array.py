@@ -46,7 +46,6 @@ def s3_site(built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ite
         yield Site(cluster, Place(built / "tiny.yaml", tmp_path, url=f"{server.url}/array"), tmp_path)
 
 
-@pytest.mark.skipif("HEADWAY_ARRAY_RUNS" not in os.environ, reason="takes long: make test-slurm")
 def test_an_array_under_random_preemption_ends_as_its_twins(s3_site: Site) -> None:
     """Eight runs on three machines, preempted at random: all end by themselves, each as its undisturbed twin."""
     site, dice = s3_site, random.Random(SEED)

@@ -78,14 +78,19 @@ def update(id: str, **changes: str) -> None:  # noqa: A002 - what SLURM calls it
     ask("scontrol", "update", f"JobId={id}", *(f"{key}={value}" for key, value in changes.items()))
 
 
-def nodes() -> list[Node]:
-    """All machines."""
-    return [Node.parse(line) for line in _shown("node")]
+def nodes(names: Iterable[str] = ()) -> list[Node]:
+    """Machines: these, or all."""
+    return [Node.parse(line) for line in _shown("node", *([",".join(names)] if names else []))]
 
 
-def down() -> set[str]:
-    """Names of the machines that SLURM has given up."""
-    return {node.name for node in nodes() if {"DOWN", "FAIL"} & set(node.state.rstrip("*").split("+"))}
+def down(names: Iterable[str]) -> set[str]:
+    """Which of these machines SLURM has given up."""
+    wanted = list(names)
+    return {
+        node.name
+        for node in (nodes(wanted) if wanted else [])
+        if {"DOWN", "FAIL"} & set(node.state.rstrip("*").split("+"))
+    }
 
 
 def partitions() -> list[Partition]:

@@ -83,8 +83,9 @@ class _Inside:
 
     def machines(self, job: Job | None) -> list[str]:
         """Those of the job that are up and not known to be bad, as many as the batch has lanes for."""
-        lost = self.answer(cluster.down)
-        usable = [name for name in (job.nodes if job else []) if name not in self.bad and name not in lost]
+        names = job.nodes if job else []
+        lost = self.down(names)
+        usable = [name for name in names if name not in self.bad and name not in lost]
         return usable[: max(1, self.plan.recipe.train.lanes // self.plan.ranks)]
 
     def launch(self, machines: Sequence[str], queue: str | None) -> Left:
@@ -100,8 +101,8 @@ class _Inside:
         claimed = bool(self.run.history().launched(step.launch))
         self.claimed = self.claimed or claimed
         self.unclaimed = 0 if claimed else self.unclaimed + 1
-        lost = tuple(sorted(self.answer(cluster.down) & set(machines)))
-        return Left(step.launch, step.exit_code, lost, self.unclaimed, signalled=bool(self.stop.level))
+        lost = sorted(self.down(machines))
+        return Left(step.launch, step.exit_code, tuple(lost), self.unclaimed, signalled=bool(self.stop.level))
 
     def attend(self, step: Step) -> None:
         """Wait for a step's end; pass on a signal that came to this process, perhaps to it alone.
@@ -149,8 +150,12 @@ class _Inside:
     def misses_some(self, machines: Sequence[str]) -> bool:
         """Whether SLURM has given up any of `machines`; while it does not answer, training goes on."""
         with contextlib.suppress(ClusterError):
-            return bool(cluster.down() & set(machines))
+            return bool(cluster.down(machines))
         return False
+
+    def down(self, machines: Sequence[str]) -> set[str]:
+        """Which of `machines` SLURM has given up."""
+        return self.answer(lambda: cluster.down(machines))
 
     def job(self) -> Job | None:
         """What SLURM says of this job."""

@@ -29,9 +29,10 @@ def rescue(run: str) -> None:
             job = cluster.job(raw)
             if job is None or job.state != "RUNNING" or job.restarts > restarts:
                 return
-            if job.batch_host not in job.nodes or job.batch_host in cluster.down():
+            lost = job.batch_host
+            if lost is None or lost not in job.nodes or cluster.down([lost]):
                 cluster.requeue(job.id)
-                log.warning("job.rescued", lost=job.batch_host)
+                log.warning("job.rescued", lost=lost)
                 return
         except ClusterError as error:
             log.warning("job.slurm_away", problem=str(error))

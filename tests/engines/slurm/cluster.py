@@ -105,9 +105,23 @@ class Cluster(Login):
 
     def kill_slurmd(self, node: str) -> None:
         """Kill a node's daemon only: the steps on it live on."""
-        daemon = psutil.Process(self._daemons[node].pid)
-        (daemon.children()[0] if self.hosts else daemon).kill()
-        self._daemons.pop(node).wait()
+        self._end(node, signal.SIGKILL)
+
+    def stop_controller(self) -> None:
+        """Stop slurmctld in order: nobody can ask for anything, and what runs runs on.
+
+        Killed, it forgets what it did in the last seconds: it begins a job a second time, on the machine that has it.
+        """
+        self._end("controller", signal.SIGTERM)
+
+    def start_controller(self) -> None:
+        """Start slurmctld again, with what it has written down."""
+        self._launch("controller", [self._daemon("slurmctld"), "-D"])
+
+    def _end(self, name: str, number: int) -> None:
+        daemon = psutil.Process(self._daemons[name].pid)
+        (daemon.children()[0] if self.hosts else daemon).send_signal(number)
+        self._daemons.pop(name).wait()
 
     def power_cut(self, node: str) -> None:
         """End all that is on a node at once; if it is a host of its own, nobody hears of it.
