@@ -27,7 +27,7 @@ from headway import data, recipe
 from headway.store.account import Account, account
 from headway.store.wall import wall
 
-BATCH_TOKENS = 1024
+BATCH_TOKENS = 512
 SMALL = (
     f"train.batch_tokens={BATCH_TOKENS}",
     f"train.micro_batch_tokens={BATCH_TOKENS}",

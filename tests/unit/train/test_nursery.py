@@ -42,7 +42,7 @@ if __name__ == "__main__":
 def test_ranks_come_from_a_process_that_has_loaded_torch_and_does_not_outlive_the_block(
     tmp_path: Path,
 ) -> None:
-    """This process has not loaded it; the resource tracker survives the signal that asks ranks to stop."""
+    """The launcher has not loaded it; the resource tracker survives the signal that asks ranks to stop."""
     script = tmp_path / "script.py"  # the ranks import what they run
     script.write_text(SCRIPT)
     done = subprocess.run([sys.executable, str(script)], check=False, capture_output=True, text=True, timeout=120)
