@@ -8,6 +8,7 @@ HeadwayError                    exit code 1
 ├── StoreError                  the run store could not do what was asked; names the object
 │   ├── MissingObject           no object has that key
 │   └── ExistingObject          a create-only write found the key taken
+├── ServeError                  a model could not be served, or not any more; says what its engine said
 ├── DamageError                 bytes in the store are not the bytes that were written; names them
 └── JournalError                the run's journal does not let this process go on
     ├── HeldError               another process is training this run; says who
@@ -51,6 +52,10 @@ class MissingObject(StoreError):
 
 class ExistingObject(StoreError):
     """A create-only write found the key taken."""
+
+
+class ServeError(HeadwayError):
+    """A model could not be served, or not any more."""
 
 
 class DamageError(HeadwayError):

@@ -1,0 +1,27 @@
+"""What is served, and how: all that a replica is told."""
+
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Endpoint(BaseModel):
+    """An OpenAI endpoint for one model."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    folder: Path
+    """A Hugging Face directory, verified."""
+    name: str
+    """What clients call the model."""
+    host: str = "127.0.0.1"
+    port: int = Field(default=8000, ge=1, le=65535)
+    context_tokens: int | None = Field(default=None, ge=1)
+    """Longest prompt and answer together [tokens]; None: what the model was trained for."""
+    streams: int = Field(default=64, ge=1)
+    """Requests that are computed at a time; more wait."""
+    cache_gib: int = Field(default=1, ge=1)
+    """Memory for keys and values on a CPU [GiB]."""
+    seed: int = 0
+    grace_seconds: float = Field(default=120.0, gt=0)
+    """How long requests in flight may take once the service was asked to stop [s]."""

@@ -1,0 +1,103 @@
+"""vLLM: its engine, and its OpenAI application around it. The one door to it."""
+
+import os
+from argparse import Namespace
+from multiprocessing import forkserver, get_context
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from headway.serve.endpoint import Endpoint
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+    from vllm.v1.engine.async_llm import AsyncLLM
+
+FORKSERVER = "forkserver"
+QUIET = {"DO_NOT_TRACK": "1", "VLLM_NO_USAGE_STATS": "1", "HF_HUB_OFFLINE": "1", "VLLM_LOGGING_LEVEL": "WARNING"}
+"""Nobody is called home, no model is looked for on a hub."""
+ON_A_CPU = {
+    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # does not put the engine here: it lets it do without a worker process
+    "TORCHDYNAMO_DISABLE": "1",  # a compiler takes longer to start than a small model to answer
+    "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+}
+
+
+def settle(endpoint: Endpoint) -> None:
+    """Set what vLLM and torch read from the environment, and begin to load what the engine is forked from.
+
+    To be called before either is imported: on a CPU most of a start is importing, which thus happens side by side.
+    """
+    os.environ.update(QUIET)
+    if not _on_gpu():
+        os.environ.update(ON_A_CPU)
+        os.environ["VLLM_CPU_KVCACHE_SPACE"] = str(endpoint.cache_gib)
+        os.environ.setdefault("OMP_NUM_THREADS", str(os.cpu_count() or 1))
+        forkserver.set_forkserver_preload(["headway.serve.preload"])
+        forkserver.ensure_running()
+
+
+def arguments(endpoint: Endpoint) -> Namespace:
+    """What `vllm serve` would have been told."""
+    from vllm.entrypoints.launchers.cli_args import make_arg_parser
+    from vllm.utils.argparse_utils import FlexibleArgumentParser
+
+    words = ["--model", str(endpoint.folder), "--served-model-name", endpoint.name, "--seed", str(endpoint.seed)]
+    words += ["--max-num-seqs", str(endpoint.streams), "--disable-uvicorn-access-log"]
+    if endpoint.context_tokens:
+        words += ["--max-model-len", str(endpoint.context_tokens)]
+    if not _on_gpu():
+        words += ["--enforce-eager", "--distributed-executor-backend", "uni"]
+    args: Namespace = make_arg_parser(FlexibleArgumentParser()).parse_args(words)  # type: ignore[no-untyped-call]
+    return args
+
+
+def start(args: Namespace) -> "AsyncLLM":
+    """Start the engine in a process of its own; returns when it has loaded the model."""
+    from vllm.engine.arg_utils import AsyncEngineArgs
+    from vllm.usage.usage_lib import UsageContext
+    from vllm.v1.engine.async_llm import AsyncLLM
+
+    if not _on_gpu():
+        _fork_from_server()
+    context = UsageContext.OPENAI_API_SERVER
+    config = AsyncEngineArgs.from_cli_args(args).create_engine_config(usage_context=context)
+    return AsyncLLM.from_vllm_config(config, usage_context=context)
+
+
+async def first_token(engine: "AsyncLLM") -> None:
+    """Generate one real token: what has never answered is not ready."""
+    from vllm import SamplingParams
+
+    async for _ in engine.generate({"prompt_token_ids": [0]}, SamplingParams(max_tokens=1), "ready"):
+        pass
+
+
+async def application(engine: "AsyncLLM", args: Namespace) -> "FastAPI":
+    """VLLM's own OpenAI application on `engine`."""
+    from vllm.entrypoints.launchers.api_server.app_state import init_app_state
+    from vllm.entrypoints.launchers.app import build_app
+
+    tasks = await engine.get_supported_tasks()
+    app = build_app(args, tasks, engine.model_config)
+    await init_app_state(engine, app.state, args, tasks)
+    app.state.server = Namespace(should_exit=False)  # its error handler tells a server of its own to stop
+    return app
+
+
+def _on_gpu() -> bool:
+    """Whether there is an NVIDIA GPU; without loading torch."""
+    return Path("/dev/nvidiactl").exists()
+
+
+def _fork_from_server() -> None:
+    """Have vLLM fork its engine from the process that `settle` began.
+
+    It would start a new interpreter, which imports all again. There is no public way to say otherwise: the platform
+    sets the method while it builds the configuration, and a Ray actor forces it.
+    """
+    import vllm.utils.system_utils
+    import vllm.v1.engine.utils
+    import vllm.v1.executor.multiproc_executor
+
+    for module in (vllm.utils.system_utils, vllm.v1.engine.utils, vllm.v1.executor.multiproc_executor):
+        module.get_mp_context = lambda: get_context(FORKSERVER)  # type: ignore[attr-defined]

@@ -1,0 +1,172 @@
+"""One node that serves: a Ray of its own, one Ray Serve application on it, and this process, which keeps them.
+
+The replica listens at the service's port by itself (Serve's direct ingress): no proxy stands between a client and the
+engine. This process starts it all, sees that it lives, and on a signal lets the requests in flight come to their end.
+"""
+
+import logging
+import os
+import shutil
+import signal
+import socket
+import tempfile
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from headway.errors import ServeError, UsageError
+from headway.serve import chain
+from headway.serve.endpoint import Endpoint
+from headway.serve.startup import stages
+
+APPLICATION = "headway"
+POLL_SECONDS = 0.2
+HEALTH_SECONDS = 1.0
+"""How often the engine is asked whether it lives [s]."""
+LEAST_GRACE_SECONDS = 35.0
+"""Serve waits at least so long for a replica that listens by itself [s]."""
+
+
+class Service:
+    """A service from its start to its end; used as a context, which leaves no process behind."""
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        self.endpoint = endpoint
+        self.url = f"http://{endpoint.host}:{endpoint.port}/v1"
+        """For an OpenAI client."""
+        self.stopping = threading.Event()
+        """Set by SIGTERM and SIGINT."""
+        self._failure: BaseException | None = None
+        self._folder = Path()
+
+    def __enter__(self) -> Self:
+        _check_free(self.endpoint)
+        self._folder = Path(tempfile.mkdtemp(prefix="headway-"))
+        self._settle()
+        import ray
+
+        ray.init(
+            num_cpus=max(2, os.cpu_count() or 1),
+            include_dashboard=False,
+            _node_ip_address="127.0.0.1",
+            logging_level=logging.WARNING,
+            log_to_driver=False,
+            _temp_dir=str(self._folder / "ray"),
+        )
+        for number in (signal.SIGTERM, signal.SIGINT):  # Ray has taken them
+            signal.signal(number, lambda *_: self.stopping.set())
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        import ray
+
+        ray.shutdown()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def start(self, tell: Callable[[dict[str, float]], None]) -> bool:
+        """Start the replica; True once it has answered, False if it was asked to stop before.
+
+        `tell` is called with the seconds of each stage, as the replica reaches them.
+
+        Raises:
+            ServeError: it did not start; says what the replica said.
+        """
+        thread = threading.Thread(target=self._run, name="serve", daemon=True)
+        thread.start()
+        told: dict[str, float] = {}
+        while thread.is_alive() and not self.stopping.is_set():
+            thread.join(POLL_SECONDS)
+            if (now := stages(self._folder / "startup")) != told:
+                tell(told := now)
+        if self._failure:
+            raise ServeError(f"the model did not start: {self._reason()}") from self._failure
+        return not self.stopping.is_set()
+
+    def stages(self) -> dict[str, float]:
+        """Seconds of each stage of the replica's start."""
+        return stages(self._folder / "startup")
+
+    def watch(self) -> None:
+        """Return when the service was asked to stop.
+
+        Raises:
+            ServeError: the engine died.
+        """
+        from ray import serve
+
+        while not self.stopping.wait(HEALTH_SECONDS):
+            status = serve.status().applications[APPLICATION]
+            if status.status not in {"RUNNING", "DEPLOYING"}:
+                raise ServeError(f"the engine died: {status.message or status.status}; start the service again")
+
+    def drain(self) -> None:
+        """Accept nothing more, and let what is in flight come to its end, within the endpoint's grace."""
+        from ray import serve
+
+        serve.delete(APPLICATION)
+        serve.shutdown()  # type: ignore[no-untyped-call]
+
+    def _run(self) -> None:
+        """Deploy the application, and wait until its replica is ready."""
+        try:
+            from ray import serve
+
+            from headway.serve.replica import Replica
+
+            serve.start(proxy_location="Disabled", http_options={"host": self.endpoint.host})
+            deployment: Any = serve.deployment(
+                serve.ingress()(Replica),
+                name="replica",
+                num_replicas=1,
+                max_ongoing_requests=100_000,  # admission is not Serve's
+                ray_actor_options={"num_cpus": 1},
+                health_check_period_s=HEALTH_SECONDS,
+                max_constructor_retry_count=1,
+                graceful_shutdown_timeout_s=max(LEAST_GRACE_SECONDS, self.endpoint.grace_seconds),
+            )
+            serve.run(deployment.bind(self.endpoint, self._folder / "startup"), name=APPLICATION, route_prefix="/")
+        except Exception as error:  # whatever Ray raises is why the service did not start
+            self._failure = error
+
+    def _settle(self) -> None:
+        """Set what Ray and Serve read from the environment when they are imported."""
+        port = str(self.endpoint.port)
+        os.environ |= {
+            "RAY_SERVE_ENABLE_DIRECT_INGRESS": "1",
+            "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": port,
+            "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": str(self.endpoint.port + 1),
+            "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1",
+            "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": chain.LINKS,
+            "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
+            "RAY_SERVE_FORCE_STOP_UNHEALTHY_REPLICAS": "1",
+            "RAY_USAGE_STATS_ENABLED": "0",
+            "RAY_AUTH_MODE": "disabled",  # all of it listens at this machine's own address only
+        }
+
+    def _reason(self) -> str:
+        """What the replica said of it, as far as Serve has heard."""
+        from ray import serve
+
+        found = serve.status().applications.get(APPLICATION)
+        said = [deployment.message for deployment in found.deployments.values()] if found else []
+        return "\n".join([*filter(None, said), str(self._failure)])
+
+
+def _check_free(endpoint: Endpoint) -> None:
+    """See that nobody listens at the endpoint's port.
+
+    Raises:
+        UsageError: somebody does.
+    """
+    with socket.socket() as tried:
+        tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            tried.bind((endpoint.host, endpoint.port))
+        except OSError as error:
+            raise UsageError(
+                f"port {endpoint.port} of {endpoint.host} is not free ({error.strerror}); choose another with --port"
+            ) from error

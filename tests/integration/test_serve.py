@@ -1,0 +1,188 @@
+"""`headway serve` as its clients see it: the openai client, unchanged, against real Ray Serve and vLLM."""
+
+import json
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import httpx
+import openai
+import psutil
+import pytest
+import yaml
+
+from headway import data
+from headway.recipe import load
+from tests.integration.training import DEADLINE, Place
+
+pytestmark = pytest.mark.slow
+
+NAME = "tiny"
+START_SECONDS = 240.0
+"""A bound for hangs."""
+
+
+class Served:
+    """A running `headway serve`."""
+
+    def __init__(self, folder: Path, *options: str) -> None:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+        command = [sys.executable, "-m", "headway.cli", "serve", str(folder), "--name", NAME, "--port", str(self.port)]
+        self.process = subprocess.Popen(
+            [*command, "--json", *options], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        self.members: list[psutil.Process] = []
+
+    def await_ready(self) -> dict[str, Any]:
+        """What it says when it is ready."""
+        assert self.process.stdout
+        text = ""
+        for line in self.process.stdout:
+            text += line
+            if line.startswith("}"):
+                self.members = psutil.Process(self.process.pid).children(recursive=True)
+                document: dict[str, Any] = json.loads(text)
+                return document
+        raise AssertionError(self.process.stderr.read() if self.process.stderr else "")
+
+    @property
+    def client(self) -> openai.OpenAI:
+        """As an application has it."""
+        return openai.OpenAI(base_url=f"http://127.0.0.1:{self.port}/v1", api_key="none", max_retries=0)
+
+    def stop(self) -> int:
+        """SIGTERM, and wait; returns the exit code."""
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(DEADLINE)
+
+    def clean_up(self) -> None:
+        """End whatever is left of it."""
+        if self.process.poll() is None:
+            self.members += psutil.Process(self.process.pid).children(recursive=True)
+            self.process.terminate()
+            try:
+                self.process.wait(DEADLINE)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+        for member in self.members:
+            with suppress(psutil.NoSuchProcess):
+                member.kill()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A trained model, exported."""
+    folder = tmp_path_factory.mktemp("served")
+    recipe = folder / "served.yaml"
+    text = (Path(__file__).parent / "served.yaml").read_text(encoding="utf-8")
+    document = yaml.safe_load(text.replace("TEXT", str(Path(json.__file__).parent)))
+    document["data"]["path"] = str(folder / "data")
+    recipe.write_text(yaml.safe_dump(document), encoding="utf-8")
+    data.build(load(recipe))
+    place = Place(recipe, folder / "store")
+    assert place.train("served").process.returncode == 0
+    command = [sys.executable, "-m", "headway.cli", "export", "served", "--to", str(folder / "model")]
+    subprocess.run([*command, "--store", str(place.store)], check=True, timeout=DEADLINE)
+    return folder / "model"
+
+
+@pytest.fixture(scope="module")
+def served(folder: Path) -> Iterator[Served]:
+    """One service for the tests that leave it as it was."""
+    begun = Served(folder)
+    try:
+        begun.await_ready()
+        yield begun
+    finally:
+        begun.clean_up()
+
+
+def test_the_model_is_listed(served: Served) -> None:
+    """Under the name that it was given."""
+    assert [model.id for model in served.client.models.list()] == [NAME]
+
+
+def test_a_completion_counts_its_tokens(served: Served) -> None:
+    """As many as were asked for, and greedy answers are the same twice."""
+    ask = {"model": NAME, "prompt": "import ", "max_tokens": 12, "temperature": 0}
+    first, second = (served.client.completions.create(**ask) for _ in range(2))  # type: ignore[call-overload]
+    assert first.usage.completion_tokens == 12
+    assert first.choices[0].finish_reason == "length"
+    assert first.choices[0].text == second.choices[0].text
+
+
+def test_a_stream_says_what_the_whole_answer_says(served: Served) -> None:
+    """Piece by piece, with the usage at its end."""
+    ask = {"model": NAME, "prompt": "def ", "max_tokens": 24, "temperature": 0}
+    whole = served.client.completions.create(**ask)  # type: ignore[call-overload]
+    pieces = list(
+        served.client.completions.create(**ask, stream=True, stream_options={"include_usage": True})  # type: ignore[call-overload]
+    )
+    assert "".join(piece.choices[0].text for piece in pieces if piece.choices) == whole.choices[0].text
+    assert pieces[-1].usage.completion_tokens == 24
+    assert len(pieces) > 12
+
+
+def test_a_request_keeps_its_id(served: Served) -> None:
+    """The client's own, if it is one; else a new one. Errors have it too."""
+    body = {"model": NAME, "prompt": "x", "max_tokens": 1}
+    url = f"http://127.0.0.1:{served.port}/v1/completions"
+    own = httpx.post(url, json=body, headers={"X-Request-ID": "mine-1"}, timeout=DEADLINE)
+    assert own.headers["X-Request-ID"] == "mine-1"
+    assert "mine-1" in own.json()["id"]
+    new = httpx.post(url, json=body, headers={"X-Request-ID": "bad id\t!"}, timeout=DEADLINE)
+    assert new.headers["X-Request-ID"] in new.json()["id"]
+    wrong = httpx.post(url, json={"model": "unknown", "prompt": "x"}, headers={"X-Request-ID": "mine-2"})
+    assert (wrong.status_code, wrong.headers["X-Request-ID"]) == (404, "mine-2")
+    assert wrong.json()["error"]["message"]
+
+
+def test_sigterm_breaks_no_stream_and_leaves_nothing(folder: Path) -> None:
+    """Streams that are under way come to their end; then every process is gone, and the exit code is 0."""
+    begun = Served(folder)
+    try:
+        startup = begun.await_ready()["startup"]
+        assert {"imports", "engine", "first token", "total"} <= set(startup)
+        ask = {"model": NAME, "prompt": "a", "max_tokens": 600, "temperature": 0, "extra_body": {"ignore_eos": True}}
+        with ThreadPoolExecutor(4) as clients:
+            streams = [begun.client.completions.create(**ask, stream=True) for _ in range(4)]  # type: ignore[call-overload]
+            firsts = [next(stream) for stream in streams]
+            rests = [clients.submit(list, stream) for stream in streams]
+            code = begun.stop()
+            pieces = [rest.result(DEADLINE) for rest in rests]
+        assert code == 0
+        assert all(each[-1].choices[0].finish_reason == "length" for each in pieces)
+        assert all(len(each) + 1 >= 500 for each in pieces)
+        assert firsts
+        _, left = psutil.wait_procs(begun.members, timeout=DEADLINE)
+        assert not left
+    finally:
+        begun.clean_up()
+
+
+def test_what_is_no_model_is_refused(tmp_path: Path) -> None:
+    """Before anything is started."""
+    command = [sys.executable, "-m", "headway.cli", "serve", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=DEADLINE, check=False)
+    assert done.returncode == 2
+    assert "config.json" in done.stderr
+
+
+def test_a_port_that_is_taken_is_refused(folder: Path) -> None:
+    """At once, by name."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        command = [sys.executable, "-m", "headway.cli", "serve", str(folder), "--port", port]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=DEADLINE, check=False)
+    assert done.returncode == 2
+    assert port in done.stderr
