@@ -5,6 +5,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -143,6 +144,53 @@ def test_a_request_keeps_its_id(served: Served) -> None:
     wrong = httpx.post(url, json={"model": "unknown", "prompt": "x"}, headers={"X-Request-ID": "mine-2"})
     assert (wrong.status_code, wrong.headers["X-Request-ID"]) == (404, "mine-2")
     assert wrong.json()["error"]["message"]
+
+
+@pytest.mark.parametrize("streams", [False, True], ids=["whole", "stream"])
+def test_an_answer_that_nobody_waits_for_is_not_computed(served: Served, streams: bool) -> None:  # noqa: FBT001
+    """A client that hangs up has its request aborted in the engine, long before its 1,000 tokens."""
+    url = f"http://127.0.0.1:{served.port}"
+    _, before = engine_at(url)
+    body = {"model": NAME, "prompt": "a", "max_tokens": 1000, "ignore_eos": True, "stream": streams}
+    with suppress(httpx.ReadTimeout), httpx.stream("POST", f"{url}/v1/completions", json=body, timeout=0.2) as answer:
+        next(answer.iter_lines())
+    deadline = time.monotonic() + DEADLINE
+    while (state := engine_at(url))[0]:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    assert state[1] - before < 1000
+    assert served.client.completions.create(model=NAME, prompt="a", max_tokens=2).usage
+
+
+def engine_at(url: str) -> tuple[int, int]:
+    """How many requests the engine computes, and how many tokens it has generated so far."""
+    lines = httpx.get(f"{url}/metrics", timeout=DEADLINE).text.splitlines()
+    running, tokens = (
+        next(float(line.rpartition(" ")[2]) for line in lines if line.startswith(name))
+        for name in ("vllm:num_requests_running{", "vllm:generation_tokens_total{")
+    )
+    return int(running), int(tokens)
+
+
+def test_a_dead_engine_ends_the_service_and_no_stream_looks_complete(folder: Path) -> None:
+    """SIGKILL of the engine: its stream ends with an error, the service with code 1, and no process is left."""
+    begun = Served(folder)
+    try:
+        begun.await_ready()
+        ask = {"model": NAME, "prompt": "a", "max_tokens": 1000, "temperature": 0, "extra_body": {"ignore_eos": True}}
+        stream = begun.client.completions.create(**ask, stream=True)  # type: ignore[call-overload]
+        next(stream)
+        [engine] = [member for member in begun.members if "EngineCore" in " ".join(member.cmdline())]
+        engine.kill()
+        with pytest.raises(openai.APIError):
+            list(stream)
+        assert begun.process.wait(DEADLINE) == 1
+        assert begun.process.stderr
+        assert f"the engine of {NAME} died" in begun.process.stderr.read()
+        _, left = psutil.wait_procs(begun.members, timeout=DEADLINE)
+        assert not left
+    finally:
+        begun.clean_up()
 
 
 def test_sigterm_breaks_no_stream_and_leaves_nothing(folder: Path) -> None:

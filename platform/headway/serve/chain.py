@@ -5,6 +5,7 @@ Ray Serve is told of them by name (`LINKS`) and puts them around all that it doe
 
 from starlette.middleware import Middleware
 
+from headway.serve.departure import Departure
 from headway.serve.identity import Identity
 
 LINKS = f"{__name__}:links"
@@ -13,4 +14,4 @@ LINKS = f"{__name__}:links"
 
 def links() -> list[Middleware]:
     """The links, the outermost last."""
-    return [Middleware(Identity)]
+    return [Middleware(Departure), Middleware(Identity)]

@@ -55,6 +55,7 @@ class Service:
             log_to_driver=False,
             _temp_dir=str(self._folder / "ray"),
         )
+        logging.getLogger("ray.serve").setLevel(logging.WARNING)
         for number in (signal.SIGTERM, signal.SIGINT):  # Ray has taken them
             signal.signal(number, lambda *_: self.stopping.set())
         return self
@@ -99,9 +100,8 @@ class Service:
         from ray import serve
 
         while not self.stopping.wait(HEALTH_SECONDS):
-            status = serve.status().applications[APPLICATION]
-            if status.status not in {"RUNNING", "DEPLOYING"}:
-                raise ServeError(f"the engine died: {status.message or status.status}; start the service again")
+            if serve.status().applications[APPLICATION].status not in {"RUNNING", "DEPLOYING"}:
+                raise ServeError(f"the engine of {self.endpoint.name} died; start the service again")
 
     def drain(self) -> None:
         """Accept nothing more, and let what is in flight come to its end, within the endpoint's grace."""
@@ -117,7 +117,10 @@ class Service:
 
             from headway.serve.replica import Replica
 
-            serve.start(proxy_location="Disabled", http_options={"host": self.endpoint.host})
+            serve.start(
+                proxy_location="Disabled",
+                http_options={"host": self.endpoint.host},
+            )
             deployment: Any = serve.deployment(
                 serve.ingress()(Replica),
                 name="replica",
