@@ -15,11 +15,17 @@ if TYPE_CHECKING:
 FORKSERVER = "forkserver"
 QUIET = {"DO_NOT_TRACK": "1", "VLLM_NO_USAGE_STATS": "1", "HF_HUB_OFFLINE": "1", "VLLM_LOGGING_LEVEL": "WARNING"}
 """Nobody is called home, no model is looked for on a hub."""
-ON_A_CPU = {
-    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # does not put the engine here: it lets it do without a worker process
-    "TORCHDYNAMO_DISABLE": "1",  # a compiler takes longer to start than a small model to answer
-    "VLLM_CPU_OMP_THREADS_BIND": "nobind",
-}
+
+
+def on_a_cpu(endpoint: Endpoint) -> dict[str, str]:
+    """The environment of an engine on a CPU."""
+    return {
+        "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # does not put the engine here: it lets it do without a worker process
+        "TORCHDYNAMO_DISABLE": "1",  # a compiler takes longer to start than a small model to answer
+        "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+        "VLLM_CPU_KVCACHE_SPACE": str(endpoint.cache_gib),
+        "OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) - 1)),  # one core is for requests and answers
+    }
 
 
 def settle(endpoint: Endpoint) -> None:
@@ -29,9 +35,7 @@ def settle(endpoint: Endpoint) -> None:
     """
     os.environ.update(QUIET)
     if not _on_gpu():
-        os.environ.update(ON_A_CPU)
-        os.environ["VLLM_CPU_KVCACHE_SPACE"] = str(endpoint.cache_gib)
-        os.environ.setdefault("OMP_NUM_THREADS", str(os.cpu_count() or 1))
+        os.environ.update(on_a_cpu(endpoint))
         forkserver.set_forkserver_preload(["headway.serve.preload"])
         forkserver.ensure_running()
 
