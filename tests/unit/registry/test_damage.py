@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from tests.unit.registry.conftest import Publish
+from tests.unit.registry.conftest import Publish, origin
 
 from headway.errors import DamageError
 from headway.registry import Model, Version
@@ -48,6 +48,15 @@ def test_a_missing_file_is_found(model: Model, publish: Publish, name: str) -> N
     version = publish()
     model.store.delete(key(version, name))
     assert refused(model.store).startswith(f"coder@1: {name} is missing")
+
+
+def test_a_missing_file_is_found_even_if_it_was_empty(model: Model, publish: Publish, folder: Path) -> None:
+    """Nothing at all has a digest, too."""
+    (folder / "notes.txt").write_bytes(b"")
+    version = publish()
+    assert sum(model.verify(version)) == version.bytes
+    model.store.delete(key(version, "notes.txt"))
+    assert refused(model.store).startswith("coder@1: notes.txt is missing")
 
 
 @pytest.mark.parametrize("length", [5, 17_000])
@@ -98,8 +107,6 @@ def test_an_edited_journal_is_found(model: Model, publish: Publish) -> None:
 
 def test_a_version_of_another_model_is_found(model: Model, publish: Publish, folder: Path) -> None:
     """An entry that names a sound version of another model vouches for nothing."""
-    from tests.unit.registry.conftest import origin
-
     publish()
     other = Model(model.store, "other").publish(folder, origin(), dtype="float32")
     rewrite(model.store, 1, manifest=other.manifest, sha256=other.sha256)

@@ -1,14 +1,14 @@
 """Where a version's files are on this machine: in the store itself, in the cache, or where somebody wants them."""
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from tests.memory import MemoryStore
 from tests.unit.registry.conftest import Publish, origin
 
-from headway.errors import StoreError, UsageError
+from headway.errors import DamageError, StoreError, UsageError
 from headway.registry import Model, place
 from headway.store.directory import DirectoryStore
 
@@ -120,18 +120,37 @@ def test_a_fetch_that_breaks_off_leaves_nothing(far: Model, tmp_path: Path) -> N
     assert list((tmp_path / "cache/models").iterdir()) == []
 
 
-def test_of_two_who_fetch_at_once_both_have_it(far: Model, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Somebody else's folder appeared while this one was brought: it is verified and taken."""
-    version = far.find("coder")
+def meet(patch: pytest.MonkeyPatch, other: Callable[[], object]) -> None:
+    """Have somebody else do something while the next version is brought."""
     read = place.Copy.read
 
     def slow(self: place.Copy, name: str) -> Iterator[memoryview]:
         yield from read(self, name)
         if name == "tokenizer.json":
-            monkeypatch.setattr(place.Copy, "read", read)
-            Model(far.store, "coder").fetch(version)
+            patch.setattr(place.Copy, "read", read)
+            other()
 
-    monkeypatch.setattr(place.Copy, "read", slow)
+    patch.setattr(place.Copy, "read", slow)
+
+
+def test_what_appears_meanwhile_is_not_trusted(far: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder that somebody else made in the cache while this one was brought, and that is not sound, is refused."""
+    version = far.find("coder")
+    target = place.cached(version)
+
+    def spoil() -> None:
+        target.mkdir()
+        (target / "config.json").write_text("{}")
+
+    meet(monkeypatch, spoil)
+    with pytest.raises(DamageError, match=r"coder@1: manifest\.json is missing"):
+        far.fetch(version)
+
+
+def test_of_two_who_fetch_at_once_both_have_it(far: Model, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Somebody else's folder appeared while this one was brought: it is verified and taken."""
+    version = far.find("coder")
+    meet(monkeypatch, lambda: Model(far.store, "coder").fetch(version))
     fetched = far.fetch(version)
     assert contents(fetched) == contents(folder)
     assert [path.name for path in fetched.parent.iterdir()] == [version.sha256]
