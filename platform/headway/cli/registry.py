@@ -2,7 +2,7 @@
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -93,7 +93,7 @@ def publish(
         "model": name,
         "version": version.number,
         "new": version not in before,
-        "aliases": _aliases(model, version),
+        "aliases": _called(model.aliases(), version),
         "run": run,
         "tokens": commit.tokens,
         "files": lengths,
@@ -127,10 +127,10 @@ def models(
     rows, damage = [], list[str]()
     with bar(quiet=quiet) as progress:
         for model in asked:
-            versions = wanted or model.versions()
+            versions, aliases = wanted or model.versions(), model.aliases()
             task = progress.add_task("verifying", total=sum(v.bytes for v in versions), visible=verify, note="")
             for version in versions:
-                rows.append(_row(model, version))
+                rows.append(_row(model, version, _called(aliases, version)))
                 if verify and not rows[-1].problem:
                     rows[-1] = _verified(model, rows[-1], lambda done, task=task: progress.advance(task, done))
             damage += [f"model {model.name}: {entry.reason}" for entry in model.history().damaged]
@@ -175,13 +175,13 @@ def _trace(run: Run, commit: Committed) -> str | None:
     return next(traces, None) or os.environ.get("TRACEPARENT")
 
 
-def _aliases(model: Model, version: Version) -> list[str]:
-    return [alias for alias, number in model.aliases().items() if number == version.number]
+def _called(aliases: Mapping[str, int], version: Version) -> list[str]:
+    """The aliases that point at a version."""
+    return [alias for alias, number in aliases.items() if number == version.number]
 
 
-def _row(model: Model, version: Version) -> Row:
+def _row(model: Model, version: Version, aliases: Sequence[str]) -> Row:
     """What a version says of itself."""
-    aliases = _aliases(model, version)
     try:
         return Row(version, aliases, model.manifest(version), None)
     except DamageError as error:

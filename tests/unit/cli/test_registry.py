@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 from tests.unit.cli.conftest import Headway
+from tests.unit.cli.story import Story, trained
 from tests.unit.registry.conftest import origin, safetensors
 
 from headway.registry import Model, Version
@@ -113,3 +114,33 @@ def test_an_alias_is_moved(headway: Headway, store: DirectoryStore, versions: li
     assert Model(store, "coder").aliases() == {"candidate": 2, "stable": versions[0].number}
     assert headway("alias", "coder@9", "stable").code == 2
     assert headway("alias", "coder@1", "Stable").code == 2
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--as", "a/b"], "'a/b' is no name of a model"),
+        (["--as", "coder", "--alias", "Stable"], "'Stable' is no alias"),
+        (["--as", "coder", "--tokens", "5"], "no checkpoint at 5 tokens"),
+        ([], "--as"),
+    ],
+)
+def test_wrong_words_are_refused_before_anything_is_exported(
+    headway: Headway, store: DirectoryStore, words: list[str], said: str
+) -> None:
+    """A name, an alias or a position that cannot be: 2, and nothing is written."""
+    trained(Story(store, "tale"))
+    answer = headway("publish", "tale", *words)
+    assert (answer.code, said in answer.err) == (2, True)
+    assert not list(store.list("models/"))
+
+
+def test_a_store_that_ignores_conditions_takes_no_versions(
+    headway: Headway, store: DirectoryStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two publishers could overwrite each other's entries there: 1, and no way around it is offered."""
+    trained(Story(store, "tale"))
+    monkeypatch.setattr(DirectoryStore, "create", lambda self, key, data: self.put(key, [data]))
+    answer = headway("publish", "tale", "--as", "coder")
+    assert (answer.code, "ignores the condition of a create-only write" in answer.err) == (1, True)
+    assert "--allow-unfenced" not in answer.err

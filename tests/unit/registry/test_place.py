@@ -10,6 +10,7 @@ from tests.unit.registry.conftest import Publish, origin
 
 from headway.errors import DamageError, StoreError, UsageError
 from headway.registry import Model, place
+from headway.registry.version import Copy
 from headway.store.directory import DirectoryStore
 
 
@@ -122,15 +123,15 @@ def test_a_fetch_that_breaks_off_leaves_nothing(far: Model, tmp_path: Path) -> N
 
 def meet(patch: pytest.MonkeyPatch, other: Callable[[], object]) -> None:
     """Have somebody else do something while the next version is brought."""
-    read = place.Copy.read
+    read = Copy.read
 
-    def slow(self: place.Copy, name: str) -> Iterator[memoryview]:
+    def slow(self: Copy, name: str) -> Iterator[memoryview]:
         yield from read(self, name)
         if name == "tokenizer.json":
-            patch.setattr(place.Copy, "read", read)
+            patch.setattr(Copy, "read", read)
             other()
 
-    patch.setattr(place.Copy, "read", slow)
+    patch.setattr(Copy, "read", slow)
 
 
 def test_what_appears_meanwhile_is_not_trusted(far: Model, monkeypatch: pytest.MonkeyPatch) -> None:
