@@ -10,8 +10,18 @@ from typing import Annotated, Any
 
 import typer
 
-from headway.cli.options import Data, Dtype, Json, Quiet, RunName, StoreUrl, Tokens, chosen_commit, chosen_run
-from headway.cli.options import chosen_store as chosen
+from headway.cli.options import (
+    Data,
+    Dtype,
+    Json,
+    Quiet,
+    RunName,
+    StoreUrl,
+    Tokens,
+    chosen_commit,
+    chosen_run,
+    chosen_store,
+)
 from headway.cli.screen import ago, bar, count, decimal, result, show, size, table
 from headway.errors import DamageError, UsageError
 from headway.registry import Manifest, Model, Version, find, names
@@ -119,7 +129,7 @@ def models(
 
     Example: **headway models coder --verify**
     """
-    where = chosen(store)
+    where = chosen_store(store)
     asked = [Model(where, reference.partition("@")[0])] if reference else [Model(where, name) for name in names(where)]
     wanted = [asked[0].find(reference)] if reference and "@" in reference else None
     if reference and wanted is None and not asked[0].journal.read():
@@ -159,7 +169,7 @@ def alias(
 
     Example: **headway alias coder@candidate stable**
     """
-    model, version = find(chosen(store), reference)
+    model, version = find(chosen_store(store), reference)
     before = model.aliases().get(alias)
     model.alias(alias, version.number)
     was = f", before {model.name}@{before}" if before not in {None, version.number} else ""
