@@ -59,7 +59,7 @@ def test_every_requirement_is_locked_by_hash_and_names_no_host() -> None:
     "module",
     [
         *("headway.cli", "headway.cli.commands", "headway.recipe", "headway.store", "headway.store.glance"),
-        *("headway.launch.members", "headway.launch.submission", "headway.launch.target"),
+        *("headway.launch.members", "headway.launch.submission", "headway.launch.target", "headway.registry"),
     ],
 )
 def test_a_login_node_needs_no_torch(module: str) -> None:

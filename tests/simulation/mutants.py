@@ -52,7 +52,7 @@ MUTANTS = (
     ),
     Mutant(
         "a fence that is looked for once, before the first try",
-        "store.journal:Journal._append",
+        "store.chain:Chain.add",
         (
             ("    with self._lock:", "    self.read()\n    check()\n    with self._lock:"),
             ("    check()\n            ", "    "),
@@ -70,17 +70,17 @@ MUTANTS = (
     ),
     Mutant(
         "a lost answer that counts as another's entry",
-        "store.journal:Journal._append",
+        "store.chain:Chain.add",
         (
             (
-                "data = self.store.get(keys.entry(self.run, seq))",
-                "self._accept(seq, self.store.get(keys.entry(self.run, seq))); continue",
+                "data = self.store.get(keys.link(self.prefix, seq))",
+                "self._accept(seq, self.store.get(keys.link(self.prefix, seq))); continue",
             ),
         ),
     ),
     Mutant(
         "a place that was taken counts as one's own",
-        "store.journal:Journal._append",
+        "store.chain:Chain.add",
         (("accepted.nonce == nonce", "True"),),
     ),
     Mutant(
@@ -99,12 +99,17 @@ MUTANTS = (
     ),
     Mutant(
         "an entry that is put instead of created",
-        "store.journal:Journal._append",
-        (("self.store.create(keys.entry(self.run, seq), data)", "self.store.put(keys.entry(self.run, seq), [data])"),),
+        "store.chain:Chain.add",
+        (
+            (
+                "self.store.create(keys.link(self.prefix, seq), data)",
+                "self.store.put(keys.link(self.prefix, seq), [data])",
+            ),
+        ),
     ),
     Mutant(
         "a late listing whose gaps are not filled",
-        "store.journal:Journal._catch_up",
+        "store.chain:Chain._catch_up",
         (("numbers = range(len(self.entries) + 1, last + 1)", "numbers = [int(stem) for stem in listed]"),),
     ),
     Mutant(

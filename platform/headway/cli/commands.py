@@ -18,6 +18,7 @@ from headway.cli import (
     plot,
     queue,
     recipe,
+    registry,
     runs,
     serve,
     status,
@@ -32,6 +33,7 @@ PANELS = {
     "Steer, on SLURM": (queue.cancel, queue.requeue, job.job),
     "Where the time went, and what was learnt": (ledger.ledger, ledger.goodput, plot.plot),
     "Trust, and take away": (checkpoint.verify, checkpoint.fingerprint, export.export),
+    "Release": (registry.publish, registry.models, registry.alias),
     "Serve": (serve.serve,),
 }
 """Commands by panel of the help, in the order in which one needs them."""

@@ -1,7 +1,7 @@
 """Options that several commands share, and what they choose."""
 
 import os
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -22,6 +22,8 @@ StoreUrl = Annotated[
     ),
 ]
 Tokens = Annotated[int | None, typer.Option(help="Which checkpoint. Default: the newest.")]
+Data = Annotated[str | None, typer.Option(metavar="PATH", help="Folder of the built data. Default: the recipe's.")]
+Dtype = Annotated[Literal["float32", "bfloat16"], typer.Option(help="Type of the weights.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say only what is wrong.")]
 

@@ -5,7 +5,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-import transformers
 
 from headway.errors import UsageError
 
@@ -16,6 +15,8 @@ def continuation(directory: Path, prompt: str, tokens: int) -> str:
     Stops at the end of a document. Reads nothing but `directory`; prints nothing. An empty prompt starts a document.
     Raises UsageError where `directory` holds no exported model.
     """
+    import transformers
+
     if not (directory / "config.json").is_file():
         raise UsageError(f"{directory} holds no exported model (no config.json); make one with headway export")
     with _quiet():
@@ -36,7 +37,8 @@ def continuation(directory: Path, prompt: str, tokens: int) -> str:
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Silences transformers' notes and progress bars, and gives them back as they were."""
-    log = transformers.utils.logging
+    from transformers.utils import logging as log
+
     verbosity, bars = log.get_verbosity(), log.is_progress_bar_enabled()
     log.set_verbosity_error()
     log.disable_progress_bar()

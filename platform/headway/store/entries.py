@@ -1,16 +1,15 @@
-"""The kinds of journal entry, and how one is turned into bytes and back.
+"""The kinds of entry of a run's journal."""
 
-An entry's `digest` covers all its other fields, and `previous` is the SHA-256 of the whole entry before it, so
-neither an entry nor the history can be damaged or edited unseen.
-"""
-
-import hashlib
-import json
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
-from headway.errors import DamageError
+from headway.store import chain
+from headway.store.chain import Link, encode, sha256
+
+__all__ = [
+    "KINDS", "Claimed", "Committed", "Decided", "Ended", "Entry", "Holder", "Pruned", "decode", "encode", "sha256"
+]  # fmt: skip
 
 
 class Holder(BaseModel):
@@ -35,16 +34,8 @@ class Holder(BaseModel):
         return f"process {self.pid} on {self.host}" + (f" (job {self.job})" if self.job else "")
 
 
-class _Entry(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    seq: int
+class _Entry(Link):
     attempt: int
-    time: float
-    """Seconds since 1970, by the writer's clock."""
-    nonce: str
-    """Tells a writer's own entry, written although the answer was lost, from another's."""
-    previous: str
 
 
 class Claimed(_Entry):
@@ -104,18 +95,7 @@ class Ended(_Entry):
 
 
 Entry = Annotated[Claimed | Committed | Decided | Pruned | Ended, Field(discriminator="kind")]
-_adapter: TypeAdapter[Entry] = TypeAdapter(Entry)
-
-
-def sha256(data: bytes) -> str:
-    """SHA-256, in hex."""
-    return hashlib.sha256(data).hexdigest()
-
-
-def encode(entry: Entry) -> bytes:
-    """An entry as JSON that a person can read, with its digest."""
-    fields = entry.model_dump(mode="json")
-    return json.dumps({**fields, "digest": _digest(fields)}, indent=1).encode() + b"\n"
+KINDS: TypeAdapter[Entry] = TypeAdapter(Entry)
 
 
 def decode(data: bytes, seq: int) -> Entry:
@@ -124,18 +104,4 @@ def decode(data: bytes, seq: int) -> Entry:
     Raises:
         DamageError: they are not what was written.
     """
-    try:
-        fields = json.loads(data)
-        recorded = fields.pop("digest")
-        entry = _adapter.validate_python(fields)
-    except (ValueError, KeyError, AttributeError, TypeError, ValidationError) as error:
-        raise DamageError(f"journal entry {seq} is not readable as one") from error
-    if _digest(fields) != recorded:
-        raise DamageError(f"journal entry {seq} does not match its own checksum")
-    if entry.seq != seq:
-        raise DamageError(f"journal entry {seq} says that it is entry {entry.seq}")
-    return entry
-
-
-def _digest(fields: dict[str, object]) -> str:
-    return sha256(json.dumps(fields, sort_keys=True, separators=(",", ":")).encode())
+    return chain.decode(data, seq, KINDS)

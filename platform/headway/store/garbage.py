@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 from headway.errors import DamageError
 from headway.store import keys
+from headway.store.chain import Damaged
 from headway.store.entries import Claimed, Committed, Ended, Pruned
-from headway.store.journal import Damaged
 from headway.store.run import Run
 
 

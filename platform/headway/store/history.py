@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from headway.store.chain import Damaged
 from headway.store.entries import Claimed, Committed, Decided, Ended, Entry, Pruned
-from headway.store.journal import Damaged
 
 
 @dataclass

@@ -1,44 +1,30 @@
 """The run's journal: an append-only log that needs nothing of the store but create-only writes.
 
-To append, a writer creates the entry after the last one it knows. If that key is taken it reads on: a newer claim
-means that it is fenced; its own nonce, that its write had succeeded although the answer was lost. So a write that is
-under way when its place is taken can never take another.
+What holds for every log is in `chain`. A run adds the fence: whoever appends is an attempt, and one that finds a newer
+claim than its own, or its own end, appends nothing any more.
 """
 
-import secrets
-import threading
-import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from headway.errors import DamageError, ExistingObject, FencedError
+from headway.errors import FencedError
 from headway.store import keys, pack
-from headway.store.entries import Claimed, Committed, Decided, Ended, Entry, Pruned, decode, encode, sha256
+from headway.store.chain import Chain, Damaged, Place
+from headway.store.entries import KINDS, Claimed, Committed, Decided, Ended, Entry, Pruned
 from headway.store.objects import Store
 
 E = TypeVar("E", Claimed, Committed, Decided, Ended, Pruned)
 
 
-@dataclass(frozen=True)
-class Damaged:
-    """A journal entry whose bytes are not what was written; nothing it says is believed."""
-
-    seq: int
-    reason: str
-
-
-class Journal:
+class Journal(Chain[Entry]):
     """One run's journal, as far as this process has read it. Safe to use from several threads."""
 
     def __init__(self, store: Store, run: str, *, packed: bool = True) -> None:
         """`packed`: believe packs of entries where there are any. Without, every entry itself is read."""
-        self.store, self.run, self.packed = store, run, packed
-        self.entries: list[Entry | Damaged] = []
+        super().__init__(store, keys.journal(run), KINDS)
+        self.run, self.packed = run, packed
         self._loose: list[bytes] = []
         """The entries that are in no pack that this process knows of."""
-        self._tail = ""
-        self._lock = threading.RLock()
 
     @property
     def bodies(self) -> list[bytes]:
@@ -120,29 +106,10 @@ class Journal:
         return next((e for e in reversed(self.entries) if isinstance(e, Claimed | Damaged)), None)
 
     def _append(self, kind: type[E], attempt: int | None, check: Callable[[], None], fields: dict[str, Any]) -> E:
-        nonce = secrets.token_hex(8)
-        with self._lock:
-            while True:
-                self.read()
-                check()
-                seq = len(self.entries) + 1
-                entry = kind(
-                    seq=seq,
-                    attempt=seq if attempt is None else attempt,
-                    time=time.time(),
-                    nonce=nonce,
-                    previous=self._tail,
-                    **fields,
-                )
-                data = encode(entry)
-                try:
-                    self.store.create(keys.entry(self.run, seq), data)
-                except ExistingObject:
-                    data = self.store.get(keys.entry(self.run, seq))
-                self._accept(seq, data)
-                accepted = self.entries[-1]
-                if not isinstance(accepted, Damaged) and accepted.nonce == nonce:
-                    return entry
+        def make(place: Place) -> E:
+            return kind(attempt=place["seq"] if attempt is None else attempt, **place, **fields)
+
+        return self.add(make, check)
 
     def _unpack(self) -> None:
         """Begin with what packs hold. Each entry is vouched for by the next; the last of them only by itself."""
@@ -154,35 +121,7 @@ class Journal:
             self._accept(len(self.entries) + 1, data)
         del self._loose[: len(self.entries) - len(self.entries) % pack.ENTRIES]
 
-    def _catch_up(self, least: int = 0) -> None:
-        """Read the entries after those that are known, and those up to `least`, which must be there.
-
-        A listing may come late: an entry implies all before it.
-        """
-        after = keys.entry(self.run, len(self.entries)) if self.entries else ""
-        listed = [keys.stem(key) for key in self.store.list(keys.journal(self.run), after=after)]
-        last = max([least, *(int(stem) for stem in listed if stem.isdigit())])
-        numbers = range(len(self.entries) + 1, last + 1)
-        bodies = self.store.get_all(keys.entry(self.run, number) for number in numbers)
-        for number, data in zip(numbers, bodies, strict=True):
-            self._accept(number, data)
-
     def _accept(self, seq: int, data: bytes | None) -> None:
-        """Take in the entry `seq`, and blame the one before if this one remembers it differently."""
-        if data is None:
-            self.entries.append(Damaged(seq, f"journal entry {seq} is missing"))
-            self._loose.append(b"")
-            self._tail = ""
-            return
-        entry: Entry | Damaged
-        try:
-            entry = decode(data, seq)
-            if self._tail and entry.previous != self._tail and not isinstance(self.entries[-1], Damaged):
-                self.entries[-1] = Damaged(
-                    seq - 1, f"journal entry {seq - 1} was changed after entry {seq} was written"
-                )
-        except DamageError as error:
-            entry = Damaged(seq, str(error))
-        self.entries.append(entry)
-        self._loose.append(data)
-        self._tail = sha256(data)
+        """Take in the entry `seq`, which is in no pack as far as is known."""
+        super()._accept(seq, data)
+        self._loose.append(data or b"")

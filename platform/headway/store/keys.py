@@ -23,7 +23,12 @@ def journal(run: str) -> str:
 
 def entry(run: str, sequence: int) -> str:
     """One journal entry, from 1."""
-    return f"{journal(run)}{sequence:08d}.json"
+    return link(journal(run), sequence)
+
+
+def link(prefix: str, sequence: int) -> str:
+    """One entry of the journal below `prefix`, from 1."""
+    return f"{prefix}{sequence:08d}.json"
 
 
 def packs(run: str) -> str:
@@ -105,6 +110,26 @@ def submissions() -> str:
 def submission(name: str) -> str:
     """What was asked of SLURM under a name."""
     return f"{submissions()}{name}.json"
+
+
+def models() -> str:
+    """Prefix of all models."""
+    return "models/"
+
+
+def model_journal(name: str) -> str:
+    """Prefix of a model's journal."""
+    return f"{models()}{name}/journal/"
+
+
+def version(name: str, tokens: int, nonce: str) -> str:
+    """Prefix of one version of a model: a name that is never used twice."""
+    return f"{models()}{name}/{tokens:015d}-{nonce}/"
+
+
+def version_manifest(prefix: str) -> str:
+    """What a version's files are, beside them."""
+    return f"{prefix}manifest.json"
 
 
 def probe(name: str) -> str:

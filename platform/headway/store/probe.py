@@ -6,9 +6,13 @@ from headway.errors import ExistingObject, StoreError
 from headway.store import keys
 from headway.store.objects import Store
 
+WAY_AROUND = ", or, if you are sure that a run never has two writers, pass --allow-unfenced"
 
-def check_creates(store: Store) -> None:
+
+def check_creates(store: Store, way_around: str = WAY_AROUND) -> None:
     """Create an object twice, and see that the second is refused.
+
+    `way_around` ends the message: what else than another store there is.
 
     Raises:
         StoreError: it was not, so two writers could both believe that they committed; says what to do.
@@ -23,6 +27,6 @@ def check_creates(store: Store) -> None:
         store.delete(key)
     raise StoreError(
         f"{store.url} ignores the condition of a create-only write (If-None-Match: *), so two writers could overwrite "
-        f"each other's commits. Use a store that honours it (AWS S3, versitygw, MinIO, Ceph from Squid on), or, if you "
-        f"are sure that a run never has two writers, pass --allow-unfenced"
+        f"each other's commits. Use a store that honours it (AWS S3, versitygw, MinIO, Ceph from Squid on)"
+        f"{way_around}"
     )

@@ -1,0 +1,249 @@
+"""The model registry: `headway publish`, `headway models` and `headway alias`."""
+
+import math
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Annotated, Any
+
+import typer
+
+from headway.cli.options import (
+    Data,
+    Dtype,
+    Json,
+    Quiet,
+    RunName,
+    StoreUrl,
+    Tokens,
+    chosen_commit,
+    chosen_run,
+    chosen_store,
+)
+from headway.cli.screen import ago, bar, count, decimal, result, show, size, table
+from headway.errors import DamageError, UsageError
+from headway.registry import Manifest, Model, Version, find, names
+from headway.store import Committed, Run
+from headway.store.probe import check_creates
+
+COLUMNS = ("version", "aliases", "run", ">tokens", ">held-out", ">size", "published")
+ORIGIN = ("dtype", "checkpoint", "recipe", "data", "code")
+"""More columns, where one model is asked about."""
+SHORT = 12
+"""Digits of a digest that are enough to tell two apart."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One version, and what is wrong with it."""
+
+    version: Version
+    aliases: Sequence[str]
+    manifest: Manifest | None
+    problem: str | None
+
+
+def publish(
+    run: RunName,
+    *,
+    name: Annotated[str, typer.Option("--as", metavar="NAME", help="Name of the model.")],
+    tokens: Tokens = None,
+    alias: Annotated[
+        str | None, typer.Option(metavar="ALIAS", help="Then point this alias at it, such as candidate.")
+    ] = None,
+    data: Data = None,
+    dtype: Dtype = "bfloat16",
+    store: StoreUrl = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Publish a checkpoint as the next version of a model: verified, with its card, its checksums and its origin.
+
+    A version never changes. Publishing the same checkpoint again makes no other one. The files are put together in
+    TMPDIR first.
+
+    Example: **headway publish quickstart --as coder --alias candidate**
+    """
+    found = chosen_run(run, store)
+    commit = chosen_commit(found, tokens)
+    model = Model(found.store, name)
+    if alias is not None:
+        model.check_alias(alias)
+    check_creates(found.store, way_around="")
+
+    from headway import export
+    from headway.checkpoint.stored import StoredCheckpoint
+
+    checkpoint = StoredCheckpoint(found.store, commit)
+    held_out = checkpoint.manifest.progress.held_out
+    before = model.versions()
+    with TemporaryDirectory(prefix="headway-publish-") as scratch, bar(quiet=quiet) as progress:
+        task = progress.add_task("exporting", total=export.size(checkpoint), note="")
+        folder = Path(scratch) / name
+        files = export.write_checkpoint(
+            found, checkpoint, folder, data=data, dtype=dtype, advance=lambda done: progress.advance(task, done)
+        )
+        lengths = {file.name: file.stat().st_size for file in files}
+        task = progress.add_task("publishing", total=sum(lengths.values()), note="")
+        version = model.publish(
+            folder,
+            export.origin(checkpoint),
+            dtype=dtype,
+            held_out=held_out if held_out is not None and math.isfinite(held_out) else None,
+            trace=_trace(found, commit),
+            advance=lambda done: progress.advance(task, done),
+        )
+    if alias is not None:
+        model.alias(alias, version.number)
+    if version in before:
+        show(f"headway: {version} is this checkpoint already; no other version was made", quiet=quiet)
+    document: dict[str, Any] = {
+        "model": name,
+        "version": version.number,
+        "new": version not in before,
+        "aliases": _called(model.aliases(), version),
+        "run": run,
+        "tokens": commit.tokens,
+        "files": lengths,
+        "manifest": version.manifest,
+        "sha256": version.sha256,
+    }
+    called = f" ({', '.join(document['aliases'])})" if document["aliases"] else ""
+    text = f"{version}{called}: {len(files)} files, {size(version.bytes)}, from {commit.tokens:,} tokens of {run}"
+    result(document, text, as_json=as_json)
+
+
+def models(
+    reference: Annotated[
+        str | None, typer.Argument(metavar="[NAME]", help="A model, or NAME@VERSION, or NAME@ALIAS. Default: all.")
+    ] = None,
+    *,
+    verify: Annotated[bool, typer.Option("--verify", help="Read every byte; leave with 1 if any is damaged.")] = False,
+    store: StoreUrl = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """List the versions of all models, or of one with where each came from.
+
+    Example: **headway models coder --verify**
+    """
+    where = chosen_store(store)
+    asked = [Model(where, reference.partition("@")[0])] if reference else [Model(where, name) for name in names(where)]
+    wanted = [asked[0].find(reference)] if reference and "@" in reference else None
+    if reference and wanted is None and not asked[0].journal.read():
+        raise UsageError(f"no model {reference} in {where.url}; there: {', '.join(names(where)) or 'none'}")
+    rows, damage = [], list[str]()
+    with bar(quiet=quiet) as progress:
+        for model in asked:
+            versions, aliases = wanted or model.versions(), model.aliases()
+            task = progress.add_task("verifying", total=sum(v.bytes for v in versions), visible=verify, note="")
+            for version in versions:
+                rows.append(_row(model, version, _called(aliases, version)))
+                if verify and not rows[-1].problem:
+                    rows[-1] = _verified(model, rows[-1], lambda done, task=task: progress.advance(task, done))
+            damage += [f"model {model.name}: {entry.reason}" for entry in model.history().damaged]
+    damage += [row.problem for row in rows if row.problem]
+    document = {"store": where.url, "models": [_document(row) for row in rows], "findings": damage}
+    if not rows and not damage and not as_json:
+        show(f"no models in {where.url} yet; make one: headway publish RUN --as NAME", quiet=quiet)
+        return
+    columns = (*COLUMNS, *ORIGIN) if reference else COLUMNS
+    result(document, table(columns, [_cells(row)[: len(columns)] for row in rows]), as_json=as_json)
+    for each in damage:
+        show(f"headway: {each}")
+    if verify and damage:
+        raise typer.Exit(1)
+
+
+def alias(
+    reference: Annotated[str, typer.Argument(metavar="NAME@VERSION", help="A version, by number or by another alias.")],
+    alias: Annotated[str, typer.Argument(metavar="ALIAS", help="What it is to be called, such as stable.")],
+    store: StoreUrl = None,
+    *,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Point an alias at a version of a model. The files stay as they are; who served which version when is kept.
+
+    Example: **headway alias coder@candidate stable**
+    """
+    model, version = find(chosen_store(store), reference)
+    before = model.aliases().get(alias)
+    model.alias(alias, version.number)
+    was = f", before {model.name}@{before}" if before not in {None, version.number} else ""
+    document = {"model": model.name, "alias": alias, "version": version.number, "before": before}
+    result(document, f"{model.name}@{alias} is {version}{was}", as_json=as_json)
+    del quiet  # an alias is nothing but its result
+
+
+def _trace(run: Run, commit: Committed) -> str | None:
+    """The trace of the run, which its model goes on with; else that of this process."""
+    attempts = run.history().attempts
+    traces = (each.claim.holder.trace for each in attempts if each.number == commit.attempt)
+    return next(traces, None) or os.environ.get("TRACEPARENT")
+
+
+def _called(aliases: Mapping[str, int], version: Version) -> list[str]:
+    """The aliases that point at a version."""
+    return [alias for alias, number in aliases.items() if number == version.number]
+
+
+def _row(model: Model, version: Version, aliases: Sequence[str]) -> Row:
+    """What a version says of itself."""
+    try:
+        return Row(version, aliases, model.manifest(version), None)
+    except DamageError as error:
+        return Row(version, aliases, None, str(error))
+
+
+def _verified(model: Model, row: Row, advance: Any) -> Row:
+    """A version that was read whole."""
+    try:
+        for done in model.verify(row.version):
+            advance(done)
+    except DamageError as error:
+        return Row(row.version, row.aliases, row.manifest, str(error))
+    return row
+
+
+def _document(row: Row) -> dict[str, Any]:
+    version, manifest = row.version, row.manifest
+    return {
+        "model": version.model,
+        "version": version.number,
+        "aliases": list(row.aliases),
+        "bytes": version.bytes,
+        "published": version.time,
+        "manifest": version.manifest,
+        "sha256": version.sha256,
+        "held_out": manifest.held_out if manifest else None,
+        "dtype": manifest.dtype if manifest else None,
+        "quantization": manifest.quantization if manifest else None,
+        "origin": manifest.origin.model_dump() if manifest else None,
+        "code": manifest.code.model_dump() if manifest else None,
+        "trace": manifest.trace if manifest else None,
+        "problem": row.problem,
+    }
+
+
+def _cells(row: Row) -> list[str]:
+    version, manifest = row.version, row.manifest
+    first = [str(version), ", ".join(row.aliases) or "-"]
+    if manifest is None:
+        return [*first, "damaged", "-", "-", size(version.bytes), ago(version.time), *["-"] * len(ORIGIN)]
+    origin, code = manifest.origin, manifest.code
+    return [
+        *first,
+        origin.run,
+        count(origin.tokens),
+        decimal(manifest.held_out),
+        size(version.bytes),
+        ago(version.time),
+        manifest.quantization or manifest.dtype,
+        origin.sha256[:SHORT],
+        origin.recipe[:SHORT],
+        origin.data[:SHORT],
+        f"{code.headway} {(code.commit or '')[:SHORT]}".rstrip(),
+    ]

@@ -1,0 +1,75 @@
+"""A model's folder as an export leaves it, and stores to publish it in: a folder, and a real S3 server."""
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+from tests.engines.s3.server import S3Server
+
+from headway.registry import Model, Origin, Version
+from headway.store import Store, open_store
+
+Publish = Callable[..., Version]
+
+
+def safetensors(data: bytes) -> bytes:
+    """A file of one tensor."""
+    tensor = {"dtype": "U8", "shape": [len(data)], "data_offsets": [0, len(data)]}
+    header = json.dumps({"__metadata__": {"format": "pt"}, "w": tensor}).encode()
+    return len(header).to_bytes(8, "little") + header + data
+
+
+def origin(tokens: int = 1000) -> Origin:
+    """Where a model came from."""
+    return Origin(
+        run="tale", tokens=tokens, checkpoint=f"m{tokens}", sha256="0" * 64, recipe="r", data="d", headway="0"
+    )
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A model's folder: weights, configuration, tokenizer, card."""
+    made = tmp_path / "exported"
+    made.mkdir()
+    (made / "model.safetensors").write_bytes(safetensors(bytes(range(256)) * 64))
+    (made / "config.json").write_text('{"model_type": "llama"}\n')
+    (made / "tokenizer.json").write_text('{"model": {}}\n')
+    (made / "README.md").write_text("# tale\n")
+    return made
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    """A real S3 server, which this process finds by its environment."""
+    with S3Server(tmp_path_factory.mktemp("s3")) as server, pytest.MonkeyPatch.context() as patch:
+        for name, value in server.environment.items():
+            patch.setenv(name, value)
+        yield server
+
+
+@pytest.fixture(params=["file", "s3"])
+def store(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
+    """An empty store of each kind, and an empty cache."""
+    monkeypatch.setenv("HEADWAY_CACHE", str(tmp_path / "cache"))
+    if request.param == "file":
+        return open_store(str(tmp_path / "store"))
+    server: S3Server = request.getfixturevalue("server")
+    return open_store(f"{server.url}/{uuid4().hex}")
+
+
+@pytest.fixture
+def model(store: Store) -> Model:
+    """A model that has no version yet."""
+    return Model(store, "coder")
+
+
+@pytest.fixture
+def publish(model: Model, folder: Path) -> Publish:
+    """Publishes the folder, `publish(tokens=1000)`, as somebody does who comes anew."""
+
+    def call(tokens: int = 1000) -> Version:
+        return Model(model.store, model.name).publish(folder, origin(tokens), dtype="float32")
+
+    return call

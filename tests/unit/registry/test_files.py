@@ -1,0 +1,62 @@
+"""What a model's folder may hold: nothing that runs code when it is loaded."""
+
+import pickle
+from pathlib import Path
+
+import pytest
+from tests.memory import MemoryStore
+from tests.unit.registry.conftest import origin
+
+from headway.errors import UsageError
+from headway.registry import Model
+
+
+def refused(folder: Path) -> str:
+    """Why a folder is not published; nothing may have been written."""
+    store = MemoryStore()
+    with pytest.raises(UsageError) as caught:
+        Model(store, "coder").publish(folder, origin(), dtype="float32")
+    assert store.objects == {}
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["pytorch_model.bin", "model.pt", "optimizer.PTH", "x.pkl", "vocab.npy", "a.ckpt"])
+def test_a_pickle_is_refused_by_name(folder: Path, name: str) -> None:
+    """Whatever it is called."""
+    (folder / name).write_bytes(pickle.dumps({}))
+    assert f"{name} may be a pickle, which runs code when it is loaded" in refused(folder)
+
+
+@pytest.mark.parametrize("name", ["modeling_llama.py", ".gitattributes", "run.sh", "manifest.json", "LICENSE"])
+def test_what_is_no_file_of_a_model_is_refused(folder: Path, name: str) -> None:
+    """Code, hidden files, and the registry's own name."""
+    (folder / name).write_text("x")
+    assert name in refused(folder)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [pickle.dumps({"w": [1.0] * 100}), b"", b"PK\x03\x04" + bytes(100), (2).to_bytes(8, "little") + b"{}more"],
+)
+def test_a_pickle_that_is_called_safetensors_is_refused(folder: Path, data: bytes) -> None:
+    """Content counts, not the name: a header in JSON, then exactly its tensors."""
+    (folder / "model.safetensors").write_bytes(data)
+    assert "is called safetensors and is not" in refused(folder)
+
+
+def test_a_folder_inside_is_refused(folder: Path) -> None:
+    """A model's files lie side by side."""
+    (folder / "more.json").mkdir()
+    assert "more.json is no file" in refused(folder)
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
+def test_a_folder_without_a_model_is_refused(folder: Path, name: str) -> None:
+    """Weights and their configuration belong together."""
+    (folder / name).unlink()
+    assert "holds no model" in refused(folder)
+
+
+def test_no_folder_is_no_model(tmp_path: Path) -> None:
+    """A folder that is not there is named."""
+    assert "nowhere is no folder" in refused(tmp_path / "nowhere")
