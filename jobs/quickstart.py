@@ -1,4 +1,4 @@
-"""The promise of Headway, shown in a few minutes: a run that is killed twice ends with the same bits.
+"""The promise of Headway, shown in a few minutes: a run that is killed twice ends with the same bits, and is served.
 
 Run by `make quickstart`, or `make quickstart STORE=s3` for a real S3 server as the run store. Uses nothing but the
 `headway` command, as a person would.
@@ -10,9 +10,11 @@ import os
 import shlex
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +86,36 @@ def show(event: dict[str, Any]) -> None:
             say(f"    {text}")
 
 
+def serve(model: str) -> None:
+    """Serve a model, let an OpenAI client ask it, and stop it again."""
+    import openai
+
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    words = ["serve", model, "--port", str(port), "--json", "--quiet"]
+    say(f"  $ headway {shlex.join(words)}")
+    process = subprocess.Popen([*HEADWAY, *words], env={**os.environ, **WHERE}, stdout=subprocess.PIPE, text=True)
+    assert process.stdout
+    try:
+        said = "".join(takewhile(lambda line: line != "}\n", process.stdout))  # it says that it is ready
+        if not said:
+            sys.exit(f"headway serve left with code {process.wait()}")
+        ready = json.loads(f"{said}}}")
+        say(f"    ready after {ready['startup']['total']:.0f} s at {ready['url']}")
+        client = openai.OpenAI(base_url=ready["url"], api_key="-")
+        say(f"    client.completions.create(model={ready['model']!r}, prompt={PROMPT!r}, stream=True) says:")
+        say()
+        say(PROMPT + "".join(piece.choices[0].text for piece in _pieces(client, ready["model"])))
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def _pieces(client: Any, model: str) -> Any:
+    return client.completions.create(model=model, prompt=PROMPT, max_tokens=64, temperature=0, stream=True)
+
+
 def main() -> None:
     """The whole story."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -117,6 +149,10 @@ def main() -> None:
     headway("plot", "killed", "--to", str(OUT / "killed.png"), "--quiet")
     step("10. Export a directory that Hugging Face transformers and vLLM read, and let the model continue a line.")
     say(headway("export", "killed", "--to", str(OUT / "model"), "--sample", PROMPT, "--quiet"))
+    step("11. Publish it: an immutable version with checksums and its origin, which `stable` points at.")
+    say(headway("publish", "killed", "--as", "quickstart", "--alias", "stable", "--quiet"))
+    step("12. Serve it, verified before it is loaded, and ask it with the openai client.")
+    serve("quickstart@stable")
     step(f"Done in {time.monotonic() - began:.0f} s. The picture: {OUT / 'killed.png'}. The model: {OUT / 'model'}")
 
 

@@ -32,11 +32,11 @@ START_SECONDS = 240.0
 class Served:
     """A running `headway serve`."""
 
-    def __init__(self, folder: Path, *options: str) -> None:
+    def __init__(self, model: str | Path, *options: str) -> None:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port = free.getsockname()[1]
-        command = [sys.executable, "-m", "headway.cli", "serve", str(folder), "--name", NAME, "--port", str(self.port)]
+        command = [sys.executable, "-m", "headway.cli", "serve", str(model), "--name", NAME, "--port", str(self.port)]
         self.process = subprocess.Popen(
             [*command, "--json", *options], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )
@@ -97,8 +97,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def served(folder: Path) -> Iterator[Served]:
-    """One service for the tests that leave it as it was."""
-    begun = Served(folder)
+    """One service, of a published version, for the tests that leave it as it was."""
+    store = ["--store", str(folder.parent / "store")]
+    command = [sys.executable, "-m", "headway.cli", "publish", "served", "--as", "coder", "--dtype", "float32", *store]
+    subprocess.run(command, check=True, timeout=DEADLINE)
+    begun = Served("coder@1", *store)
     try:
         begun.await_ready()
         yield begun
@@ -214,6 +217,22 @@ def test_sigterm_breaks_no_stream_and_leaves_nothing(folder: Path) -> None:
         assert not left
     finally:
         begun.clean_up()
+
+
+def test_a_damaged_version_is_refused_before_it_is_loaded(folder: Path, served: Served) -> None:  # noqa: ARG001
+    """One flipped byte of the weights: named with version and file, and nothing is started."""
+    [weights] = (folder.parent / "store" / "models" / "coder").glob("*/model.safetensors")
+    whole = weights.read_bytes()
+    weights.chmod(0o644)
+    weights.write_bytes(whole[:-5] + bytes([whole[-5] ^ 1]) + whole[-4:])
+    try:
+        command = [sys.executable, "-m", "headway.cli", "serve", "coder", "--store", str(folder.parent / "store")]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=DEADLINE, check=False)
+    finally:
+        weights.write_bytes(whole)
+    assert done.returncode == 1
+    assert "coder@1" in done.stderr
+    assert "model.safetensors" in done.stderr
 
 
 def test_what_is_no_model_is_refused(tmp_path: Path) -> None:

@@ -14,6 +14,8 @@ class Endpoint(BaseModel):
     """A Hugging Face directory, verified."""
     name: str
     """What clients call the model."""
+    version: str = ""
+    """Of the registry, if it comes from there."""
     host: str = "127.0.0.1"
     port: int = Field(default=8000, ge=1, le=65535)
     context_tokens: int | None = Field(default=None, ge=1)

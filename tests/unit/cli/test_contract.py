@@ -38,6 +38,7 @@ CONTRACT = {
     "publish": f"RUN --alias --as --data --dtype --store --tokens {COMMON}",
     "models": f"[NAME] --store --verify {COMMON}",
     "alias": f"NAME@VERSION ALIAS --store {COMMON}",
+    "serve": f"MODEL --name --host --port --context --streams --store {COMMON}",
     "recipe check": f"RECIPE [KEY=VALUE]... {COMMON}",
     "recipe schema": COMMON,
     "data build": f"RECIPE [KEY=VALUE]... {COMMON}",
