@@ -85,7 +85,7 @@ test-slurm: $(READY) $(ENGINES) ## an array on a real SLURM cluster under random
 	HEADWAY_ARRAY_RUNS=$${HEADWAY_ARRAY_RUNS:-8} HEADWAY_ARRAY_PREEMPTIONS=$${HEADWAY_ARRAY_PREEMPTIONS:-3} \
 		$(BIN)/pytest --quiet -s tests/integration/test_slurm_array.py
 
-bench: $(READY) $(ENGINES) ## step, data, checkpoints and journal, side by side with what they replace; submission, restarts, goodput
+bench: $(READY) $(ENGINES) ## step, data, checkpoints and journal, side by side with what they replace; submission, restarts, serving, goodput
 	$(BIN)/python -m bench.step
 	$(BIN)/python -m bench.data
 	$(BIN)/python -m bench.checkpoint
@@ -93,6 +93,7 @@ bench: $(READY) $(ENGINES) ## step, data, checkpoints and journal, side by side 
 	$(BIN)/python -m bench.journal
 	$(BIN)/python -m bench.submit
 	$(BIN)/python -m bench.restart
+	$(BIN)/python -m bench.serving
 	$(BIN)/python -m bench.goodput
 
 clean: ## remove the environment and what the quick start made

@@ -20,6 +20,7 @@ import yaml
 
 from headway import data
 from headway.recipe import load
+from headway.serve.tenants import Keys
 from tests.integration.training import DEADLINE, Place
 
 pytestmark = pytest.mark.slow
@@ -192,6 +193,64 @@ def test_a_dead_engine_ends_the_service_and_no_stream_looks_complete(folder: Pat
         assert f"the engine of {NAME} died" in begun.process.stderr.read()
         _, left = psutil.wait_procs(begun.members, timeout=DEADLINE)
         assert not left
+    finally:
+        begun.clean_up()
+
+
+def test_only_tenants_may_ask(folder: Path, tmp_path: Path) -> None:
+    """Without a key, with a wrong one and with a revoked one: 401, which the client raises; no key is in any output."""
+    keys = Keys(tmp_path / "keys.json")
+    good, other = keys.add("team-a"), keys.add("team-b")
+    begun = Served(folder, "--keys", str(keys.path))
+    try:
+        begun.await_ready()
+        ask = {"model": NAME, "prompt": "a", "max_tokens": 2}
+        assert begun.client.with_options(api_key=good).completions.create(**ask).usage  # type: ignore[call-overload]
+        for key in ("none", good + "x"):
+            with pytest.raises(openai.AuthenticationError):
+                begun.client.with_options(api_key=key).completions.create(**ask)  # type: ignore[call-overload]
+        keys.revoke(next(key.name for key in keys.read() if key.tenant == "team-a"))
+        with pytest.raises(openai.AuthenticationError):
+            ask_on(begun.client.with_options(api_key=good), ask)
+        assert begun.client.with_options(api_key=other).completions.create(**ask).usage  # type: ignore[call-overload]
+        metrics = httpx.get(f"http://127.0.0.1:{begun.port}/metrics", timeout=DEADLINE).text
+        assert begun.stop() == 0
+        assert begun.process.stderr
+        assert not any(key in metrics + begun.process.stderr.read() for key in (good, other))
+    finally:
+        begun.clean_up()
+
+
+def ask_on(client: openai.OpenAI, ask: dict[str, Any]) -> None:
+    """Ask again and again, until the client raises what it is told."""
+    deadline = time.monotonic() + DEADLINE
+    while time.monotonic() < deadline:
+        client.completions.create(**ask)
+
+
+def test_what_cannot_be_begun_soon_is_refused_at_once(folder: Path) -> None:
+    """Twenty at once, where two are computed and two may wait: each is answered, or told when to come again."""
+    begun = Served(folder, "--streams", "2", "--queue", "2")
+    body = {"model": NAME, "prompt": "a", "max_tokens": 200, "ignore_eos": True}
+    try:
+        begun.await_ready()
+        url = f"http://127.0.0.1:{begun.port}/v1/completions"
+        with ThreadPoolExecutor(20) as clients:
+            answers = list(clients.map(lambda _: httpx.post(url, json=body, timeout=DEADLINE), range(20)))
+        statuses = [answer.status_code for answer in answers]
+        assert set(statuses) == {200, 429}
+        assert 4 <= statuses.count(200) < 20
+        assert all(answer.json()["usage"]["completion_tokens"] == 200 for answer in answers if answer.is_success)
+        shed = [answer for answer in answers if not answer.is_success]
+        assert all(int(answer.headers["Retry-After"]) >= 1 for answer in shed)
+        assert all(answer.json()["error"]["code"] == "overloaded" for answer in shed)
+        late = httpx.post(url, json=body | {"max_tokens": 1000}, headers={"X-Request-Timeout-Seconds": "0.2"})
+        assert (late.status_code, late.json()["error"]["code"]) == (504, "deadline_exceeded")
+        deadline = time.monotonic() + DEADLINE
+        while engine_at(f"http://127.0.0.1:{begun.port}")[0]:  # nobody waits for it: it is computed no further
+            assert time.monotonic() < deadline
+        assert httpx.post(url, json=body, timeout=DEADLINE).is_success
+        assert begun.stop() == 0
     finally:
         begun.clean_up()
 

@@ -13,6 +13,7 @@ from headway.cli import (
     data,
     export,
     job,
+    keys,
     ledger,
     logs,
     plot,
@@ -37,7 +38,11 @@ PANELS = {
     "Serve": (serve.serve,),
 }
 """Commands by panel of the help, in the order in which one needs them."""
-GROUPS = {"Prepare": {"recipe": recipe.app, "data": data.app}, "Keep": {"store": store.app}}
+GROUPS = {
+    "Serve": {"keys": keys.app},
+    "Prepare": {"recipe": recipe.app, "data": data.app},
+    "Keep": {"store": store.app},
+}
 """Groups of commands by panel."""
 
 

@@ -33,7 +33,11 @@ def serve(
     context: Annotated[
         int | None, typer.Option(metavar="TOKENS", help="Longest prompt and answer. Default: the model's.")
     ] = None,
-    streams: Annotated[int, typer.Option(help="Requests that are computed at a time; more wait.")] = 64,
+    streams: Annotated[int, typer.Option(help="Requests that are computed at a time.")] = 64,
+    queue: Annotated[int, typer.Option(help="Requests that may wait; more are told when to come again.")] = 64,
+    keys: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Only who has one of these API keys may ask: headway keys add.")
+    ] = None,
     store: StoreUrl = None,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -58,6 +62,8 @@ def serve(
             port=port,
             context_tokens=context,
             streams=streams,
+            queue=queue,
+            keys=keys and _sound(keys),
         )
         service = stack.enter_context(Service(endpoint))
         told: dict[str, float] = {"ray": round(time.time() - began, 3)}
@@ -71,6 +77,19 @@ def serve(
             service.watch()
         show("headway: stopping: requests in flight come to their end", quiet=quiet)
         service.drain()
+
+
+def _sound(keys: Path) -> Path:
+    """A file of API keys.
+
+    Raises:
+        UsageError: it is none, or has none.
+    """
+    from headway.serve.tenants import Keys
+
+    if not Keys(keys).read():
+        raise UsageError(f"{keys} has no API key, so nobody could ask; headway keys add TENANT --file {keys} makes one")
+    return keys.absolute()
 
 
 def _found(model: str, store: str | None, stack: ExitStack, *, quiet: bool) -> tuple[str, str, Path]:

@@ -3,15 +3,27 @@
 Ray Serve is told of them by name (`LINKS`) and puts them around all that it does itself: its own errors pass them, too.
 """
 
+import os
+
 from starlette.middleware import Middleware
 
+from headway.serve.access import Access
+from headway.serve.admission import Admission, Load
+from headway.serve.deadline import Deadline
 from headway.serve.departure import Departure
+from headway.serve.endpoint import Endpoint
 from headway.serve.identity import Identity
+from headway.serve.tenants import Keys, Tenants
 
 LINKS = f"{__name__}:links"
 """Where Serve finds them."""
+ENDPOINT = "HEADWAY_ENDPOINT"
+"""Environment: the endpoint that they are for, as JSON; Serve calls `links` without a word."""
 
 
 def links() -> list[Middleware]:
-    """The links, the outermost last."""
-    return [Middleware(Departure), Middleware(Identity)]
+    """The links of this process's endpoint, the outermost last."""
+    endpoint = Endpoint.model_validate_json(os.environ[ENDPOINT])
+    access = [Middleware(Access, tenants=Tenants(Keys(endpoint.keys)))] if endpoint.keys else []
+    admission = Middleware(Admission, load=Load(endpoint.streams, endpoint.queue))
+    return [Middleware(Departure), Middleware(Deadline), admission, *access, Middleware(Identity)]

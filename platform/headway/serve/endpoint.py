@@ -21,9 +21,13 @@ class Endpoint(BaseModel):
     context_tokens: int | None = Field(default=None, ge=1)
     """Longest prompt and answer together [tokens]; None: what the model was trained for."""
     streams: int = Field(default=64, ge=1)
-    """Requests that are computed at a time; more wait."""
+    """Requests that are computed at a time."""
+    queue: int = Field(default=64, ge=0)
+    """Requests that may wait to be computed; more are refused."""
     cache_gib: int = Field(default=1, ge=1)
     """Memory for keys and values on a CPU [GiB]."""
+    keys: Path | None = None
+    """File of API keys; without one, whoever reaches the port may ask."""
     seed: int = 0
     grace_seconds: float = Field(default=120.0, gt=0)
     """How long requests in flight may take once the service was asked to stop [s]."""

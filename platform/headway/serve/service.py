@@ -46,7 +46,9 @@ class Service:
         self._folder = Path(tempfile.mkdtemp(prefix="headway-"))
         self._settle()
         import ray
+        from ray import serve  # noqa: F401 - loading it sets up its log
 
+        logging.getLogger("ray.serve").setLevel(logging.WARNING)
         ray.init(
             num_cpus=max(2, os.cpu_count() or 1),
             include_dashboard=False,
@@ -55,7 +57,6 @@ class Service:
             log_to_driver=False,
             _temp_dir=str(self._folder / "ray"),
         )
-        logging.getLogger("ray.serve").setLevel(logging.WARNING)
         for number in (signal.SIGTERM, signal.SIGINT):  # Ray has taken them
             signal.signal(number, lambda *_: self.stopping.set())
         return self
@@ -144,6 +145,7 @@ class Service:
             "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": str(self.endpoint.port + 1),
             "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1",
             "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": chain.LINKS,
+            chain.ENDPOINT: self.endpoint.model_dump_json(),
             "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
             "RAY_SERVE_FORCE_STOP_UNHEALTHY_REPLICAS": "1",
             "RAY_USAGE_STATS_ENABLED": "0",

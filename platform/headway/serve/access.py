@@ -1,0 +1,41 @@
+"""API key to tenant: who has no key is told so, in the words of OpenAI's API."""
+
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from headway.serve.refusal import refusal
+from headway.serve.tenants import Tenants
+
+OPEN = ("/health", "/metrics", "/ping", "/version", "/-/healthz", "/-/routes")
+"""What needs no key: nothing of a model or of a tenant is told there."""
+TENANT = "headway.tenant"
+"""Where the links after this one find the tenant, in the request's scope."""
+
+
+class Access:
+    """The link that lets tenants through."""
+
+    def __init__(self, app: ASGIApp, tenants: Tenants) -> None:
+        self.app, self.tenants = app, tenants
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on with its tenant, or answer 401."""
+        if scope["type"] != "http" or scope["path"] in OPEN:
+            await self.app(scope, receive, send)
+            return
+        scheme, _, key = Headers(scope=scope).get("Authorization", "").partition(" ")
+        tenant = self.tenants.of(key.strip()) if scheme.lower() == "bearer" else None
+        if tenant is None:
+            told = (
+                "This API key is not known, or was revoked." if key else "Send an API key: Authorization: Bearer KEY."
+            )
+            answer = refusal(
+                401,
+                told,
+                kind="invalid_request_error",
+                code="invalid_api_key",
+                headers={"WWW-Authenticate": "Bearer"},
+            )
+            await answer(scope, receive, send)
+            return
+        await self.app({**scope, TENANT: tenant}, receive, send)

@@ -1,0 +1,137 @@
+"""Who may ask: tenants and their API keys, of which only digests are kept.
+
+A key is 256 random bits, so its SHA-256 can neither be guessed nor looked up in a table; no slower digest is needed.
+"""
+
+import hashlib
+import hmac
+import json
+import os
+import secrets
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from headway.errors import UsageError
+
+PREFIX = "hw-"
+"""What a key begins with, so that one that got where it should not be is recognised."""
+SHOWN = 8
+"""Digits of a digest by which a key is called: they tell nothing of it."""
+LOOK_SECONDS = 1.0
+"""How often the file is looked at for a change [s]."""
+
+
+class Key(BaseModel):
+    """One API key, as it is kept."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    tenant: str
+    sha256: str
+    created: float
+    """Seconds since 1970."""
+
+    @property
+    def name(self) -> str:
+        """What it is called where it is listed and revoked."""
+        return self.sha256[:SHOWN]
+
+
+class Keys:
+    """The keys in a file, which is replaced whole and may change at any time."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def read(self) -> list[Key]:
+        """All keys; none if there is no file yet.
+
+        Raises:
+            UsageError: it is no file of keys.
+        """
+        try:
+            text = self.path.read_text(encoding="utf-8")
+        except FileNotFoundError:
+            return []
+        try:
+            return [Key.model_validate(each) for each in json.loads(text)]
+        except (ValueError, TypeError, ValidationError) as error:
+            raise UsageError(f"{self.path} is no file of API keys; headway keys add TENANT makes one") from error
+
+    def add(self, tenant: str) -> str:
+        """Make a key for `tenant`; returns it, which is the only time that anybody sees it."""
+        key = PREFIX + secrets.token_urlsafe(32)
+        self._write([*self.read(), Key(tenant=tenant, sha256=digest(key), created=round(time.time(), 3))])
+        return key
+
+    def revoke(self, name: str) -> Key:
+        """Take a key away, by its name.
+
+        Raises:
+            UsageError: there is none of that name; says which there are.
+        """
+        keys = self.read()
+        found = [key for key in keys if key.name == name]
+        if not found:
+            there = ", ".join(f"{key.name} ({key.tenant})" for key in keys) or "none"
+            raise UsageError(f"no key is called {name} in {self.path}; there: {there}")
+        self._write([key for key in keys if key not in found])
+        return found[0]
+
+    def _write(self, keys: list[Key]) -> None:
+        new = self.path.with_name(f".{self.path.name}-{secrets.token_hex(4)}")
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
+            json.dump([key.model_dump() for key in keys], file, indent=1)
+            file.flush()
+            os.fsync(file.fileno())
+        new.replace(self.path)
+
+
+class Tenants:
+    """Tells tenants by their keys, as the file says now: nothing has to be started anew for it."""
+
+    def __init__(self, keys: Keys, clock: Callable[[], float] = time.monotonic) -> None:
+        """Read the keys; from now on a file that cannot be read leaves things as they were.
+
+        Raises:
+            UsageError: it is no file of keys.
+        """
+        self._keys, self._clock = keys, clock
+        self._known = keys.read()
+        self._seen, self._looked = self._mark(), clock()
+
+    def of(self, key: str) -> str | None:
+        """Whose key this is. Takes equally long for every wrong one."""
+        self._look()
+        given, tenant = digest(key), None
+        for known in self._known:
+            if hmac.compare_digest(given, known.sha256):
+                tenant = known.tenant
+        return tenant
+
+    def _look(self) -> None:
+        if self._clock() - self._looked < LOOK_SECONDS:
+            return
+        self._looked = self._clock()
+        if (mark := self._mark()) != self._seen:
+            try:
+                self._known, self._seen = self._keys.read(), mark
+            except (UsageError, OSError):
+                return
+
+    def _mark(self) -> tuple[int, int] | None:
+        """What changes whenever the file does."""
+        try:
+            status = self._keys.path.stat()
+        except OSError:
+            return None
+        return status.st_ino, status.st_mtime_ns
+
+
+def digest(key: str) -> str:
+    """What is kept of a key."""
+    return hashlib.sha256(key.encode()).hexdigest()

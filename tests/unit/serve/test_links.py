@@ -1,0 +1,214 @@
+"""The links in front of the engine, each around an application that tells what reached it."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from starlette.applications import Starlette
+from starlette.datastructures import Headers
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.routing import Route
+from starlette.testclient import TestClient
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from headway.serve.access import TENANT, Access
+from headway.serve.admission import Admission, Load
+from headway.serve.chain import ENDPOINT, links
+from headway.serve.deadline import Deadline
+from headway.serve.departure import Departure
+from headway.serve.endpoint import Endpoint
+from headway.serve.identity import Identity
+from headway.serve.tenants import Keys, Tenants
+
+
+async def mirror(request: Request) -> JSONResponse:
+    """What came through."""
+    return JSONResponse({"headers": dict(request.headers), "tenant": request.scope.get(TENANT)})
+
+
+def behind(middleware: Sequence[Middleware]) -> TestClient:
+    """A client of the mirror behind these links, the outermost last, as Serve puts them."""
+    paths = ("/v1/completions", "/health", "/metrics")
+    app: Any = Starlette(routes=[Route(path, mirror, methods=["GET", "POST"]) for path in paths])
+    for each in middleware:
+        app = each.cls(app, *each.args, **each.kwargs)
+    return TestClient(app)
+
+
+@pytest.fixture
+def keys(tmp_path: Path) -> Keys:
+    """Where keys are kept."""
+    return Keys(tmp_path / "keys.json")
+
+
+@pytest.mark.parametrize("given", ["abc", "A-1_b.c", "x" * 64])
+def test_a_good_id_is_kept(given: str) -> None:
+    """On the way in, and on the way out."""
+    answer = behind([Middleware(Identity)]).get("/v1/completions", headers={"X-Request-ID": given})
+    assert answer.headers["X-Request-ID"] == answer.json()["headers"]["x-request-id"] == given
+
+
+@pytest.mark.parametrize("given", ["", "a b", "x" * 65, "naïve".encode(), "a/b", '"'])
+def test_a_bad_id_is_replaced(given: str | bytes) -> None:
+    """By one that differs from request to request, the same on both ways."""
+    client = behind([Middleware(Identity)])
+    answers = [client.get("/v1/completions", headers={"X-Request-ID": given}) for _ in range(2)]  # type: ignore[arg-type]
+    names = [answer.headers["X-Request-ID"] for answer in answers]
+    assert names == [answer.json()["headers"]["x-request-id"] for answer in answers]
+    assert len({*names, given}) == 3
+
+
+def test_what_is_not_found_has_an_id_too() -> None:
+    """Errors are what ids are asked for most."""
+    answer = behind([Middleware(Identity)]).get("/nowhere", headers={"X-Request-ID": "abc"})
+    assert (answer.status_code, answer.headers["X-Request-ID"]) == (404, "abc")
+
+
+def test_the_engine_watches_over_the_connection() -> None:
+    """A client cannot say otherwise."""
+    answer = behind([Middleware(Departure)]).get("/v1/completions", headers={"x-request-disconnect-disabled": "no"})
+    assert answer.json()["headers"]["x-request-disconnect-disabled"] == "?1"
+
+
+def test_a_tenant_is_let_through_by_its_key(keys: Keys) -> None:
+    """The links after this one know who it is."""
+    key = keys.add("team-a")
+    client = behind([Middleware(Access, tenants=Tenants(keys))])
+    for scheme in ("Bearer", "bearer"):
+        answer = client.post("/v1/completions", headers={"Authorization": f"{scheme} {key}"})
+        assert answer.json()["tenant"] == "team-a"
+
+
+@pytest.mark.parametrize("header", [None, "", "Bearer", "Bearer ", "Bearer hw-wrong", "Basic {key}", "{key}"])
+def test_nobody_else_is(keys: Keys, header: str | None) -> None:
+    """With an error that an OpenAI client understands, and that repeats nothing of what was sent."""
+    key = keys.add("team-a")
+    client = behind([Middleware(Access, tenants=Tenants(keys))])
+    sent = {} if header is None else {"Authorization": header.format(key=key)}
+    answer = client.post("/v1/completions", headers=sent)
+    assert answer.status_code == 401
+    assert answer.headers["WWW-Authenticate"] == "Bearer"
+    assert answer.json()["error"]["code"] == "invalid_api_key"
+    assert "hw-" not in answer.text
+
+
+@pytest.mark.parametrize(("path", "status"), [("/health", 200), ("/metrics", 200), ("/metrics/", 401), ("/v1/x", 401)])
+def test_only_what_tells_nothing_of_tenants_needs_no_key(keys: Keys, path: str, status: int) -> None:
+    """Probes and scrapes come without one; everything else is asked, there or not."""
+    keys.add("team-a")
+    client = behind([Middleware(Access, tenants=Tenants(keys))])
+    assert client.get(path, follow_redirects=False).status_code == status
+
+
+def test_the_chain_names_a_request_before_it_refuses_it(keys: Keys, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As Serve finds it: from the environment."""
+    keys.add("team-a")
+    endpoint = Endpoint(folder=Path("/model"), name="coder", keys=keys.path)
+    monkeypatch.setenv(ENDPOINT, endpoint.model_dump_json())
+    answer = behind(links()).post("/v1/completions", headers={"X-Request-ID": "abc"})
+    assert (answer.status_code, answer.headers["X-Request-ID"]) == (401, "abc")
+    monkeypatch.setenv(ENDPOINT, endpoint.model_copy(update={"keys": None}).model_dump_json())
+    assert behind(links()).post("/v1/completions").status_code == 200
+
+
+class Slow:
+    """An application that answers in pieces, each when it is told to, and hears when its client has gone."""
+
+    def __init__(self, *, media: str = "text/event-stream", begins: bool = True) -> None:
+        self.media, self.begins = media, begins
+        self.heard: list[str] = []
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Begin, perhaps, and then wait for the client to go."""
+        assert "x-request-timeout-seconds" not in Headers(scope=scope)
+        if self.begins:
+            start = {"type": "http.response.start", "status": 200, "headers": [(b"content-type", self.media.encode())]}
+            await send(start)
+            await send({"type": "http.response.body", "body": b"data: 1\n\n", "more_body": True})
+        while (message := await receive())["type"] != "http.disconnect":
+            self.heard.append(message["type"])
+        self.heard.append("http.disconnect")
+        await send({"type": "http.response.body", "body": b"too late", "more_body": False})
+
+
+def timed(app: ASGIApp, seconds: str) -> Any:
+    """What a client gets that waits so long."""
+    return TestClient(Deadline(app)).post("/v1/completions", headers={"X-Request-Timeout-Seconds": seconds})
+
+
+def test_an_answer_in_time_is_whole() -> None:
+    """With a deadline and without one."""
+    client = behind([Middleware(Deadline)])
+    assert client.post("/v1/completions", headers={"X-Request-Timeout-Seconds": "60"}).status_code == 200
+    assert client.post("/v1/completions").status_code == 200
+
+
+def test_what_has_not_begun_at_its_deadline_is_answered_504() -> None:
+    """The application hears that nobody waits any more, and what it still says is dropped."""
+    app = Slow(begins=False)
+    answer = timed(app, "0.05")
+    assert (answer.status_code, answer.json()["error"]["code"]) == (504, "deadline_exceeded")
+    assert app.heard[-1] == "http.disconnect"
+
+
+def test_a_stream_ends_with_an_error_at_its_deadline() -> None:
+    """It does not look complete: no [DONE], and an error in the words of OpenAI's API."""
+    app = Slow()
+    answer = timed(app, "0.05")
+    first, last = answer.text.strip().split("\n\n")
+    assert first == "data: 1"
+    assert json.loads(last.removeprefix("data: "))["error"]["code"] == "deadline_exceeded"
+    assert "too late" not in answer.text
+    assert app.heard[-1] == "http.disconnect"
+
+
+@pytest.mark.parametrize("given", ["soon", "0", "-1", "nan", "inf", ""])
+def test_a_deadline_that_is_none_is_refused(given: str) -> None:
+    """With what it should be."""
+    answer = timed(Slow(), given)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (400, "invalid_timeout")
+
+
+def test_a_full_house_refuses_and_says_when_to_come_again() -> None:
+    """Two computed and two waiting are all; asking for the models costs nothing, and is always answered."""
+    load = Load(streams=2, queue=2)
+    client = behind([Middleware(Admission, load=load)])
+    for _ in range(4):
+        assert not load.full
+        load.begin()
+    answer = client.post("/v1/completions")
+    assert (answer.status_code, answer.json()["error"]["code"]) == (429, "overloaded")
+    assert int(answer.headers["Retry-After"]) >= 1
+    assert client.get("/v1/completions").status_code == 200
+    load.finish()
+    assert client.post("/v1/completions").status_code == 200
+    assert load.flying == 3
+
+
+def test_what_fails_is_in_flight_no_longer() -> None:
+    """An application that raises, or whose client has gone, frees its place."""
+    load = Load(streams=1, queue=0)
+
+    async def broken(*_: object) -> None:
+        raise RuntimeError("broken")
+
+    client = TestClient(Admission(broken, load), raise_server_exceptions=False)
+    assert [client.post("/").status_code for _ in range(3)] == [500] * 3
+    assert load.flying == 0
+
+
+@pytest.mark.parametrize(("each", "flying", "expected"), [(0.5, 12, 4), (0.01, 12, 1), (60.0, 12, 60), (0.5, 4, 1)])
+def test_the_time_to_come_again_is_computed(each: float, flying: int, expected: int) -> None:
+    """By how fast answers were finished lately: until half of the queue is free; between a second and a minute."""
+    now = [0.0]
+    load = Load(streams=2, queue=4, clock=lambda: now[0])
+    for _ in range(flying + 10):
+        load.begin()
+    for _ in range(10):
+        load.finish()
+        now[0] += each
+    assert load.retry_after() == expected
