@@ -65,6 +65,8 @@ def serve(
             queue=queue,
             keys=keys and _sound(keys),
         )
+        if keys is None and host not in {"127.0.0.1", "localhost", "::1"}:
+            show(f"headway: whoever reaches {host}:{port} may ask; headway keys add TENANT, then --keys keys.json")
         service = stack.enter_context(Service(endpoint))
         told: dict[str, float] = {"ray": round(time.time() - began, 3)}
         with Console(stderr=True, quiet=quiet).status("loading") as status:
