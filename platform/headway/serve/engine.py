@@ -17,6 +17,11 @@ QUIET = {"DO_NOT_TRACK": "1", "VLLM_NO_USAGE_STATS": "1", "HF_HUB_OFFLINE": "1",
 """Nobody is called home, no model is looked for on a hub."""
 
 
+def on_gpu() -> bool:
+    """Whether the engine has an NVIDIA GPU; without loading torch."""
+    return Path("/dev/nvidiactl").exists()
+
+
 def on_a_cpu(endpoint: Endpoint) -> dict[str, str]:
     """The environment of an engine on a CPU."""
     return {
@@ -34,7 +39,7 @@ def settle(endpoint: Endpoint) -> None:
     To be called before either is imported: on a CPU most of a start is importing, which thus happens side by side.
     """
     os.environ.update(QUIET)
-    if not _on_gpu():
+    if not on_gpu():
         os.environ.update(on_a_cpu(endpoint))
         forkserver.set_forkserver_preload(["headway.serve.preload"])
         forkserver.ensure_running()
@@ -49,7 +54,7 @@ def arguments(endpoint: Endpoint) -> Namespace:
     words += ["--max-num-seqs", str(endpoint.streams), "--disable-uvicorn-access-log"]
     if endpoint.context_tokens:
         words += ["--max-model-len", str(endpoint.context_tokens)]
-    if not _on_gpu():
+    if not on_gpu():
         words += ["--enforce-eager", "--distributed-executor-backend", "uni"]
     args: Namespace = make_arg_parser(FlexibleArgumentParser()).parse_args(words)  # type: ignore[no-untyped-call]
     return args
@@ -61,7 +66,7 @@ def start(args: Namespace) -> "AsyncLLM":
     from vllm.usage.usage_lib import UsageContext
     from vllm.v1.engine.async_llm import AsyncLLM
 
-    if not _on_gpu():
+    if not on_gpu():
         _fork_from_server()
     context = UsageContext.OPENAI_API_SERVER
     config = AsyncEngineArgs.from_cli_args(args).create_engine_config(usage_context=context)
@@ -86,11 +91,6 @@ async def application(engine: "AsyncLLM", args: Namespace) -> "FastAPI":
     await init_app_state(engine, app.state, args, tasks)
     app.state.server = Namespace(should_exit=False)  # its error handler tells a server of its own to stop
     return app
-
-
-def _on_gpu() -> bool:
-    """Whether there is an NVIDIA GPU; without loading torch."""
-    return Path("/dev/nvidiactl").exists()
 
 
 def _fork_from_server() -> None:

@@ -6,12 +6,15 @@ engine. This process starts it all, sees that it lives, and on a signal lets the
 
 import logging
 import os
+import secrets
 import shutil
 import signal
 import socket
 import tempfile
 import threading
 from collections.abc import Callable
+from contextlib import closing
+from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -19,12 +22,16 @@ from typing import Any, Self
 from headway.errors import ServeError, UsageError
 from headway.serve import chain
 from headway.serve.endpoint import Endpoint
+from headway.serve.engine import on_gpu
+from headway.serve.identity import HEADER
 from headway.serve.startup import stages
 
 APPLICATION = "headway"
 POLL_SECONDS = 0.2
 HEALTH_SECONDS = 1.0
 """How often the engine is asked whether it lives [s]."""
+ANSWER_SECONDS = 10.0
+"""Within which a ready replica answers whether it is well [s]."""
 LEAST_GRACE_SECONDS = 35.0
 """Serve waits at least so long for a replica that listens by itself [s]."""
 
@@ -53,7 +60,7 @@ class Service:
             num_cpus=max(2, os.cpu_count() or 1),
             include_dashboard=False,
             _node_ip_address="127.0.0.1",
-            logging_level=logging.WARNING,
+            logging_level=logging.ERROR,
             log_to_driver=False,
             _temp_dir=str(self._folder / "ray"),
         )
@@ -86,7 +93,11 @@ class Service:
                 tell(told := now)
         if self._failure:
             raise ServeError(f"the model did not start: {self._reason()}") from self._failure
-        return not self.stopping.is_set()
+        if self.stopping.is_set():
+            return False
+        if not self._answers():
+            raise ServeError(f"the port {self.endpoint.port} was taken meanwhile; choose another with --port")
+        return True
 
     def stages(self) -> dict[str, float]:
         """Seconds of each stage of the replica's start."""
@@ -118,16 +129,13 @@ class Service:
 
             from headway.serve.replica import Replica
 
-            serve.start(
-                proxy_location="Disabled",
-                http_options={"host": self.endpoint.host},
-            )
+            serve.start(proxy_location="Disabled", http_options={"host": self.endpoint.host})
             deployment: Any = serve.deployment(
                 serve.ingress()(Replica),
                 name="replica",
                 num_replicas=1,
                 max_ongoing_requests=100_000,  # admission is not Serve's
-                ray_actor_options={"num_cpus": 1},
+                ray_actor_options={"num_cpus": 1, "num_gpus": int(on_gpu())},
                 health_check_period_s=HEALTH_SECONDS,
                 max_constructor_retry_count=1,
                 graceful_shutdown_timeout_s=max(LEAST_GRACE_SECONDS, self.endpoint.grace_seconds),
@@ -149,8 +157,18 @@ class Service:
             "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
             "RAY_SERVE_FORCE_STOP_UNHEALTHY_REPLICAS": "1",
             "RAY_USAGE_STATS_ENABLED": "0",
-            "RAY_AUTH_MODE": "disabled",  # all of it listens at this machine's own address only
         }
+
+    def _answers(self) -> bool:
+        """Whether it is our replica that listens at the port; Serve would take the next one if that was taken."""
+        name, host = secrets.token_hex(8), self.endpoint.host
+        here = "127.0.0.1" if host == "0.0.0.0" else host  # noqa: S104 - a comparison
+        with closing(HTTPConnection(here, self.endpoint.port, timeout=ANSWER_SECONDS)) as asked:
+            try:
+                asked.request("GET", "/health", headers={HEADER: name})
+                return asked.getresponse().headers[HEADER] == name
+            except (OSError, HTTPException):
+                return False
 
     def _reason(self) -> str:
         """What the replica said of it, as far as Serve has heard."""
