@@ -18,9 +18,10 @@ import psutil
 import pytest
 import yaml
 
-from headway import data
+from headway import data, registry
 from headway.recipe import load
 from headway.serve.tenants import Keys
+from headway.store import open_store
 from tests.integration.training import DEADLINE, Place
 
 pytestmark = pytest.mark.slow
@@ -193,6 +194,29 @@ def test_a_dead_engine_ends_the_service_and_no_stream_looks_complete(folder: Pat
         assert f"the engine of {NAME} died" in begun.process.stderr.read()
         _, left = psutil.wait_procs(begun.members, timeout=DEADLINE)
         assert not left
+    finally:
+        begun.clean_up()
+
+
+def test_a_quantized_version_is_served(folder: Path, served: Served) -> None:  # noqa: ARG001 - it has published coder@1
+    """`headway quantize` publishes it with the origin of its original; it answers nearly as that does."""
+    store = ["--store", str(folder.parent / "store")]
+    command = [sys.executable, "-m", "headway.cli", "quantize", "coder@1", "--as", "coder", "--json", *store]
+    made = subprocess.run(command, check=True, timeout=DEADLINE, capture_output=True, text=True)
+    likeness = json.loads(made.stdout)
+    assert (likeness["version"], likeness["scheme"]) == (2, "W8A8")
+    assert likeness["agreement"] > 0.9
+    found, version = registry.find(open_store(str(folder.parent / "store")), "coder@2")
+    first = found.manifest(found.find("coder@1"))
+    assert found.manifest(version).quantization == "W8A8"
+    assert found.manifest(version).origin == first.origin
+    begun = Served("coder@2", *store)
+    try:
+        assert begun.await_ready()["version"] == "2"
+        answer = begun.client.completions.create(model=NAME, prompt="import ", max_tokens=8, temperature=0)
+        assert answer.usage
+        assert answer.usage.completion_tokens == 8
+        assert begun.stop() == 0
     finally:
         begun.clean_up()
 

@@ -17,6 +17,7 @@ from headway.cli import (
     ledger,
     logs,
     plot,
+    quantize,
     queue,
     recipe,
     registry,
@@ -34,7 +35,7 @@ PANELS = {
     "Steer, on SLURM": (queue.cancel, queue.requeue, job.job),
     "Where the time went, and what was learnt": (ledger.ledger, ledger.goodput, plot.plot),
     "Trust, and take away": (checkpoint.verify, checkpoint.fingerprint, export.export),
-    "Release": (registry.publish, registry.models, registry.alias),
+    "Release": (registry.publish, registry.models, registry.alias, quantize.quantize),
     "Serve": (serve.serve,),
 }
 """Commands by panel of the help, in the order in which one needs them."""

@@ -2,6 +2,7 @@
 
 from headway.export.checkpoint import origin, size, write_checkpoint
 from headway.export.directory import write
+from headway.export.quantized import INT8, Likeness, quantize
 from headway.export.sample import continuation
 
-__all__ = ["continuation", "origin", "size", "write", "write_checkpoint"]
+__all__ = ["INT8", "Likeness", "continuation", "origin", "quantize", "size", "write", "write_checkpoint"]

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -15,13 +16,11 @@ def continuation(directory: Path, prompt: str, tokens: int) -> str:
     Stops at the end of a document. Reads nothing but `directory`; prints nothing. An empty prompt starts a document.
     Raises UsageError where `directory` holds no exported model.
     """
-    import transformers
+    model = load(directory)
+    with quiet():
+        from transformers import AutoTokenizer
 
-    if not (directory / "config.json").is_file():
-        raise UsageError(f"{directory} holds no exported model (no config.json); make one with headway export")
-    with _quiet():
-        tokenizer = transformers.AutoTokenizer.from_pretrained(directory, local_files_only=True)
-        model = transformers.AutoModelForCausalLM.from_pretrained(directory, local_files_only=True).eval()
+        tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True)
         prefix = tokenizer.encode(prompt, add_special_tokens=False) or [tokenizer.eos_token_id]
         inputs = torch.tensor([prefix])
         written = model.generate(
@@ -34,8 +33,22 @@ def continuation(directory: Path, prompt: str, tokens: int) -> str:
     return text
 
 
+def load(directory: Path) -> Any:
+    """The model in `directory`, as transformers loads it; prints nothing.
+
+    Raises:
+        UsageError: there is none.
+    """
+    if not (directory / "config.json").is_file():
+        raise UsageError(f"{directory} holds no exported model (no config.json); make one with headway export")
+    with quiet():
+        from transformers import AutoModelForCausalLM
+
+        return AutoModelForCausalLM.from_pretrained(directory, local_files_only=True).eval()
+
+
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Silences transformers' notes and progress bars, and gives them back as they were."""
     from transformers.utils import logging as log
 

@@ -38,6 +38,7 @@ CONTRACT = {
     "publish": f"RUN --alias --as --data --dtype --store --tokens {COMMON}",
     "models": f"[NAME] --store --verify {COMMON}",
     "alias": f"NAME@VERSION ALIAS --store {COMMON}",
+    "quantize": f"MODEL --to --as --alias --store {COMMON}",
     "serve": f"MODEL --name --host --port --context --streams --queue --keys --store {COMMON}",
     "keys add": f"TENANT --file {COMMON}",
     "keys ls": f"--file {COMMON}",
