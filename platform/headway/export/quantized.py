@@ -52,6 +52,9 @@ def quantize(original: Path, directory: Path) -> Likeness:
 
     if directory.exists() and any(directory.iterdir()):
         raise UsageError(f"{directory} is not empty; name a new directory")
+    if not _bytes(original):
+        load(original)
+        raise UsageError(f"{original} has no weights in safetensors; export it anew with headway export")
     model = load(original)
     if hasattr(model.config, "quantization_config"):
         raise UsageError(f"{original} is quantized already; quantize the model that it was made from")
@@ -107,7 +110,8 @@ def _written(model: Any) -> torch.Tensor:
     length = min(LENGTH, model.config.max_position_embeddings)
     with torch.random.fork_rng(), torch.inference_mode():
         torch.manual_seed(SEED)
-        start = torch.full((TEXTS, 1), model.config.eos_token_id)
+        ends = model.config.eos_token_id
+        start = torch.full((TEXTS, 1), ends[0] if isinstance(ends, list) else ends or 0)
         texts: torch.Tensor = model.generate(
             start, attention_mask=torch.ones_like(start), do_sample=True, min_length=length, max_length=length
         )

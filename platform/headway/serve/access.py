@@ -7,7 +7,7 @@ from headway.serve.refusal import refusal
 from headway.serve.tenants import Tenants
 
 OPEN = ("/health", "/metrics", "/ping", "/version", "/-/healthz", "/-/routes")
-"""What needs no key: nothing of a model or of a tenant is told there."""
+"""What needs no key: probes and figures, nothing of what tenants ask."""
 TENANT = "headway.tenant"
 """Where the links after this one find the tenant, in the request's scope."""
 
@@ -20,6 +20,9 @@ class Access:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on with its tenant, or answer 401."""
+        if scope["type"] == "websocket":  # none of what is served here is asked by one
+            await send({"type": "websocket.close", "code": 1008})
+            return
         if scope["type"] != "http" or scope["path"] in OPEN:
             await self.app(scope, receive, send)
             return

@@ -35,6 +35,8 @@ class Load:
 
     def begin(self) -> None:
         """One more is in flight."""
+        if not self.flying:  # how fast it was before a pause says nothing
+            self._finished.clear()
         self.flying += 1
 
     def finish(self) -> None:

@@ -4,6 +4,7 @@ Ray Serve is told of them by name (`LINKS`) and puts them around all that it doe
 """
 
 import os
+from pathlib import Path
 
 from starlette.middleware import Middleware
 
@@ -11,6 +12,7 @@ from headway.serve.access import Access
 from headway.serve.admission import Admission, Load
 from headway.serve.deadline import Deadline
 from headway.serve.departure import Departure
+from headway.serve.draining import Draining
 from headway.serve.endpoint import Endpoint
 from headway.serve.identity import Identity
 from headway.serve.tenants import Keys, Tenants
@@ -19,6 +21,8 @@ LINKS = f"{__name__}:links"
 """Where Serve finds them."""
 ENDPOINT = "HEADWAY_ENDPOINT"
 """Environment: the endpoint that they are for, as JSON; Serve calls `links` without a word."""
+DRAINING = "HEADWAY_DRAINING"
+"""Environment: the file that exists once the service was asked to stop."""
 
 
 def links() -> list[Middleware]:
@@ -26,4 +30,5 @@ def links() -> list[Middleware]:
     endpoint = Endpoint.model_validate_json(os.environ[ENDPOINT])
     access = [Middleware(Access, tenants=Tenants(Keys(endpoint.keys)))] if endpoint.keys else []
     admission = Middleware(Admission, load=Load(endpoint.streams, endpoint.queue))
-    return [Middleware(Departure), Middleware(Deadline), admission, *access, Middleware(Identity)]
+    draining = Middleware(Draining, marker=Path(os.environ[DRAINING]))
+    return [Middleware(Departure), Middleware(Deadline), admission, *access, draining, Middleware(Identity)]

@@ -74,16 +74,16 @@ class _Timed:
 
         running = asyncio.ensure_future(self.app(scope, listen, answer))
         try:
-            await asyncio.wait_for(asyncio.shield(running), self.seconds)
-        except TimeoutError:
-            if not self.ended:
-                self.passed.set()
-                await self._tell(scope, receive, send)
+            await asyncio.wait({running}, timeout=self.seconds)
+            if running.done() or self.ended:
+                await running
+                return
+            self.passed.set()
+            await self._tell(scope, receive, send)
             with suppress(Exception):  # it ends as it likes: the client has its answer
                 await running
-        except asyncio.CancelledError:
+        finally:
             running.cancel()
-            raise
 
     async def _tell(self, scope: Scope, receive: Receive, send: Send) -> None:
         told = f"The answer was not complete after {self.seconds:g} s ({HEADER})."

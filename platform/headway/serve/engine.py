@@ -15,11 +15,13 @@ if TYPE_CHECKING:
 FORKSERVER = "forkserver"
 QUIET = {"DO_NOT_TRACK": "1", "VLLM_NO_USAGE_STATS": "1", "HF_HUB_OFFLINE": "1", "VLLM_LOGGING_LEVEL": "WARNING"}
 """Nobody is called home, no model is looked for on a hub."""
+FOREIGN = ("VLLM_API_KEY", "VLLM_SERVER_DEV_MODE")
+"""What would open or close doors past the links."""
 
 
 def on_gpu() -> bool:
     """Whether the engine has an NVIDIA GPU; without loading torch."""
-    return Path("/dev/nvidiactl").exists()
+    return Path("/dev/nvidiactl").exists() and os.environ.get("CUDA_VISIBLE_DEVICES") != ""
 
 
 def on_a_cpu(endpoint: Endpoint) -> dict[str, str]:
@@ -38,6 +40,8 @@ def settle(endpoint: Endpoint) -> None:
 
     To be called before either is imported: on a CPU most of a start is importing, which thus happens side by side.
     """
+    for name in FOREIGN:
+        os.environ.pop(name, None)
     os.environ.update(QUIET)
     if not on_gpu():
         os.environ.update(on_a_cpu(endpoint))

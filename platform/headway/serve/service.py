@@ -12,8 +12,9 @@ import signal
 import socket
 import tempfile
 import threading
+import time
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, suppress
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from types import TracebackType
@@ -34,6 +35,8 @@ ANSWER_SECONDS = 10.0
 """Within which a ready replica answers whether it is well [s]."""
 LEAST_GRACE_SECONDS = 35.0
 """Serve waits at least so long for a replica that listens by itself [s]."""
+OBJECTS_BYTES = 100 * 2**20
+"""Ray's shared memory, which nothing here uses [bytes]."""
 
 
 class Service:
@@ -45,19 +48,32 @@ class Service:
         """For an OpenAI client."""
         self.stopping = threading.Event()
         """Set by SIGTERM and SIGINT."""
+        self._hurry = threading.Event()
+        """Set by the second of them: what is in flight is not waited for."""
         self._failure: BaseException | None = None
         self._folder = Path()
 
     def __enter__(self) -> Self:
         _check_free(self.endpoint)
         self._folder = Path(tempfile.mkdtemp(prefix="headway-"))
+        try:
+            self._begin()
+        except BaseException as error:
+            self.__exit__(type(error), error, error.__traceback__)
+            raise
+        return self
+
+    def _begin(self) -> None:
+        """Start Ray."""
         self._settle()
         import ray
         from ray import serve  # noqa: F401 - loading it sets up its log
 
         logging.getLogger("ray.serve").setLevel(logging.WARNING)
         ray.init(
+            address="local",
             num_cpus=max(2, os.cpu_count() or 1),
+            object_store_memory=OBJECTS_BYTES,
             include_dashboard=False,
             _node_ip_address="127.0.0.1",
             logging_level=logging.ERROR,
@@ -65,16 +81,17 @@ class Service:
             _temp_dir=str(self._folder / "ray"),
         )
         for number in (signal.SIGTERM, signal.SIGINT):  # Ray has taken them
-            signal.signal(number, lambda *_: self.stopping.set())
-        return self
+            signal.signal(number, lambda *_: self._asked_to_stop())
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         import ray
 
-        ray.shutdown()
-        shutil.rmtree(self._folder, ignore_errors=True)
+        try:
+            ray.shutdown(wait_for_processes=True)
+        finally:
+            shutil.rmtree(self._folder, ignore_errors=True)
 
     def start(self, tell: Callable[[dict[str, float]], None]) -> bool:
         """Start the replica; True once it has answered, False if it was asked to stop before.
@@ -96,7 +113,7 @@ class Service:
         if self.stopping.is_set():
             return False
         if not self._answers():
-            raise ServeError(f"the port {self.endpoint.port} was taken meanwhile; choose another with --port")
+            raise ServeError(f"nothing of ours answers at port {self.endpoint.port}: choose another with --port")
         return True
 
     def stages(self) -> dict[str, float]:
@@ -109,18 +126,40 @@ class Service:
         Raises:
             ServeError: the engine died.
         """
-        from ray import serve
-
         while not self.stopping.wait(HEALTH_SECONDS):
-            if serve.status().applications[APPLICATION].status not in {"RUNNING", "DEPLOYING"}:
+            if self._state() not in {"RUNNING", "DEPLOYING"}:
                 raise ServeError(f"the engine of {self.endpoint.name} died; start the service again")
 
-    def drain(self) -> None:
-        """Accept nothing more, and let what is in flight come to its end, within the endpoint's grace."""
+    def drain(self) -> bool:
+        """Accept nothing more, and let what is in flight come to its end, within the endpoint's grace.
+
+        Returns whether all of it did; a second signal cuts the grace short.
+        """
         from ray import serve
 
-        serve.delete(APPLICATION)
-        serve.shutdown()  # type: ignore[no-untyped-call]
+        (self._folder / "draining").touch()
+        serve.delete(APPLICATION, _blocking=False)
+        deadline = time.monotonic() + max(LEAST_GRACE_SECONDS, self.endpoint.grace_seconds)
+        while (state := self._state()) == "DELETING" and time.monotonic() < deadline:
+            if self._hurry.wait(POLL_SECONDS):
+                break
+        return state is None
+
+    def _state(self) -> str | None:
+        """What Serve says of the application; None if it knows of none."""
+        from ray import serve
+        from ray.exceptions import RayError
+
+        try:
+            found = serve.status().applications.get(APPLICATION)
+        except RayError as error:
+            raise ServeError(f"Ray died under {self.endpoint.name}; start the service again") from error
+        return found.status if found else None
+
+    def _asked_to_stop(self) -> None:
+        if self.stopping.is_set():
+            self._hurry.set()
+        self.stopping.set()
 
     def _run(self) -> None:
         """Deploy the application, and wait until its replica is ready."""
@@ -154,6 +193,7 @@ class Service:
             "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1",
             "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": chain.LINKS,
             chain.ENDPOINT: self.endpoint.model_dump_json(),
+            chain.DRAINING: str(self._folder / "draining"),
             "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
             "RAY_SERVE_FORCE_STOP_UNHEALTHY_REPLICAS": "1",
             "RAY_USAGE_STATS_ENABLED": "0",
@@ -173,9 +213,13 @@ class Service:
     def _reason(self) -> str:
         """What the replica said of it, as far as Serve has heard."""
         from ray import serve
+        from ray.exceptions import RayError
+        from ray.serve.exceptions import RayServeException
 
-        found = serve.status().applications.get(APPLICATION)
-        said = [deployment.message for deployment in found.deployments.values()] if found else []
+        said: list[str] = []
+        with suppress(RayError, RayServeException):
+            if found := serve.status().applications.get(APPLICATION):
+                said = [deployment.message for deployment in found.deployments.values()]
         return "\n".join([*filter(None, said), str(self._failure)])
 
 
@@ -183,12 +227,16 @@ def _check_free(endpoint: Endpoint) -> None:
     """See that nobody listens at the endpoint's port.
 
     Raises:
-        UsageError: somebody does.
+        UsageError: somebody does, or this machine has no such address.
     """
+    try:
+        address = socket.gethostbyname(endpoint.host)
+    except OSError as error:
+        raise UsageError(f"{endpoint.host} is no IPv4 address of this machine ({error.strerror})") from error
     with socket.socket() as tried:
         tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            tried.bind((endpoint.host, endpoint.port))
+            tried.bind((address, endpoint.port))
         except OSError as error:
             raise UsageError(
                 f"port {endpoint.port} of {endpoint.host} is not free ({error.strerror}); choose another with --port"

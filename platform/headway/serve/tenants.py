@@ -3,18 +3,21 @@
 A key is 256 random bits, so its SHA-256 can neither be guessed nor looked up in a table; no slower digest is needed.
 """
 
+import fcntl
 import hashlib
 import hmac
 import json
 import os
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from headway.errors import UsageError
+from headway.telemetry import open_log
 
 PREFIX = "hw-"
 """What a key begins with, so that one that got where it should not be is recognised."""
@@ -64,7 +67,8 @@ class Keys:
     def add(self, tenant: str) -> str:
         """Make a key for `tenant`; returns it, which is the only time that anybody sees it."""
         key = PREFIX + secrets.token_urlsafe(32)
-        self._write([*self.read(), Key(tenant=tenant, sha256=digest(key), created=round(time.time(), 3))])
+        with self._alone():
+            self._write([*self.read(), Key(tenant=tenant, sha256=digest(key), created=round(time.time(), 3))])
         return key
 
     def revoke(self, name: str) -> Key:
@@ -73,21 +77,33 @@ class Keys:
         Raises:
             UsageError: there is none of that name; says which there are.
         """
-        keys = self.read()
-        found = [key for key in keys if key.name == name]
-        if not found:
-            there = ", ".join(f"{key.name} ({key.tenant})" for key in keys) or "none"
-            raise UsageError(f"no key is called {name} in {self.path}; there: {there}")
-        self._write([key for key in keys if key not in found])
+        with self._alone():
+            keys = self.read()
+            found = [key for key in keys if key.name == name]
+            if not found:
+                there = ", ".join(f"{key.name} ({key.tenant})" for key in keys) or "none"
+                raise UsageError(f"no key is called {name} in {self.path}; there: {there}")
+            self._write([key for key in keys if key not in found])
         return found[0]
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Nobody else changes the file during the block: what was revoked would come back."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with self.path.with_name(f".{self.path.name}.lock").open("ab") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
 
     def _write(self, keys: list[Key]) -> None:
         new = self.path.with_name(f".{self.path.name}-{secrets.token_hex(4)}")
-        self.path.parent.mkdir(parents=True, exist_ok=True)
         with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
             json.dump([key.model_dump() for key in keys], file, indent=1)
             file.flush()
             os.fsync(file.fileno())
+            if self.path.exists():  # whoever reads it now is to read it then
+                before = self.path.stat()
+                os.fchown(file.fileno(), before.st_uid, before.st_gid)
+                os.fchmod(file.fileno(), before.st_mode)
         new.replace(self.path)
 
 
@@ -101,8 +117,9 @@ class Tenants:
             UsageError: it is no file of keys.
         """
         self._keys, self._clock = keys, clock
-        self._known = keys.read()
+        self._log = open_log()
         self._seen, self._looked = self._mark(), clock()
+        self._known = keys.read()
 
     def of(self, key: str) -> str | None:
         """Whose key this is. Takes equally long for every wrong one."""
@@ -120,8 +137,8 @@ class Tenants:
         if (mark := self._mark()) != self._seen:
             try:
                 self._known, self._seen = self._keys.read(), mark
-            except (UsageError, OSError):
-                return
+            except (UsageError, OSError) as error:
+                self._log.warning("keys.unreadable", problem=str(error), action="those known before are in force")
 
     def _mark(self) -> tuple[int, int] | None:
         """What changes whenever the file does."""

@@ -27,6 +27,8 @@ STEADY = 1.25
 """And as much without its worst step of the window: a pause that comes once makes no rank slow."""
 COST = 1.1
 """And as much longer a step takes because of it: where collectives hide a difference, it costs nobody anything."""
+WORSE = 1.5
+"""As much slower than the one that was named another rank has to be, to be named in its place."""
 RECOVERED = 1.2
 """Below this factor a rank that was slow is slow no more; if it becomes so again, that is said again."""
 
@@ -82,8 +84,9 @@ class Stragglers:
             return False
         own = _sums([[pace.own for pace in step] for step in self._steps])
         rank = max(range(len(own)), key=own.__getitem__)
-        if self.slow and self.slow.rank == rank and _factor(own, rank) >= RECOVERED:
-            return False
+        named = self.slow.rank if self.slow else None
+        if named is not None and _factor(own, named) >= RECOVERED and own[rank] < WORSE * own[named]:
+            return False  # several are slow, mostly all of one machine: the one that was named stands for them
         before, self.slow = self.slow, self._slow(rank, own)
         return self.slow != before
 

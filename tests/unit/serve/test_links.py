@@ -1,6 +1,7 @@
 """The links in front of the engine, each around an application that tells what reached it."""
 
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,11 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 from starlette.testclient import TestClient
 from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.websockets import WebSocketDisconnect
 
 from headway.serve.access import TENANT, Access
 from headway.serve.admission import Admission, Load
-from headway.serve.chain import ENDPOINT, links
+from headway.serve.chain import DRAINING, ENDPOINT, links
 from headway.serve.deadline import Deadline
 from headway.serve.departure import Departure
 from headway.serve.endpoint import Endpoint
@@ -109,10 +111,16 @@ def test_the_chain_names_a_request_before_it_refuses_it(keys: Keys, monkeypatch:
     keys.add("team-a")
     endpoint = Endpoint(folder=Path("/model"), name="coder", keys=keys.path)
     monkeypatch.setenv(ENDPOINT, endpoint.model_dump_json())
+    monkeypatch.setenv(DRAINING, str(keys.path.with_name("draining")))
     answer = behind(links()).post("/v1/completions", headers={"X-Request-ID": "abc"})
     assert (answer.status_code, answer.headers["X-Request-ID"]) == (401, "abc")
     monkeypatch.setenv(ENDPOINT, endpoint.model_copy(update={"keys": None}).model_dump_json())
     assert behind(links()).post("/v1/completions").status_code == 200
+    Path(os.environ[DRAINING]).touch()
+    stopping = behind(links()).post("/v1/completions")
+    assert (stopping.status_code, stopping.json()["error"]["code"]) == (503, "stopping")
+    assert int(stopping.headers["Retry-After"]) >= 1
+    assert [behind(links()).get(path).status_code for path in ("/health", "/metrics")] == [503, 200]
 
 
 class Slow:
@@ -171,6 +179,40 @@ def test_a_deadline_that_is_none_is_refused(given: str) -> None:
     """With what it should be."""
     answer = timed(Slow(), given)
     assert (answer.status_code, answer.json()["error"]["code"]) == (400, "invalid_timeout")
+
+
+def test_the_rate_of_before_a_pause_says_nothing() -> None:
+    """After an idle hour a burst is not sent away for a minute."""
+    now = [0.0]
+    load = Load(streams=1, queue=1, clock=lambda: now[0])
+    for _ in range(3):
+        load.begin()
+        now[0] += 0.1
+        load.finish()
+    now[0] += 3600
+    for _ in range(4):
+        load.begin()
+    load.finish()
+    assert load.retry_after() == 1
+
+
+def test_an_error_of_the_application_is_no_deadline() -> None:
+    """It raises TimeoutError itself: that is told as what it is."""
+
+    async def broken(*_: object) -> None:
+        raise TimeoutError("its own")
+
+    client = TestClient(Deadline(broken))
+    with pytest.raises(TimeoutError, match="its own"):
+        client.post("/", headers={"X-Request-Timeout-Seconds": "60"})
+
+
+def test_a_websocket_needs_no_key_to_be_refused(keys: Keys) -> None:
+    """Nothing that is served here is asked by one, and no link looks into it."""
+    keys.add("team-a")
+    client = behind([Middleware(Access, tenants=Tenants(keys))])
+    with pytest.raises(WebSocketDisconnect), client.websocket_connect("/v1/realtime"):
+        pass
 
 
 def test_a_full_house_refuses_and_says_when_to_come_again() -> None:

@@ -1,5 +1,6 @@
 """API keys: shown once, kept as digests, and known or revoked without a restart."""
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -77,6 +78,21 @@ def test_an_emptied_file_locks_all_out(keys: Keys) -> None:
     keys.revoke(keys.read()[0].name)
     clock.now = 2.0
     assert tenants.of(key) is None
+
+
+def test_a_file_that_others_may_read_stays_so(keys: Keys) -> None:
+    """Whoever serves is to see a revocation, whoever revokes."""
+    keys.add("a")
+    keys.path.chmod(0o640)
+    keys.add("b")
+    assert keys.path.stat().st_mode & 0o777 == 0o640
+
+
+def test_keys_made_at_once_are_all_kept(keys: Keys) -> None:
+    """No change gets lost, whoever reads and writes meanwhile."""
+    with ThreadPoolExecutor(8) as many:
+        made = list(many.map(lambda number: keys.add(str(number)), range(40)))
+    assert len({*made}) == len(keys.read()) == 40
 
 
 def test_revoking_what_is_not_there_names_what_is(keys: Keys) -> None:

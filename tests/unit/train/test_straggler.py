@@ -94,6 +94,19 @@ def test_another_rank_that_gets_slow_is_named_too() -> None:
     assert [each.rank for _, each in slow] == [1, 3]
 
 
+def test_of_a_slow_machine_one_rank_is_named_once() -> None:
+    """Its ranks take turns at being the slowest; that is no news."""
+    hosts = [f"n{index // 2}" for index in range(8)]
+    stragglers = Stragglers(hosts)
+    changes = 0
+    for step in range(200):
+        own = noisy([0.05] * 6 + [0.1] * 2, 1.1, step)
+        changes += stragglers.look(paces(own))
+    assert changes == 1
+    assert stragglers.slow
+    assert stragglers.slow.host == "n3"
+
+
 def test_slow_data_is_told_from_a_slow_processor() -> None:
     """The rank waits for its batch."""
     stragglers = Stragglers(HOSTS)
