@@ -140,9 +140,8 @@ class Service:
         (self._folder / "draining").touch()
         serve.delete(APPLICATION, _blocking=False)
         deadline = time.monotonic() + max(LEAST_GRACE_SECONDS, self.endpoint.grace_seconds)
-        while (state := self._state()) == "DELETING" and time.monotonic() < deadline:
-            if self._hurry.wait(POLL_SECONDS):
-                break
+        while (state := self._state()) and time.monotonic() < deadline and not self._hurry.wait(POLL_SECONDS):
+            pass
         return state is None
 
     def _state(self) -> str | None:
