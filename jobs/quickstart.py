@@ -90,9 +90,7 @@ def serve(model: str) -> None:
     """Serve a model, let an OpenAI client ask it, and stop it again."""
     import openai
 
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = next(port for port in range(8000, 9000) if _is_free(port))
     words = ["serve", model, "--port", str(port), "--json", "--quiet"]
     say(f"  $ headway {shlex.join(words)}")
     process = subprocess.Popen([*HEADWAY, *words], env={**os.environ, **WHERE}, stdout=subprocess.PIPE, text=True)
@@ -110,6 +108,11 @@ def serve(model: str) -> None:
     finally:
         process.terminate()
         process.wait()
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as tried:
+        return tried.connect_ex(("127.0.0.1", port)) != 0
 
 
 def _pieces(client: Any, model: str) -> Any:

@@ -1,6 +1,7 @@
 """`headway serve` as its clients see it: the openai client, unchanged, against real Ray Serve and vLLM."""
 
 import json
+import random
 import signal
 import socket
 import subprocess
@@ -31,13 +32,20 @@ START_SECONDS = 240.0
 """A bound for hangs."""
 
 
+def free_port() -> int:
+    """The default port, which Serve itself would take, too; else one that is given to nobody while a service starts."""
+    for port in [8000, *random.sample(range(20_000, 30_000), 100)]:
+        with socket.socket() as tried, suppress(OSError):
+            tried.bind(("127.0.0.1", port))
+            return port
+    raise AssertionError("no port is free")
+
+
 class Served:
     """A running `headway serve`."""
 
     def __init__(self, model: str | Path, *options: str) -> None:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
+        self.port = free_port()
         command = [sys.executable, "-m", "headway.cli", "serve", str(model), "--name", NAME, "--port", str(self.port)]
         self.process = subprocess.Popen(
             [*command, "--json", *options], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True

@@ -167,7 +167,8 @@ class Service:
 
             from headway.serve.replica import Replica
 
-            serve.start(proxy_location="Disabled", http_options={"host": self.endpoint.host})
+            # Serve starts a proxy all the same: it is not to take the port that it takes by default, perhaps ours
+            serve.start(proxy_location="Disabled", http_options={"host": self.endpoint.host, "port": 0})
             deployment: Any = serve.deployment(
                 serve.ingress()(Replica),
                 name="replica",
