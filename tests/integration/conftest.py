@@ -1,6 +1,5 @@
 """A place to train in, its data built once a session, and the fingerprint that every history must end in."""
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from shutil import copytree
@@ -8,22 +7,15 @@ from shutil import copytree
 import pytest
 import yaml
 
-from headway import data
-from headway.recipe import load
 from tests.engines.s3.server import S3Server
-from tests.integration.training import Place
+from tests.integration.training import Place, prepare
 
 
 @pytest.fixture(scope="session")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the tiny recipe and its data."""
     folder = tmp_path_factory.mktemp("tiny")
-    recipe = folder / "tiny.yaml"
-    text = (Path(__file__).parent / "tiny.yaml").read_text(encoding="utf-8")
-    document = yaml.safe_load(text.replace("TEXT", str(Path(json.__file__).parent)))
-    document["data"]["path"] = str(folder / "data")
-    recipe.write_text(yaml.safe_dump(document), encoding="utf-8")
-    data.build(load(recipe))
+    prepare(folder, "tiny")
     return folder
 
 

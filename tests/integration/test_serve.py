@@ -17,13 +17,11 @@ import httpx
 import openai
 import psutil
 import pytest
-import yaml
 
-from headway import data, registry
-from headway.recipe import load
+from headway import registry
 from headway.serve.tenants import Keys
 from headway.store import open_store
-from tests.integration.training import DEADLINE, Place
+from tests.integration.training import DEADLINE, Place, prepare
 
 pytestmark = pytest.mark.slow
 
@@ -92,12 +90,7 @@ class Served:
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A trained model, exported."""
     folder = tmp_path_factory.mktemp("served")
-    recipe = folder / "served.yaml"
-    text = (Path(__file__).parent / "served.yaml").read_text(encoding="utf-8")
-    document = yaml.safe_load(text.replace("TEXT", str(Path(json.__file__).parent)))
-    document["data"]["path"] = str(folder / "data")
-    recipe.write_text(yaml.safe_dump(document), encoding="utf-8")
-    data.build(load(recipe))
+    recipe = prepare(folder, "served")
     place = Place(recipe, folder / "store")
     assert place.train("served").process.returncode == 0
     command = [sys.executable, "-m", "headway.cli", "export", "served", "--to", str(folder / "model")]

@@ -13,13 +13,27 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+import yaml
 
+from headway import data
 from headway.checkpoint.stored import StoredCheckpoint
 from headway.checkpoint.verify import Finding, verify
+from headway.recipe import load
 from headway.store import History, Run, Store, open_store
 
 DEADLINE = 120.0
 """Seconds that anything here may take before the test fails [s]: a bound for hangs, not a measure of speed."""
+
+
+def prepare(folder: Path, name: str) -> Path:
+    """Put the recipe `name` of these tests in `folder`, and build its data there; returns the recipe's path."""
+    recipe = folder / f"{name}.yaml"
+    text = (Path(__file__).parent / recipe.name).read_text(encoding="utf-8")
+    document = yaml.safe_load(text.replace("TEXT", str(Path(json.__file__).parent)))
+    document["data"]["path"] = str(folder / "data")
+    recipe.write_text(yaml.safe_dump(document), encoding="utf-8")
+    data.build(load(recipe))
+    return recipe
 
 
 @dataclass

@@ -23,6 +23,7 @@ StoreUrl = Annotated[
 ]
 Tokens = Annotated[int | None, typer.Option(help="Which checkpoint. Default: the newest.")]
 Data = Annotated[str | None, typer.Option(metavar="PATH", help="Folder of the built data. Default: the recipe's.")]
+Alias = Annotated[str | None, typer.Option(metavar="ALIAS", help="Then point this alias at it, such as candidate.")]
 Dtype = Annotated[Literal["float32", "bfloat16"], typer.Option(help="Type of the weights.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say only what is wrong.")]

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from headway.cli.model import Chosen, Named, chosen_model
-from headway.cli.options import Json, Quiet, StoreUrl, chosen_store
+from headway.cli.options import Alias, Json, Quiet, StoreUrl, chosen_store
 from headway.cli.screen import percent, result, show, size
 from headway.errors import UsageError
 from headway.registry import Manifest, Model, Version
@@ -22,9 +22,7 @@ def quantize(
     name: Annotated[
         str | None, typer.Option("--as", metavar="NAME", help="Publish it as the next version of this model.")
     ] = None,
-    alias: Annotated[
-        str | None, typer.Option(metavar="ALIAS", help="Then point this alias at it, such as candidate.")
-    ] = None,
+    alias: Alias = None,
     store: StoreUrl = None,
     as_json: Json = False,
     quiet: Quiet = False,

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from headway.cli.options import (
+    Alias,
     Data,
     Dtype,
     Json,
@@ -50,9 +51,7 @@ def publish(
     *,
     name: Annotated[str, typer.Option("--as", metavar="NAME", help="Name of the model.")],
     tokens: Tokens = None,
-    alias: Annotated[
-        str | None, typer.Option(metavar="ALIAS", help="Then point this alias at it, such as candidate.")
-    ] = None,
+    alias: Alias = None,
     data: Data = None,
     dtype: Dtype = "bfloat16",
     store: StoreUrl = None,
