@@ -3,13 +3,12 @@
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from headway.serve.call import call_of
 from headway.serve.refusal import refusal
 from headway.serve.tenants import Tenants
 
 OPEN = ("/health", "/metrics", "/ping", "/version", "/-/healthz", "/-/routes")
 """What needs no key: probes and figures, nothing of what tenants ask."""
-TENANT = "headway.tenant"
-"""Where the links after this one find the tenant, in the request's scope."""
 
 
 class Access:
@@ -41,4 +40,5 @@ class Access:
             )
             await answer(scope, receive, send)
             return
-        await self.app({**scope, TENANT: tenant}, receive, send)
+        call_of(scope).tenant = tenant
+        await self.app(scope, receive, send)

@@ -6,13 +6,15 @@ import secrets
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from headway.serve.call import CURRENT, KEY, Call
+
 HEADER = "X-Request-ID"
 GOOD = re.compile(r"[A-Za-z0-9._-]{1,64}")
 """What is taken from a client: nothing that would break a log line or a header."""
 
 
 class Identity:
-    """The first link: every request has an id, and every response says it, errors included."""
+    """The first link: every request has an id, by which it is called, and every response says it, errors included."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -32,4 +34,6 @@ class Identity:
                 MutableHeaders(scope=message)[HEADER] = name
             await send(message)
 
-        await self.app({**scope, "headers": headers.raw}, receive, answer)
+        call = Call(name)
+        CURRENT.set(call)
+        await self.app({**scope, "headers": headers.raw, KEY: call}, receive, answer)

@@ -17,8 +17,9 @@ from starlette.testclient import TestClient
 from starlette.types import ASGIApp, Receive, Scope, Send
 from starlette.websockets import WebSocketDisconnect
 
-from headway.serve.access import TENANT, Access
+from headway.serve.access import Access
 from headway.serve.admission import Admission, Load
+from headway.serve.call import call_of
 from headway.serve.chain import DRAINING, ENDPOINT, links
 from headway.serve.deadline import Deadline
 from headway.serve.departure import Departure
@@ -29,14 +30,14 @@ from headway.serve.tenants import Keys, Tenants
 
 async def mirror(request: Request) -> JSONResponse:
     """What came through."""
-    return JSONResponse({"headers": dict(request.headers), "tenant": request.scope.get(TENANT)})
+    return JSONResponse({"headers": dict(request.headers), "tenant": call_of(request.scope).tenant})
 
 
-def behind(middleware: Sequence[Middleware]) -> TestClient:
-    """A client of the mirror behind these links, the outermost last, as Serve puts them."""
+def behind(middleware: Sequence[Middleware], first: Sequence[Middleware] = (Middleware(Identity),)) -> TestClient:
+    """A client of the mirror behind these links, the outermost last, as Serve puts them; the first of all names it."""
     paths = ("/v1/completions", "/health", "/metrics")
     app: Any = Starlette(routes=[Route(path, mirror, methods=["GET", "POST"]) for path in paths])
-    for each in middleware:
+    for each in [*middleware, *first]:
         app = each.cls(app, *each.args, **each.kwargs)
     return TestClient(app)
 
@@ -112,15 +113,15 @@ def test_the_chain_names_a_request_before_it_refuses_it(keys: Keys, monkeypatch:
     endpoint = Endpoint(folder=Path("/model"), name="coder", keys=keys.path)
     monkeypatch.setenv(ENDPOINT, endpoint.model_dump_json())
     monkeypatch.setenv(DRAINING, str(keys.path.with_name("draining")))
-    answer = behind(links()).post("/v1/completions", headers={"X-Request-ID": "abc"})
+    answer = behind(links(), first=()).post("/v1/completions", headers={"X-Request-ID": "abc"})
     assert (answer.status_code, answer.headers["X-Request-ID"]) == (401, "abc")
     monkeypatch.setenv(ENDPOINT, endpoint.model_copy(update={"keys": None}).model_dump_json())
-    assert behind(links()).post("/v1/completions").status_code == 200
+    assert behind(links(), first=()).post("/v1/completions").status_code == 200
     Path(os.environ[DRAINING]).touch()
-    stopping = behind(links()).post("/v1/completions")
+    stopping = behind(links(), first=()).post("/v1/completions")
     assert (stopping.status_code, stopping.json()["error"]["code"]) == (503, "stopping")
     assert int(stopping.headers["Retry-After"]) >= 1
-    assert [behind(links()).get(path).status_code for path in ("/health", "/metrics")] == [503, 200]
+    assert [behind(links(), first=()).get(path).status_code for path in ("/health", "/metrics")] == [503, 200]
 
 
 class Slow:
