@@ -1,11 +1,16 @@
 """The one copy of the model on this node: a Ray Serve deployment that listens by itself, with the engine behind it."""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from headway.serve import engine as engines
 from headway.serve.endpoint import Endpoint
+from headway.serve.failover import Failover
+from headway.serve.gate import Gate
 from headway.serve.startup import Startup
+
+if TYPE_CHECKING:
+    from vllm.v1.engine.async_llm import AsyncLLM
 
 
 class Replica:
@@ -17,20 +22,28 @@ class Replica:
         engines.settle(endpoint)
         self.arguments = engines.arguments(endpoint)
         stage.done("imports")
-        self.engine = engines.start(self.arguments)
+        self.gate = Gate(endpoint.streams + endpoint.streams // 8)  # whose place gets free is not to be waited for
+        engine = await engines.start(self.arguments, self.gate.told)
         stage.done("engine")
-        await engines.first_token(self.engine)
+        await engines.first_token(engine)
         stage.done("first token")
+        self.engine = Failover(engine, self._successor, self.gate)
+
+    async def _successor(self) -> "AsyncLLM":
+        """The next engine, ready."""
+        engine = await engines.start(self.arguments, self.gate.told)
+        await engines.first_token(engine)
+        return engine
 
     async def __serve_build_asgi_app__(self) -> Any:
         """The OpenAI application. What stands in front of it (`chain`) Serve adds by itself."""
         return await engines.application(self.engine, self.arguments)
 
     async def check_health(self) -> None:
-        """See that the engine lives.
+        """See that an engine lives, or is about to.
 
         Raises:
-            RuntimeError: it does not. Not vLLM's own error: Serve's controller would import vLLM to read it.
+            RuntimeError: none does. Not vLLM's own error: Serve's controller would import vLLM to read it.
         """
-        if self.engine.errored:
-            raise RuntimeError("the engine is dead")
+        if self.engine.lost is not None:
+            raise RuntimeError(f"the engine is dead: {self.engine.lost}")
