@@ -4,11 +4,12 @@ import json
 import logging
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-import structlog
+if TYPE_CHECKING:
+    import structlog
 
-Log = structlog.stdlib.BoundLogger
+Log: TypeAlias = "structlog.stdlib.BoundLogger"
 Sink = Callable[[str], None]
 LEVELS = {name.lower(): number for name, number in logging.getLevelNamesMapping().items()}
 
@@ -18,6 +19,8 @@ def open_log(sink: Sink | None = None, *, quiet: bool = False, level: str = "inf
 
     `quiet` shows warnings and errors only.
     """
+    import structlog
+
     terminal = sys.stderr.isatty()
     floor = LEVELS["warning" if quiet else level]
 
