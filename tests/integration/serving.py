@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,26 @@ class Served:
             [*command, "--json", *options], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )
         self.members: list[psutil.Process] = []
+        self._lines: list[str] = []
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        """Take what it logs: it would wait for a reader."""
+        assert self.process.stderr
+        self._lines.extend(iter(self.process.stderr.readline, ""))
+
+    @property
+    def said(self) -> str:
+        """What it has said on standard error; all of it, once it has ended."""
+        if self.process.poll() is not None:
+            self._reader.join(DEADLINE)
+        return "".join(self._lines)
+
+    def events(self, name: str) -> list[dict[str, Any]]:
+        """What its log says of `name`."""
+        lines = [json.loads(line) for line in self.said.splitlines() if line.startswith("{")]
+        return [line for line in lines if line["event"] == name]
 
     def await_ready(self) -> dict[str, Any]:
         """What it says when it is ready."""
@@ -50,7 +71,8 @@ class Served:
                 self.members = psutil.Process(self.process.pid).children(recursive=True)
                 document: dict[str, Any] = json.loads(text)
                 return document
-        raise AssertionError(self.process.stderr.read() if self.process.stderr else "")
+        self.process.wait(DEADLINE)
+        raise AssertionError(self.said)
 
     @property
     def client(self) -> openai.OpenAI:

@@ -15,20 +15,22 @@ from headway.serve.departure import Departure
 from headway.serve.draining import Draining
 from headway.serve.endpoint import Endpoint
 from headway.serve.identity import Identity
+from headway.serve.observed import observed
+from headway.serve.observer import Observer
 from headway.serve.tenants import Keys, Tenants
 
 LINKS = f"{__name__}:links"
 """Where Serve finds them."""
-ENDPOINT = "HEADWAY_ENDPOINT"
-"""Environment: the endpoint that they are for, as JSON; Serve calls `links` without a word."""
 DRAINING = "HEADWAY_DRAINING"
 """Environment: the file that exists once the service was asked to stop."""
 
 
 def links() -> list[Middleware]:
     """The links of this process's endpoint, the outermost last."""
-    endpoint = Endpoint.model_validate_json(os.environ[ENDPOINT])
+    endpoint, told = Endpoint.here(), observed()
     access = [Middleware(Access, tenants=Tenants(Keys(endpoint.keys)))] if endpoint.keys else []
     admission = Middleware(Admission, load=Load(endpoint.streams, endpoint.queue))
     draining = Middleware(Draining, marker=Path(os.environ[DRAINING]))
-    return [Middleware(Departure), Middleware(Deadline), admission, *access, draining, Middleware(Identity)]
+    observer = Middleware(Observer, observed=told)
+    identity = Middleware(Identity, spans=told.spans, origin=told.origin)
+    return [Middleware(Departure), Middleware(Deadline), admission, *access, draining, observer, identity]

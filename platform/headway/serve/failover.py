@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 from headway.serve.call import CURRENT, Call
 from headway.serve.gate import Gate
+from headway.serve.observed import Observed
 from headway.serve.transcript import Transcript
-from headway.telemetry import open_log
 
 if TYPE_CHECKING:
     from vllm import SamplingParams
@@ -33,10 +33,12 @@ DEATHS, WINDOW_SECONDS = 3, 120.0
 class Failover:
     """The engine of a replica, whichever lives."""
 
-    def __init__(self, engine: "AsyncLLM", start: Callable[[], Awaitable["AsyncLLM"]], gate: Gate) -> None:
+    def __init__(
+        self, engine: "AsyncLLM", start: Callable[[], Awaitable["AsyncLLM"]], gate: Gate, told: Observed
+    ) -> None:
         """`start` starts the next engine; it is ready when it has generated a token."""
         self._engine, self._start, self.gate = engine, start, gate
-        self._log = open_log()
+        self._log, self._metrics = told.log, told.metrics
         self._succession: asyncio.Task[None] | None = None
         self._deaths: deque[float] = deque(maxlen=DEATHS)
         self.lost: BaseException | None = None
@@ -95,8 +97,10 @@ class Failover:
                                 yield new
                 except EngineDeadError:
                     if call.resumed or not transcript.go_on():  # what killed two engines may be the request itself
+                        call.problem = "engine_died"
                         raise
                     call.resumed += 1
+                    self._metrics.resumed()
                     self._log.warning("request.resumed", request=call.name, tokens=transcript.said)
                 else:
                     return
@@ -138,6 +142,7 @@ class Failover:
             self.lost = RuntimeError(f"{DEATHS} engines died within {began - self._deaths[0]:.0f} s")
             return
         try:
+            self._metrics.died()
             self._log.warning("engine.died", action="another is started; its requests wait")
             dead = self._engine
             dead.renderer = None  # type: ignore[assignment]  # the application goes on using it: shutdown would close it
@@ -153,7 +158,8 @@ def _book(call: Call, output: "RequestOutput") -> None:
     now = time.perf_counter()
     tokens = sum(len(each.token_ids) for each in output.outputs)
     if call.first is None and tokens:
-        call.first = now
+        spent = output.metrics.last_token_ts - output.metrics.first_token_ts if output.metrics else 0.0
+        call.first = now - spent  # of a whole answer, which comes at once, the engine knows when it began
         call.prompt_tokens += len(output.prompt_token_ids or ())
     call.generated_tokens += tokens
     call.last = now

@@ -1,5 +1,6 @@
 """The one copy of the model on this node: a Ray Serve deployment that listens by itself, with the engine behind it."""
 
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -7,6 +8,7 @@ from headway.serve import engine as engines
 from headway.serve.endpoint import Endpoint
 from headway.serve.failover import Failover
 from headway.serve.gate import Gate
+from headway.serve.observed import observed
 from headway.serve.startup import Startup
 
 if TYPE_CHECKING:
@@ -18,7 +20,7 @@ class Replica:
 
     async def __init__(self, endpoint: Endpoint, startup: Path) -> None:  # type: ignore[misc]  # Ray Serve awaits it
         """Start the engine; returns when it has generated a token."""
-        stage = Startup(startup)
+        stage, began = Startup(startup), time.time()
         engines.settle(endpoint)
         self.arguments = engines.arguments(endpoint)
         stage.done("imports")
@@ -27,7 +29,15 @@ class Replica:
         stage.done("engine")
         await engines.first_token(engine)
         stage.done("first token")
-        self.engine = Failover(engine, self._successor, self.gate)
+        self.engine = Failover(engine, self._successor, self.gate, told := observed())
+        told.metrics.show(
+            "device_seconds_total", "Seconds in which the engine computed", lambda: self.gate.busy_seconds
+        )
+        told.metrics.show("inside", "Requests that are computed", lambda: self.gate.inside)
+        told.metrics.show("waiting", "Requests that wait for the engine", lambda: self.gate.waiting)
+        told.metrics.show("cache_usage_ratio", "Share of the KV cache that is taken", lambda: self.gate.cache_usage)
+        stages = {f"headway.start.{name.replace(' ', '_')}_seconds": seconds for name, seconds in stage.seconds.items()}
+        told.spans.record("serve.start", began, time.time(), parent=told.origin, attributes=stages)
 
     async def _successor(self) -> "AsyncLLM":
         """The next engine, ready."""
@@ -47,3 +57,7 @@ class Replica:
         """
         if self.engine.lost is not None:
             raise RuntimeError(f"the engine is dead: {self.engine.lost}")
+
+    def __del__(self) -> None:
+        """Hand over the last spans; Serve calls it when it takes the replica down."""
+        observed().spans.close()
