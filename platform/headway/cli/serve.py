@@ -32,6 +32,7 @@ def serve(
     keys: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Only who has one of these API keys may ask: headway keys add.")
     ] = None,
+    body_mib: Annotated[int, typer.Option(metavar="MIB", min=1, help="Longest body of a request [MiB].")] = 4,
     store: StoreUrl = None,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -59,6 +60,7 @@ def serve(
             streams=streams,
             queue=queue,
             keys=keys and _sound(keys),
+            body_bytes=body_mib * 2**20,
         )
         if keys is None and host not in {"127.0.0.1", "localhost"}:
             show(f"headway: whoever reaches {host}:{port} may ask; headway keys add TENANT, then --keys keys.json")

@@ -10,11 +10,14 @@ from starlette.middleware import Middleware
 
 from headway.serve.access import Access
 from headway.serve.admission import Admission, Load
+from headway.serve.body import Body
 from headway.serve.deadline import Deadline
 from headway.serve.departure import Departure
 from headway.serve.draining import Draining
 from headway.serve.endpoint import Endpoint
 from headway.serve.identity import Identity
+from headway.serve.meter import Meter
+from headway.serve.quota import Quotas
 from headway.serve.tenants import Keys, Tenants
 
 LINKS = f"{__name__}:links"
@@ -28,7 +31,11 @@ DRAINING = "HEADWAY_DRAINING"
 def links() -> list[Middleware]:
     """The links of this process's endpoint, the outermost last."""
     endpoint = Endpoint.model_validate_json(os.environ[ENDPOINT])
-    access = [Middleware(Access, tenants=Tenants(Keys(endpoint.keys)))] if endpoint.keys else []
+    tenants = Tenants(Keys(endpoint.keys)) if endpoint.keys else None
+    access = [Middleware(Access, tenants=tenants)] if tenants else []
+    quota = [Middleware(Quotas, tenants=tenants, meter=Meter())] if tenants else []
+    body = Middleware(Body, most_bytes=endpoint.body_bytes, most_seconds=endpoint.body_seconds)
     admission = Middleware(Admission, load=Load(endpoint.streams, endpoint.queue))
     draining = Middleware(Draining, marker=Path(os.environ[DRAINING]))
-    return [Middleware(Departure), Middleware(Deadline), admission, *access, draining, Middleware(Identity)]
+    before = [*quota, body, *access, draining, Middleware(Identity)]
+    return [Middleware(Departure), Middleware(Deadline), admission, *before]
