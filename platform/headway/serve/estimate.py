@@ -36,13 +36,8 @@ def answers(asked: dict[str, Any]) -> int:
 
 def _prompts(asked: dict[str, Any]) -> int:
     """How many prompts are answered: a list of texts, of lists of tokens, or of conversations is several."""
-    for name in ("prompt", "messages"):
-        several = asked.get(name)
-        if (
-            isinstance(several, list)
-            and several
-            and isinstance(several[0], list if name == "messages" else (str, list))
-        ):
+    for several in (asked.get("prompt"), asked.get("messages")):
+        if isinstance(several, list) and several and isinstance(several[0], (str, list)):
             return len(several)
     return 1
 

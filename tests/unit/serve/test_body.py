@@ -102,7 +102,9 @@ def test_what_counts_is_what_comes(announced: str) -> None:
     assert ask(Inner(), Client(*parts, piece(b"")), **said)[0] == 200  # type: ignore[arg-type]
     over = Client(*parts, piece(b"a"))
     assert ask(Inner(), over, **said)[0] == 413  # type: ignore[arg-type]
-    assert ask(Inner(), Client(*parts, piece(b"a", more=True), piece(b"a"), GONE), **said)[0] == 413  # type: ignore[arg-type]
+    long = Client(*parts, piece(b"a", more=True), piece(b"a"), GONE)
+    assert ask(Inner(), long, **said)[0] == 413  # type: ignore[arg-type]
+    assert long.left == [GONE]
 
 
 def test_a_client_that_is_too_slow_is_told_so() -> None:

@@ -1,5 +1,7 @@
 """What is used of late is counted, settled and forgotten; the clock is set by hand."""
 
+from types import SimpleNamespace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -70,6 +72,18 @@ def test_what_is_settled_long_after_takes_nothing_from_others(meter: Meter, cloc
     meter.charge("a", 8)
     meter.settle(charge, 0)
     assert meter.used("a") == 8
+
+
+def test_nothing_is_kept_of_what_counts_no_more(meter: Meter, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The library clears old counters away by its own clock, none of them too early; a late settlement adds none."""
+    monkeypatch.setattr("limits.storage.memory.time", SimpleNamespace(time=clock))
+    charge = meter.charge("a", 100)
+    clock.now = 90.0
+    assert meter.used("a") == 50
+    clock.now = 200.0
+    meter.settle(charge, 0)
+    meter.charge("b", 7)
+    assert len(meter._counters.storage) == 1  # noqa: SLF001 - what it keeps
 
 
 AMOUNTS = st.integers(min_value=0, max_value=10_000)

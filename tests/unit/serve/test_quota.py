@@ -231,6 +231,7 @@ def test_what_could_never_pass_is_not_told_to_come_again(site: Site) -> None:
     error = answer.json()["error"]
     assert (answer.status_code, error["type"], error["code"]) == (400, "tokens", "rate_limit_exceeded")
     assert "Retry-After" not in answer.headers
+    assert answer.headers["x-ratelimit-remaining-tokens"] == "1000"
     assert all(word in error["message"] for word in ("1000", "1001", "max_tokens"))
     assert ask(client, 1000).status_code == 200
     assert site.engine.asked == 1
