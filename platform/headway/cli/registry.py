@@ -173,8 +173,8 @@ def alias(
     model.alias(alias, version.number)
     was = f", before {model.name}@{before}" if before not in {None, version.number} else ""
     document = {"model": model.name, "alias": alias, "version": version.number, "before": before}
-    result(document, f"{model.name}@{alias} is {version}{was}", as_json=as_json)
-    del quiet  # an alias is nothing but its result
+    if as_json or not quiet:
+        result(document, f"{model.name}@{alias} is {version}{was}", as_json=as_json)
 
 
 def _trace(run: Run, commit: Committed) -> str | None:

@@ -42,6 +42,7 @@ def serve(
     ] = None,
     role: Annotated[Role, typer.Option(help="What metrics say that this one is.")] = Role.STABLE,
     price: Annotated[float, typer.Option(min=0, help="Of an hour of the device, for the costs by tenant.")] = 0.0,
+    body_mib: Annotated[int, typer.Option(metavar="MIB", min=1, help="Longest body of a request [MiB].")] = 4,
     store: StoreUrl = None,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -76,6 +77,7 @@ def serve(
             streams=streams,
             queue=queue,
             keys=keys and _sound(keys),
+            body_bytes=body_mib * 2**20,
         )
         if keys is None and host not in {"127.0.0.1", "localhost"}:
             show(f"headway: whoever reaches {host}:{port} may ask; headway keys add TENANT, then --keys keys.json")

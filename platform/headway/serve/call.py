@@ -34,7 +34,7 @@ class Call:
     span: Span = field(default_factory=lambda: Span(Trace.new()))
     """What its trace shows of it."""
     begun: float = field(default_factory=time.perf_counter)
-    """When it arrived [s, `time.perf_counter`]."""
+    """When all of it was here [s, `time.perf_counter`]."""
     first: float | None = None
     """When its first token was there [s, `time.perf_counter`]."""
     last: float | None = None

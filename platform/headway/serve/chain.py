@@ -10,13 +10,16 @@ from starlette.middleware import Middleware
 
 from headway.serve.access import Access
 from headway.serve.admission import Admission, Load
+from headway.serve.body import Body
 from headway.serve.deadline import Deadline
 from headway.serve.departure import Departure
 from headway.serve.draining import Draining
 from headway.serve.endpoint import Endpoint
 from headway.serve.identity import Identity
+from headway.serve.meter import Meter
 from headway.serve.observed import observed
 from headway.serve.observer import Observer
+from headway.serve.quota import Quotas
 from headway.serve.tenants import Keys, Tenants
 
 LINKS = f"{__name__}:links"
@@ -28,9 +31,16 @@ DRAINING = "HEADWAY_DRAINING"
 def links() -> list[Middleware]:
     """The links of this process's endpoint, the outermost last."""
     endpoint, told = Endpoint.here(), observed()
-    access = [Middleware(Access, tenants=Tenants(Keys(endpoint.keys)))] if endpoint.keys else []
-    admission = Middleware(Admission, load=Load(endpoint.streams, endpoint.queue))
-    draining = Middleware(Draining, marker=Path(os.environ[DRAINING]))
-    observer = Middleware(Observer, observed=told)
-    identity = Middleware(Identity, spans=told.spans, origin=told.origin)
-    return [Middleware(Departure), Middleware(Deadline), admission, *access, draining, observer, identity]
+    tenants = Tenants(Keys(endpoint.keys)) if endpoint.keys else None
+    passed = [
+        Middleware(Identity, spans=told.spans, origin=told.origin),
+        Middleware(Observer, observed=told),
+        Middleware(Draining, marker=Path(os.environ[DRAINING])),
+        *([Middleware(Access, tenants=tenants)] if tenants else []),
+        Middleware(Body, most_bytes=endpoint.body_bytes, most_seconds=endpoint.body_seconds),
+        *([Middleware(Quotas, tenants=tenants, meter=Meter())] if tenants else []),
+        Middleware(Admission, load=Load(endpoint.streams, endpoint.queue)),
+        Middleware(Deadline),
+        Middleware(Departure),
+    ]
+    return passed[::-1]

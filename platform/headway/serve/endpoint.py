@@ -39,9 +39,13 @@ class Endpoint(BaseModel):
     cache_gib: int = Field(default=1, ge=1)
     """Memory for keys and values on a CPU [GiB]."""
     keys: Path | None = None
-    """File of API keys; without one, whoever reaches the port may ask."""
+    """File of API keys and quotas; without one, whoever reaches the port may ask, as much as they like."""
     quiet: bool = False
     """Whether the log tells of what went wrong only."""
+    body_bytes: int = Field(default=4 * 2**20, ge=1)
+    """Longest body of a request [bytes]."""
+    body_seconds: float = Field(default=30.0, gt=0)
+    """Within which it must be here, all of it [s]."""
     seed: int = 0
     grace_seconds: float = Field(default=120.0, gt=0)
     """How long requests in flight may take once the service was asked to stop [s]."""

@@ -1,4 +1,4 @@
-"""Who may ask: tenants and their API keys, of which only digests are kept.
+"""Who may ask, and how much: tenants, their API keys, of which only digests are kept, and their quotas.
 
 A key is 256 random bits, so its SHA-256 can neither be guessed nor looked up in a table; no slower digest is needed.
 """
@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from headway.errors import UsageError
 from headway.telemetry import open_log
@@ -43,11 +43,52 @@ class Key(BaseModel):
         return self.sha256[:SHOWN]
 
 
+class Quota(BaseModel):
+    """What a tenant may use by the minute."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    requests_per_minute: int | None = Field(default=None, ge=1)
+    """None: as many as it likes."""
+    tokens_per_minute: int | None = Field(default=None, ge=1)
+    """Of prompts and answers together; None: as many as it likes."""
+
+
+class Roll(BaseModel):
+    """All that is kept of tenants, as it stands in the file."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    keys: list[Key]
+    quotas: dict[str, Quota] = {}
+    """By tenant; one that is not here may use as much as it likes."""
+
+    @property
+    def tenants(self) -> list[str]:
+        """All of whom something is kept."""
+        return sorted({key.tenant for key in self.keys} | set(self.quotas))
+
+
 class Keys:
-    """The keys in a file, which is replaced whole and may change at any time."""
+    """The keys and quotas in a file, which is replaced whole and may change at any time."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
+
+    def roll(self) -> Roll:
+        """All that is in the file; nothing if there is none yet.
+
+        Raises:
+            UsageError: it is no file of keys.
+        """
+        try:
+            text = self.path.read_bytes()
+        except FileNotFoundError:
+            return Roll(keys=[])
+        try:
+            return Roll.model_validate_json(text)
+        except ValidationError as error:
+            raise UsageError(f"{self.path} is no file of API keys; headway keys add TENANT makes one") from error
 
     def read(self) -> list[Key]:
         """All keys; none if there is no file yet.
@@ -55,36 +96,52 @@ class Keys:
         Raises:
             UsageError: it is no file of keys.
         """
-        try:
-            text = self.path.read_text(encoding="utf-8")
-        except FileNotFoundError:
-            return []
-        try:
-            return [Key.model_validate(each) for each in json.loads(text)]
-        except (ValueError, TypeError, ValidationError) as error:
-            raise UsageError(f"{self.path} is no file of API keys; headway keys add TENANT makes one") from error
+        return self.roll().keys
 
     def add(self, tenant: str) -> str:
         """Make a key for `tenant`; returns it, which is the only time that anybody sees it."""
         key = PREFIX + secrets.token_urlsafe(32)
         with self._alone():
-            self._write([*self.read(), Key(tenant=tenant, sha256=digest(key), created=round(time.time(), 3))])
+            roll = self.roll()
+            new = Key(tenant=tenant, sha256=digest(key), created=round(time.time(), 3))
+            self._write(roll.model_copy(update={"keys": [*roll.keys, new]}))
         return key
 
     def revoke(self, name: str) -> Key:
-        """Take a key away, by its name.
+        """Take a key away, by its name. Its tenant's quota stays, for the key that comes in its place.
 
         Raises:
             UsageError: there is none of that name; says which there are.
         """
         with self._alone():
-            keys = self.read()
-            found = [key for key in keys if key.name == name]
+            roll = self.roll()
+            found = [key for key in roll.keys if key.name == name]
             if not found:
-                there = ", ".join(f"{key.name} ({key.tenant})" for key in keys) or "none"
+                there = ", ".join(f"{key.name} ({key.tenant})" for key in roll.keys) or "none"
                 raise UsageError(f"no key is called {name} in {self.path}; there: {there}")
-            self._write([key for key in keys if key not in found])
+            self._write(roll.model_copy(update={"keys": [key for key in roll.keys if key not in found]}))
         return found[0]
+
+    def limit(self, tenant: str, *, requests: int | None = None, tokens: int | None = None) -> Quota:
+        """Set what `tenant` may use by the minute; 0 takes a limit away, None leaves it. Returns what is in force.
+
+        Raises:
+            UsageError: nothing is kept of such a tenant, which may be a slip of the pen; says of whom something is.
+        """
+        with self._alone():
+            roll = self.roll()
+            if tenant not in roll.tenants:
+                there = ", ".join(roll.tenants) or "none"
+                raise UsageError(
+                    f"{self.path} has no key for {tenant}; there: {there}; headway keys add {tenant} makes one"
+                )
+            given = {"requests_per_minute": requests, "tokens_per_minute": tokens}
+            before = roll.quotas.get(tenant, Quota()).model_dump()
+            changes = {name: amount or None for name, amount in given.items() if amount is not None}
+            quota = Quota.model_validate(before | changes)
+            others = {name: each for name, each in roll.quotas.items() if name != tenant}
+            self._write(roll.model_copy(update={"quotas": others if quota == Quota() else others | {tenant: quota}}))
+        return quota
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
@@ -94,10 +151,10 @@ class Keys:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
 
-    def _write(self, keys: list[Key]) -> None:
+    def _write(self, roll: Roll) -> None:
         new = self.path.with_name(f".{self.path.name}-{secrets.token_hex(4)}")
         with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
-            json.dump([key.model_dump() for key in keys], file, indent=1)
+            json.dump(roll.model_dump(exclude_none=True), file, indent=1)
             file.flush()
             os.fsync(file.fileno())
             if self.path.exists():  # whoever reads it now is to read it then
@@ -108,7 +165,7 @@ class Keys:
 
 
 class Tenants:
-    """Tells tenants by their keys, as the file says now: nothing has to be started anew for it."""
+    """Tells tenants by their keys, and their quotas, as the file says now: nothing has to be started anew for it."""
 
     def __init__(self, keys: Keys, clock: Callable[[], float] = time.monotonic) -> None:
         """Read the keys; from now on a file that cannot be read leaves things as they were.
@@ -119,16 +176,21 @@ class Tenants:
         self._keys, self._clock = keys, clock
         self._log = open_log()
         self._seen, self._looked = self._mark(), clock()
-        self._known = keys.read()
+        self._roll = keys.roll()
 
     def of(self, key: str) -> str | None:
         """Whose key this is. Takes equally long for every wrong one."""
         self._look()
         given, tenant = digest(key), None
-        for known in self._known:
+        for known in self._roll.keys:
             if hmac.compare_digest(given, known.sha256):
                 tenant = known.tenant
         return tenant
+
+    def quota(self, tenant: str) -> Quota | None:
+        """What this tenant may use; None: as much as it likes."""
+        self._look()
+        return self._roll.quotas.get(tenant)
 
     def _look(self) -> None:
         if self._clock() - self._looked < LOOK_SECONDS:
@@ -136,7 +198,7 @@ class Tenants:
         self._looked = self._clock()
         if (mark := self._mark()) != self._seen:
             try:
-                self._known, self._seen = self._keys.read(), mark
+                self._roll, self._seen = self._keys.roll(), mark
             except (UsageError, OSError) as error:
                 self._log.warning("keys.unreadable", problem=str(error), action="those known before are in force")
 

@@ -105,6 +105,8 @@ def test_an_alias_is_moved(headway: Headway, store: DirectoryStore, versions: li
     assert headway("alias", "coder@2", "candidate").out == "coder@candidate is coder@2\n"
     assert headway("alias", "coder@candidate", "stable").out == "coder@stable is coder@2, before coder@1\n"
     assert headway("alias", "coder@2", "stable").out == "coder@stable is coder@2\n"
+    quiet = headway("alias", "coder@2", "stable", "--quiet")
+    assert (quiet.code, quiet.out, quiet.err) == (0, "", "")
     assert headway("alias", "coder@1", "stable", "--json").document == {
         "model": "coder",
         "alias": "stable",

@@ -28,7 +28,7 @@ class Guest:
     """Somebody who wants in, and stays until told to leave."""
 
     def __init__(self, gate: Gate, tenant: str = "a") -> None:
-        self.call = Call("x", tenant)
+        self.call = Call("x", tenant=tenant)
         self.inside, self.leave = asyncio.Event(), asyncio.Event()
         self.task = asyncio.create_task(self._visit(gate))
 

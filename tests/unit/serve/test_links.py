@@ -1,5 +1,6 @@
 """The links in front of the engine, each around an application that tells what reached it."""
 
+import asyncio
 import json
 import os
 from collections.abc import Sequence
@@ -10,11 +11,12 @@ import pytest
 from starlette.applications import Starlette
 from starlette.datastructures import Headers
 from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 from starlette.testclient import TestClient
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocketDisconnect
 
 from headway.serve.access import Access
@@ -37,10 +39,15 @@ async def mirror(request: Request) -> JSONResponse:
     return JSONResponse({"headers": dict(request.headers), "tenant": call_of(request.scope).tenant})
 
 
+def mirror_app() -> Starlette:
+    """The mirror at the paths that links know."""
+    paths = ("/v1/completions", "/health", "/metrics")
+    return Starlette(routes=[Route(path, mirror, methods=["GET", "POST"]) for path in paths])
+
+
 def behind(middleware: Sequence[Middleware], first: Sequence[Middleware] = (IDENTITY,)) -> TestClient:
     """A client of the mirror behind these links, the outermost last, as Serve puts them; the first of all names it."""
-    paths = ("/v1/completions", "/health", "/metrics")
-    app: Any = Starlette(routes=[Route(path, mirror, methods=["GET", "POST"]) for path in paths])
+    app: Any = mirror_app()
     for each in [*middleware, *first]:
         app = each.cls(app, *each.args, **each.kwargs)
     return TestClient(app)
@@ -109,6 +116,71 @@ def test_only_what_tells_nothing_of_tenants_needs_no_key(keys: Keys, path: str, 
     keys.add("team-a")
     client = behind([Middleware(Access, tenants=Tenants(keys))])
     assert client.get(path, follow_redirects=False).status_code == status
+
+
+PREFLIGHT = {"Origin": "https://app.example", "Access-Control-Request-Method": "POST"}
+
+
+def test_a_preflight_needs_no_key(keys: Keys) -> None:
+    """By the standard a browser sends none with it; vLLM's own middleware answers it. Nothing else is let through."""
+    keys.add("team-a")
+    app = CORSMiddleware(mirror_app(), allow_origins=["*"], allow_methods=["*"], allow_headers=["*"])
+    client = TestClient(Identity(Access(app, Tenants(keys)), SPANS))
+    answer = client.options("/v1/completions", headers=PREFLIGHT)
+    assert (answer.status_code, answer.headers["Access-Control-Allow-Origin"]) == (200, "*")
+    for missing in PREFLIGHT:
+        others = {name: value for name, value in PREFLIGHT.items() if name != missing}
+        assert client.options("/v1/completions", headers=others).status_code == 401
+    for method in ("GET", "POST", "HEAD"):
+        assert client.request(method, "/v1/completions", headers=PREFLIGHT).status_code == 401
+
+
+def test_the_chain_counts_what_is_whole_and_has_a_key(keys: Keys, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Key, body, quota, and then a place: none of them sees what the one before refuses."""
+    key = keys.add("team-a")
+    keys.limit("team-a", requests=1)
+    endpoint = Endpoint(folder=Path("/model"), name="coder", keys=keys.path, body_bytes=10, streams=1, queue=0)
+    monkeypatch.setenv(VARIABLE, endpoint.model_dump_json())
+    monkeypatch.setenv(DRAINING, str(keys.path.with_name("draining")))
+    client = behind(links(), first=())
+    known = {"Authorization": f"Bearer {key}"}
+    assert client.post("/v1/completions", content=b"x" * 11).status_code == 401
+    assert client.post("/v1/completions", content=b"x" * 11, headers=known).status_code == 413
+    assert client.post("/v1/completions", content=b"x" * 10, headers=known).status_code == 200
+    answer = client.post("/v1/completions", content=b"x" * 10, headers=known)
+    assert (answer.status_code, answer.json()["error"]["type"]) == (429, "requests")
+
+
+def test_a_slow_client_holds_no_place(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """While its body is on its way, others are computed; without keys, too."""
+    endpoint = Endpoint(folder=Path("/model"), name="coder", streams=1, queue=0, body_seconds=0.2)
+    monkeypatch.setenv(VARIABLE, endpoint.model_dump_json())
+    monkeypatch.setenv(DRAINING, str(tmp_path / "draining"))
+    client = behind(links(), first=())
+    statuses: list[int] = []
+
+    async def both() -> None:
+        begun = asyncio.Event()
+        scope = {"type": "http", "method": "POST", "path": "/v1/completions", "headers": [], "query_string": b""}
+
+        async def stalled() -> Message:
+            begun.set()
+            return await asyncio.Future()
+
+        async def whole() -> Message:
+            return {"type": "http.request", "body": b"", "more_body": False}
+
+        async def answer(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                statuses.append(message["status"])
+
+        slow = asyncio.ensure_future(client.app(scope, stalled, answer))
+        await begun.wait()
+        await client.app(scope, whole, answer)
+        await slow
+
+    asyncio.run(both())
+    assert statuses == [200, 408]
 
 
 def test_the_chain_names_a_request_before_it_refuses_it(keys: Keys, monkeypatch: pytest.MonkeyPatch) -> None:

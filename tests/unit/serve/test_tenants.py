@@ -1,4 +1,4 @@
-"""API keys: shown once, kept as digests, and known or revoked without a restart."""
+"""API keys: shown once, kept as digests, and known or revoked without a restart; and the quotas beside them."""
 
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from headway.errors import UsageError
-from headway.serve.tenants import Keys, Tenants
+from headway.serve.tenants import Keys, Quota, Roll, Tenants
 
 
 class Clock:
@@ -55,7 +55,21 @@ def test_a_running_endpoint_follows_the_file(keys: Keys) -> None:
     assert tenants.of(second) == "b"
 
 
-@pytest.mark.parametrize("text", ["", "{", '{"a": 1}', '[{"tenant": "a"}]', "[1]"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "{",
+        "{}",
+        "[]",
+        '{"keys": [], "a": 1}',
+        '{"keys": [{"tenant": "a"}]}',
+        '{"keys": [1]}',
+        '{"quotas": {}}',
+        '{"keys": [], "quotas": {"a": {"tokens_per_minute": 0}}}',
+        '{"keys": [], "quotas": {"a": {"tokens_a_minute": 1}}}',
+    ],
+)
 def test_a_file_that_got_damaged_locks_nobody_out(keys: Keys, text: str) -> None:
     """What was known stays known until the file can be read again; a start with such a file is refused."""
     key, clock = keys.add("a"), Clock()
@@ -100,3 +114,52 @@ def test_revoking_what_is_not_there_names_what_is(keys: Keys) -> None:
     keys.add("team-a")
     with pytest.raises(UsageError, match="team-a"):
         keys.revoke("00000000")
+
+
+def test_a_running_endpoint_follows_a_limit(keys: Keys) -> None:
+    """It is in force once the file is looked at again; one that is taken away, too; both look by themselves."""
+    keys.add("a")
+    clock = Clock()
+    tenants = Tenants(keys, clock)
+    keys.limit("a", tokens=1000)
+    assert tenants.quota("a") is None
+    clock.now = 2.0
+    assert tenants.quota("a") == Quota(tokens_per_minute=1000)
+    assert tenants.quota("b") is None
+    keys.limit("a", tokens=0)
+    clock.now = 4.0
+    assert tenants.quota("a") is None
+
+
+def test_each_limit_is_set_by_itself(keys: Keys) -> None:
+    """What is not given stays, 0 takes one away; a tenant without limits has no place among the quotas."""
+    key = keys.add("a")
+    assert keys.limit("a", requests=5) == Quota(requests_per_minute=5)
+    assert keys.limit("a", tokens=7) == Quota(requests_per_minute=5, tokens_per_minute=7)
+    assert keys.limit("a", requests=0) == Quota(tokens_per_minute=7)
+    assert keys.roll().quotas == {"a": Quota(tokens_per_minute=7)}
+    assert keys.limit("a", tokens=0) == Quota()
+    assert keys.roll() == Roll(keys=keys.read())
+    assert Tenants(keys).of(key) == "a"
+
+
+def test_a_quota_outlives_the_keys_of_its_tenant(keys: Keys) -> None:
+    """A key that is replaced has the limits of the one before; keys that come and go change no quota."""
+    keys.add("a")
+    keys.limit("a", requests=5)
+    keys.revoke(keys.read()[0].name)
+    assert keys.roll() == Roll(keys=[], quotas={"a": Quota(requests_per_minute=5)})
+    keys.add("a")
+    keys.add("b")
+    assert keys.roll().quotas == {"a": Quota(requests_per_minute=5)}
+    keys.limit("b", requests=1)
+    assert keys.limit("a", requests=0) == Quota()
+    assert keys.roll().quotas == {"b": Quota(requests_per_minute=1)}
+
+
+def test_nobody_is_limited_by_a_slip_of_the_pen(keys: Keys) -> None:
+    """A limit for whom nothing is kept would limit nobody: it is refused, with the names that there are."""
+    keys.add("team-a")
+    with pytest.raises(UsageError, match="team-a"):
+        keys.limit("team-b", requests=1)
+    assert keys.roll().quotas == {}

@@ -1,0 +1,135 @@
+"""What a tenant may use by the minute: requests, and the tokens of their prompts and answers.
+
+Tokens are charged by an estimate before a request is passed on, and settled by what the engine has counted once its
+answer is complete: what was too much is given back, what was too little is charged on top, and later requests wait.
+"""
+
+import math
+from collections.abc import Mapping
+
+from starlette.datastructures import MutableHeaders
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from headway.serve.body import again
+from headway.serve.call import Call, call_of
+from headway.serve.estimate import estimate
+from headway.serve.meter import Charge, Meter
+from headway.serve.refusal import refusal
+from headway.serve.tenants import Quota, Tenants
+
+REQUESTS, TOKENS = "requests", "tokens"
+"""What there are quotas of, in the words of OpenAI's headers."""
+UNSERVED = (429, 503)
+"""Statuses by which a later link refuses: they cost nothing."""
+
+
+class Quotas:
+    """The link that holds tenants to their quotas; it stands behind `Body`, and passes on who has none."""
+
+    def __init__(self, app: ASGIApp, tenants: Tenants, meter: Meter) -> None:
+        self.app, self.tenants, self.meter = app, tenants, meter
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on, or answer 429, or 400 if it could never pass."""
+        asks = scope["type"] == "http" and scope["method"] == "POST"
+        quota = self.tenants.quota(call_of(scope).tenant) if asks else None
+        if quota is None:
+            await self.app(scope, receive, send)
+            return
+        costs = {REQUESTS: 1}
+        if quota.tokens_per_minute:
+            message = await receive()
+            costs[TOKENS] = estimate(message.get("body", b""))
+            receive = again(message, receive)
+        account = _Account(self.meter, quota, call_of(scope))
+        if refused := account.refused(costs):
+            await refused(scope, receive, send)
+            return
+        account.charge(costs)
+
+        async def answer(message: Message) -> None:
+            """Say in the head of an answer what is left; settle before its end, lest the client be ahead of it."""
+            if message["type"] == "http.response.start":
+                if message["status"] in UNSERVED:
+                    account.give_back()
+                MutableHeaders(scope=message).update(account.headers())
+            elif not message.get("more_body", False):
+                account.settle()
+            await send(message)
+
+        try:
+            await self.app(scope, receive, answer)
+        finally:  # also of an answer that was broken off
+            account.settle()
+
+
+class _Account:
+    """One request of a tenant, and what it costs."""
+
+    def __init__(self, meter: Meter, quota: Quota, call: Call) -> None:
+        self.meter, self.call = meter, call
+        limits = {REQUESTS: quota.requests_per_minute, TOKENS: quota.tokens_per_minute}
+        self.limits = {what: limit for what, limit in limits.items() if limit}
+        self.charges: dict[str, Charge] = {}
+
+    def charge(self, costs: Mapping[str, int]) -> None:
+        """Charge it before it is passed on."""
+        self.charges = {what: self.meter.charge(self._name(what), costs[what]) for what in self.limits}
+
+    def settle(self) -> None:
+        """Charge what the engine has counted so far, in place of what was charged."""
+        if TOKENS in self.charges:
+            self.meter.settle(self.charges[TOKENS], self.call.prompt_tokens + self.call.generated_tokens)
+
+    def give_back(self) -> None:
+        """It is as if it had never been asked."""
+        for charge in self.charges.values():
+            self.meter.settle(charge, 0)
+
+    def refused(self, costs: Mapping[str, int]) -> JSONResponse | None:
+        """The answer to a request that is not let through; None if it is."""
+        waits: dict[str, float] = {}
+        for what, limit in self.limits.items():
+            if costs[what] > limit:
+                return self._never(what, costs[what], limit)
+            waits[what] = self.meter.wait(self._name(what), limit - costs[what])
+        what = max(waits, key=waits.__getitem__)
+        if not waits[what]:
+            return None
+        seconds = math.ceil(waits[what])
+        told = (
+            f"Your quota is {self.limits[what]} {what} a minute, {math.ceil(self.meter.used(self._name(what)))} are "
+            f"used, and this request counts as {costs[what]}. Try again in {seconds} s."
+        )
+        headers = {"Retry-After": str(seconds), **self.headers()}
+        return refusal(429, told, kind=what, code="rate_limit_exceeded", headers=headers)
+
+    def _never(self, what: str, cost: int, limit: int) -> JSONResponse:
+        """No 429: a client that came again would come in vain."""
+        told = (
+            f"Your quota is {limit} {what} a minute, and this request counts as {cost}, so that it could never be let "
+            "through. Send a shorter prompt, or ask for fewer tokens (max_tokens) or fewer answers (n)."
+        )
+        return refusal(400, told, kind=what, code="rate_limit_exceeded", headers=self.headers())
+
+    def headers(self) -> dict[str, str]:
+        """What is left of the quotas, as OpenAI's API tells it."""
+        told = {}
+        for what, limit in self.limits.items():
+            name = self._name(what)
+            told[f"x-ratelimit-limit-{what}"] = str(limit)
+            told[f"x-ratelimit-remaining-{what}"] = str(max(0, math.floor(limit - self.meter.used(name))))
+            told[f"x-ratelimit-reset-{what}"] = _duration(self.meter.wait(name, 0))
+        return told
+
+    def _name(self, what: str) -> str:
+        return f"{what}/{self.call.tenant}"
+
+
+def _duration(seconds: float) -> str:
+    """As Go writes it, rounded up: `0s`, `350ms`, `7s`, `1m30s`."""
+    if 0 < seconds < 1:
+        return f"{math.ceil(seconds * 1000)}ms"
+    minutes, rest = divmod(math.ceil(seconds), 60)
+    return f"{minutes}m{rest}s" if minutes else f"{rest}s"

@@ -1,0 +1,91 @@
+"""`headway keys`: what it prints, keeps and refuses; and what `--quiet` leaves of it."""
+
+from pathlib import Path
+
+import pytest
+from tests.unit.cli.conftest import Headway
+
+from headway.serve.tenants import Keys, Quota
+
+
+@pytest.fixture
+def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where keys are kept if nothing is said."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path / "keys.json"
+
+
+def test_a_key_is_the_result_and_the_rest_a_remark(headway: Headway, file: Path) -> None:
+    """A script takes the key from standard output; quiet, nothing else is said, and the key still is."""
+    told, quiet = headway("keys", "add", "team-a"), headway("keys", "add", "team-a", "--quiet")
+    assert [answer.out[:3] for answer in (told, quiet)] == ["hw-", "hw-"]
+    assert [len(answer.out.split()) for answer in (told, quiet)] == [1, 1]
+    assert "once" in told.err
+    assert quiet.err == ""
+    assert len(Keys(file).read()) == 2
+
+
+def test_limits_are_set_shown_and_taken_away(headway: Headway, file: Path) -> None:
+    """Each by itself; what is not given stays."""
+    headway("keys", "add", "team-a")
+    assert headway("keys", "limit", "team-a", "--requests", "600").out == "team-a may use 600 requests a minute\n"
+    told = headway("keys", "limit", "team-a", "--tokens", "100000").out
+    assert told == "team-a may use 600 requests and 100,000 tokens a minute\n"
+    assert Keys(file).roll().quotas == {"team-a": Quota(requests_per_minute=600, tokens_per_minute=100_000)}
+    shown = headway("keys", "ls").out.splitlines()
+    assert shown[0].split()[-2:] == ["requests/min", "tokens/min"]
+    assert shown[-1].split()[-2:] == ["600", "100,000"]
+    document = headway("keys", "limit", "team-a", "--requests", "0", "--json").document
+    assert document == {
+        "tenant": "team-a",
+        "requests_per_minute": None,
+        "tokens_per_minute": 100_000,
+        "file": "keys.json",
+    }
+    assert headway("keys", "limit", "team-a", "--tokens", "0").out == "team-a may use as much as it likes\n"
+    assert Keys(file).roll().quotas == {}
+
+
+def test_a_list_shows_limits_without_keys_too(headway: Headway, file: Path) -> None:
+    """They would limit the next key of that tenant: they are to be seen, and taken away."""
+    headway("keys", "add", "team-a")
+    headway("keys", "limit", "team-a", "--requests", "5")
+    headway("keys", "revoke", Keys(file).read()[0].name)
+    expected = {"key": None, "tenant": "team-a", "created": None, "requests_per_minute": 5, "tokens_per_minute": None}
+    assert headway("keys", "ls", "--json").document == [expected]
+    assert headway("keys", "ls").out.splitlines()[-1].split() == ["-", "team-a", "-", "5", "-"]
+    assert headway("keys", "limit", "team-a", "--requests", "0").code == 0
+    assert headway("keys", "ls", "--json").document == []
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["team-a"], "--requests"),
+        (["team-b", "--requests", "1"], "team-a"),
+        (["team-a", "--requests=-1"], "greater than or equal to 0"),
+        (["team-a", "--tokens", "many"], "integer"),
+    ],
+)
+def test_a_limit_that_means_nothing_is_wrong_use(headway: Headway, file: Path, words: list[str], said: str) -> None:
+    """It leaves with 2, says what instead, and changes nothing."""
+    headway("keys", "add", "team-a")
+    before = file.read_bytes()
+    answer = headway("keys", "limit", *words)
+    assert (answer.code, answer.out) == (2, "")
+    assert said in " ".join(answer.err.replace("│", " ").split())  # in a box of some width
+    assert file.read_bytes() == before
+
+
+def test_quiet_says_only_results(headway: Headway, file: Path) -> None:
+    """That what was to be done is done is no result: quiet, the exit code says it. A document is one, quiet or not."""
+    assert (headway("keys", "ls").err != "", headway("keys", "ls", "--quiet").err) == (True, "")
+    headway("keys", "add", "team-a")
+    limited = headway("keys", "limit", "team-a", "--requests", "1", "--quiet")
+    assert (limited.code, limited.out, limited.err) == (0, "", "")
+    name = Keys(file).read()[0].name
+    assert name in headway("keys", "ls", "--quiet").out
+    revoked = headway("keys", "revoke", name, "--quiet")
+    assert (revoked.code, revoked.out, revoked.err) == (0, "", "")
+    headway("keys", "add", "team-a")
+    assert headway("keys", "revoke", Keys(file).read()[0].name, "--quiet", "--json").document["tenant"] == "team-a"
