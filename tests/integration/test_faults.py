@@ -61,12 +61,12 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
 @pytest.fixture
 def network(server: S3Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[BadNetwork]:
     """The way to it, good until a test says otherwise."""
-    patience.breaker.cache_clear()
+    patience.guard.cache_clear()
     with BadNetwork(server) as between:
         for name, value in between.environment.items():
             monkeypatch.setenv(name, value)
         yield between
-    patience.breaker.cache_clear()
+    patience.guard.cache_clear()
 
 
 @pytest.fixture
@@ -304,7 +304,7 @@ def test_a_breaker_spares_a_store_that_fails(network: BadNetwork, prefix: str, m
 
     def asked() -> int:
         store, before = opened(prefix, budget=2.0), network.seen.total()
-        patience.breaker.cache_clear()
+        patience.guard.cache_clear()
 
         def get(number: int) -> None:
             with pytest.raises(StoreError, match=rf"{number}: cannot be read .*SlowDown \(503\)"):

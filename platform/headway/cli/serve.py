@@ -40,6 +40,10 @@ def serve(
     keys: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Only who has one of these API keys may ask: headway keys add.")
     ] = None,
+    fallback: Annotated[
+        str | None,
+        typer.Option(metavar="URL", help="Another service, .../v1, which answers while this one's engine cannot."),
+    ] = None,
     role: Annotated[Role, typer.Option(help="What metrics say that this one is.")] = Role.STABLE,
     price: Annotated[float, typer.Option(min=0, help="Of an hour of the device, for the costs by tenant.")] = 0.0,
     body_mib: Annotated[int, typer.Option(metavar="MIB", min=1, help="Longest body of a request [MiB].")] = 4,
@@ -70,6 +74,7 @@ def serve(
             quantization=(chosen.manifest and chosen.manifest.quantization) or "none",
             trace=chosen.manifest and chosen.manifest.trace,
             price=price,
+            fallback=fallback,
             quiet=quiet,
             host=host,
             port=port,

@@ -47,6 +47,8 @@ class Call:
     generated_tokens: int = 0
     resumed: int = 0
     """How often it went on with another engine, because its own had died."""
+    served_by: str | None = None
+    """The model of the other service that answered it, if one did."""
     problem: str | None = None
     """Why it got no answer, or only the beginning of one, though it should have."""
 

@@ -46,6 +46,8 @@ class Endpoint(BaseModel):
     """Longest body of a request [bytes]."""
     body_seconds: float = Field(default=30.0, gt=0)
     """Within which it must be here, all of it [s]."""
+    fallback: str | None = None
+    """URL of another service, as an OpenAI client has it, which answers while the engine cannot."""
     seed: int = 0
     grace_seconds: float = Field(default=120.0, gt=0)
     """How long requests in flight may take once the service was asked to stop [s]."""

@@ -82,6 +82,7 @@ class Observer:
             prompt_tokens=call.prompt_tokens,
             answer_tokens=call.generated_tokens,
             resumed=call.resumed,
+            served_by=call.served_by,
         )
 
     def _record(self, scope: Scope, call: Call, code: int) -> None:
@@ -104,6 +105,7 @@ class Observer:
             queue_seconds=call.queued_seconds,
             first_token_seconds=call.first_seconds,
             resumed=call.resumed,
+            served_by=call.served_by,
         )
         call.span.end()
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from headway.serve import engine as engines
 from headway.serve.endpoint import Endpoint
 from headway.serve.failover import Failover
+from headway.serve.fallback import Fallback
 from headway.serve.gate import Gate
 from headway.serve.observed import observed
 from headway.serve.startup import Startup
@@ -21,6 +22,7 @@ class Replica:
     async def __init__(self, endpoint: Endpoint, startup: Path) -> None:  # type: ignore[misc]  # Ray Serve awaits it
         """Start the engine; returns when it has generated a token."""
         stage, began = Startup(startup), time.time()
+        self.endpoint = endpoint
         engines.settle(endpoint)
         self.arguments = engines.arguments(endpoint)
         stage.done("imports")
@@ -47,7 +49,10 @@ class Replica:
 
     async def __serve_build_asgi_app__(self) -> Any:
         """The OpenAI application. What stands in front of it (`chain`) Serve adds by itself."""
-        return await engines.application(self.engine, self.arguments)
+        app = await engines.application(self.engine, self.arguments)
+        if self.endpoint.fallback is None:
+            return app
+        return Fallback(app, model=self.endpoint.name, url=self.endpoint.fallback, well=lambda: self.engine.well)
 
     async def check_health(self) -> None:
         """See that an engine lives, or is about to.

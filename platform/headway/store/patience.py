@@ -6,15 +6,14 @@ a request through now and then to see whether it is back.
 
 import logging
 import threading
-import time
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TypeVar
 
-import pybreaker
 from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_before_delay, wait_random_exponential
+
+from headway.store.breaker import Breaker
 
 T = TypeVar("T")
 
@@ -32,19 +31,11 @@ class PassingError(Exception):
     """A failure that may be gone when one asks again; its cause is the failure itself."""
 
 
-class Breaker:
-    """Opens after failures in a row, and closes with the first success.
-
-    Requests run side by side, some for minutes: pybreaker is only told how they went. While it is open one request is
-    let through every `REST_SECONDS`, whatever became of the one before.
-    """
+class Guard:
+    """What a bucket is asked through, by all that this process asks of it: its breaker."""
 
     def __init__(self, name: str) -> None:
-        self.name = name
-        self._breaker = pybreaker.CircuitBreaker(fail_max=FAILURES, reset_timeout=REST_SECONDS, name=name)
-        self._lock = threading.Lock()
-        self._next = 0.0
-        self._last: PassingError | None = None
+        self._breaker = Breaker(name, FAILURES, REST_SECONDS)
 
     def call(self, action: Callable[[], T]) -> T:
         """What `action` returns, if the breaker lets it through.
@@ -52,49 +43,25 @@ class Breaker:
         Raises:
             PassingError: it does not, or the action failed in passing.
         """
-        self._admit()
+        if not self._breaker.admits():
+            name, failure = self._breaker.name, self._breaker.failure
+            raise PassingError(f"{failure}; {name} failed {FAILURES} times in a row and is left in peace")
         try:
             value = action()
         except PassingError as error:
-            self._tell(error)
+            self._breaker.tell(error)
             raise
         except Exception:
-            self._tell(None)  # "no such object" is an answer too
+            self._breaker.tell(None)  # "no such object" is an answer too
             raise
-        self._tell(None)
+        self._breaker.tell(None)
         return value
-
-    def _admit(self) -> None:
-        with self._lock:
-            if self._breaker.current_state == pybreaker.STATE_CLOSED:
-                return
-            now = time.monotonic()
-            if now < self._next:
-                raise PassingError(f"{self._last}; {self.name} failed {FAILURES} times in a row and is left in peace")
-            self._next = now + REST_SECONDS
-            self._breaker.half_open()
-
-    def _tell(self, outcome: PassingError | None) -> None:
-        def replay() -> None:
-            if outcome:
-                raise outcome
-
-        with self._lock:
-            was = self._breaker.current_state
-            if outcome is None and was != pybreaker.STATE_CLOSED:
-                self._breaker.close()
-                return
-            with suppress(pybreaker.CircuitBreakerError, PassingError):
-                self._breaker.call(replay)
-            self._last = outcome
-            if was != self._breaker.current_state == pybreaker.STATE_OPEN:
-                self._next = time.monotonic() + REST_SECONDS
 
 
 @lru_cache
-def breaker(name: str) -> Breaker:
-    """The breaker of one bucket, shared by all that this process asks of it."""
-    return Breaker(name)
+def guard(name: str) -> Guard:
+    """The guard of one bucket."""
+    return Guard(name)
 
 
 @dataclass(frozen=True)
@@ -113,7 +80,6 @@ class Patience:
         Raises:
             PassingError: the last failure, when the budget is spent.
         """
-        guard = breaker(self.name)
         asking = Retrying(
             stop=stop_before_delay(self.budget),
             wait=wait_random_exponential(FIRST_WAIT_SECONDS, LONGEST_WAIT_SECONDS),
@@ -121,7 +87,7 @@ class Patience:
             before_sleep=self._say,
             reraise=True,
         )
-        value: T = asking(guard.call, action)
+        value: T = asking(guard(self.name).call, action)
         return value
 
     def _say(self, state: RetryCallState) -> None:

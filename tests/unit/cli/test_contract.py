@@ -39,7 +39,7 @@ CONTRACT = {
     "models": f"[NAME] --store --verify {COMMON}",
     "alias": f"NAME@VERSION ALIAS --store {COMMON}",
     "quantize": f"MODEL --to --as --alias --store {COMMON}",
-    "serve": "MODEL --name --host --port --context --streams --queue --keys --role --price --body-mib"
+    "serve": "MODEL --name --host --port --context --streams --queue --keys --fallback --role --price --body-mib"
     f" --store {COMMON}",
     "keys add": f"TENANT --file {COMMON}",
     "keys ls": f"--file {COMMON}",

@@ -17,7 +17,7 @@ from headway.store.s3 import S3Store
 @pytest.fixture
 def bucket() -> Bucket:
     """A bucket that is never asked; its breaker is closed."""
-    patience.breaker.cache_clear()
+    patience.guard.cache_clear()
     return Bucket("s3://nowhere")
 
 
@@ -90,7 +90,7 @@ def test_a_missing_object_is_what_s3_says_is_missing(bucket: Bucket, code: str, 
 
 def test_a_range_that_was_not_asked_for_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     """A proxy that ignores the range and answers with the whole object is asked again: the bytes would be wrong."""
-    patience.breaker.cache_clear()
+    patience.guard.cache_clear()
     store = S3Store("s3://nowhere")
     answers: list[dict[str, Any]] = [
         {"ContentLength": 6, "Body": io.BytesIO(b"abcdef")},

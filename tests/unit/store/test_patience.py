@@ -8,8 +8,8 @@ from threading import Barrier
 import pytest
 import tenacity
 
-from headway.store import patience
-from headway.store.patience import FAILURES, REST_SECONDS, Breaker, PassingError, Patience
+from headway.store import breaker, patience
+from headway.store.patience import FAILURES, REST_SECONDS, Guard, PassingError, Patience
 
 BUDGET = 60.0
 
@@ -35,7 +35,7 @@ class Clock:
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     """The clock of retries and breakers."""
     made = Clock()
-    for module in (patience, tenacity, tenacity.nap):
+    for module in (breaker, tenacity, tenacity.nap):
         monkeypatch.setattr(module, "time", made)
     return made
 
@@ -43,9 +43,9 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 @pytest.fixture(autouse=True)
 def fresh() -> Iterator[None]:
     """No test inherits another's breaker."""
-    patience.breaker.cache_clear()
+    patience.guard.cache_clear()
     yield
-    patience.breaker.cache_clear()
+    patience.guard.cache_clear()
 
 
 class Server:
@@ -69,9 +69,9 @@ def fail() -> None:
     raise PassingError("gone")
 
 
-def opened() -> Breaker:
+def opened() -> Guard:
     """A breaker that has just opened."""
-    guard = Breaker("bucket b")
+    guard = Guard("bucket b")
     for _ in range(FAILURES):
         with pytest.raises(PassingError, match=r"^gone$"):
             guard.call(fail)
@@ -102,7 +102,7 @@ def test_the_budget_is_kept_up_to_the_last_time_out(clock: Clock, seconds: float
     """No wait ends behind the budget, so that only the last request may: the last failure is what is said."""
     for seed in range(20):
         random.seed(seed)
-        patience.breaker.cache_clear()
+        patience.guard.cache_clear()
         began, server = clock.now, Server(clock, float("inf"), seconds)
         with pytest.raises(PassingError) as caught:
             Patience("b", BUDGET).ask(server)
@@ -157,7 +157,7 @@ def test_a_long_trial_does_not_keep_others_waiting(clock: Clock) -> None:
 
 def test_a_success_closes_the_breaker(clock: Clock) -> None:
     """One answer, also of a request that had begun before, and all requests go through."""
-    guard = Breaker("b")
+    guard = Guard("b")
 
     def slow() -> str:
         for _ in range(FAILURES):
@@ -172,7 +172,7 @@ def test_a_success_closes_the_breaker(clock: Clock) -> None:
 
 def test_an_error_that_is_an_answer_is_no_failure(clock: Clock) -> None:  # noqa: ARG001 - no time passes
     """A store that says that an object is missing works: failures on both sides of it are not in a row."""
-    guard = Breaker("b")
+    guard = Guard("b")
 
     def missing() -> None:
         raise KeyError("missing")
