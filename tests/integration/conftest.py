@@ -1,5 +1,7 @@
 """A place to train in, its data built once a session, and the fingerprint that every history must end in."""
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from shutil import copytree
@@ -8,7 +10,7 @@ import pytest
 import yaml
 
 from tests.engines.s3.server import S3Server
-from tests.integration.training import Place, prepare
+from tests.integration.training import DEADLINE, Place, prepare
 
 
 @pytest.fixture(scope="session")
@@ -56,3 +58,14 @@ def unkilled(built: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
     place = Place(built / "tiny.yaml", tmp_path_factory.mktemp("unkilled"))
     assert place.train("unkilled").process.returncode == 0
     return place.fingerprint("unkilled")
+
+
+@pytest.fixture(scope="session")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A trained model, exported; the store with its run `served` lies beside it."""
+    folder = tmp_path_factory.mktemp("served")
+    place = Place(prepare(folder, "served"), folder / "store")
+    assert place.train("served").process.returncode == 0
+    command = [sys.executable, "-m", "headway.cli", "export", "served", "--to", str(folder / "model")]
+    subprocess.run([*command, "--store", str(place.store)], check=True, timeout=DEADLINE)
+    return folder / "model"

@@ -1,8 +1,6 @@
 """`headway serve` as its clients see it: the openai client, unchanged, against real Ray Serve and vLLM."""
 
 import json
-import random
-import signal
 import socket
 import subprocess
 import sys
@@ -21,87 +19,16 @@ import pytest
 from headway import registry
 from headway.serve.tenants import Keys
 from headway.store import open_store
-from tests.integration.training import DEADLINE, Place, prepare
+from tests.integration.serving import NAME, Served
+from tests.integration.training import DEADLINE
 
 pytestmark = pytest.mark.slow
 
-NAME = "tiny"
-START_SECONDS = 240.0
-"""A bound for hangs."""
-
-
-def free_port() -> int:
-    """The default port, which Serve itself would take, too; else one that is given to nobody while a service starts."""
-    for port in [8000, *random.sample(range(20_000, 30_000), 100)]:
-        with socket.socket() as tried, suppress(OSError):
-            tried.bind(("127.0.0.1", port))
-            return port
-    raise AssertionError("no port is free")
-
-
-class Served:
-    """A running `headway serve`."""
-
-    def __init__(self, model: str | Path, *options: str) -> None:
-        self.port = free_port()
-        command = [sys.executable, "-m", "headway.cli", "serve", str(model), "--name", NAME, "--port", str(self.port)]
-        self.process = subprocess.Popen(
-            [*command, "--json", *options], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        )
-        self.members: list[psutil.Process] = []
-
-    def await_ready(self) -> dict[str, Any]:
-        """What it says when it is ready."""
-        assert self.process.stdout
-        text = ""
-        for line in self.process.stdout:
-            text += line
-            if line.startswith("}"):
-                self.members = psutil.Process(self.process.pid).children(recursive=True)
-                document: dict[str, Any] = json.loads(text)
-                return document
-        raise AssertionError(self.process.stderr.read() if self.process.stderr else "")
-
-    @property
-    def client(self) -> openai.OpenAI:
-        """As an application has it."""
-        return openai.OpenAI(base_url=f"http://127.0.0.1:{self.port}/v1", api_key="none", max_retries=0)
-
-    def stop(self) -> int:
-        """SIGTERM, and wait; returns the exit code."""
-        self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(DEADLINE)
-
-    def clean_up(self) -> None:
-        """End whatever is left of it."""
-        if self.process.poll() is None:
-            self.members += psutil.Process(self.process.pid).children(recursive=True)
-            self.process.terminate()
-            try:
-                self.process.wait(DEADLINE)
-            except subprocess.TimeoutExpired:
-                self.process.kill()
-        for member in self.members:
-            with suppress(psutil.NoSuchProcess):
-                member.kill()
-
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A trained model, exported."""
-    folder = tmp_path_factory.mktemp("served")
-    recipe = prepare(folder, "served")
-    place = Place(recipe, folder / "store")
-    assert place.train("served").process.returncode == 0
-    command = [sys.executable, "-m", "headway.cli", "export", "served", "--to", str(folder / "model")]
-    subprocess.run([*command, "--store", str(place.store)], check=True, timeout=DEADLINE)
-    return folder / "model"
-
-
-@pytest.fixture(scope="module")
-def served(folder: Path) -> Iterator[Served]:
+def served(exported: Path) -> Iterator[Served]:
     """One service, of a published version, for the tests that leave it as it was."""
-    store = ["--store", str(folder.parent / "store")]
+    store = ["--store", str(exported.parent / "store")]
     command = [sys.executable, "-m", "headway.cli", "publish", "served", "--as", "coder", "--dtype", "float32", *store]
     subprocess.run(command, check=True, timeout=DEADLINE)
     begun = Served("coder@1", *store)
@@ -178,43 +105,15 @@ def engine_at(url: str) -> tuple[int, int]:
     return int(running), int(tokens)
 
 
-def test_a_dead_engine_ends_the_service_and_no_stream_looks_complete(folder: Path) -> None:
-    """SIGKILL of the engine: its stream ends with an error, the service with code 1, and no process is left."""
-    begun = Served(folder)
-    try:
-        begun.await_ready()
-        ask = {"model": NAME, "prompt": "a", "max_tokens": 1000, "temperature": 0, "extra_body": {"ignore_eos": True}}
-        stream = begun.client.completions.create(**ask, stream=True)  # type: ignore[call-overload]
-        next(stream)
-        [engine] = [member for member in begun.members if "EngineCore" in title(member)]
-        engine.kill()
-        with pytest.raises(openai.APIError):
-            list(stream)
-        assert begun.process.wait(DEADLINE) == 1
-        assert begun.process.stderr
-        assert f"the engine of {NAME} died" in begun.process.stderr.read()
-        _, left = psutil.wait_procs(begun.members, timeout=DEADLINE)
-        assert not left
-    finally:
-        begun.clean_up()
-
-
-def title(process: psutil.Process) -> str:
-    """What a process calls itself; nothing if it has gone."""
-    with suppress(psutil.NoSuchProcess):
-        return " ".join(process.cmdline())
-    return ""
-
-
-def test_a_quantized_version_is_served(folder: Path, served: Served) -> None:  # noqa: ARG001 - it has published coder@1
+def test_a_quantized_version_is_served(exported: Path, served: Served) -> None:  # noqa: ARG001 - it has published coder@1
     """`headway quantize` publishes it with the origin of its original; it answers nearly as that does."""
-    store = ["--store", str(folder.parent / "store")]
+    store = ["--store", str(exported.parent / "store")]
     command = [sys.executable, "-m", "headway.cli", "quantize", "coder@1", "--as", "coder", "--json", *store]
     made = subprocess.run(command, check=True, timeout=DEADLINE, capture_output=True, text=True)
     likeness = json.loads(made.stdout)
     assert (likeness["version"], likeness["scheme"]) == (2, "W8A8")
     assert likeness["agreement"] > 0.9
-    found, version = registry.find(open_store(str(folder.parent / "store")), "coder@2")
+    found, version = registry.find(open_store(str(exported.parent / "store")), "coder@2")
     first = found.manifest(found.find("coder@1"))
     assert found.manifest(version).quantization == "W8A8"
     assert found.manifest(version).origin == first.origin
@@ -229,11 +128,11 @@ def test_a_quantized_version_is_served(folder: Path, served: Served) -> None:  #
         begun.clean_up()
 
 
-def test_only_tenants_may_ask(folder: Path, tmp_path: Path) -> None:
+def test_only_tenants_may_ask(exported: Path, tmp_path: Path) -> None:
     """Without a key, with a wrong one and with a revoked one: 401, which the client raises; no key is in any output."""
     keys = Keys(tmp_path / "keys.json")
     good, other = keys.add("team-a"), keys.add("team-b")
-    begun = Served(folder, "--keys", str(keys.path))
+    begun = Served(exported, "--keys", str(keys.path))
     try:
         begun.await_ready()
         ask = {"model": NAME, "prompt": "a", "max_tokens": 2}
@@ -247,8 +146,7 @@ def test_only_tenants_may_ask(folder: Path, tmp_path: Path) -> None:
         assert begun.client.with_options(api_key=other).completions.create(**ask).usage  # type: ignore[call-overload]
         metrics = httpx.get(f"http://127.0.0.1:{begun.port}/metrics", timeout=DEADLINE).text
         assert begun.stop() == 0
-        assert begun.process.stderr
-        assert not any(key in metrics + begun.process.stderr.read() for key in (good, other))
+        assert not any(key in metrics + begun.said for key in (good, other))
     finally:
         begun.clean_up()
 
@@ -260,9 +158,9 @@ def ask_on(client: openai.OpenAI, ask: dict[str, Any]) -> None:
         client.completions.create(**ask)
 
 
-def test_what_cannot_be_begun_soon_is_refused_at_once(folder: Path) -> None:
+def test_what_cannot_be_begun_soon_is_refused_at_once(exported: Path) -> None:
     """Twenty at once, where two are computed and two may wait: each is answered, or told when to come again."""
-    begun = Served(folder, "--streams", "2", "--queue", "2")
+    begun = Served(exported, "--streams", "2", "--queue", "2")
     body = {"model": NAME, "prompt": "a", "max_tokens": 400, "ignore_eos": True}
     try:
         begun.await_ready()
@@ -287,9 +185,9 @@ def test_what_cannot_be_begun_soon_is_refused_at_once(folder: Path) -> None:
         begun.clean_up()
 
 
-def test_sigterm_breaks_no_stream_and_leaves_nothing(folder: Path) -> None:
+def test_sigterm_breaks_no_stream_and_leaves_nothing(exported: Path) -> None:
     """Streams that are under way come to their end; then every process is gone, and the exit code is 0."""
-    begun = Served(folder)
+    begun = Served(exported)
     try:
         startup = begun.await_ready()["startup"]
         assert {"imports", "engine", "first token", "total"} <= set(startup)
@@ -310,9 +208,9 @@ def test_sigterm_breaks_no_stream_and_leaves_nothing(folder: Path) -> None:
         begun.clean_up()
 
 
-def test_a_damaged_version_is_refused_before_it_is_loaded(folder: Path, served: Served) -> None:  # noqa: ARG001
+def test_a_damaged_version_is_refused_before_it_is_loaded(exported: Path, served: Served) -> None:  # noqa: ARG001
     """One flipped byte of the weights: named with version and file, and nothing is started."""
-    store = folder.parent / "store"
+    store = exported.parent / "store"
     found, version = registry.find(open_store(str(store)), "coder@1")
     weights = found.fetch(version) / "model.safetensors"
     whole = weights.read_bytes()
@@ -336,13 +234,13 @@ def test_what_is_no_model_is_refused(tmp_path: Path) -> None:
     assert "config.json" in done.stderr
 
 
-def test_a_port_that_is_taken_is_refused(folder: Path) -> None:
+def test_a_port_that_is_taken_is_refused(exported: Path) -> None:
     """At once, by name."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = str(taken.getsockname()[1])
-        command = [sys.executable, "-m", "headway.cli", "serve", str(folder), "--port", port]
+        command = [sys.executable, "-m", "headway.cli", "serve", str(exported), "--port", port]
         done = subprocess.run(command, capture_output=True, text=True, timeout=DEADLINE, check=False)
     assert done.returncode == 2
     assert port in done.stderr

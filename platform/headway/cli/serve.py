@@ -4,6 +4,7 @@ import signal
 import sys
 import time
 from contextlib import ExitStack
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -14,6 +15,13 @@ from headway.cli.model import Named, chosen_model
 from headway.cli.options import Json, Quiet, StoreUrl
 from headway.cli.screen import result, show
 from headway.errors import ServeError, UsageError
+
+
+class Role(StrEnum):
+    """What a service is to the others of its name."""
+
+    STABLE = "stable"
+    CANARY = "canary"
 
 
 def serve(
@@ -32,6 +40,8 @@ def serve(
     keys: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Only who has one of these API keys may ask: headway keys add.")
     ] = None,
+    role: Annotated[Role, typer.Option(help="What metrics say that this one is.")] = Role.STABLE,
+    price: Annotated[float, typer.Option(min=0, help="Of an hour of the device, for the costs by tenant.")] = 0.0,
     body_mib: Annotated[int, typer.Option(metavar="MIB", min=1, help="Longest body of a request [MiB].")] = 4,
     store: StoreUrl = None,
     as_json: Json = False,
@@ -49,11 +59,18 @@ def serve(
         chosen = chosen_model(model, store, stack, quiet=quiet)
 
         from headway.serve import Endpoint, Service
+        from headway.serve.engine import on_gpu
 
         endpoint = Endpoint(
             folder=chosen.folder.absolute(),
             name=name or chosen.name,
             version=chosen.version,
+            role=role.value,
+            device="cuda" if on_gpu() else "cpu",
+            quantization=(chosen.manifest and chosen.manifest.quantization) or "none",
+            trace=chosen.manifest and chosen.manifest.trace,
+            price=price,
+            quiet=quiet,
             host=host,
             port=port,
             context_tokens=context,

@@ -4,11 +4,13 @@ What stands behind this link gets a body in one piece, at once.
 """
 
 import asyncio
+import time
 from contextlib import suppress
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from headway.serve.call import call_of
 from headway.serve.refusal import refusal
 
 CLOSE = {"Connection": "close"}
@@ -45,6 +47,7 @@ class Body:
             await answer(scope, receive, send)
             return
         if body is not None:
+            call_of(scope).begun = time.perf_counter()  # how fast a client sends is not how fast it is served
             await self.app(scope, again({"type": "http.request", "body": body, "more_body": False}, receive), send)
 
     async def _read(self, headers: Headers, receive: Receive) -> bytes | None:

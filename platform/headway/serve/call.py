@@ -10,8 +10,14 @@ from dataclasses import dataclass, field
 
 from starlette.types import Scope
 
+from headway.telemetry import Span, Trace
+
 KEY = "headway.call"
 """Where a request's scope has it."""
+ROUTES = ("/v1/completions", "/v1/chat/completions", "/v1/models", "/v1/embeddings", "/v1/responses", "/tokenize")
+"""Paths that metrics and spans name; anybody may ask for any other."""
+LATE = "deadline_exceeded"
+"""The problem of a call whose client would not wait longer."""
 NOBODY = "anonymous"
 """The tenant of whoever asks an endpoint without API keys."""
 
@@ -22,9 +28,13 @@ class Call:
 
     name: str
     """Its `X-Request-ID`."""
+    route: str = "other"
+    """Its path, if it is one of `ROUTES`."""
     tenant: str = NOBODY
+    span: Span = field(default_factory=lambda: Span(Trace.new()))
+    """What its trace shows of it."""
     begun: float = field(default_factory=time.perf_counter)
-    """When it arrived [s, `time.perf_counter`]."""
+    """When all of it was here [s, `time.perf_counter`]."""
     first: float | None = None
     """When its first token was there [s, `time.perf_counter`]."""
     last: float | None = None
@@ -37,6 +47,20 @@ class Call:
     generated_tokens: int = 0
     resumed: int = 0
     """How often it went on with another engine, because its own had died."""
+    problem: str | None = None
+    """Why it got no answer, or only the beginning of one, though it should have."""
+
+    @property
+    def first_seconds(self) -> float | None:
+        """From its arrival to its first token [s]; None if it has none."""
+        return None if self.first is None else self.first - self.begun
+
+    @property
+    def token_seconds(self) -> float | None:
+        """Mean time between its tokens [s]; None if it has not got two."""
+        if self.first is None or self.last is None or self.generated_tokens < 2:
+            return None
+        return (self.last - self.first) / (self.generated_tokens - 1)
 
 
 CURRENT: ContextVar[Call | None] = ContextVar("headway.call", default=None)
@@ -47,3 +71,9 @@ def call_of(scope: Scope) -> Call:
     """The call that a request is."""
     call: Call = scope[KEY]
     return call
+
+
+def route_of(scope: Scope) -> str:
+    """The path of a request, if it is one of `ROUTES`."""
+    path: str = scope["path"]
+    return path if path in ROUTES else "other"

@@ -17,25 +17,30 @@ from headway.serve.draining import Draining
 from headway.serve.endpoint import Endpoint
 from headway.serve.identity import Identity
 from headway.serve.meter import Meter
+from headway.serve.observed import observed
+from headway.serve.observer import Observer
 from headway.serve.quota import Quotas
 from headway.serve.tenants import Keys, Tenants
 
 LINKS = f"{__name__}:links"
 """Where Serve finds them."""
-ENDPOINT = "HEADWAY_ENDPOINT"
-"""Environment: the endpoint that they are for, as JSON; Serve calls `links` without a word."""
 DRAINING = "HEADWAY_DRAINING"
 """Environment: the file that exists once the service was asked to stop."""
 
 
 def links() -> list[Middleware]:
     """The links of this process's endpoint, the outermost last."""
-    endpoint = Endpoint.model_validate_json(os.environ[ENDPOINT])
+    endpoint, told = Endpoint.here(), observed()
     tenants = Tenants(Keys(endpoint.keys)) if endpoint.keys else None
-    access = [Middleware(Access, tenants=tenants)] if tenants else []
-    quota = [Middleware(Quotas, tenants=tenants, meter=Meter())] if tenants else []
-    body = Middleware(Body, most_bytes=endpoint.body_bytes, most_seconds=endpoint.body_seconds)
-    admission = Middleware(Admission, load=Load(endpoint.streams, endpoint.queue))
-    draining = Middleware(Draining, marker=Path(os.environ[DRAINING]))
-    before = [*quota, body, *access, draining, Middleware(Identity)]
-    return [Middleware(Departure), Middleware(Deadline), admission, *before]
+    passed = [
+        Middleware(Identity, spans=told.spans, origin=told.origin),
+        Middleware(Observer, observed=told),
+        Middleware(Draining, marker=Path(os.environ[DRAINING])),
+        *([Middleware(Access, tenants=tenants)] if tenants else []),
+        Middleware(Body, most_bytes=endpoint.body_bytes, most_seconds=endpoint.body_seconds),
+        *([Middleware(Quotas, tenants=tenants, meter=Meter())] if tenants else []),
+        Middleware(Admission, load=Load(endpoint.streams, endpoint.queue)),
+        Middleware(Deadline),
+        Middleware(Departure),
+    ]
+    return passed[::-1]

@@ -12,11 +12,12 @@ from contextlib import suppress
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from headway.serve.call import LATE, call_of
 from headway.serve.refusal import refusal
 
 HEADER = "X-Request-Timeout-Seconds"
 """How long the client will wait for the whole answer [s]. Serve knows it, too, and would answer with plain text."""
-KIND, CODE = "timeout_error", "deadline_exceeded"
+KIND = "timeout_error"
 
 
 class Deadline:
@@ -79,6 +80,7 @@ class _Timed:
                 await running
                 return
             self.passed.set()
+            call_of(scope).problem = LATE
             await self._tell(scope, receive, send)
             with suppress(Exception):  # it ends as it likes: the client has its answer
                 await running
@@ -88,9 +90,9 @@ class _Timed:
     async def _tell(self, scope: Scope, receive: Receive, send: Send) -> None:
         told = f"The answer was not complete after {self.seconds:g} s ({HEADER})."
         if not self.begun:
-            await refusal(504, told, kind=KIND, code=CODE)(scope, receive, send)
+            await refusal(504, told, kind=KIND, code=LATE)(scope, receive, send)
         elif self.streams:
-            error = {"error": {"message": told, "type": KIND, "param": None, "code": CODE}}
+            error = {"error": {"message": told, "type": KIND, "param": None, "code": LATE}}
             await send({"type": "http.response.body", "body": f"data: {json.dumps(error)}\n\n".encode()})
 
 

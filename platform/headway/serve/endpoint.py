@@ -1,8 +1,12 @@
 """What is served, and how: all that a replica is told."""
 
+import os
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field
+
+VARIABLE = "HEADWAY_ENDPOINT"
+"""Environment: the endpoint that a process works for, as JSON; Serve calls what it calls without a word."""
 
 
 class Endpoint(BaseModel):
@@ -16,6 +20,14 @@ class Endpoint(BaseModel):
     """What clients call the model."""
     version: str = ""
     """Of the registry, if it comes from there."""
+    role: str = "stable"
+    """stable or canary: what this one is to the others of its name."""
+    device: str = "cpu"
+    quantization: str = "none"
+    trace: str | None = None
+    """W3C `traceparent` of the run that made the model."""
+    price: float = Field(default=0.0, ge=0)
+    """What an hour of the device costs, in any currency."""
     host: str = "127.0.0.1"
     port: int = Field(default=8000, ge=1, le=65535)
     context_tokens: int | None = Field(default=None, ge=1)
@@ -28,6 +40,8 @@ class Endpoint(BaseModel):
     """Memory for keys and values on a CPU [GiB]."""
     keys: Path | None = None
     """File of API keys and quotas; without one, whoever reaches the port may ask, as much as they like."""
+    quiet: bool = False
+    """Whether the log tells of what went wrong only."""
     body_bytes: int = Field(default=4 * 2**20, ge=1)
     """Longest body of a request [bytes]."""
     body_seconds: float = Field(default=30.0, gt=0)
@@ -35,3 +49,8 @@ class Endpoint(BaseModel):
     seed: int = 0
     grace_seconds: float = Field(default=120.0, gt=0)
     """How long requests in flight may take once the service was asked to stop [s]."""
+
+    @classmethod
+    def here(cls) -> "Endpoint":
+        """That of this process."""
+        return cls.model_validate_json(os.environ[VARIABLE])

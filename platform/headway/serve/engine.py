@@ -1,16 +1,20 @@
 """vLLM: its engine, and its OpenAI application around it. The one door to it."""
 
+import asyncio
 import os
 from argparse import Namespace
+from collections.abc import Callable
 from multiprocessing import forkserver, get_context
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 from headway.serve.endpoint import Endpoint
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
     from vllm.v1.engine.async_llm import AsyncLLM
+
+    from headway.serve.failover import Failover
 
 FORKSERVER = "forkserver"
 QUIET = {"DO_NOT_TRACK": "1", "VLLM_NO_USAGE_STATS": "1", "HF_HUB_OFFLINE": "1", "VLLM_LOGGING_LEVEL": "WARNING"}
@@ -64,17 +68,35 @@ def arguments(endpoint: Endpoint) -> Namespace:
     return args
 
 
-def start(args: Namespace) -> "AsyncLLM":
-    """Start the engine in a process of its own; returns when it has loaded the model."""
+async def start(args: Namespace, told: Callable[[float], None]) -> "AsyncLLM":
+    """Start an engine in a process of its own; returns when it has loaded the model.
+
+    After each step it tells which share of its KV cache is taken.
+    """
     from vllm.engine.arg_utils import AsyncEngineArgs
     from vllm.usage.usage_lib import UsageContext
     from vllm.v1.engine.async_llm import AsyncLLM
+    from vllm.v1.metrics.loggers import StatLoggerBase
 
-    if not on_gpu():
-        _fork_from_server()
-    context = UsageContext.OPENAI_API_SERVER
-    config = AsyncEngineArgs.from_cli_args(args).create_engine_config(usage_context=context)
-    return AsyncLLM.from_vllm_config(config, usage_context=context)
+    class Pressure(StatLoggerBase):
+        """Hears of each step."""
+
+        def __init__(self, *_: Any) -> None: ...
+
+        def record(self, scheduler_stats: Any, *_: Any, **__: Any) -> None:
+            if scheduler_stats is not None:
+                told(scheduler_stats.kv_cache_usage)
+
+        def log_engine_initialized(self) -> None: ...
+
+    def begin() -> AsyncLLM:
+        if not on_gpu():
+            _fork_from_server()
+        context = UsageContext.OPENAI_API_SERVER
+        config = AsyncEngineArgs.from_cli_args(args).create_engine_config(usage_context=context)
+        return AsyncLLM.from_vllm_config(config, usage_context=context, stat_loggers=[Pressure])
+
+    return await asyncio.to_thread(begin)  # requests that wait for it are to be heard meanwhile
 
 
 async def first_token(engine: "AsyncLLM") -> None:
@@ -85,14 +107,14 @@ async def first_token(engine: "AsyncLLM") -> None:
         pass
 
 
-async def application(engine: "AsyncLLM", args: Namespace) -> "FastAPI":
+async def application(engine: "Failover", args: Namespace) -> "FastAPI":
     """VLLM's own OpenAI application on `engine`."""
     from vllm.entrypoints.launchers.api_server.app_state import init_app_state
     from vllm.entrypoints.launchers.app import build_app
 
     tasks = await engine.get_supported_tasks()
     app = build_app(args, tasks, engine.model_config)
-    await init_app_state(engine, app.state, args, tasks)
+    await init_app_state(cast("AsyncLLM", engine), app.state, args, tasks)
     app.state.server = Namespace(should_exit=False)  # its error handler tells a server of its own to stop
     return app
 

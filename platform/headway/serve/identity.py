@@ -1,14 +1,16 @@
-"""The name of a request: the client's own or a new one, told to the engine and back to the client."""
+"""The name of a request: the client's own, else that of its trace; told to the engine and back to the client."""
 
 import re
-import secrets
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from headway.serve.call import CURRENT, KEY, Call
+from headway.serve.call import CURRENT, KEY, Call, route_of
+from headway.telemetry import Spans, Trace
 
 HEADER = "X-Request-ID"
+TRACE = "traceparent"
+"""W3C: the trace that a request belongs to."""
 GOOD = re.compile(r"[A-Za-z0-9._-]{1,64}")
 """What is taken from a client: nothing that would break a log line or a header."""
 
@@ -16,16 +18,21 @@ GOOD = re.compile(r"[A-Za-z0-9._-]{1,64}")
 class Identity:
     """The first link: every request has an id, by which it is called, and every response says it, errors included."""
 
-    def __init__(self, app: ASGIApp) -> None:
-        self.app = app
+    def __init__(self, app: ASGIApp, spans: Spans, origin: Trace | None = None) -> None:
+        """`origin` is the trace of the run that made the model: each request's span leads to it."""
+        self.app, self.spans = app, spans
+        self._links = [origin] if origin else []
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on with its id."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        given = Headers(scope=scope).get(HEADER, "")
-        name = given if GOOD.fullmatch(given) else secrets.token_hex(16)
+        sent = Headers(scope=scope)
+        route = route_of(scope)
+        span = self.spans.begin(f"{scope['method']} {route}", parent=Trace.parse(sent.get(TRACE)), links=self._links)
+        given = sent.get(HEADER, "")
+        name = given if GOOD.fullmatch(given) else span.trace.trace_id
         headers = MutableHeaders(raw=list(scope["headers"]))
         headers[HEADER] = name
 
@@ -34,6 +41,6 @@ class Identity:
                 MutableHeaders(scope=message)[HEADER] = name
             await send(message)
 
-        call = Call(name)
+        call = Call(name, route, span=span)
         CURRENT.set(call)
         await self.app({**scope, "headers": headers.raw, KEY: call}, receive, answer)

@@ -1,11 +1,18 @@
 """The one copy of the model on this node: a Ray Serve deployment that listens by itself, with the engine behind it."""
 
+import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from headway.serve import engine as engines
 from headway.serve.endpoint import Endpoint
+from headway.serve.failover import Failover
+from headway.serve.gate import Gate
+from headway.serve.observed import observed
 from headway.serve.startup import Startup
+
+if TYPE_CHECKING:
+    from vllm.v1.engine.async_llm import AsyncLLM
 
 
 class Replica:
@@ -13,24 +20,44 @@ class Replica:
 
     async def __init__(self, endpoint: Endpoint, startup: Path) -> None:  # type: ignore[misc]  # Ray Serve awaits it
         """Start the engine; returns when it has generated a token."""
-        stage = Startup(startup)
+        stage, began = Startup(startup), time.time()
         engines.settle(endpoint)
         self.arguments = engines.arguments(endpoint)
         stage.done("imports")
-        self.engine = engines.start(self.arguments)
+        self.gate = Gate(endpoint.streams + endpoint.streams // 8)  # whose place gets free is not to be waited for
+        engine = await engines.start(self.arguments, self.gate.told)
         stage.done("engine")
-        await engines.first_token(self.engine)
+        await engines.first_token(engine)
         stage.done("first token")
+        self.engine = Failover(engine, self._successor, self.gate, told := observed())
+        told.metrics.show(
+            "device_seconds_total", "Seconds in which the engine computed", lambda: self.gate.busy_seconds
+        )
+        told.metrics.show("inside", "Requests that are computed", lambda: self.gate.inside)
+        told.metrics.show("waiting", "Requests that wait for the engine", lambda: self.gate.waiting)
+        told.metrics.show("cache_usage_ratio", "Share of the KV cache that is taken", lambda: self.gate.cache_usage)
+        stages = {f"headway.start.{name.replace(' ', '_')}_seconds": seconds for name, seconds in stage.seconds.items()}
+        told.spans.record("serve.start", began, time.time(), parent=told.origin, attributes=stages)
+
+    async def _successor(self) -> "AsyncLLM":
+        """The next engine, ready."""
+        engine = await engines.start(self.arguments, self.gate.told)
+        await engines.first_token(engine)
+        return engine
 
     async def __serve_build_asgi_app__(self) -> Any:
         """The OpenAI application. What stands in front of it (`chain`) Serve adds by itself."""
         return await engines.application(self.engine, self.arguments)
 
     async def check_health(self) -> None:
-        """See that the engine lives.
+        """See that an engine lives, or is about to.
 
         Raises:
-            RuntimeError: it does not. Not vLLM's own error: Serve's controller would import vLLM to read it.
+            RuntimeError: none does. Not vLLM's own error: Serve's controller would import vLLM to read it.
         """
-        if self.engine.errored:
-            raise RuntimeError("the engine is dead")
+        if self.engine.lost is not None:
+            raise RuntimeError(f"the engine is dead: {self.engine.lost}")
+
+    def __del__(self) -> None:
+        """Hand over the last spans; Serve calls it when it takes the replica down."""
+        observed().spans.close()

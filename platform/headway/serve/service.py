@@ -10,6 +10,7 @@ import secrets
 import shutil
 import signal
 import socket
+import sys
 import tempfile
 import threading
 import time
@@ -22,9 +23,11 @@ from typing import Any, Self
 
 from headway.errors import ServeError, UsageError
 from headway.serve import chain
-from headway.serve.endpoint import Endpoint
+from headway.serve.endpoint import VARIABLE, Endpoint
 from headway.serve.engine import on_gpu
 from headway.serve.identity import HEADER
+from headway.serve.observed import LOG, TERMINAL
+from headway.serve.relay import Relay
 from headway.serve.startup import stages
 
 APPLICATION = "headway"
@@ -56,6 +59,7 @@ class Service:
     def __enter__(self) -> Self:
         _check_free(self.endpoint)
         self._folder = Path(tempfile.mkdtemp(prefix="headway-"))
+        self._relay = Relay(self._folder / "log")
         try:
             self._begin()
         except BaseException as error:
@@ -91,6 +95,7 @@ class Service:
         try:
             ray.shutdown(wait_for_processes=True)
         finally:
+            self._relay.close()
             shutil.rmtree(self._folder, ignore_errors=True)
 
     def start(self, tell: Callable[[dict[str, float]], None]) -> bool:
@@ -192,12 +197,15 @@ class Service:
             "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": str(self.endpoint.port + 1),
             "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1",
             "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": chain.LINKS,
-            chain.ENDPOINT: self.endpoint.model_dump_json(),
+            VARIABLE: self.endpoint.model_dump_json(),
             chain.DRAINING: str(self._folder / "draining"),
+            LOG: str(self._folder / "log"),
             "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
             "RAY_SERVE_FORCE_STOP_UNHEALTHY_REPLICAS": "1",
             "RAY_USAGE_STATS_ENABLED": "0",
         }
+        if sys.stderr.isatty():
+            os.environ[TERMINAL] = "1"
 
     def _answers(self) -> bool:
         """Whether it is our replica that listens at the port; Serve would take the next one if that was taken."""

@@ -12,13 +12,16 @@ class Startup:
 
     path: Path
     """A file of JSON lines, which the service reads."""
+    seconds: dict[str, float] = field(default_factory=dict)
+    """By stage, so far."""
     _last: float = field(default_factory=time.time)
 
     def done(self, stage: str) -> None:
         """Note that `stage` ends now."""
         now = time.time()
+        self.seconds[stage] = round(now - self._last, 3)
         with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"stage": stage, "seconds": round(now - self._last, 3)}) + "\n")
+            file.write(json.dumps({"stage": stage, "seconds": self.seconds[stage]}) + "\n")
         self._last = now
 
 

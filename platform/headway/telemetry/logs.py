@@ -4,21 +4,34 @@ import json
 import logging
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any, TextIO, TypeAlias
 
-import structlog
+if TYPE_CHECKING:
+    import structlog
 
-Log = structlog.stdlib.BoundLogger
+Log: TypeAlias = "structlog.stdlib.BoundLogger"
 Sink = Callable[[str], None]
 LEVELS = {name.lower(): number for name, number in logging.getLevelNamesMapping().items()}
 
 
-def open_log(sink: Sink | None = None, *, quiet: bool = False, level: str = "info", **bound: Any) -> Log:
-    """A log on standard error, with `bound` on every line; `sink` gets each event as a JSON line, even if quiet.
+def open_log(
+    sink: Sink | None = None,
+    *,
+    stream: TextIO | None = None,
+    terminal: bool | None = None,
+    quiet: bool = False,
+    level: str = "info",
+    **bound: Any,
+) -> Log:
+    """A log on `stream`, standard error by default, with `bound` on every line.
 
-    `quiet` shows warnings and errors only.
+    `sink` gets each event as a JSON line, even if `quiet`, which shows warnings and errors only. `terminal`: whether a
+    person reads it, where the stream does not know.
     """
-    terminal = sys.stderr.isatty()
+    import structlog
+
+    stream = stream or sys.stderr
+    terminal = stream.isatty() if terminal is None else terminal
     floor = LEVELS["warning" if quiet else level]
 
     def copy(_: Any, method: str, event: Any) -> Any:
@@ -37,7 +50,7 @@ def open_log(sink: Sink | None = None, *, quiet: bool = False, level: str = "inf
         else [structlog.processors.JSONRenderer(default=str)]
     )
     logger: Log = structlog.wrap_logger(
-        structlog.PrintLogger(sys.stderr),
+        structlog.WriteLogger(stream),  # not PrintLogger: under Ray, print is not Python's
         wrapper_class=structlog.make_filtering_bound_logger(0),
         processors=[
             structlog.processors.add_log_level,

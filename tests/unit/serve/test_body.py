@@ -13,6 +13,9 @@ import uvicorn
 from starlette.types import Message, Receive, Scope, Send
 
 from headway.serve.body import Body
+from headway.serve.call import KEY, Call
+from headway.serve.identity import Identity
+from headway.telemetry import Spans
 
 MOST = 100
 
@@ -63,7 +66,7 @@ def ask(
         sent.append(message)
 
     raw = [(name.replace("_", "-").encode(), value.encode("latin-1")) for name, value in headers.items()]
-    scope = {"type": "http", "method": method, "path": "/v1/completions", "headers": raw}
+    scope = {"type": "http", "method": method, "path": "/v1/completions", "headers": raw, KEY: Call("x")}
     asyncio.run(asyncio.wait_for(Body(app, MOST, seconds)(scope, client.receive, send), 10))
     if not sent:
         return None, {}
@@ -140,7 +143,7 @@ def test_an_error_behind_the_link_is_not_taken_for_a_slow_client() -> None:
     async def broken(*_: Any) -> None:
         raise TimeoutError("its own")
 
-    scope = {"type": "http", "method": "POST", "path": "/", "headers": []}
+    scope = {"type": "http", "method": "POST", "path": "/", "headers": [], KEY: Call("x")}
     with pytest.raises(TimeoutError, match="its own"):
         asyncio.run(Body(broken, MOST, 60.0)(scope, Client(piece(b"")).receive, broken))
 
@@ -150,7 +153,12 @@ def listening() -> Iterator[int]:
     """The link in a real server, as the replica has it; gives its port."""
     with closing(socket.socket()) as listener:
         listener.bind(("127.0.0.1", 0))
-        config = uvicorn.Config(Body(Inner(), MOST, 0.5), log_level="critical", lifespan="off", http="httptools")
+        config = uvicorn.Config(
+            Identity(Body(Inner(), MOST, 0.5), Spans("headway-serve", on=False)),
+            log_level="critical",
+            lifespan="off",
+            http="httptools",
+        )
         server = uvicorn.Server(config)
         thread = Thread(target=lambda: asyncio.run(server.serve([listener])))
         listener.listen()

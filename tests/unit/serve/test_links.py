@@ -22,12 +22,16 @@ from starlette.websockets import WebSocketDisconnect
 from headway.serve.access import Access
 from headway.serve.admission import Admission, Load
 from headway.serve.call import call_of
-from headway.serve.chain import DRAINING, ENDPOINT, links
+from headway.serve.chain import DRAINING, links
 from headway.serve.deadline import Deadline
 from headway.serve.departure import Departure
-from headway.serve.endpoint import Endpoint
+from headway.serve.endpoint import VARIABLE, Endpoint
 from headway.serve.identity import Identity
 from headway.serve.tenants import Keys, Tenants
+from headway.telemetry import Spans
+
+SPANS = Spans("headway-serve", on=False)
+IDENTITY = Middleware(Identity, spans=SPANS)
 
 
 async def mirror(request: Request) -> JSONResponse:
@@ -41,7 +45,7 @@ def mirror_app() -> Starlette:
     return Starlette(routes=[Route(path, mirror, methods=["GET", "POST"]) for path in paths])
 
 
-def behind(middleware: Sequence[Middleware], first: Sequence[Middleware] = (Middleware(Identity),)) -> TestClient:
+def behind(middleware: Sequence[Middleware], first: Sequence[Middleware] = (IDENTITY,)) -> TestClient:
     """A client of the mirror behind these links, the outermost last, as Serve puts them; the first of all names it."""
     app: Any = mirror_app()
     for each in [*middleware, *first]:
@@ -58,14 +62,14 @@ def keys(tmp_path: Path) -> Keys:
 @pytest.mark.parametrize("given", ["abc", "A-1_b.c", "x" * 64])
 def test_a_good_id_is_kept(given: str) -> None:
     """On the way in, and on the way out."""
-    answer = behind([Middleware(Identity)]).get("/v1/completions", headers={"X-Request-ID": given})
+    answer = behind([IDENTITY]).get("/v1/completions", headers={"X-Request-ID": given})
     assert answer.headers["X-Request-ID"] == answer.json()["headers"]["x-request-id"] == given
 
 
 @pytest.mark.parametrize("given", ["", "a b", "x" * 65, "naïve".encode(), "a/b", '"'])
 def test_a_bad_id_is_replaced(given: str | bytes) -> None:
     """By one that differs from request to request, the same on both ways."""
-    client = behind([Middleware(Identity)])
+    client = behind([IDENTITY])
     answers = [client.get("/v1/completions", headers={"X-Request-ID": given}) for _ in range(2)]  # type: ignore[arg-type]
     names = [answer.headers["X-Request-ID"] for answer in answers]
     assert names == [answer.json()["headers"]["x-request-id"] for answer in answers]
@@ -74,7 +78,7 @@ def test_a_bad_id_is_replaced(given: str | bytes) -> None:
 
 def test_what_is_not_found_has_an_id_too() -> None:
     """Errors are what ids are asked for most."""
-    answer = behind([Middleware(Identity)]).get("/nowhere", headers={"X-Request-ID": "abc"})
+    answer = behind([IDENTITY]).get("/nowhere", headers={"X-Request-ID": "abc"})
     assert (answer.status_code, answer.headers["X-Request-ID"]) == (404, "abc")
 
 
@@ -121,7 +125,7 @@ def test_a_preflight_needs_no_key(keys: Keys) -> None:
     """By the standard a browser sends none with it; vLLM's own middleware answers it. Nothing else is let through."""
     keys.add("team-a")
     app = CORSMiddleware(mirror_app(), allow_origins=["*"], allow_methods=["*"], allow_headers=["*"])
-    client = TestClient(Identity(Access(app, Tenants(keys))))
+    client = TestClient(Identity(Access(app, Tenants(keys)), SPANS))
     answer = client.options("/v1/completions", headers=PREFLIGHT)
     assert (answer.status_code, answer.headers["Access-Control-Allow-Origin"]) == (200, "*")
     for missing in PREFLIGHT:
@@ -136,7 +140,7 @@ def test_the_chain_counts_what_is_whole_and_has_a_key(keys: Keys, monkeypatch: p
     key = keys.add("team-a")
     keys.limit("team-a", requests=1)
     endpoint = Endpoint(folder=Path("/model"), name="coder", keys=keys.path, body_bytes=10, streams=1, queue=0)
-    monkeypatch.setenv(ENDPOINT, endpoint.model_dump_json())
+    monkeypatch.setenv(VARIABLE, endpoint.model_dump_json())
     monkeypatch.setenv(DRAINING, str(keys.path.with_name("draining")))
     client = behind(links(), first=())
     known = {"Authorization": f"Bearer {key}"}
@@ -150,7 +154,7 @@ def test_the_chain_counts_what_is_whole_and_has_a_key(keys: Keys, monkeypatch: p
 def test_a_slow_client_holds_no_place(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """While its body is on its way, others are computed; without keys, too."""
     endpoint = Endpoint(folder=Path("/model"), name="coder", streams=1, queue=0, body_seconds=0.2)
-    monkeypatch.setenv(ENDPOINT, endpoint.model_dump_json())
+    monkeypatch.setenv(VARIABLE, endpoint.model_dump_json())
     monkeypatch.setenv(DRAINING, str(tmp_path / "draining"))
     client = behind(links(), first=())
     statuses: list[int] = []
@@ -183,11 +187,11 @@ def test_the_chain_names_a_request_before_it_refuses_it(keys: Keys, monkeypatch:
     """As Serve finds it: from the environment."""
     keys.add("team-a")
     endpoint = Endpoint(folder=Path("/model"), name="coder", keys=keys.path)
-    monkeypatch.setenv(ENDPOINT, endpoint.model_dump_json())
+    monkeypatch.setenv(VARIABLE, endpoint.model_dump_json())
     monkeypatch.setenv(DRAINING, str(keys.path.with_name("draining")))
     answer = behind(links(), first=()).post("/v1/completions", headers={"X-Request-ID": "abc"})
     assert (answer.status_code, answer.headers["X-Request-ID"]) == (401, "abc")
-    monkeypatch.setenv(ENDPOINT, endpoint.model_copy(update={"keys": None}).model_dump_json())
+    monkeypatch.setenv(VARIABLE, endpoint.model_copy(update={"keys": None}).model_dump_json())
     assert behind(links(), first=()).post("/v1/completions").status_code == 200
     Path(os.environ[DRAINING]).touch()
     stopping = behind(links(), first=()).post("/v1/completions")
@@ -218,7 +222,9 @@ class Slow:
 
 def timed(app: ASGIApp, seconds: str) -> Any:
     """What a client gets that waits so long."""
-    return TestClient(Deadline(app)).post("/v1/completions", headers={"X-Request-Timeout-Seconds": seconds})
+    return TestClient(Identity(Deadline(app), SPANS)).post(
+        "/v1/completions", headers={"X-Request-Timeout-Seconds": seconds}
+    )
 
 
 def test_an_answer_in_time_is_whole() -> None:

@@ -23,6 +23,7 @@ from headway.serve.identity import Identity
 from headway.serve.meter import Meter
 from headway.serve.quota import Quotas
 from headway.serve.tenants import Keys, Tenants
+from headway.telemetry import Spans
 
 PATH = "/v1/completions"
 
@@ -77,7 +78,11 @@ class Site:
         tenants = Tenants(self.keys, self.clock)
         inner = Body(Quotas(app or self.engine, tenants, self.meter), 2**20, 30)
         headers = {"Authorization": f"Bearer {key or self.key}"}
-        return TestClient(Identity(Access(inner, tenants)), headers=headers, raise_server_exceptions=False)
+        return TestClient(
+            Identity(Access(inner, tenants), Spans("headway-serve", on=False)),
+            headers=headers,
+            raise_server_exceptions=False,
+        )
 
 
 @pytest.fixture

@@ -1,0 +1,81 @@
+"""Where a replica tells what happens: metrics, spans and a log, one of each in a process.
+
+Ray keeps what a replica prints in files of its own; the log goes to the service instead, through a FIFO. What the
+service does not read in time is dropped: requests wait for nobody who reads about them.
+"""
+
+import io
+import os
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO, cast
+
+from headway.serve.endpoint import Endpoint
+from headway.telemetry import Log, Spans, Trace, open_log
+
+if TYPE_CHECKING:
+    from headway.telemetry.serving import Serving
+
+LOG = "HEADWAY_SERVE_LOG"
+"""Environment: the FIFO that the service reads."""
+TERMINAL = "HEADWAY_SERVE_TERMINAL"
+"""Environment: set where a person reads it."""
+SECONDS_PER_HOUR = 3600
+
+
+@dataclass(frozen=True)
+class Observed:
+    """Where what is told goes, and what all of it is about."""
+
+    metrics: "Serving"
+    spans: Spans
+    log: Log
+    model: str
+    """What clients call it."""
+    price: float
+    """Of a second of the device."""
+    origin: Trace | None
+    """The trace of the run that made the model."""
+
+
+@cache
+def observed() -> Observed:
+    """Those of this process, for the endpoint that its environment names."""
+    from headway.telemetry.serving import Serving
+
+    endpoint = Endpoint.here()
+    about: dict[str, Any] = {
+        "model": endpoint.name,
+        "version": endpoint.version,
+        "role": endpoint.role,
+        "device": endpoint.device,
+        "quantization": endpoint.quantization,
+    }
+    resource = {f"headway.{name}": value for name, value in about.items()}
+    line = cast("TextIO", Line(Path(os.environ[LOG]))) if LOG in os.environ else None
+    return Observed(
+        metrics=Serving(**about),
+        spans=Spans("headway-serve", resource=resource),
+        log=open_log(stream=line, terminal=TERMINAL in os.environ, quiet=endpoint.quiet, **about),
+        model=endpoint.name,
+        price=endpoint.price / SECONDS_PER_HOUR,
+        origin=Trace.parse(endpoint.trace),
+    )
+
+
+class Line(io.TextIOBase):
+    """The way to the service's log."""
+
+    def __init__(self, fifo: Path) -> None:
+        self._file = os.open(fifo, os.O_WRONLY | os.O_NONBLOCK)
+        self.dropped = 0
+        """Lines that were not read in time."""
+
+    def write(self, text: str) -> int:
+        """Hand over a line, or drop it."""
+        try:
+            os.write(self._file, text.encode())
+        except BlockingIOError:
+            self.dropped += 1
+        return len(text)

@@ -1,0 +1,141 @@
+"""What is told of each request: metrics, a span and a line in the log, all under one id.
+
+The id is the trace's, unless the client named the request itself; then lines, spans and exemplars say both.
+"""
+
+import time
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from headway.serve.call import LATE, Call, call_of
+from headway.serve.observed import Observed
+
+METRICS = "/metrics"
+PROBES = (METRICS, "/health", "/ping", "/version", "/load")
+"""What is asked every few seconds by machines, of which nothing is told."""
+OPERATIONS = {"/v1/completions": "text_completion", "/v1/chat/completions": "chat", "/v1/embeddings": "embeddings"}
+"""In OpenTelemetry's words (semantic conventions for generative AI)."""
+GONE = 499
+"""The status of who left before there was one, as nginx has it."""
+
+
+class Observer:
+    """The link that sees each request from its arrival to its end."""
+
+    def __init__(self, app: ASGIApp, observed: Observed) -> None:
+        self.app, self.observed = app, observed
+        self._metrics = observed.metrics.application()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on, and tell how it went."""
+        if scope["type"] != "http" or scope["path"] in PROBES:
+            await (self._metrics if scope["type"] == "http" and scope["path"] == METRICS else self.app)(
+                scope, receive, send
+            )
+            return
+        answer = _Answer(send)
+        try:
+            await self.app(scope, receive, answer)
+        except BaseException:
+            answer.status = answer.status or 500
+            raise
+        finally:
+            self._tell(scope, call_of(scope), answer)
+
+    def _tell(self, scope: Scope, call: Call, answer: "_Answer") -> None:
+        code = answer.status or GONE
+        outcome = _outcome(call, answer, code)
+        seconds = time.perf_counter() - call.begun
+        exemplar = {"trace_id": call.span.trace.trace_id}
+        if call.name != call.span.trace.trace_id:
+            exemplar["request_id"] = call.name
+        metrics = self.observed.metrics
+        metrics.ended(
+            tenant=call.tenant, path=call.route, code=code, outcome=outcome, seconds=seconds, exemplar=exemplar
+        )
+        if call.prompt_tokens:
+            metrics.answered(
+                tenant=call.tenant,
+                first=call.first_seconds,
+                each=call.token_seconds,
+                queued=call.queued_seconds,
+                prompt_tokens=call.prompt_tokens,
+                generated_tokens=call.generated_tokens,
+                exemplar=exemplar,
+            )
+        if call.busy_seconds:
+            cost = call.busy_seconds * self.observed.price
+            metrics.charged(tenant=call.tenant, seconds=call.busy_seconds, cost=cost)
+        self._record(scope, call, code)
+        self.observed.log.info(
+            "request.ended",
+            request=call.name,
+            trace=call.span.trace.trace_id,
+            tenant=call.tenant,
+            path=call.route,
+            code=code,
+            outcome=outcome,
+            problem=call.problem,
+            seconds=round(seconds, 4),
+            first_token=_rounded(call.first_seconds),
+            queued=round(call.queued_seconds, 4),
+            prompt_tokens=call.prompt_tokens,
+            answer_tokens=call.generated_tokens,
+            resumed=call.resumed,
+        )
+
+    def _record(self, scope: Scope, call: Call, code: int) -> None:
+        """End the request's span."""
+        if call.problem:
+            call.span.fail(call.problem)
+        attributes = {
+            "http.request.method": scope["method"],
+            "url.path": scope["path"],
+            "http.response.status_code": code,
+            "gen_ai.operation.name": OPERATIONS.get(scope["path"]),
+            "gen_ai.response.model": self.observed.model,
+            "gen_ai.usage.input_tokens": call.prompt_tokens,
+            "gen_ai.usage.output_tokens": call.generated_tokens,
+            "headway.request.id": call.name,
+        }
+        call.span.set(
+            attributes,
+            tenant=call.tenant,
+            queue_seconds=call.queued_seconds,
+            first_token_seconds=call.first_seconds,
+            resumed=call.resumed,
+        )
+        call.span.end()
+
+
+class _Answer:
+    """Passes an answer on, and remembers how far it got."""
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+        self.status = 0
+        """0: it did not begin."""
+        self.whole = False
+
+    async def __call__(self, message: Message) -> None:
+        """Pass on a part of it."""
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+        await self._send(message)
+        if message["type"] == "http.response.body" and not message.get("more_body", False):
+            self.whole = True
+
+
+def _outcome(call: Call, answer: _Answer, code: int) -> str:
+    """How a request ended."""
+    if call.problem == LATE:
+        return "late"
+    if call.problem or code >= 500:
+        return "failed"
+    if code >= 400 and code != GONE:
+        return "refused"
+    return "ok" if answer.whole else "gone"
+
+
+def _rounded(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds, 4)

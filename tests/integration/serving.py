@@ -1,0 +1,105 @@
+"""How the tests serve for real: `headway serve` as a process, asked by clients, signalled, killed."""
+
+import json
+import random
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import openai
+import psutil
+
+from tests.integration.training import DEADLINE
+
+NAME = "tiny"
+START_SECONDS = 240.0
+"""A bound for hangs."""
+
+
+def free_port() -> int:
+    """The default port, which Serve itself would take, too; else one that is given to nobody while a service starts."""
+    for port in [8000, *random.sample(range(20_000, 30_000), 100)]:
+        with socket.socket() as tried, suppress(OSError):
+            tried.bind(("127.0.0.1", port))
+            return port
+    raise AssertionError("no port is free")
+
+
+class Served:
+    """A running `headway serve`."""
+
+    def __init__(self, model: str | Path, *options: str) -> None:
+        self.port = free_port()
+        command = [sys.executable, "-m", "headway.cli", "serve", str(model), "--name", NAME, "--port", str(self.port)]
+        self.process = subprocess.Popen(
+            [*command, "--json", *options], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        self.members: list[psutil.Process] = []
+        self._lines: list[str] = []
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        """Take what it logs: it would wait for a reader."""
+        assert self.process.stderr
+        self._lines.extend(iter(self.process.stderr.readline, ""))
+
+    @property
+    def said(self) -> str:
+        """What it has said on standard error; all of it, once it has ended."""
+        if self.process.poll() is not None:
+            self._reader.join(DEADLINE)
+        return "".join(self._lines)
+
+    def events(self, name: str) -> list[dict[str, Any]]:
+        """What its log says of `name`."""
+        lines = [json.loads(line) for line in self.said.splitlines() if line.startswith("{")]
+        return [line for line in lines if line["event"] == name]
+
+    def await_ready(self) -> dict[str, Any]:
+        """What it says when it is ready."""
+        assert self.process.stdout
+        text = ""
+        for line in self.process.stdout:
+            text += line
+            if line.startswith("}"):
+                self.members = psutil.Process(self.process.pid).children(recursive=True)
+                document: dict[str, Any] = json.loads(text)
+                return document
+        self.process.wait(DEADLINE)
+        raise AssertionError(self.said)
+
+    @property
+    def client(self) -> openai.OpenAI:
+        """As an application has it."""
+        return openai.OpenAI(base_url=f"http://127.0.0.1:{self.port}/v1", api_key="none", max_retries=0)
+
+    def stop(self) -> int:
+        """SIGTERM, and wait; returns the exit code."""
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(DEADLINE)
+
+    def clean_up(self) -> None:
+        """End whatever is left of it."""
+        if self.process.poll() is None:
+            self.members += psutil.Process(self.process.pid).children(recursive=True)
+            self.process.terminate()
+            try:
+                self.process.wait(DEADLINE)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+        for member in self.members:
+            with suppress(psutil.NoSuchProcess):
+                member.kill()
+
+
+def title(process: psutil.Process) -> str:
+    """What a process calls itself; nothing if it has gone."""
+    with suppress(psutil.NoSuchProcess):
+        return " ".join(process.cmdline())
+    return ""
