@@ -11,6 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import httpx
 import openai
 import psutil
 
@@ -103,3 +104,13 @@ def title(process: psutil.Process) -> str:
     with suppress(psutil.NoSuchProcess):
         return " ".join(process.cmdline())
     return ""
+
+
+def engine_at(url: str) -> tuple[int, int]:
+    """How many requests the engine computes, and how many tokens it has generated so far."""
+    lines = httpx.get(f"{url}/metrics", timeout=DEADLINE).text.splitlines()
+    running, tokens = (
+        next(float(line.rpartition(" ")[2]) for line in lines if line.startswith(name))
+        for name in ("vllm:num_requests_running{", "vllm:generation_tokens_total{")
+    )
+    return int(running), int(tokens)

@@ -1,8 +1,6 @@
 """Quotas and bodies as clients of a real service see them: one service, whose tenants each do one thing."""
 
 import socket
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,9 +12,8 @@ import pytest
 
 from headway.serve.estimate import estimate
 from headway.serve.tenants import Keys
-from tests.integration.serving import NAME, Served
-from tests.integration.test_serve import engine_at
-from tests.integration.training import DEADLINE, Place, prepare
+from tests.integration.serving import NAME, Served, engine_at
+from tests.integration.training import DEADLINE
 
 pytestmark = pytest.mark.slow
 
@@ -27,14 +24,14 @@ ASK: dict[str, Any] = {"model": NAME, "prompt": "a", "max_tokens": 2}
 class Site:
     """A service, and the keys of its tenants."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, model: Path, folder: Path) -> None:
         self.keys = Keys(folder / "keys.json")
         self.key = {tenant: self.keys.add(tenant) for tenant in TENANTS}
         self.keys.limit("requests", requests=2)
         self.keys.limit("large", tokens=100)
         self.keys.limit("settled", tokens=10_000)
         options = ["--keys", str(self.keys.path), "--body-mib", "1", "--streams", "1", "--queue", "0"]
-        self.served = Served(folder / "model", *options)
+        self.served = Served(model, *options)
 
     def client(self, tenant: str) -> openai.OpenAI:
         """As an application has it."""
@@ -48,14 +45,9 @@ class Site:
 
 
 @pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+def site(exported: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     """One service for all tests."""
-    folder = tmp_path_factory.mktemp("quota")
-    place = Place(prepare(folder, "served"), folder / "store")
-    assert place.train("served").process.returncode == 0
-    command = [sys.executable, "-m", "headway.cli", "export", "served", "--to", str(folder / "model")]
-    subprocess.run([*command, "--store", str(place.store)], check=True, timeout=DEADLINE)
-    site = Site(folder)
+    site = Site(exported, tmp_path_factory.mktemp("quota"))
     try:
         site.served.await_ready()
         yield site

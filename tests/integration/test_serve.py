@@ -19,7 +19,7 @@ import pytest
 from headway import registry
 from headway.serve.tenants import Keys
 from headway.store import open_store
-from tests.integration.serving import NAME, Served
+from tests.integration.serving import NAME, Served, engine_at
 from tests.integration.training import DEADLINE
 
 pytestmark = pytest.mark.slow
@@ -93,16 +93,6 @@ def test_an_answer_that_nobody_waits_for_is_not_computed(served: Served, streams
         time.sleep(0.02)
     assert state[1] - before < 1000
     assert served.client.completions.create(model=NAME, prompt="a", max_tokens=2).usage
-
-
-def engine_at(url: str) -> tuple[int, int]:
-    """How many requests the engine computes, and how many tokens it has generated so far."""
-    lines = httpx.get(f"{url}/metrics", timeout=DEADLINE).text.splitlines()
-    running, tokens = (
-        next(float(line.rpartition(" ")[2]) for line in lines if line.startswith(name))
-        for name in ("vllm:num_requests_running{", "vllm:generation_tokens_total{")
-    )
-    return int(running), int(tokens)
 
 
 def test_a_quantized_version_is_served(exported: Path, served: Served) -> None:  # noqa: ARG001 - it has published coder@1

@@ -39,7 +39,8 @@ CONTRACT = {
     "models": f"[NAME] --store --verify {COMMON}",
     "alias": f"NAME@VERSION ALIAS --store {COMMON}",
     "quantize": f"MODEL --to --as --alias --store {COMMON}",
-    "serve": f"MODEL --name --host --port --context --streams --queue --keys --role --price --body-mib --store {COMMON}",
+    "serve": "MODEL --name --host --port --context --streams --queue --keys --role --price --body-mib"
+    f" --store {COMMON}",
     "keys add": f"TENANT --file {COMMON}",
     "keys ls": f"--file {COMMON}",
     "keys limit": f"TENANT --requests --tokens --file {COMMON}",
