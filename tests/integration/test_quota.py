@@ -10,13 +10,14 @@ import httpx
 import openai
 import pytest
 
+from headway.serve.estimate import estimate
 from headway.serve.tenants import Keys
 from tests.integration.serving import NAME, Served, engine_at
 from tests.integration.training import DEADLINE
 
 pytestmark = pytest.mark.slow
 
-TENANTS = ("requests", "large", "changed", "bodies")
+TENANTS = ("requests", "large", "changed", "settled", "bodies")
 ASK: dict[str, Any] = {"model": NAME, "prompt": "a", "max_tokens": 2}
 
 
@@ -28,6 +29,7 @@ class Site:
         self.key = {tenant: self.keys.add(tenant) for tenant in TENANTS}
         self.keys.limit("requests", requests=2)
         self.keys.limit("large", tokens=100)
+        self.keys.limit("settled", tokens=10_000)
         options = ["--keys", str(self.keys.path), "--body-mib", "1", "--streams", "1", "--queue", "0"]
         self.served = Served(model, *options)
 
@@ -73,6 +75,34 @@ def test_what_could_never_pass_is_a_bad_request(site: Site) -> None:
     with pytest.raises(openai.BadRequestError, match="max_tokens"):
         client.create(**ASK | {"max_tokens": 101})
     assert client.with_raw_response.create(**ASK).headers["x-ratelimit-limit-tokens"] == "100"
+
+
+def test_what_counts_in_the_end_is_what_the_engine_used(site: Site) -> None:
+    """Of answers that are whole, of several to one request, of streams, and of one that nobody waited for."""
+    client = site.client("settled").completions
+    before, used = left(site), 0
+    for also in ({}, {"n": 2}, {"prompt": ["a", "b"]}, {"max_tokens": 40}):
+        answer = client.create(**ASK | {"max_tokens": 20} | also, extra_body={"ignore_eos": True})
+        assert answer.usage
+        used += answer.usage.total_tokens
+    pieces = list(client.create(**ASK | {"max_tokens": 50}, stream=True, stream_options={"include_usage": True}))
+    used += pieces[-1].usage.total_tokens
+    assert before - left(site) == pytest.approx(used + PROBE, rel=0.2)  # at the change of a minute a little fades
+    now = left(site)
+    with pytest.raises(httpx.ReadTimeout):
+        site.post("settled", json=ASK | {"max_tokens": 1000, "ignore_eos": True}, timeout=0.1)
+    until(lambda: now - left(site) < 900)  # it was charged with more than a thousand
+
+
+PROBE = 3
+"""Tokens that asking what is left uses."""
+
+
+def left(site: Site) -> int:
+    """Tokens that are left of the quota, before this request is charged itself."""
+    answer = site.post("settled", json=ASK)
+    assert answer.json()["usage"]["total_tokens"] == PROBE
+    return int(answer.headers["x-ratelimit-remaining-tokens"]) + estimate(answer.request.content)
 
 
 def test_a_limit_is_in_force_without_a_restart(site: Site) -> None:

@@ -43,25 +43,25 @@ class Quotas:
             costs[TOKENS] = estimate(message.get("body", b""))
             receive = again(message, receive)
         account = _Account(self.meter, quota, call_of(scope))
-        if refused := account.refused(costs):
+        if refused := await account.refused(costs):
             await refused(scope, receive, send)
             return
-        account.charge(costs)
+        await account.charge(costs)
 
         async def answer(message: Message) -> None:
             """Say in the head of an answer what is left; settle before its end, lest the client be ahead of it."""
             if message["type"] == "http.response.start":
                 if message["status"] in UNSERVED:
-                    account.give_back()
-                MutableHeaders(scope=message).update(account.headers())
+                    await account.give_back()
+                MutableHeaders(scope=message).update(await account.headers())
             elif not message.get("more_body", False):
-                account.settle()
+                await account.settle()
             await send(message)
 
         try:
             await self.app(scope, receive, answer)
         finally:  # also of an answer that was broken off
-            account.settle()
+            await account.settle()
 
 
 class _Account:
@@ -73,54 +73,55 @@ class _Account:
         self.limits = {what: limit for what, limit in limits.items() if limit}
         self.charges: dict[str, Charge] = {}
 
-    def charge(self, costs: Mapping[str, int]) -> None:
+    async def charge(self, costs: Mapping[str, int]) -> None:
         """Charge it before it is passed on."""
-        self.charges = {what: self.meter.charge(self._name(what), costs[what]) for what in self.limits}
+        self.charges = {what: await self.meter.charge(self._name(what), costs[what]) for what in self.limits}
 
-    def settle(self) -> None:
+    async def settle(self) -> None:
         """Charge what the engine has counted so far, in place of what was charged."""
         if TOKENS in self.charges:
-            self.meter.settle(self.charges[TOKENS], self.call.prompt_tokens + self.call.generated_tokens)
+            await self.meter.settle(self.charges[TOKENS], self.call.prompt_tokens + self.call.generated_tokens)
 
-    def give_back(self) -> None:
+    async def give_back(self) -> None:
         """It is as if it had never been asked."""
         for charge in self.charges.values():
-            self.meter.settle(charge, 0)
+            await self.meter.settle(charge, 0)
 
-    def refused(self, costs: Mapping[str, int]) -> JSONResponse | None:
+    async def refused(self, costs: Mapping[str, int]) -> JSONResponse | None:
         """The answer to a request that is not let through; None if it is."""
         waits: dict[str, float] = {}
         for what, limit in self.limits.items():
             if costs[what] > limit:
-                return self._never(what, costs[what], limit)
-            waits[what] = self.meter.wait(self._name(what), limit - costs[what])
+                return await self._never(what, costs[what], limit)
+            waits[what] = await self.meter.wait(self._name(what), limit - costs[what])
         what = max(waits, key=waits.__getitem__)
         if not waits[what]:
             return None
         seconds = math.ceil(waits[what])
+        used = math.ceil(await self.meter.used(self._name(what)))
         told = (
-            f"Your quota is {self.limits[what]} {what} a minute, {math.ceil(self.meter.used(self._name(what)))} are "
-            f"used, and this request counts as {costs[what]}. Try again in {seconds} s."
+            f"Your quota is {self.limits[what]} {what} a minute, {used} are used, and this request counts as "
+            f"{costs[what]}. Try again in {seconds} s."
         )
-        headers = {"Retry-After": str(seconds), **self.headers()}
+        headers = {"Retry-After": str(seconds), **await self.headers()}
         return refusal(429, told, kind=what, code="rate_limit_exceeded", headers=headers)
 
-    def _never(self, what: str, cost: int, limit: int) -> JSONResponse:
+    async def _never(self, what: str, cost: int, limit: int) -> JSONResponse:
         """No 429: a client that came again would come in vain."""
         told = (
             f"Your quota is {limit} {what} a minute, and this request counts as {cost}, so that it could never be let "
             "through. Send a shorter prompt, or ask for fewer tokens (max_tokens) or fewer answers (n)."
         )
-        return refusal(400, told, kind=what, code="rate_limit_exceeded", headers=self.headers())
+        return refusal(400, told, kind=what, code="rate_limit_exceeded", headers=await self.headers())
 
-    def headers(self) -> dict[str, str]:
+    async def headers(self) -> dict[str, str]:
         """What is left of the quotas, as OpenAI's API tells it."""
         told = {}
         for what, limit in self.limits.items():
             name = self._name(what)
             told[f"x-ratelimit-limit-{what}"] = str(limit)
-            told[f"x-ratelimit-remaining-{what}"] = str(max(0, math.floor(limit - self.meter.used(name))))
-            told[f"x-ratelimit-reset-{what}"] = _duration(self.meter.wait(name, 0))
+            told[f"x-ratelimit-remaining-{what}"] = str(max(0, math.floor(limit - await self.meter.used(name))))
+            told[f"x-ratelimit-reset-{what}"] = _duration(await self.meter.wait(name, 0))
         return told
 
     def _name(self, what: str) -> str:

@@ -1,6 +1,10 @@
 """What is used of late is counted, settled and forgotten; the clock is set by hand."""
 
+import asyncio
+from collections.abc import Callable, Coroutine
+from functools import wraps
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -19,6 +23,16 @@ class Clock:
         return self.now
 
 
+def in_a_loop(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
+    """A test that runs in an event loop of its own."""
+
+    @wraps(test)
+    def run(*args: Any, **kwargs: Any) -> None:
+        asyncio.run(test(*args, **kwargs))
+
+    return run
+
+
 @pytest.fixture
 def clock() -> Clock:
     """At the beginning of a minute."""
@@ -31,58 +45,66 @@ def meter(clock: Clock) -> Meter:
     return Meter(clock)
 
 
-def test_what_was_used_fades_in_the_minute_after(meter: Meter, clock: Clock) -> None:
+@in_a_loop
+async def test_what_was_used_fades_in_the_minute_after(meter: Meter, clock: Clock) -> None:
     """Evenly, so that nothing is given back all at once; and after that it is gone."""
     clock.now = 30.0
-    meter.charge("a", 100)
+    await meter.charge("a", 100)
     seen = {}
     for clock.now in (30.0, 59.9, 60.0, 75.0, 90.0, 119.4, 120.0, 500.0):
-        seen[clock.now] = meter.used("a")
+        seen[clock.now] = await meter.used("a")
     assert seen == {30.0: 100, 59.9: 100, 60.0: 100, 75.0: 75, 90.0: 50, 119.4: pytest.approx(1), 120.0: 0, 500.0: 0}
 
 
-def test_each_name_is_counted_by_itself(meter: Meter) -> None:
+@in_a_loop
+async def test_each_name_is_counted_by_itself(meter: Meter) -> None:
     """Nobody pays for another."""
-    meter.charge("a", 5)
-    meter.charge("b", 7)
-    assert [meter.used(name) for name in ("a", "b", "c")] == [5, 7, 0]
+    await meter.charge("a", 5)
+    await meter.charge("b", 7)
+    assert [await meter.used(name) for name in ("a", "b", "c")] == [5, 7, 0]
 
 
-def test_what_was_too_much_is_given_back_where_it_stands(meter: Meter, clock: Clock) -> None:
+@in_a_loop
+async def test_what_was_too_much_is_given_back_where_it_stands(meter: Meter, clock: Clock) -> None:
     """In the minute in which it was charged, so that it does not lower what others have used since."""
-    charge = meter.charge("a", 100)
+    charge = await meter.charge("a", 100)
     clock.now = 90.0
-    meter.charge("a", 8)
-    meter.settle(charge, 40)
-    assert meter.used("a") == 40 / 2 + 8
+    await meter.charge("a", 8)
+    await meter.settle(charge, 40)
+    assert await meter.used("a") == 40 / 2 + 8
 
 
-def test_what_was_too_little_is_charged_on_top(meter: Meter, clock: Clock) -> None:
+@in_a_loop
+async def test_what_was_too_little_is_charged_on_top(meter: Meter, clock: Clock) -> None:
     """Now, when it is known, whether there is room for it or not."""
-    charge = meter.charge("a", 10)
+    charge = await meter.charge("a", 10)
     clock.now = 90.0
-    meter.settle(charge, 1000)
-    assert meter.used("a") == 10 / 2 + 990
+    await meter.settle(charge, 1000)
+    assert await meter.used("a") == 10 / 2 + 990
 
 
-def test_what_is_settled_long_after_takes_nothing_from_others(meter: Meter, clock: Clock) -> None:
+@in_a_loop
+async def test_what_is_settled_long_after_takes_nothing_from_others(meter: Meter, clock: Clock) -> None:
     """The minute in which it was charged counts no more: there is nothing to give back."""
-    charge = meter.charge("a", 100)
+    charge = await meter.charge("a", 100)
     clock.now = 600.0
-    meter.charge("a", 8)
-    meter.settle(charge, 0)
-    assert meter.used("a") == 8
+    await meter.charge("a", 8)
+    await meter.settle(charge, 0)
+    assert await meter.used("a") == 8
 
 
-def test_nothing_is_kept_of_what_counts_no_more(meter: Meter, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+@in_a_loop
+async def test_nothing_is_kept_of_what_counts_no_more(
+    meter: Meter, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The library clears old counters away by its own clock, none of them too early; a late settlement adds none."""
-    monkeypatch.setattr("limits.storage.memory.time", SimpleNamespace(time=clock))
-    charge = meter.charge("a", 100)
+    monkeypatch.setattr("limits.aio.storage.memory.time", SimpleNamespace(time=clock))
+    charge = await meter.charge("a", 100)
     clock.now = 90.0
-    assert meter.used("a") == 50
+    assert await meter.used("a") == 50
     clock.now = 200.0
-    meter.settle(charge, 0)
-    meter.charge("b", 7)
+    await meter.settle(charge, 0)
+    await meter.charge("b", 7)
     assert len(meter._counters.storage) == 1  # noqa: SLF001 - what it keeps
 
 
@@ -96,52 +118,59 @@ def settlements(longest: float) -> st.SearchStrategy[list[tuple[int, int, float]
 
 
 @given(ESTIMATES, settlements(5.9))
-def test_what_is_charged_in_the_end_is_what_was_used(
+@in_a_loop
+async def test_what_is_charged_in_the_end_is_what_was_used(
     estimates: list[int], settled: list[tuple[int, int, float]]
 ) -> None:
     """Whatever was estimated, and in whatever order and however often it is settled, also past the end of a minute."""
     clock = Clock()
     meter = Meter(clock)
-    charges = [meter.charge("a", amount) for amount in estimates]
+    charges = [await meter.charge("a", amount) for amount in estimates]
     used = dict(enumerate(estimates))
     for number, amount, pause in settled:
         clock.now += pause
         used[number % len(charges)] = amount
-        meter.settle(charges[number % len(charges)], amount)
-        before, now, _ = meter._state("a")  # noqa: SLF001 - what is counted, before it fades
+        await meter.settle(charges[number % len(charges)], amount)
+        before, now, _ = await meter._state("a")  # noqa: SLF001 - what is counted, before it fades
         assert min(before, now) >= 0
         assert before + now == sum(used.values()) == sum(charge.amount for charge in charges)
 
 
 @given(ESTIMATES, settlements(200.0))
-def test_what_is_given_back_whole_was_never_asked(estimates: list[int], settled: list[tuple[int, int, float]]) -> None:
+@in_a_loop
+async def test_what_is_given_back_whole_was_never_asked(
+    estimates: list[int], settled: list[tuple[int, int, float]]
+) -> None:
     """However long it took: no more is given back than still counts, and no less."""
     clock = Clock()
     meter = Meter(clock)
-    charges = [meter.charge("a", amount) for amount in estimates]
+    charges = [await meter.charge("a", amount) for amount in estimates]
     for number, amount, pause in settled:
         clock.now += pause
-        meter.settle(charges[number % len(charges)], amount)
-        assert meter.used("a") >= 0
-    other = meter.charge("a", 17)
+        await meter.settle(charges[number % len(charges)], amount)
+        assert await meter.used("a") >= 0
+    other = await meter.charge("a", 17)
     for charge in charges:
-        meter.settle(charge, 0)
-    assert meter.used("a") == other.amount == 17
+        await meter.settle(charge, 0)
+    assert await meter.used("a") == other.amount == 17
 
 
 @given(st.lists(st.tuples(st.floats(0, 90), st.integers(0, 5000)), max_size=6), st.integers(0, 3000))
-def test_after_the_wait_there_is_room_and_before_it_there_was_none(charges: list[tuple[float, int]], room: int) -> None:
+@in_a_loop
+async def test_after_the_wait_there_is_room_and_before_it_there_was_none(
+    charges: list[tuple[float, int]], room: int
+) -> None:
     """However much was used in this minute and in the one before; it is never longer than two minutes."""
     clock = Clock()
     meter = Meter(clock)
     for pause, amount in charges:
         clock.now += pause
-        meter.charge("a", amount)
-    wait, asked = meter.wait("a", room), clock.now
+        await meter.charge("a", amount)
+    wait, asked = await meter.wait("a", room), clock.now
     assert 0 <= wait <= 120
-    assert (wait == 0) == (meter.used("a") <= room)
+    assert (wait == 0) == (await meter.used("a") <= room)
     clock.now = asked + wait
-    assert meter.used("a") <= room + 1e-6
+    assert await meter.used("a") <= room + 1e-6
     if wait > 1:
         clock.now = asked + wait - 1
-        assert meter.used("a") > room
+        assert await meter.used("a") > room
