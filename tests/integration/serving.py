@@ -18,8 +18,8 @@ import psutil
 from tests.integration.training import DEADLINE
 
 NAME = "tiny"
-START_SECONDS = 240.0
-"""A bound for hangs."""
+TAKEN: set[int] = set()
+"""Ports that were given to a service."""
 
 
 def free_port() -> int:
@@ -27,16 +27,18 @@ def free_port() -> int:
     for port in [8000, *random.sample(range(20_000, 30_000), 100)]:
         with socket.socket() as tried, suppress(OSError):
             tried.bind(("127.0.0.1", port))
-            return port
+            if port not in TAKEN:  # a service takes seconds to listen
+                TAKEN.add(port)
+                return port
     raise AssertionError("no port is free")
 
 
 class Served:
     """A running `headway serve`."""
 
-    def __init__(self, model: str | Path, *options: str) -> None:
+    def __init__(self, model: str | Path, *options: str, name: str = NAME) -> None:
         self.port = free_port()
-        command = [sys.executable, "-m", "headway.cli", "serve", str(model), "--name", NAME, "--port", str(self.port)]
+        command = [sys.executable, "-m", "headway.cli", "serve", str(model), "--name", name, "--port", str(self.port)]
         self.process = subprocess.Popen(
             [*command, "--json", *options], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )
@@ -114,3 +116,11 @@ def engine_at(url: str) -> tuple[int, int]:
         for name in ("vllm:num_requests_running{", "vllm:generation_tokens_total{")
     )
     return int(running), int(tokens)
+
+
+def engine_of(served: Served) -> psutil.Process:
+    """The engine's process, at this moment."""
+    members = psutil.Process(served.process.pid).children(recursive=True)
+    served.members = list({*served.members, *members})
+    [engine] = [member for member in members if "EngineCore" in title(member)]
+    return engine

@@ -7,8 +7,7 @@ then. What is not answered by the one is asked of the other once, and only if th
 import asyncio
 import json
 import os
-from collections.abc import Callable, MutableMapping
-from typing import Any
+from collections.abc import Callable
 
 import httpx
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -47,19 +46,29 @@ class Fallback:
         message = await receive()
         if message["type"] != "http.request":
             return
-        if self.well() and self.engine.admits():
-            first = _First(send)
-            try:
-                await self.app(scope, again(message, receive), first)
-            except Exception as error:
-                first.failure = error
-                if first.passed:
-                    self.engine.tell(error)
-                    raise
-            self.engine.tell(first.failure)
-            if not first.failure:
-                return
-        await self.other.answer(scope, self._renamed(message["body"]), receive, send)
+        well = self.well()
+        if well and self.engine.admits() and await self._by_the_engine(scope, again(message, receive), send):
+            return
+        if await self.other.answer(scope, self._renamed(message["body"]), receive, send):
+            return
+        if well:
+            call_of(scope).problem = "unavailable"
+            await _unavailable(scope, receive, send)
+        else:  # the engine's successor is on its way, and waited for
+            await self.app(scope, again(message, receive), send)
+
+    async def _by_the_engine(self, scope: Scope, receive: Receive, send: Send) -> bool:
+        """Have the engine answer; False if it failed before the client heard anything."""
+        first = _First(send)
+        try:
+            await self.app(scope, receive, first)
+        except Exception as error:
+            first.failure = error
+            if first.passed:
+                self.engine.tell(error)
+                raise
+        self.engine.tell(first.failure)
+        return first.failure is None
 
     def _renamed(self, body: bytes) -> tuple[bytes, bool]:
         """The body without our model's name, and whether it was in it: the other service puts its own there."""
@@ -83,17 +92,16 @@ class Other:
         self._client = httpx.AsyncClient(timeout=httpx.Timeout(None, connect=CONNECT_SECONDS))
         self._model: str | None = None
 
-    async def answer(self, scope: Scope, asked: tuple[bytes, bool], receive: Receive, send: Send) -> None:
-        """Pass on what it answers; 503 if it does not."""
+    async def answer(self, scope: Scope, asked: tuple[bytes, bool], receive: Receive, send: Send) -> bool:
+        """Pass on what it answers; False if it failed before the client heard anything."""
         if not self.breaker.admits():
-            await _unavailable(scope, receive, send)
-            return
+            return False
         relaying = asyncio.ensure_future(self._relay(scope, asked, first := _First(send)))
         leaving = asyncio.ensure_future(_gone(receive))
         try:
             await asyncio.wait({relaying, leaving}, return_when=asyncio.FIRST_COMPLETED)
             if not relaying.done():  # nobody waits for it: no word on how it works
-                return
+                return True
             await relaying
         except httpx.HTTPError as error:
             first.failure = error
@@ -101,14 +109,11 @@ class Other:
             relaying.cancel()
             leaving.cancel()
         self.breaker.tell(first.failure)
-        if not first.failure:
-            return
-        call_of(scope).problem = "fallback_failed"
-        if not first.passed:
-            await _unavailable(scope, receive, send)
-        elif not first.whole:
+        if first.failure and first.passed and not first.whole:
+            call_of(scope).problem = "fallback_broke_off"
             told = {"message": "The answer broke off.", "type": "server_error", "param": None, "code": "broken"}
             await send({"type": "http.response.body", "body": f"data: {json.dumps({'error': told})}\n\n".encode()})
+        return first.passed
 
     async def _relay(self, scope: Scope, asked: tuple[bytes, bool], send: Send) -> None:
         """Ask it, and pass on its answer.
@@ -163,9 +168,8 @@ class _First:
 
 async def _gone(receive: Receive) -> None:
     """Return when the client has gone."""
-    message: MutableMapping[str, Any] = {"type": ""}
-    while message["type"] != "http.disconnect":
-        message = await receive()
+    while (await receive())["type"] != "http.disconnect":
+        pass
 
 
 async def _unavailable(scope: Scope, receive: Receive, send: Send) -> None:
