@@ -17,6 +17,7 @@ LEVELS = {name.lower(): number for name, number in logging.getLevelNamesMapping(
 def open_log(sink: Sink | None = None, *, quiet: bool = False, level: str = "info", **bound: Any) -> Log:
     """A log on standard error, with `bound` on every line; `sink` gets each event as a JSON line, even if quiet.
 
+    What of `bound` is None is left out.
     `quiet` shows warnings and errors only.
     """
     import structlog
@@ -48,6 +49,6 @@ def open_log(sink: Sink | None = None, *, quiet: bool = False, level: str = "inf
             copy,
             *shown,
         ],
-        **bound,
+        **{name: value for name, value in bound.items() if value is not None},
     )
     return logger
