@@ -84,7 +84,9 @@ class Checkpoint:
             ("block", "upload"),
         )
         self.last_commit = Gauge(
-            "headway_checkpoint_last_commit_timestamp_seconds", "Of the newest checkpoint", registry=registry
+            "headway_checkpoint_last_commit_timestamp_seconds",
+            "Of the newest checkpoint; before there is one, of the attempt's claim",
+            registry=registry,
         )
         self.position = Gauge("headway_checkpoint_position_tokens", "Of the newest checkpoint", registry=registry)
         self.restores = children(

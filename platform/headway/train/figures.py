@@ -38,9 +38,9 @@ class Figures:
         self.shown.train.attempts.set(len(history.attempts))
         self.shown.train.budget.set(budget)
         self.shown.train.slow_ranks.set(0)
-        if history.commits:
-            self.shown.checkpoint.last_commit.set(history.commits[-1].time)
-            self.shown.checkpoint.position.set(history.tokens)
+        newest = history.commits[-1] if history.commits else history.attempts[-1].claim
+        self.shown.checkpoint.last_commit.set(newest.time)
+        self.shown.checkpoint.position.set(history.tokens)
         if self._recovers and history.attempts[-2].outcome == "open":
             self.shown.recovery.preemptions["lost"].inc()
 
