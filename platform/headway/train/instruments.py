@@ -64,10 +64,11 @@ class Instruments:
             self._exposition.close()
 
     def linger(self) -> None:
-        """Show the last figures for a while, as far as whoever waits for the end has time for it."""
+        """Show the last figures for a while, as far as whoever waits for the end has time; until the next signal."""
         self.spans.close()
-        if self._exposition:
-            self._exposition.linger(self._patience(), lambda: self.preemption.level >= HURRY)
+        level = self.preemption.level
+        if self._exposition and level < HURRY:
+            self._exposition.linger(self._patience(), lambda: self.preemption.level > level)
 
     def begin(self, run: Run, history: History, clock: Clock) -> Trace:
         """An attempt begins, the last of `history`; returns the trace that it belongs to."""

@@ -2,6 +2,7 @@
 
 import json
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,7 +16,7 @@ from headway.telemetry import Trace, traces
 from headway.telemetry.exposition import Exposition, Exposure
 from headway.train.clock import Clock
 from headway.train.instruments import Instruments
-from headway.train.preemption import HURRY, Preemption
+from headway.train.preemption import HURRY, STOP, Preemption
 
 
 def made(exposure: Exposure | None, preemption: Preemption | None = None, grace: float = 60.0) -> Instruments:
@@ -82,23 +83,29 @@ def test_events_of_the_log_become_spans(monkeypatch: pytest.MonkeyPatch, tmp_pat
     assert drain["attributes"]["headway.outcome"] == "preempted"
 
 
-def stayed(monkeypatch: pytest.MonkeyPatch, preemption: Preemption, linger: float, grace: float) -> float:
-    """How long instruments would stay at the end [s]."""
-    asked = list[float]()
-    monkeypatch.setattr(
-        module.Exposition, "linger", lambda _, seconds, leave: asked.append(0.0 if leave() else seconds)
-    )
+def stayed(monkeypatch: pytest.MonkeyPatch, flag: Any, linger: float, grace: float = 20.0) -> float:
+    """How long instruments would stay at the end of a run whose stop `flag` is such [s]; 0 if a signal comes then."""
+    asked = [0.0]
+
+    def stay(_: Exposition, seconds: float, leave: Callable[[], bool]) -> None:
+        assert not leave()
+        asked[0] = seconds
+        flag.value += 1
+        assert leave(), "a signal that comes now ends it"
+
+    monkeypatch.setattr(Exposition, "linger", stay)
+    preemption = Preemption(flag)
     with made(Exposure(address="127.0.0.1", linger=linger), preemption, grace) as instruments:
-        assert preemption.level in {0, 1, 2}  # as the loop looks at it
+        assert preemption.level == flag.value  # the loop looks at it
         instruments.linger()
     return asked[0]
 
 
-def test_the_last_figures_stay_inside_the_grace(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of a run that was stopped, for half of it at most; of one that is done, as long as was asked for."""
-    assert stayed(monkeypatch, Preemption(), linger=30.0, grace=20.0) == 30.0
-    assert stayed(monkeypatch, Preemption(SimpleNamespace(value=1)), linger=30.0, grace=20.0) == pytest.approx(
-        10.0, abs=0.5
-    )
-    assert stayed(monkeypatch, Preemption(SimpleNamespace(value=1)), linger=3.0, grace=20.0) == 3.0
-    assert stayed(monkeypatch, Preemption(SimpleNamespace(value=HURRY)), linger=30.0, grace=20.0) == 0.0
+@pytest.mark.parametrize(
+    ("level", "linger", "seconds"), [(0, 30.0, 30.0), (STOP, 30.0, 10.0), (STOP, 3.0, 3.0), (HURRY, 30.0, 0.0)]
+)
+def test_the_last_figures_stay_inside_the_grace(
+    monkeypatch: pytest.MonkeyPatch, level: int, linger: float, seconds: float
+) -> None:
+    """Of a run that is done as long as was asked for, of one that was stopped for half of it, of one in a hurry not."""
+    assert stayed(monkeypatch, SimpleNamespace(value=level), linger) == pytest.approx(seconds, abs=0.5)
