@@ -54,7 +54,11 @@ def launch(
     """
     launched = time.time()
     preemption = Preemption().listen()
-    spans = Spans("headway-train", resource={"headway.run.id": name, "slurm.job.id": os.environ.get("SLURM_JOB_ID")})
+    spans = Spans(
+        "headway-train",
+        on=node == 0,
+        resource={"headway.run.id": name, "slurm.job.id": os.environ.get("SLURM_JOB_ID")},
+    )
     run = Run(store, name)
     launcher = this_process(launch_id or secrets.token_hex(8))
     meeting = Meeting(run, launcher.launch, node=node, nodes=nodes, patience=recipe.machine.join_seconds)
@@ -66,8 +70,10 @@ def launch(
     if history.done:
         return done_before(history)
 
-    trace = trace_of(history)
-    place = spans.record("train.launch", launched, time.time(), parent=trace, ranks=ranks * nodes, node=node)
+    before = trace_before(history)
+    trace = given() or before
+    other = [before] if before and trace and before.trace_id != trace.trace_id else []
+    place = spans.record("train.launch", launched, time.time(), parent=trace, links=other, ranks=ranks * nodes)
     launcher = launcher.model_copy(update={"trace": str(trace or place)})
     task = Task(
         recipe=recipes.to_yaml(recipe),
@@ -120,10 +126,10 @@ def done_before(history: History) -> Outcome:
     return Outcome("done", "done before; nothing was left to do", history.tokens, history.attempts[-1].number, 0)
 
 
-def trace_of(history: History) -> Trace | None:
-    """The trace that a launch belongs to: the one it was started in, else that of the attempts before it, if any."""
-    before = (Trace.parse(attempt.claim.holder.trace) for attempt in reversed(history.attempts))
-    return given() or next((trace for trace in before if trace), None)
+def trace_before(history: History) -> Trace | None:
+    """The trace of the attempts so far, which a launch that was started in none goes on with."""
+    found = (Trace.parse(attempt.claim.holder.trace) for attempt in reversed(history.attempts))
+    return next((trace for trace in found if trace), None)
 
 
 def stay_away(meeting: Meeting, error: HeadwayError) -> None:
