@@ -41,10 +41,17 @@ class Breaker:
 
     def __init__(self, name: str) -> None:
         self.name = name
+        self.answered = self.failed = 0
+        """Requests, by how they went; those that it kept back are none."""
         self._breaker = pybreaker.CircuitBreaker(fail_max=FAILURES, reset_timeout=REST_SECONDS, name=name)
         self._lock = threading.Lock()
         self._next = 0.0
         self._last: PassingError | None = None
+
+    @property
+    def open(self) -> bool:
+        """Whether it keeps requests back."""
+        return bool(self._breaker.current_state != pybreaker.STATE_CLOSED)
 
     def call(self, action: Callable[[], T]) -> T:
         """What `action` returns, if the breaker lets it through.
@@ -81,6 +88,8 @@ class Breaker:
 
         with self._lock:
             was = self._breaker.current_state
+            self.answered += outcome is None
+            self.failed += outcome is not None
             if outcome is None and was != pybreaker.STATE_CLOSED:
                 self._breaker.close()
                 return
@@ -94,7 +103,12 @@ class Breaker:
 @lru_cache
 def breaker(name: str) -> Breaker:
     """The breaker of one bucket, shared by all that this process asks of it."""
-    return Breaker(name)
+    made.append(Breaker(name))
+    return made[-1]
+
+
+made: list[Breaker] = []
+"""The breakers of this process: what it asked of object stores. A store in a folder has none."""
 
 
 @dataclass(frozen=True)

@@ -120,6 +120,24 @@ class Recovery:
         )
 
 
+class Store:
+    """How the object store of the run answers; a store in a folder is not counted."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.requests = children(
+            Counter(
+                "headway_store_requests_total",
+                "Requests to the object store, each try counted, by how they went",
+                ["outcome"],
+                registry=registry,
+            ),
+            ("answered", "failed"),
+        )
+        self.circuit_open = Gauge(
+            "headway_store_circuit_open", "1 while requests are kept back, because all failed", registry=registry
+        )
+
+
 class Training:
     """All that a training process shows."""
 
@@ -129,6 +147,7 @@ class Training:
         self.train = Train(self.registry)
         self.checkpoint = Checkpoint(self.registry)
         self.recovery = Recovery(self.registry)
+        self.store = Store(self.registry)
 
 
 def build(registry: CollectorRegistry) -> None:

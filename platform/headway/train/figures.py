@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from headway.store import History
+from headway.store.patience import made
 from headway.telemetry import Trace
 from headway.telemetry.metrics import Training, exemplar
 from headway.train.clock import Clock
@@ -22,6 +23,8 @@ class Figures:
         self._clock: Clock | None = None
         self._booked: dict[str, float] = {}
         """Seconds of the present clock that are counted, by phase."""
+        self._asked = {"answered": 0, "failed": 0}
+        """Requests to the store that are counted, by outcome."""
         self._exemplar: dict[str, str] | None = None
         self._seen = 0
         """Tokens at which the attempt before was last seen alive."""
@@ -77,12 +80,17 @@ class Figures:
             self._attempt(event, fields)
 
     def book(self) -> None:
-        """Count the seconds since the last time by phase."""
+        """Count what passed since the last time: seconds by phase, and what was asked of the store."""
         assert self._clock
         spent = self._clock.spent()
         for phase, seconds in spent.items():
             self.shown.train.phase_seconds[phase].inc(max(0.0, seconds - self._booked.get(phase, 0.0)))
         self._booked = spent
+        asked = {"answered": sum(each.answered for each in made), "failed": sum(each.failed for each in made)}
+        for outcome, requests in asked.items():
+            self.shown.store.requests[outcome].inc(requests - self._asked[outcome])
+        self._asked = asked
+        self.shown.store.circuit_open.set(any(each.open for each in made))
 
     def _checkpoint(self, event: str, fields: Mapping[str, Any]) -> None:
         shown, now = self.shown.checkpoint, time.time()

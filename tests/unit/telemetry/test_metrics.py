@@ -12,7 +12,20 @@ from headway.store.record import PHASES
 from headway.telemetry import Trace, metrics
 
 PAGE = Path(__file__).parents[3] / "docs" / "telemetry.md"
-UNITS = ("_seconds", "_tokens", "_bytes", "_ratio", "_total", "_info", "_loss", "_norm", "_rate", "_attempts", "_ranks")
+UNITS = (
+    "_seconds",
+    "_tokens",
+    "_bytes",
+    "_ratio",
+    "_total",
+    "_info",
+    "_loss",
+    "_norm",
+    "_rate",
+    "_attempts",
+    "_ranks",
+    "_open",
+)
 
 
 @pytest.fixture

@@ -8,7 +8,9 @@ from tests.memory import MemoryStore
 from tests.unit.cli.story import BATCH, BUDGET, Story
 
 from headway.store import Run
+from headway.store.patience import FAILURES, Breaker, PassingError
 from headway.telemetry import Trace
+from headway.train import figures as module
 from headway.train.clock import Clock
 from headway.train.figures import Figures
 
@@ -141,6 +143,30 @@ def test_a_preemption_that_saved_says_so(figures: Figures, story: Story, value: 
     assert value("recovery_duration_seconds_count", stage="drain") == 1
     figures.take("attempt.ended", BATCH, {"outcome": "done", "reason": "budget reached"})
     assert value("preemptions_total", outcome="saved") == 1
+
+
+def test_requests_to_the_store_are_counted(
+    figures: Figures, story: Story, value: Value, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each try once, over all buckets, and whether any is left in peace for now."""
+    buckets = [Breaker("one"), Breaker("two")]
+    monkeypatch.setattr(module, "made", buckets)
+
+    def fail() -> None:
+        raise PassingError("busy")
+
+    story.claim(1.0)
+    begin(figures, story)
+    buckets[0].call(lambda: None)
+    for _ in range(FAILURES):
+        with pytest.raises(PassingError, match="busy"):
+            buckets[1].call(fail)
+    with pytest.raises(PassingError, match="left in peace"):
+        buckets[1].call(fail)
+    for position in (BATCH, 2 * BATCH):
+        step(figures, position)
+        assert [value("store_requests_total", outcome=outcome) for outcome in ("answered", "failed")] == [1, FAILURES]
+        assert value("store_circuit_open") == 1
 
 
 def test_decisions_and_slow_ranks_are_shown(figures: Figures, story: Story, value: Value) -> None:
