@@ -1,6 +1,6 @@
 """Ray Serve LLM with a model on a CPU, as its documentation builds it: a peer for `bench/serving.py`.
 
-    python -m bench.ray_serve_llm --model DIR --port PORT [--direct]
+python -m bench.ray_serve_llm --model DIR --port PORT [--direct]
 """
 
 import argparse
@@ -43,7 +43,7 @@ def main() -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     stop.wait()
-    serve.shutdown()
+    serve.shutdown()  # type: ignore[no-untyped-call]
     ray.shutdown()
 
 

@@ -1,11 +1,14 @@
 """On a real SLURM cluster, whatever ends a job: unattended, the run goes on to the bits of the uninterrupted one."""
 
+import json
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from headway.telemetry import traces
+from headway.telemetry.exposition import LINGER_VARIABLE, TARGETS_VARIABLE
 from tests.engines.slurm.cluster import Cluster
 from tests.engines.slurm.hosts import available
 from tests.integration.site import LONG, Site, Submitted, tokens_lost
@@ -22,6 +25,16 @@ def site(built: Path, tmp_path: Path) -> Iterator[Site]:
     """A cluster of three machines, and a store in a folder that they share."""
     with Cluster(tmp_path / "slurm", 3, hosts=True, slurmd_timeout=6) as cluster:
         yield Site(cluster, Place(built / "tiny.yaml", tmp_path / "store"), tmp_path)
+
+
+@pytest.fixture
+def watched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder for spans and targets, of jobs submitted now."""
+    monkeypatch.delenv(traces.VARIABLE, raising=False)
+    monkeypatch.setenv(traces.FILE_VARIABLE, str(tmp_path / "spans.jsonl"))
+    monkeypatch.setenv(TARGETS_VARIABLE, str(tmp_path / "targets"))
+    monkeypatch.setenv(LINGER_VARIABLE, "1")
+    return tmp_path
 
 
 @pytest.fixture(scope="module")
@@ -50,16 +63,26 @@ def requeue(job: Submitted) -> None:
     ids=["preempted at once", "preempted with grace", "requeued by hand"],
 )
 def test_a_signalled_job_goes_on_by_itself(
-    site: Site, uninterrupted: str, partition: str, stop: Callable[[Submitted], None]
+    site: Site, uninterrupted: str, partition: str, stop: Callable[[Submitted], None], watched: Path
 ) -> None:
-    """It saves, is queued anew, and ends with the bits of the uninterrupted run; no token was trained twice."""
+    """It saves, is queued anew, and ends with the bits of the uninterrupted run; no token was trained twice.
+
+    All of it is one trace, which began with `headway submit`; Prometheus is told where the run is, until it is over.
+    """
     job = site.submit("run", *LONG, options=["--nodes", "2", "--partition", partition])
     job.await_event("step.done", 5)
+    assert [file.name for file in (watched / "targets").iterdir()] == ["run.json"]
     stop(job)
     assert job.await_end()["Restarts"] == "1"
     assert site.place.fingerprint("run") == uninterrupted
     assert [attempt.outcome for attempt in site.place.history("run").attempts] == ["preempted", "done"]
     assert set(tokens_lost(job).values()) == {0}
+    first, *others = (json.loads(line) for line in (watched / "spans.jsonl").read_text(encoding="utf-8").splitlines())
+    assert (first["name"], first["parent"]) == ("launch.submit", None)
+    assert {(span["trace_id"], span["parent"]) for span in others} == {(first["trace_id"], first["span_id"])}
+    assert [span["name"] for span in others].count("train.startup") == 2
+    assert {event["trace_id"] for event in job.events} == {first["trace_id"]}
+    assert list((watched / "targets").iterdir()) == []
 
 
 def test_a_cancelled_job_stays_cancelled_and_goes_on_when_asked(site: Site, uninterrupted: str) -> None:

@@ -24,7 +24,7 @@ from headway.store.submissions import Submission
 POLL_SECONDS = 0.5
 QUEUE_SECONDS = 5.0
 """SLURM is not asked more often than this [s]."""
-SHOWN_APART = {"event", "level", "timestamp", "run", "attempt", "rank", "phase", "tokens"}
+SHOWN_APART = {"event", "level", "timestamp", "run", "trace_id", "attempt", "rank", "phase", "tokens"}
 LEVELS = {"warning": "33", "error": "31", "critical": "31"}
 """ANSI colours of events that are not good news."""
 

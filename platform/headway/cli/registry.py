@@ -1,7 +1,6 @@
 """The model registry: `headway publish`, `headway models` and `headway alias`."""
 
 import math
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +27,7 @@ from headway.errors import DamageError, UsageError
 from headway.registry import Manifest, Model, Version, find, names
 from headway.store import Committed, Run
 from headway.store.probe import check_creates
+from headway.telemetry import Spans, Trace, given
 
 COLUMNS = ("version", "aliases", "run", ">tokens", ">held-out", ">size", "published")
 ORIGIN = ("dtype", "checkpoint", "recipe", "data", "code")
@@ -78,7 +78,13 @@ def publish(
     checkpoint = StoredCheckpoint(found.store, commit)
     held_out = checkpoint.manifest.progress.held_out
     before = model.versions()
-    with TemporaryDirectory(prefix="headway-publish-") as scratch, bar(quiet=quiet) as progress:
+    origin = _trace(found, commit)
+    with (
+        TemporaryDirectory(prefix="headway-publish-") as scratch,
+        bar(quiet=quiet) as progress,
+        Spans("headway-publish", trace=origin, resource={"headway.run.id": run}) as spans,
+        spans.span("registry.publish", model=name, tokens=commit.tokens) as span,
+    ):
         task = progress.add_task("exporting", total=export.size(checkpoint), note="")
         folder = Path(scratch) / name
         files = export.write_checkpoint(
@@ -91,9 +97,10 @@ def publish(
             export.origin(checkpoint),
             dtype=dtype,
             held_out=held_out if held_out is not None and math.isfinite(held_out) else None,
-            trace=_trace(found, commit),
+            trace=str(origin or span.trace),
             advance=lambda done: progress.advance(task, done),
         )
+        span.set(version=version.number, bytes=version.bytes)
     if alias is not None:
         model.alias(alias, version.number)
     if version in before:
@@ -177,11 +184,11 @@ def alias(
         result(document, f"{model.name}@{alias} is {version}{was}", as_json=as_json)
 
 
-def _trace(run: Run, commit: Committed) -> str | None:
+def _trace(run: Run, commit: Committed) -> Trace | None:
     """The trace of the run, which its model goes on with; else that of this process."""
     attempts = run.history().attempts
-    traces = (each.claim.holder.trace for each in attempts if each.number == commit.attempt)
-    return next(traces, None) or os.environ.get("TRACEPARENT")
+    traces = (Trace.parse(each.claim.holder.trace) for each in attempts if each.number == commit.attempt)
+    return next(traces, None) or given()
 
 
 def _called(aliases: Mapping[str, int], version: Version) -> list[str]:

@@ -13,6 +13,7 @@ from headway.launch.resources import resources
 from headway.launch.sweep import Member, members
 from headway.store.probe import check_creates
 from headway.store.submissions import Submission
+from headway.telemetry import Spans, given
 
 MACHINES, PLACE = "Machines", "Where in SLURM"
 
@@ -93,16 +94,22 @@ def submit(
     )
     chosen = chosen_store(store)
     whole = name or wanted[0].recipe.name
-    composed = submission.compose(
-        chosen, whole, document, wanted, asked, array=bool(array), logs=logs.expanduser().absolute()
-    )
-    _look_for_data(wanted)
-    if dry_run:
-        result(_document(composed), composed.sbatch.rstrip(), as_json=as_json)
-        return
-    if not allow_unfenced:
-        check_creates(chosen)
-    done = submission.submit(chosen, composed, asked)
+    with (
+        Spans("headway-submit", trace=given(), on=not dry_run) as spans,
+        spans.span("launch.submit", submission=whole, runs=[member.run for member in wanted]) as span,
+    ):
+        folder = logs.expanduser().absolute()
+        composed = submission.compose(
+            chosen, whole, document, wanted, asked, array=bool(array), logs=folder, trace=span.trace
+        )
+        _look_for_data(wanted)
+        if dry_run:
+            result(_document(composed), composed.sbatch.rstrip(), as_json=as_json)
+            return
+        if not allow_unfenced:
+            check_creates(chosen)
+        done = submission.submit(chosen, composed, asked)
+        span.set(job=done.job)
     runs = f"{len(wanted)} runs" if done.array else f"run {whole}"
     result(_document(done), f"{done.job}", as_json=as_json)
     show(

@@ -12,6 +12,7 @@ from headway.cli.options import Json, Overrides, Quiet, StoreUrl, chosen_store
 from headway.cli.screen import result, show
 from headway.errors import UsageError
 from headway.store.probe import check_creates
+from headway.telemetry.exposition import asked
 
 MACHINES = "Several machines"
 
@@ -34,6 +35,14 @@ def train(
     allow_unfenced: Annotated[
         bool, typer.Option("--allow-unfenced", help="Take a store that ignores the condition of create-only writes.")
     ] = False,
+    metrics: Annotated[
+        str | None,
+        typer.Option(
+            metavar="[ADDRESS:]PORT",
+            help="Show /metrics to Prometheus; 0: any free port. Default: HEADWAY_METRICS, else none.",
+            show_default=False,
+        ),
+    ] = None,
     take_over: Annotated[bool, typer.Option("--take-over", help="Fence off whoever trains this run now.")] = False,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -53,6 +62,7 @@ def train(
     place = 0 if nodes == 1 else node if node is not None else int(os.environ.get("SLURM_NODEID", "0"))
     if place >= nodes:
         raise UsageError(f"--node {place} is not one of {nodes} machines; they count from 0")
+    exposure = asked(metrics)
     plan = recipes.load(recipe, overrides or ())
     name, ranks, where = run or plan.name, nproc or plan.machine.ranks, chosen_store(store)
     show(f"headway: run {name} in {where.url}: starting {ranks} ranks", quiet=quiet or not sys.stderr.isatty())
@@ -68,6 +78,7 @@ def train(
         launch_id=launch,
         take_over=take_over,
         quiet=quiet,
+        exposure=exposure,
     )
     more = "; the same command goes on" if outcome.outcome == "preempted" else ""
     show(

@@ -19,7 +19,8 @@ from headway.launch.resources import lead_seconds
 from headway.launch.step import Step
 from headway.launch.verdict import FAILED, PREEMPTED, Left, Verdict, decide
 from headway.store import Run
-from headway.telemetry import open_log
+from headway.telemetry import given, open_log
+from headway.telemetry.exposition import asked
 from headway.train.preemption import STOP, Preemption
 
 T = TypeVar("T")
@@ -56,7 +57,16 @@ class _Inside:
                 "use headway submit RECIPE, sbatch jobs/slurm/pretrain.sbatch RECIPE, or headway train RECIPE here"
             ) from None
         self.restarts = int(os.environ.get("SLURM_RESTART_COUNT", "0"))
-        self.log = open_log(quiet=plan.quiet, run=plan.run, job=self.raw, restart=self.restarts)
+        trace = given()
+        exposure = asked()
+        self.linger = LINGER_SECONDS + (exposure.linger if exposure else 0.0)
+        self.log = open_log(
+            quiet=plan.quiet,
+            run=plan.run,
+            job=self.raw,
+            restart=self.restarts,
+            trace_id=trace.trace_id if trace else None,
+        )
         self.bad: set[str] = set()
         """Machines of the job that are not used any more."""
         self.unclaimed = 0
@@ -118,7 +128,7 @@ class _Inside:
             if now >= next_look:
                 next_look = now + JOURNAL_SECONDS
                 if any(each.ended for each in self.run.history().launched(step.launch)):
-                    over = min(over, now + LINGER_SECONDS)
+                    over = min(over, now + self.linger)
                 if not told and self.misses_some(step.machines):  # their ranks may well be alive, and can save
                     told = STOP
                     step.ask_to_stop()

@@ -9,7 +9,7 @@ import time
 
 from headway.errors import ClusterError
 from headway.launch import cluster
-from headway.telemetry import open_log
+from headway.telemetry import given, open_log
 
 POLL_SECONDS = 5.0
 
@@ -22,7 +22,8 @@ def rescue(run: str) -> None:
     raw, restarts = os.environ.get("SLURM_JOB_ID"), int(os.environ.get("SLURM_RESTART_COUNT", "0"))
     if raw is None:
         return
-    log = open_log(run=run, job=raw, restart=restarts)
+    trace = given()
+    log = open_log(run=run, job=raw, restart=restarts, trace_id=trace.trace_id if trace else None)
     log.warning("job.orphaned", action="waiting for SLURM to notice that the batch host is gone")
     while True:
         try:

@@ -7,8 +7,6 @@ import contextlib
 import getpass
 import io
 import os
-import re
-import secrets
 import shlex
 import socket
 import sys
@@ -28,8 +26,9 @@ from headway.launch.sweep import Member
 from headway.recipe import Document
 from headway.store import Store, keys, submissions
 from headway.store.submissions import Sent, Submission
+from headway.telemetry import Trace, here
+from headway.telemetry.traces import VARIABLE
 
-TRACEPARENT = re.compile(r"00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$")
 DEAF = "trap '' TERM USR1 USR2"
 """The batch script must outlive the signals that are for the ranks; SLURM sends them to everybody."""
 
@@ -78,13 +77,24 @@ class Batch(SlurmExecutor):
 
 
 def compose(
-    store: Store, name: str, document: Document, members: Sequence[Member], asked: Resources, *, array: bool, logs: Path
+    store: Store,
+    name: str,
+    document: Document,
+    members: Sequence[Member],
+    asked: Resources,
+    *,
+    array: bool,
+    logs: Path,
+    trace: Trace | None = None,
 ) -> Submission:
-    """What is asked for, whole, but nothing is done yet."""
+    """What is asked for, whole, but nothing is done yet.
+
+    All that becomes of it belongs to `trace`; default: to that of this process, or a new one.
+    """
     python = os.environ.get("HEADWAY_PYTHON") or shlex.quote(sys.executable)
     command = f"exec {python} -m headway.cli {shlex.join(['job', '--submission', name, '--store', store.url])}"
-    trace, count = _trace(), len(members) if array else None
-    setup = [DEAF, f"export TRACEPARENT={trace}"]
+    parent, count = str(trace or here()), len(members) if array else None
+    setup = [DEAF, f"export {VARIABLE}={parent}"]
     return Submission(
         name=name,
         cluster=None,
@@ -98,7 +108,7 @@ def compose(
         nodes_min=asked.nodes_min,
         nodes_max=asked.nodes_max,
         ranks=asked.ranks,
-        trace=trace,
+        trace=parent,
         store=store.url,
         sbatch=Batch(logs).compose(asked.parameters(name, logs, setup, count), command, count),
         logs=str(logs),
@@ -179,9 +189,3 @@ def _check_free(store: Store, wanted: Submission, earlier: Submission | None) ->
             + (f", and {len(alive) - 1} more" if len(alive) > 1 else "")
             + f". headway cancel {earlier.name} ends that; or submit under another name with --name"
         )
-
-
-def _trace() -> str:
-    """The trace that this process belongs to, or a new one."""
-    given = os.environ.get("TRACEPARENT", "")
-    return given if TRACEPARENT.match(given) else f"00-{secrets.token_hex(16)}-{secrets.token_hex(8)}-01"

@@ -20,6 +20,8 @@ class Breaker:
         self._breaker = pybreaker.CircuitBreaker(fail_max=failures, reset_timeout=rest_seconds, name=name)
         self._lock = threading.Lock()
         self._next = 0.0
+        self.answered = self.failed = 0
+        """Requests, by how they went; those that it kept back are none."""
         self.failure: Exception | None = None
         """The last one, if nothing has succeeded since."""
 
@@ -49,6 +51,8 @@ class Breaker:
 
         with self._lock:
             was = self._breaker.current_state
+            self.answered += failure is None
+            self.failed += failure is not None
             if failure is None and was != pybreaker.STATE_CLOSED:
                 self._breaker.close()
                 self.failure = None

@@ -35,7 +35,7 @@ class Guard:
     """What a bucket is asked through, by all that this process asks of it: its breaker."""
 
     def __init__(self, name: str) -> None:
-        self._breaker = Breaker(name, FAILURES, REST_SECONDS)
+        self.breaker = Breaker(name, FAILURES, REST_SECONDS)
 
     def call(self, action: Callable[[], T]) -> T:
         """What `action` returns, if the breaker lets it through.
@@ -43,25 +43,30 @@ class Guard:
         Raises:
             PassingError: it does not, or the action failed in passing.
         """
-        if not self._breaker.admits():
-            name, failure = self._breaker.name, self._breaker.failure
+        if not self.breaker.admits():
+            name, failure = self.breaker.name, self.breaker.failure
             raise PassingError(f"{failure}; {name} failed {FAILURES} times in a row and is left in peace")
         try:
             value = action()
         except PassingError as error:
-            self._breaker.tell(error)
+            self.breaker.tell(error)
             raise
         except Exception:
-            self._breaker.tell(None)  # "no such object" is an answer too
+            self.breaker.tell(None)  # "no such object" is an answer too
             raise
-        self._breaker.tell(None)
+        self.breaker.tell(None)
         return value
 
 
 @lru_cache
 def guard(name: str) -> Guard:
     """The guard of one bucket."""
-    return Guard(name)
+    made.append(Guard(name))
+    return made[-1]
+
+
+made: list[Guard] = []
+"""The guards of this process: what it asked of object stores. A store in a folder has none."""
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from headway.store import keys
 from headway.store.entries import Holder
 from headway.store.objects import Store
 from headway.store.summary import Summary
+from headway.telemetry import Trace, given
 
 MISSED = 3
 """Heartbeats missed before a process counts as dead."""
@@ -53,8 +54,9 @@ def last_beat(store: Store, run: str) -> Heartbeat | None:
     return None
 
 
-def this_process(launch: str) -> Holder:
-    """The holder that this process is."""
+def this_process(launch: str, trace: Trace | None = None) -> Holder:
+    """The holder that this process is. `trace`: what it does belongs there; default: where it was started in."""
+    trace = trace or given()
     return Holder(
         host=socket.gethostname(),
         pid=os.getpid(),
@@ -62,7 +64,7 @@ def this_process(launch: str) -> Holder:
         launch=launch,
         job=os.environ.get("SLURM_JOB_ID"),
         restart=int(os.environ.get("SLURM_RESTART_COUNT", "0")),
-        trace=os.environ.get("TRACEPARENT"),
+        trace=str(trace) if trace else None,
     )
 
 

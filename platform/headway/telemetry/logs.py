@@ -23,7 +23,7 @@ def open_log(
     level: str = "info",
     **bound: Any,
 ) -> Log:
-    """A log on `stream`, standard error by default, with `bound` on every line.
+    """A log on `stream`, standard error by default, with `bound` on every line, except for what of it is None.
 
     `sink` gets each event as a JSON line, even if `quiet`, which shows warnings and errors only. `terminal`: whether a
     person reads it, where the stream does not know.
@@ -58,6 +58,6 @@ def open_log(
             copy,
             *shown,
         ],
-        **bound,
+        **{name: value for name, value in bound.items() if value is not None},
     )
     return logger

@@ -11,21 +11,20 @@ from typing import Self
 
 from headway import recipe as recipes
 from headway.checkpoint.commit import Lineage
-from headway.checkpoint.manifest import Environment
 from headway.checkpoint.retention import Retention
 from headway.checkpoint.saver import Saver
 from headway.checkpoint.stored import StoredCheckpoint
 from headway.data import Prefetch
-from headway.errors import DamageError, HeadwayError
-from headway.recipe import Recipe
+from headway.errors import DamageError, HeadwayError, StoreError
 from headway.store import Committed, Decided, Ended, Holder, keys
 from headway.store.record import Row
 from headway.train.cadence import Cadence
 from headway.train.clock import Clock
 from headway.train.evaluation import Evaluation
-from headway.train.rank import Rank
+from headway.train.instruments import Instruments
+from headway.train.rank import Rank, differences
 from headway.train.report import Report
-from headway.train.stability import Verdict
+from headway.train.stability import Verdict, reach
 from headway.train.start import Start
 from headway.train.step import Gradient, Step, lanes_of
 from headway.train.straggler import Stragglers
@@ -36,7 +35,15 @@ class Attempt:
     """The rank's part in one attempt. Every method but `skips` is collective."""
 
     def __init__(
-        self, rank: Rank, holder: Holder, clock: Clock, start: Start, *, task: Task, follows: int | None
+        self,
+        rank: Rank,
+        holder: Holder,
+        clock: Clock,
+        start: Start,
+        *,
+        task: Task,
+        follows: int | None,
+        instruments: Instruments,
     ) -> None:
         """Claim the run, or after a roll-back claim it again.
 
@@ -45,7 +52,7 @@ class Attempt:
             FencedError: somebody claimed it since the attempt that this one follows.
         """
         self.rank, self.clock, self.start, self.preemption = rank, clock, start, rank.preemption
-        self.recipe, self.run, self.state = rank.recipe, rank.run, rank.state
+        self.recipe, self.run, self.state, self.instruments = rank.recipe, rank.run, rank.state, instruments
         data = rank.dataset.digest
         self.saved = 0
         """Tokens of the last save that was begun, or restored."""
@@ -63,6 +70,8 @@ class Attempt:
             budget=self.recipe.train.tokens,
             every=self.recipe.machine.heartbeat_seconds,
             quiet=task.quiet,
+            instruments=instruments,
+            trace=instruments.begin(self.run, self.history, clock),
         )
         self.batches = Prefetch(
             rank.dataset,
@@ -134,7 +143,7 @@ class Attempt:
         """
         policy, batch = self.recipe.train.stability, self.recipe.train.batch_tokens
         self.report.warn("batch.judged", batch=position, action=verdict.action, reason=verdict.reason)
-        self.saver.wait()
+        self._await_save()
         if verdict.action == "stop" or len(self.history.decisions) >= policy.limit:
             raise HeadwayError(
                 f"the batch at {position:,} tokens: {verdict.reason}; after {len(self.history.decisions)} decisions "
@@ -174,7 +183,8 @@ class Attempt:
     def save(self, position: int) -> None:
         """Begin to save the state at `position`; it must not change before `await_copy`."""
         with self._stalled("drain" if self.clock.phase == "drain" else "checkpoint"):
-            self.saver.wait()
+            self._await_save()
+            self.instruments.saving()
             self.cadence.begin()
             rows = self._rows(position)
             self.saver.save(position, self.state.tensors(), self.state.progress(), _lines(rows))
@@ -197,7 +207,7 @@ class Attempt:
 
     def end(self, outcome: str, reason: str) -> None:
         """Say in the journal how the attempt ended, and close its books."""
-        self.saver.wait()
+        self._await_save()
         position = self.report.tokens
         if position == self.saved:  # what came after the last save is lost
             self._book(position)
@@ -209,8 +219,9 @@ class Attempt:
     @contextmanager
     def _starting(self, phase: str) -> Iterator[None]:
         """Spend the block in `phase`, which is a stage of the start as long as no step was made."""
-        with self.clock.during(phase):
+        with self.clock.during(phase), self.instruments.during(phase) as span:
             yield
+            span.set(tokens=self.report.tokens)
         self.start.done(phase)
 
     @contextmanager
@@ -219,7 +230,18 @@ class Attempt:
         began = time.monotonic()
         with self.clock.during(phase):
             yield
-        self.cadence.stalled(time.monotonic() - began)
+        stalled = time.monotonic() - began
+        self.cadence.stalled(stalled)
+        self.instruments.stalled(stalled)
+
+    def _await_save(self) -> None:
+        """Wait until nothing is being saved; a save that failed is said before it is raised."""
+        try:
+            self.saver.wait()
+        except StoreError as error:
+            if self.rank.ranks.first:
+                self.report.warn("checkpoint.failed", problem=str(error))
+            raise
 
     def _say_who_is_slow(self) -> None:
         """Say which rank keeps the others waiting, or that none does any more. Every rank knows; the first one says."""
@@ -252,8 +274,8 @@ class Attempt:
             return False
         self.saver.parent = commit.manifest
         self.report.tokens = self.saved = commit.tokens
-        self.report.event("checkpoint.restored", manifest=commit.manifest)
-        if changed := _differences(checkpoint.manifest.environment, self.rank.environment):
+        self.report.event("checkpoint.restored", at=commit.tokens, manifest=commit.manifest)
+        if changed := differences(checkpoint.manifest.environment, self.rank.environment):
             self.report.warn("environment.changed", changed=changed, effect="bits may differ from here on")
         return True
 
@@ -269,17 +291,5 @@ class Attempt:
         return rows
 
 
-def reach(recipe: Recipe) -> int:
-    """How far back a roll-back may go [tokens]."""
-    policy = recipe.train.stability
-    rolls_back = "rollback" in {policy.on_spike, policy.on_nonfinite}
-    return recipe.train.batch_tokens * policy.rollback_batches if rolls_back else 0
-
-
 def _lines(rows: Sequence[Row]) -> str:
     return "".join(json.dumps(row.model_dump()) + "\n" for row in rows)
-
-
-def _differences(before: Environment, now: Environment) -> str:
-    old, new = before.model_dump(), now.model_dump()
-    return ", ".join(f"{key}: {old[key]} -> {new[key]}" for key in old if old[key] != new[key] and key != "headway")

@@ -47,6 +47,10 @@ class Clock:
         finally:
             self.enter(before)
 
+    def spent(self) -> dict[str, float]:
+        """Seconds by phase, up to now."""
+        return self._booked | {self.phase: self._booked[self.phase] + time.monotonic() - self._since}
+
     def row(self, attempt: int, rank: int, tokens: int) -> Row:
         """The account up to now."""
         self.enter(self.phase)

@@ -7,6 +7,7 @@ is the one that tells the journal.
 """
 
 import dataclasses
+import os
 import secrets
 import socket
 import time
@@ -15,7 +16,9 @@ from headway import recipe as recipes
 from headway.data import open_data
 from headway.errors import HeadwayError, UsageError
 from headway.recipe import Recipe
-from headway.store import Holder, Run, Store, this_process
+from headway.store import History, Holder, Run, Store, this_process
+from headway.telemetry import Spans, Trace, given
+from headway.telemetry.exposition import Exposure, withdraw
 from headway.train.agent import Agent
 from headway.train.meeting import TURN_SECONDS, Meeting
 from headway.train.outcome import Failure, Outcome, conclude
@@ -39,10 +42,11 @@ def launch(
     launch_id: str | None = None,
     take_over: bool = False,
     quiet: bool = False,
+    exposure: Exposure | None = None,
 ) -> Outcome:
     """Train the run `name` here, on `ranks` processes, from where it stands.
 
-    This is machine `node` of `nodes` that were all given the same `launch_id`.
+    This is machine `node` of `nodes` that were all given the same `launch_id`. Metrics are shown as `exposure` says.
 
     Raises:
         UsageError: recipe, data and run do not fit together, or more ranks than lanes are asked for.
@@ -50,16 +54,27 @@ def launch(
     """
     launched = time.time()
     preemption = Preemption().listen()
+    spans = Spans(
+        "headway-train",
+        on=node == 0,
+        resource={"headway.run.id": name, "slurm.job.id": os.environ.get("SLURM_JOB_ID")},
+    )
     run = Run(store, name)
     launcher = this_process(launch_id or secrets.token_hex(8))
     meeting = Meeting(run, launcher.launch, node=node, nodes=nodes, patience=recipe.machine.join_seconds)
     try:
-        if done := prepare(run, recipe, launcher, ranks=ranks * nodes, take_over=take_over):
-            return done
+        history = prepare(run, recipe, launcher, ranks=ranks * nodes, take_over=take_over)
     except HeadwayError as error:
         stay_away(meeting, error)
         raise
+    if history.done:
+        return done_before(history)
 
+    before = trace_before(history)
+    trace = given() or before
+    other = [before] if before and trace and before.trace_id != trace.trace_id else []
+    place = spans.record("train.launch", launched, time.time(), parent=trace, links=other, ranks=ranks * nodes)
+    launcher = launcher.model_copy(update={"trace": str(trace or place)})
     task = Task(
         recipe=recipes.to_yaml(recipe),
         run=name,
@@ -69,6 +84,7 @@ def launch(
         grace=recipe.machine.grace_seconds,
         take_over=take_over,
         quiet=quiet or node > 0,
+        exposure=exposure,
     )
     agent = Agent(task, meeting, ranks)
     agent.start()
@@ -79,10 +95,13 @@ def launch(
     finally:
         meeting.adjourn()
         meeting.close()
+        spans.close()
+        if meeting.first:  # of a rank that was killed
+            withdraw(exposure, name, launcher.launch)
 
 
-def prepare(run: Run, recipe: Recipe, launcher: Holder, *, ranks: int, take_over: bool) -> Outcome | None:
-    """See that the run may be trained, before anything heavy is loaded; an outcome if it is done already."""
+def prepare(run: Run, recipe: Recipe, launcher: Holder, *, ranks: int, take_over: bool) -> History:
+    """See that the run may be trained, before anything heavy is loaded; returns its past."""
     if ranks > recipe.train.lanes:
         raise UsageError(
             f"{ranks} ranks cannot share a batch of {recipe.train.lanes} lanes; "
@@ -99,10 +118,18 @@ def prepare(run: Run, recipe: Recipe, launcher: Holder, *, ranks: int, take_over
                 f"run {run.name} was begun on other data than {recipe.data_path} holds now "
                 f"({attempt.claim.data} and {dataset.digest}); restore that data, or begin a new run with --run NAME"
             )
-    if history.done:
-        last = history.attempts[-1]
-        return Outcome("done", "done before; nothing was left to do", history.tokens, last.number, 0)
-    return None
+    return history
+
+
+def done_before(history: History) -> Outcome:
+    """The outcome of a launch that finds the run done."""
+    return Outcome("done", "done before; nothing was left to do", history.tokens, history.attempts[-1].number, 0)
+
+
+def trace_before(history: History) -> Trace | None:
+    """The trace of the attempts so far, which a launch that was started in none goes on with."""
+    found = (Trace.parse(attempt.claim.holder.trace) for attempt in reversed(history.attempts))
+    return next((trace for trace in found if trace), None)
 
 
 def stay_away(meeting: Meeting, error: HeadwayError) -> None:

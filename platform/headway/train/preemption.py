@@ -29,6 +29,8 @@ class Preemption:
         self._flag = ctypes.c_int(0) if flag is None else flag
         self._level = 0
         self._first = 0.0
+        self.since: float | None = None
+        """When this process first saw that it was asked to stop, by the monotonic clock."""
 
     def listen(self) -> "Preemption":
         """Take over the signals of this process, and count those that came before."""
@@ -43,7 +45,10 @@ class Preemption:
         """0, STOP or HURRY, from this process's signals, the launcher's flag, or the launcher's death."""
         if self._launcher and not self._level and lives(self._launcher) is False:
             self._level = STOP
-        return max(self._level, int(self._flag.value))
+        level = max(self._level, int(self._flag.value))
+        if level and self.since is None:
+            self.since = time.monotonic()
+        return level
 
     def _handle(self, _number: int, _frame: FrameType | None) -> None:
         now = time.monotonic()

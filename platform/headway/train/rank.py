@@ -107,6 +107,12 @@ def environment(recipe: Recipe, device: torch.device) -> Environment:
     )
 
 
+def differences(before: Environment, now: Environment) -> str:
+    """What of the environment is not what it was, for people; another Headway alone changes no bits."""
+    old, new = before.model_dump(), now.model_dump()
+    return ", ".join(f"{key}: {old[key]} -> {new[key]}" for key in old if old[key] != new[key] and key != "headway")
+
+
 def _processor() -> str:
     """Name of the CPU, with the instruction set that torch uses of it."""
     lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()

@@ -3,6 +3,7 @@
 import sys
 import threading
 import time
+from collections.abc import Mapping
 from types import TracebackType
 from typing import Self
 
@@ -16,8 +17,9 @@ from headway.store import Heartbeat, Holder, Run, beat, last_beat
 from headway.store.record import LogWriter
 from headway.store.summary import Summary
 from headway.store.tally import Tally
-from headway.telemetry import Log, open_log
+from headway.telemetry import Log, Trace, open_log
 from headway.train.clock import Clock
+from headway.train.instruments import Instruments
 
 UNITS = ((10**9, "G"), (10**6, "M"), (10**3, "k"))
 
@@ -36,10 +38,21 @@ class Report:
     """The voice of one rank during one attempt."""
 
     def __init__(
-        self, run: Run, attempt: int, rank: int, clock: Clock, *, holder: Holder, budget: int, every: float, quiet: bool
+        self,
+        run: Run,
+        attempt: int,
+        rank: int,
+        clock: Clock,
+        *,
+        holder: Holder,
+        budget: int,
+        every: float,
+        quiet: bool,
+        instruments: Instruments,
+        trace: Trace,
     ) -> None:
         self.run, self.attempt, self.clock, self.holder, self.every = run, attempt, clock, holder, every
-        self.first = rank == 0
+        self.first, self.instruments = rank == 0, instruments
         self.tokens = 0
         self.tally = Tally(run, attempt, budget)
         self._writer = LogWriter(run.store, run.name, attempt)
@@ -50,6 +63,7 @@ class Report:
             run=run.name,
             attempt=attempt,
             rank=rank,
+            trace_id=trace.trace_id,
         )
         self._bar = _bar(budget) if self.first and sys.stderr.isatty() and not quiet else None
         self._ended = threading.Event()
@@ -74,7 +88,7 @@ class Report:
 
     def event(self, name: str, **fields: object) -> None:
         """Say that something happened."""
-        self.tally.take(name, fields)
+        self._count(name, fields)
         self.log.info(name, phase=self.clock.phase, tokens=self.tokens, **fields)
         if self._bar and name != "step.done":
             told = " ".join(f"{key}={value}" for key, value in fields.items())
@@ -82,16 +96,21 @@ class Report:
 
     def warn(self, name: str, **fields: object) -> None:
         """Say that something is wrong, but dealt with; `fields` may name another rank or phase than this one."""
-        self.tally.take(name, fields)
+        self._count(name, fields)
         self.log.warning(name, **{"phase": self.clock.phase, "tokens": self.tokens, **fields})
 
     def step(self, tokens: int, loss: float, norm: float, rate: float, seconds: float) -> None:
         """Say that a batch was trained on, up to `tokens`."""
         speed = (tokens - self.tokens) / seconds
+        self.instruments.stepped(tokens - self.tokens, seconds)
         self.tokens = tokens
         self.event("step.done", loss=loss, norm=norm, learning_rate=rate, tokens_per_second=round(speed, 1))
         if self._bar:
             self._bar.update(self._bar.task_ids[0], completed=tokens, loss=f"{loss:.3f}", speed=f"{speed:,.0f}")
+
+    def _count(self, name: str, fields: Mapping[str, object]) -> None:
+        self.tally.take(name, fields)
+        self.instruments.take(name, self.tokens, fields)
 
     def _pulse(self) -> None:
         self._beat()

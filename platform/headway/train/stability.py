@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from headway.recipe import Recipe
 from headway.recipe.schema import Stability
 
 
@@ -29,3 +30,10 @@ def judge(policy: Stability, losses: Sequence[float], loss: float, norm: float) 
         return None
     reason = f"loss {loss:.4f} is {(loss - mean) / max(deviation, 1e-12):.1f} deviations above the mean {mean:.4f}"
     return Verdict(policy.on_spike, reason)
+
+
+def reach(recipe: Recipe) -> int:
+    """How far back a roll-back may go [tokens]."""
+    policy = recipe.train.stability
+    rolls_back = "rollback" in {policy.on_spike, policy.on_nonfinite}
+    return recipe.train.batch_tokens * policy.rollback_batches if rolls_back else 0

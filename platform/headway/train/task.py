@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from headway.store import Holder, lives
+from headway.telemetry.exposition import Exposure
 from headway.train.pulse import Pulses
 
 ORPHAN_POLL_SECONDS = 0.2
@@ -29,6 +30,8 @@ class Task:
     """How long a stopping rank may take [s]."""
     take_over: bool
     quiet: bool
+    exposure: Exposure | None = None
+    """Where metrics are shown, if anybody asked."""
 
 
 def work(task: Task, flag: Any, pulses: Pulses) -> None:

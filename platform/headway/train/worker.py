@@ -10,8 +10,10 @@ import torch.distributed as dist
 
 from headway import recipe as recipes
 from headway.store import Run, born, open_store, this_process
+from headway.telemetry import Trace
 from headway.train.attempt import Attempt
 from headway.train.clock import Clock, queue
+from headway.train.instruments import Instruments
 from headway.train.loop import train
 from headway.train.preemption import Preemption
 from headway.train.pulse import Pulse
@@ -29,23 +31,35 @@ def train_task(task: Task, flag: Any, pulse: Pulse) -> None:
     logging.getLogger("torch").setLevel(logging.ERROR)
     recipe = recipes.parse(task.recipe)
     run = Run(open_store(task.store), task.run)
-    rank = Rank.join(recipe, run, preemption, pulse, start)
-    holder = this_process(task.launcher.launch)
+    with Instruments(task, recipe, preemption) as instruments:
+        rank = Rank.join(recipe, run, preemption, pulse, start)
+        try:
+            attempts(rank, task, start, began, instruments)
+        except BaseException:
+            instruments.close()  # takes a moment; when the group is gone, the others fail at once, and are blamed
+            raise
+        finally:
+            dist.destroy_process_group()
+        pulse.stop()  # nobody is to watch over a rank that only shows its last figures
+        instruments.linger()
+
+
+def attempts(rank: Rank, task: Task, start: Start, began: float, instruments: Instruments) -> None:
+    """Attempt the run until it is done, is stopped, or fails. Collective."""
+    preemption, pulse = rank.preemption, rank.pulse
+    holder = this_process(task.launcher.launch, Trace.parse(task.launcher.trace))
     clock = Clock(began, queue(os.environ.get("HEADWAY_QUEUE")), pulse)
     follows = None
-    try:
-        if max(rank.ranks.gather(preemption.level)):
-            return
-        while True:
-            with Attempt(rank, holder, clock, start, task=task, follows=follows) as attempt:
-                outcome = train(attempt)
-                if outcome != "rolled back":
-                    attempt.end(outcome, "budget reached" if outcome == "done" else "asked to stop")
-                    return
-            began, follows = time.time(), attempt.number
-            clock, start = Clock(began, pulse=pulse), Start(began)
-    finally:
-        dist.destroy_process_group()
+    if max(rank.ranks.gather(preemption.level)):
+        return
+    while True:
+        with Attempt(rank, holder, clock, start, task=task, follows=follows, instruments=instruments) as attempt:
+            outcome = train(attempt)
+            if outcome != "rolled back":
+                attempt.end(outcome, "budget reached" if outcome == "done" else "asked to stop")
+                return
+        began, follows = time.time(), attempt.number
+        clock, start = Clock(began, pulse=pulse), Start(began)
 
 
 def loaded() -> list[tuple[str, float]]:

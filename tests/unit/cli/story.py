@@ -43,6 +43,8 @@ class Story:
     def __init__(self, store: Store, run: str, recipe: Recipe | None = None, data: str = "data") -> None:
         self.store, self.run, self.data = store, run, data
         self.recipe = recipe or plan()
+        self.trace: str | None = None
+        """Of the attempts to come."""
         self.attempt, self._seq, self._tail = 0, 0, ""
         self._chunks: dict[int, int] = {}
         store.create(keys.recipe(run), recipes.to_yaml(self.recipe).encode())
@@ -139,7 +141,9 @@ class Story:
     @property
     def holder(self) -> Holder:
         """Who the attempt is."""
-        return Holder(host=ELSEWHERE, pid=100 + self.attempt, started=1, launch=f"launch-{self.attempt}")
+        return Holder(
+            host=ELSEWHERE, pid=100 + self.attempt, started=1, launch=f"launch-{self.attempt}", trace=self.trace
+        )
 
     def _add(self, kind: Kind, at: float, **fields: Any) -> None:
         self._seq += 1

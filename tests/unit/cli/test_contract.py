@@ -17,7 +17,8 @@ from headway.store.directory import DirectoryStore
 COMMON = "--json --quiet"
 CONTRACT = {
     "train": (
-        f"RECIPE [KEY=VALUE]... --allow-unfenced --launch --node --nodes --nproc --run --store --take-over {COMMON}"
+        "RECIPE [KEY=VALUE]... --allow-unfenced --launch --metrics --node --nodes --nproc --run --store --take-over "
+        f"{COMMON}"
     ),
     "submit": (
         "RECIPE [KEY=VALUE]... --account --allow-unfenced --array --constraint --dry-run --exclude --gpus --logs "

@@ -8,10 +8,12 @@ from pathlib import Path
 import pytest
 from tests.unit.cli.conftest import Headway
 from tests.unit.cli.story import Story, running, step, trained
+from tests.unit.launch.answers import PARTITION
 
 from headway.store import submissions
 from headway.store.directory import DirectoryStore
 from headway.store.submissions import Member, Sent, Submission
+from headway.telemetry import Trace, traces
 
 TEXT = """
 name: slm
@@ -78,6 +80,35 @@ def test_submitting_needs_slurm(headway: Headway, store: DirectoryStore, recipe:
     assert answer.code == 2
     assert "this machine has no SLURM" in answer.err
     assert [key for key in store.list("") if key.startswith("submissions/")] == []
+
+
+def test_a_submission_is_where_the_trace_begins(
+    headway: Headway, store: DirectoryStore, recipe: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its span is what all that its jobs do hangs from, and hangs from whoever submits; a dry run tells nothing."""
+    file, parent = tmp_path / "spans.jsonl", Trace.new()
+    monkeypatch.setenv(traces.FILE_VARIABLE, str(file))
+    monkeypatch.delenv(traces.VARIABLE, raising=False)
+    assert headway("submit", recipe, "--dry-run").code == 0
+    assert not file.exists()
+    partition = PARTITION.replace("Default=NO", "Default=YES")
+    scripts = {
+        "sbatch": 'echo "Submitted batch job 7"',
+        "scontrol": f'case "$*" in *config) echo "ClusterName = c";; *) echo "{partition}";; esac',
+    }
+    for name, script in scripts.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\n{script}\n")
+        (tmp_path / name).chmod(0o755)
+    assert headway("submit", recipe).code == 0
+    (tmp_path / "sbatch").unlink()
+    monkeypatch.setenv(traces.VARIABLE, str(parent))
+    assert headway("submit", recipe, "--name", "other").code == 2
+    first, second = (json.loads(line) for line in file.read_text(encoding="utf-8").splitlines())
+    assert (first["name"], first["parent"], first["attributes"]["headway.job"]) == ("launch.submit", None, "7")
+    kept = submissions.get(store, "slm")
+    assert kept.trace == str(Trace(first["trace_id"], first["span_id"]))
+    assert f"export TRACEPARENT={kept.trace}\n" in kept.sbatch
+    assert (second["trace_id"], second["parent"], second["status"]) == (parent.trace_id, parent.span_id, "error")
 
 
 @pytest.mark.parametrize(

@@ -4,9 +4,13 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from tests.memory import MemoryStore
+from tests.unit.cli.story import Story
 
+from headway.store import Run
+from headway.telemetry import Trace
 from headway.train import launcher
-from headway.train.launcher import settle
+from headway.train.launcher import settle, trace_before
 from headway.train.outcome import Failure
 from headway.train.pulse import Sign
 from headway.train.watchdog import Word
@@ -55,3 +59,21 @@ def test_the_cause_is_preferred_to_the_loss_of_a_peer(monkeypatch: pytest.Monkey
     """The other machine says what happened, later than this one lost it."""
     cause = Failure("", "rank 2 was killed by SIGKILL", "far", 2.0)
     assert settled(monkeypatch, [{1: Word("far", 3)}, {1: Word("far", 4, failure=cause)}]) == cause
+
+
+def test_a_run_goes_on_with_the_trace_of_its_attempts() -> None:
+    """The newest that there is; attempts of older versions have none, and nobody trusts rubbish."""
+    story, trace = Story(MemoryStore(), "tale"), Trace.new()
+
+    def before(text: str | None) -> Trace | None:
+        story.trace = text
+        story.claim(1.0)
+        return trace_before(Run(story.store, story.run).history())
+
+    assert trace_before(Run(story.store, story.run).history()) is None
+    assert before(None) is None
+    assert before(str(trace)) == trace
+    assert before(None) == trace
+    assert before("rubbish") == trace
+    newer = Trace.new()
+    assert before(str(newer)) == newer

@@ -1,0 +1,30 @@
+"""Log lines: what is bound is on every line, wherever it goes."""
+
+import json
+
+import pytest
+
+from headway.telemetry import open_log
+
+
+def test_every_line_says_whose_it_is(capsys: pytest.CaptureFixture[str]) -> None:
+    """On standard error and in the sink alike; what is None is left out."""
+    sink = list[str]()
+    log = open_log(sink.append, run="first", rank=0, trace_id=None)
+    log.info("step.done", loss=2.5)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert sink == [line]
+    event = json.loads(line)
+    assert {key: event[key] for key in sorted(event) if key != "timestamp"} == {
+        "event": "step.done", "level": "info", "loss": 2.5, "rank": 0, "run": "first"
+    }  # fmt: skip
+
+
+def test_a_quiet_log_says_what_is_wrong(capsys: pytest.CaptureFixture[str]) -> None:
+    """The sink gets all of it."""
+    sink = list[str]()
+    log = open_log(sink.append, quiet=True)
+    log.info("step.done")
+    log.warning("batch.judged")
+    (line,) = capsys.readouterr().err.splitlines()
+    assert (json.loads(line)["event"], len(sink)) == ("batch.judged", 2)

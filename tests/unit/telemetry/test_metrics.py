@@ -1,0 +1,87 @@
+"""Families: declared once, there from the beginning, and all of them in the documentation."""
+
+import re
+from pathlib import Path
+
+import pytest
+from prometheus_client import CollectorRegistry
+from prometheus_client.openmetrics.exposition import generate_latest
+from prometheus_client.openmetrics.parser import text_string_to_metric_families
+
+from headway.store.record import PHASES
+from headway.telemetry import Trace, metrics
+
+PAGE = Path(__file__).parents[3] / "docs" / "telemetry.md"
+UNITS = (
+    "_seconds",
+    "_tokens",
+    "_bytes",
+    "_ratio",
+    "_total",
+    "_info",
+    "_loss",
+    "_norm",
+    "_rate",
+    "_attempts",
+    "_ranks",
+    "_open",
+)
+
+
+@pytest.fixture
+def training() -> metrics.Training:
+    """What a training process shows before anything happened."""
+    return metrics.Training()
+
+
+def test_all_series_are_there_before_anything_happened(training: metrics.Training) -> None:
+    """Each child at 0, so that a query tells "never" from "unknown"; only who this is has a value."""
+    samples = [sample for family in training.registry.collect() for sample in family.samples]
+    values = {(s.name, *s.labels.values()): s.value for s in samples if not s.name.endswith("_created")}
+    assert values["headway_checkpoint_saves_total", "failed"] == 0
+    assert values["headway_preemptions_total", "lost"] == 0
+    assert values["headway_recovery_duration_seconds_count", "queue"] == 0
+    assert {value for (name, *_), value in values.items() if name != "headway_build_info"} == {0}
+    assert {key[1] for key in values if key[0] == "headway_train_phase_seconds_total"} == set(PHASES)
+
+
+def test_phases_are_those_of_the_ledger() -> None:
+    """The list stands twice, because the ledger is a layer above."""
+    assert metrics.PHASES == PHASES
+
+
+def test_names_end_in_what_they_count(training: metrics.Training) -> None:
+    """As Prometheus advises; none carries the labels that its target has."""
+    for name, kind in metrics.families(training.registry).items():
+        assert re.fullmatch(r"headway_[a-z_]+", name)
+        assert name.endswith(UNITS), name
+        assert name.endswith("_total") == (kind == "counter"), name
+    labels = {label for family in training.registry.collect() for sample in family.samples for label in sample.labels}
+    assert not labels & {"run", "recipe", "attempt", "job", "instance"}
+
+
+def test_an_observation_leads_to_its_trace(training: metrics.Training) -> None:
+    """In the OpenMetrics form, which a parser reads back."""
+    trace = Trace.new()
+    training.train.step_duration.observe(0.3, metrics.exemplar(trace))
+    training.train.step_duration.observe(0.7, metrics.exemplar(None))
+    text = generate_latest(training.registry).decode()  # type: ignore[no-untyped-call]
+    parsed = text_string_to_metric_families(text)  # type: ignore[no-untyped-call]
+    families = {family.name: family for family in parsed}
+    found = [s.exemplar for s in families["headway_train_step_duration_seconds"].samples if s.exemplar]
+    assert [(each.labels, each.value) for each in found] == [({"trace_id": trace.trace_id}, 0.3)]
+
+
+def test_two_registries_do_not_know_each_other() -> None:
+    """So that one process can show several things, and a test begins at 0."""
+    first, second = metrics.Train(CollectorRegistry()), metrics.Train(CollectorRegistry())
+    first.tokens.inc(5)
+    values = [sample.value for family in second.tokens.collect() for sample in family.samples]
+    assert values[0] == 0
+
+
+def test_the_documentation_lists_the_families_that_there_are(training: metrics.Training) -> None:
+    """With their types; and no training family that there is not."""
+    rows = re.findall(r"^\| `(headway_[a-z_]+)` \| ([a-z]+) \|", PAGE.read_text(encoding="utf-8"), re.MULTILINE)
+    listed = {name: kind for name, kind in rows if not name.startswith("headway_serve_")}
+    assert listed == metrics.families(training.registry)
