@@ -30,11 +30,20 @@ def main() -> None:
     ray.init(address="local", num_cpus=8, include_dashboard=False, _node_ip_address="127.0.0.1")
     config = LLMConfig(
         model_loading_config={"model_id": chosen.name, "model_source": chosen.model},
-        engine_kwargs={"max_num_seqs": 64, "enforce_eager": True, "seed": 0, "distributed_executor_backend": "uni"},
+        engine_kwargs={
+            "max_num_seqs": 64,
+            "enforce_eager": True,
+            "seed": 0,
+            "worker_extension_cls": "bench.amx.Extension",
+        },
         deployment_config={"num_replicas": 1, "max_ongoing_requests": 1000},
         accelerator_type=None,
         placement_group_config={"bundles": [{"CPU": 1}]},
-        runtime_env={"env_vars": {name: os.environ[name] for name in os.environ if name.startswith(("VLLM_", "OMP_"))}},
+        runtime_env={
+            "env_vars": {
+                name: os.environ[name] for name in os.environ if name.startswith(("VLLM_", "OMP_", "PYTHON", "TORCH"))
+            }
+        },
         log_engine_metrics=False,
     )
     serve.start(http_options={"host": "127.0.0.1", "port": chosen.port})

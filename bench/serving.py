@@ -1,9 +1,9 @@
-"""`headway serve` beside bare vLLM: what all that stands around the engine costs.
+"""`headway serve` beside bare vLLM, and Ray Serve LLM: what all that stands around the engine costs.
 
-    python -m bench.serving [--rounds 5] [--model DIR]
+    python -m bench.serving [--rounds 5] [--model DIR] [--peers]
 
-Both serve the same model with the same engine settings at once, and are asked in turn, so only one of them works at a
-time. One request at a time: the time to the first token. 8, 32 and 64 at a time, as fast as they are answered: tokens
+All serve the same model with the same engine settings at once, and are asked in turn, so only one of them works at a
+time; `headway serve` with API keys and quotas, so that a request passes every link. One request at a time: the time to the first token. 8, 32 and 64 at a time, as fast as they are answered: tokens
 per second, and the time between tokens. Medians of the rounds, and ratios within a round. Without a model, the quick
 start's is trained for a moment and exported.
 """
@@ -23,7 +23,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -58,6 +58,7 @@ class Server:
     command: Sequence[str]
     port: int
     environment: dict[str, str] = field(default_factory=dict)
+    key: str = "none"
     rounds: dict[int, list[Round]] = field(default_factory=lambda: {load[0]: [] for load in LOADS})
 
     def __enter__(self) -> Self:
@@ -87,7 +88,8 @@ class Server:
         left = iter(range(requests))
         firsts: list[float] = []
         gaps: list[float] = []
-        async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
+        headers = {"Authorization": f"Bearer {self.key}"}
+        async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0), headers=headers) as session:
 
             async def client() -> None:
                 for _ in left:
@@ -140,20 +142,41 @@ def train(folder: Path) -> Path:
     return folder / "model"
 
 
-def bare(model: Path) -> Server:
-    """Vllm's own server, with the engine settings of `headway serve` on a CPU."""
+def environment(model: Path) -> dict[str, str]:
+    """That of `headway serve`'s engine on a CPU, for all."""
     from headway.serve import Endpoint
     from headway.serve.engine import QUIET, on_a_cpu
 
+    return {**QUIET, **on_a_cpu(Endpoint(folder=model, name=NAME))}
+
+
+def bare(model: Path) -> Server:
+    """Vllm's own server, with the engine settings of `headway serve` on a CPU."""
     command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(model)]
     command += ["--served-model-name", NAME, "--max-num-seqs", "64", "--enforce-eager", "--seed", "0"]
     command += ["--distributed-executor-backend", "uni", "--disable-uvicorn-access-log"]
-    return Server("bare vLLM", command, free_port(), {**QUIET, **on_a_cpu(Endpoint(folder=model, name=NAME))})
+    return Server("bare vLLM", command, free_port(), environment(model))
 
 
-def ours(model: Path) -> Server:
-    """`headway serve`."""
-    return Server("headway", [sys.executable, "-m", "headway.cli", "serve", str(model), "--name", NAME], free_port())
+def ours(model: Path, folder: Path) -> Server:
+    """`headway serve`, with a tenant whose quotas are never used up."""
+    from headway.serve.tenants import Keys
+
+    keys = Keys(folder / "keys.json")
+    key = keys.add("bench")
+    keys.limit("bench", requests=10**9, tokens=10**9)
+    command = [sys.executable, "-m", "headway.cli", "serve", str(model), "--name", NAME, "--keys", str(keys.path)]
+    return Server("headway", command, free_port(), key=key)
+
+
+def peers(model: Path) -> list[Server]:
+    """Ray Serve LLM, as it is, and with direct streaming."""
+    command = [sys.executable, "-m", "bench.ray_serve_llm", "--name", NAME, "--model", str(model)]
+    found = environment(model) | {"PYTHONPATH": str(Path.cwd())}
+    return [
+        Server("Ray Serve LLM", command, free_port(), found),
+        Server("- direct", [*command, "--direct"], free_port(), found),
+    ]
 
 
 async def measure(servers: Sequence[Server], rounds: int) -> None:
@@ -191,13 +214,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--model", type=Path, help="a Hugging Face directory")
+    parser.add_argument("--peers", action="store_true", help="Ray Serve LLM in the same table")
     parser.add_argument("--json", action="store_true")
     chosen = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
         model = chosen.model or train(Path(folder))
-        with bare(model) as base, ours(model) as mine:
-            asyncio.run(measure([base, mine], chosen.rounds))
-    rows = [row for server in (base, mine) for row in compared(server, base)]
+        with ExitStack() as stack:
+            asked = [bare(model), ours(model, Path(folder)), *(peers(model) if chosen.peers else [])]
+            servers = [stack.enter_context(server) for server in asked]
+            asyncio.run(measure(servers, chosen.rounds))
+    rows = [row for server in servers for row in compared(server, servers[0])]
     if chosen.json:
         print(json.dumps(rows, indent=1))
         return
