@@ -3,9 +3,10 @@
     python -m bench.serving [--rounds 5] [--model DIR] [--peers]
 
 All serve the same model with the same engine settings at once, and are asked in turn, so only one of them works at a
-time; `headway serve` with API keys and quotas, so that a request passes every link. One request at a time: the time to the first token. 8, 32 and 64 at a time, as fast as they are answered: tokens
-per second, and the time between tokens. Medians of the rounds, and ratios within a round. Without a model, the quick
-start's is trained for a moment and exported.
+time; `headway serve` with API keys and quotas, so that a request passes every link. One request at a time: the time to
+the first token. 8, 32 and 64 at a time, as fast as they are answered: tokens per second, and the time between tokens.
+Medians of the rounds, and ratios within a round. Without a model, the quick start's is trained for a moment and
+exported.
 """
 
 import argparse
@@ -72,7 +73,8 @@ class Server:
         deadline = time.monotonic() + READY_SECONDS
         while True:
             with suppress(urllib.error.URLError, OSError):
-                urllib.request.urlopen(f"http://127.0.0.1:{self.port}/v1/models", timeout=5).close()
+                url, known = f"http://127.0.0.1:{self.port}/v1/models", {"Authorization": f"Bearer {self.key}"}
+                urllib.request.urlopen(urllib.request.Request(url, headers=known), timeout=5).close()
                 return self
             if self.process.poll() is not None or time.monotonic() > deadline:
                 self.__exit__()
