@@ -19,7 +19,9 @@ from headway.serve.identity import Identity
 from headway.serve.meter import Meter
 from headway.serve.observed import observed
 from headway.serve.observer import Observer
+from headway.serve.offer import Offer
 from headway.serve.quota import Quotas
+from headway.serve.soundness import Soundness
 from headway.serve.tenants import Keys, Tenants
 
 LINKS = f"{__name__}:links"
@@ -37,7 +39,9 @@ def links() -> list[Middleware]:
         Middleware(Observer, observed=told),
         Middleware(Draining, marker=Path(os.environ[DRAINING])),
         *([Middleware(Access, tenants=tenants)] if tenants else []),
+        Middleware(Offer),
         Middleware(Body, most_bytes=endpoint.body_bytes, most_seconds=endpoint.body_seconds),
+        Middleware(Soundness, most=endpoint.choices),
         *([Middleware(Quotas, tenants=tenants, meter=Meter())] if tenants else []),
         Middleware(Admission, load=Load(endpoint.streams, endpoint.queue)),
         Middleware(Deadline),
