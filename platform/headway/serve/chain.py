@@ -21,6 +21,7 @@ from headway.serve.observed import observed
 from headway.serve.observer import Observer
 from headway.serve.offer import Offer
 from headway.serve.quota import Quotas
+from headway.serve.reader import Reader
 from headway.serve.soundness import Soundness
 from headway.serve.tenants import Keys, Tenants
 
@@ -37,6 +38,7 @@ def links() -> list[Middleware]:
     passed = [
         Middleware(Identity, spans=told.spans, origin=told.origin),
         Middleware(Observer, observed=told),
+        Middleware(Reader, most_seconds=endpoint.reader_seconds, observed=told),
         Middleware(Draining, marker=Path(os.environ[DRAINING])),
         *([Middleware(Access, tenants=tenants)] if tenants else []),
         Middleware(Offer),
