@@ -35,6 +35,8 @@ class Call:
     """What its trace shows of it."""
     begun: float = field(default_factory=time.perf_counter)
     """When all of it was here [s, `time.perf_counter`]."""
+    asked: bool = False
+    """Whether the engine was asked: until then it was only read."""
     first: float | None = None
     """When its first token was there [s, `time.perf_counter`]."""
     last: float | None = None

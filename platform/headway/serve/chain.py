@@ -19,7 +19,10 @@ from headway.serve.identity import Identity
 from headway.serve.meter import Meter
 from headway.serve.observed import observed
 from headway.serve.observer import Observer
+from headway.serve.offer import Offer
 from headway.serve.quota import Quotas
+from headway.serve.reader import Reader
+from headway.serve.soundness import Soundness
 from headway.serve.tenants import Keys, Tenants
 
 LINKS = f"{__name__}:links"
@@ -35,10 +38,13 @@ def links() -> list[Middleware]:
     passed = [
         Middleware(Identity, spans=told.spans, origin=told.origin),
         Middleware(Observer, observed=told),
+        Middleware(Reader, most_seconds=endpoint.reader_seconds, observed=told),
         Middleware(Draining, marker=Path(os.environ[DRAINING])),
         *([Middleware(Access, tenants=tenants)] if tenants else []),
+        Middleware(Offer),
         Middleware(Body, most_bytes=endpoint.body_bytes, most_seconds=endpoint.body_seconds),
         *([Middleware(Quotas, tenants=tenants, meter=Meter())] if tenants else []),
+        Middleware(Soundness, most=endpoint.choices),
         Middleware(Admission, load=Load(endpoint.streams, endpoint.queue)),
         Middleware(Deadline),
         Middleware(Departure),

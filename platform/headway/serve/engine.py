@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 FORKSERVER = "forkserver"
 QUIET = {"DO_NOT_TRACK": "1", "VLLM_NO_USAGE_STATS": "1", "HF_HUB_OFFLINE": "1", "VLLM_LOGGING_LEVEL": "WARNING"}
 """Nobody is called home, no model is looked for on a hub."""
-FOREIGN = ("VLLM_API_KEY", "VLLM_SERVER_DEV_MODE")
+FOREIGN = ("VLLM_API_KEY", "VLLM_SERVER_DEV_MODE", "VLLM_ENABLE_RESPONSES_API_STORE")
 """What would open or close doors past the links."""
 
 
@@ -112,9 +112,12 @@ async def application(engine: "Failover", args: Namespace) -> "FastAPI":
     from vllm.entrypoints.launchers.api_server.app_state import init_app_state
     from vllm.entrypoints.launchers.app import build_app
 
+    from headway.serve import blame
+
     tasks = await engine.get_supported_tasks()
     app = build_app(args, tasks, engine.model_config)
     await init_app_state(cast("AsyncLLM", engine), app.state, args, tasks)
+    blame.tell(app)
     app.state.server = Namespace(should_exit=False)  # its error handler tells a server of its own to stop
     return app
 

@@ -31,7 +31,12 @@ def estimate(body: bytes) -> int:
 def answers(asked: dict[str, Any]) -> int:
     """Tokens of all answers together."""
     longest = next((found for name in LIMITS if (found := _count(asked.get(name)))), ANSWER_TOKENS)
-    return longest * (_count(asked.get("n")) or 1) * _prompts(asked)
+    return longest * choices(asked)
+
+
+def choices(asked: dict[str, Any]) -> int:
+    """How many answers."""
+    return (_count(asked.get("n")) or 1) * _prompts(asked)
 
 
 def _prompts(asked: dict[str, Any]) -> int:

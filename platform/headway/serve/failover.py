@@ -80,10 +80,15 @@ class Failover:
 
         Raises:
             EngineDeadError: the engine died, and the answer cannot be gone on with.
+            VLLMValidationError: the request is one that no engine could answer.
         """
-        from vllm.v1.engine.exceptions import EngineDeadError
+        from vllm.exceptions import VLLMValidationError
+        from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
+
+        from headway.serve import blame
 
         call = CURRENT.get() or Call(request_id)
+        call.asked = True
         transcript = Transcript(prompt, sampling_params)
         async with self.gate.place(call):
             while True:
@@ -92,9 +97,17 @@ class Failover:
                 try:
                     async with aclosing(asked) as outputs:
                         async for output in outputs:
+                            if sampling_params.structured_outputs and blame.ungrammatical(output):
+                                raise VLLMValidationError(
+                                    "The grammar or schema cannot be compiled, or not be followed."
+                                )
                             if (new := transcript.take(output)) is not None:
                                 _book(call, new)
                                 yield new
+                except EngineGenerateError as error:
+                    if blame.of_the_request(error):
+                        raise VLLMValidationError(f"The request cannot be computed: {error.__cause__}") from error
+                    raise
                 except EngineDeadError:
                     if call.resumed or not transcript.go_on():  # what killed two engines may be the request itself
                         call.problem = "engine_died"

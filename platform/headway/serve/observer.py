@@ -29,9 +29,8 @@ class Observer:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, and tell how it went."""
         if scope["type"] != "http" or scope["path"] in PROBES:
-            await (self._metrics if scope["type"] == "http" and scope["path"] == METRICS else self.app)(
-                scope, receive, send
-            )
+            shows = scope["type"] == "http" and (scope["path"], scope["method"]) == (METRICS, "GET")
+            await (self._metrics if shows else self.app)(scope, receive, send)
             return
         answer = _Answer(send)
         try:

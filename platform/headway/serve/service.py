@@ -6,6 +6,7 @@ engine. This process starts it all, sees that it lives, and on a signal lets the
 
 import logging
 import os
+import resource
 import secrets
 import shutil
 import signal
@@ -70,6 +71,8 @@ class Service:
     def _begin(self) -> None:
         """Start Ray."""
         self._settle()
+        files = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+        resource.setrlimit(resource.RLIMIT_NOFILE, (files, files))  # the replica inherits it: each connection is a file
         import ray
         from ray import serve  # noqa: F401 - loading it sets up its log
 

@@ -1,0 +1,57 @@
+"""A client that does not read its answer: it would keep its place for as long as it likes, and others would wait.
+
+What it is sent waits with the sender once the buffers on its way are full (so memory is bounded), and with that the
+engine's place. Whoever takes nothing for long is treated as one that has gone.
+"""
+
+import asyncio
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from headway.serve.call import call_of
+from headway.serve.observed import Observed
+
+LOOKS = 4
+"""How often it is looked at a sender within the time."""
+
+
+class Reader:
+    """The link that ends an answer of which nothing is taken."""
+
+    def __init__(self, app: ASGIApp, most_seconds: float, observed: Observed) -> None:
+        """`most_seconds` [s]: so long a piece of an answer may wait for its reader."""
+        self.app, self.most_seconds, self.observed = app, most_seconds, observed
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on; break its answer off if nobody reads it."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        loop = asyncio.get_running_loop()
+        since: float | None = None
+        timer: asyncio.TimerHandle
+
+        async def answer(message: Message) -> None:
+            """Pass on a piece, noting how long that takes: a timer for each would cost more than the piece."""
+            nonlocal since
+            since = loop.time()
+            await send(message)
+            since = None
+
+        def look() -> None:
+            nonlocal timer
+            if since is not None and loop.time() - since >= self.most_seconds:
+                patience.reschedule(loop.time())
+            else:
+                timer = loop.call_later(self.most_seconds / LOOKS, look)
+
+        timer = loop.call_later(self.most_seconds / LOOKS, look)
+        try:
+            async with asyncio.timeout(None) as patience:
+                await self.app(scope, receive, answer)
+        except TimeoutError:
+            if not patience.expired():
+                raise
+            self.observed.log.warning("request.unread", request=call_of(scope).name, seconds=self.most_seconds)
+        finally:
+            timer.cancel()

@@ -1,0 +1,275 @@
+"""Whatever is sent to a real service, it answers in OpenAI's shape, names the request, and lives on.
+
+HEADWAY_SCHEMA_EXAMPLES sets how many requests are made up for each operation.
+"""
+
+import json
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+from schemathesis.core import NotSet
+
+from headway.serve.offer import OFFERED
+from tests.integration.serving import NAME, Served
+
+pytestmark = pytest.mark.slow
+
+EXAMPLES = int(os.environ.get("HEADWAY_SCHEMA_EXAMPLES", "60"))
+ANSWER_SECONDS = 20.0
+"""A bound for hangs: an answer of the tiny model takes half a second at most."""
+PAIRS = ("/v1/completions", "/v1/chat/completions", "/v1/responses", "/tokenize", "/detokenize")
+"""What takes a body."""
+CLOSED: tuple[str, ...] = (
+    "/scale_elastic_ep",
+    "/is_scaling_elastic_ep",
+    "/inference/v1/generate",
+    "/invocations",
+    "/v1/messages",
+)
+CLOSED += ("/generative_scoring", "/v1/responses/x", "/v1/responses/x/cancel", "/v1/completions/render", "/docs")
+CLOSED += ("/sleep", "/wake_up", "/collective_rpc", "/start_profile", "/reset_prefix_cache", "/v1/load_lora_adapter")
+CLOSED += ("/pause", "/resume", "/server_info", "/load", "/v1/nope", "/", "//v1/models", "/v1/models/", "/v1/%00")
+"""What vLLM has, or would have with another setting, and what nobody has."""
+ASK: dict[str, Any] = {"model": NAME, "prompt": "a", "max_tokens": 2}
+NUMBERS: tuple[str, ...] = (
+    "max_tokens",
+    "n",
+    "logprobs",
+    "seed",
+    "top_k",
+    "min_tokens",
+    "prompt_logprobs",
+    "priority",
+    "temperature",
+)
+NUMBERS += ("truncate_prompt_tokens", "thinking_token_budget", "repetition_penalty", "stop_token_ids", "best_of")
+OTHERS: tuple[str, ...] = (
+    "structured_outputs",
+    "response_format",
+    "stop",
+    "logit_bias",
+    "bad_words",
+    "stream_options",
+    "prompt",
+)
+OTHERS += (
+    "kv_transfer_params",
+    "repetition_detection",
+    "allowed_token_ids",
+    "user",
+    "cache_salt",
+    "request_id",
+    "echo",
+)
+ODD = ("NaN", "-Infinity", "1e400", "1e308", "9" * 20, "9" * 5000, "-1", "0", "true", '"x"', "[]", "[[]]", "{}")
+DEPTH = 10_000
+
+
+def body(**changes: Any) -> bytes:
+    """A completion's, with something else."""
+    return json.dumps(ASK | changes).encode()
+
+
+def written(field: str, value: str) -> bytes:
+    """A completion's, with a field as it is written."""
+    left = json.dumps({name: each for name, each in ASK.items() if name != field})
+    return f'{left[:-1]}, "{field}": {value}}}'.encode()
+
+
+GRAMMARS = {
+    "an open regex": {"regex": "(((("},
+    "a schema of nothing": {"json": {"$ref": "#/definitions/x"}},
+    "a schema of no type": {"json": {"type": "nope"}},
+    "no schema": {"json": "{"},
+    "two at once": {"regex": "a", "choice": ["a"]},
+    "no choice": {"choice": []},
+    "no tag": {"structural_tag": "x"},
+}
+EMPTY: dict[str, Any] = {
+    "a grammar without a rule": {"grammar": "root ::= "},
+    "a schema of itself": {"json": {"$ref": "#"}},
+}
+"""Nothing can be said in them: the engine says so (400), or nothing (200)."""
+MALFORMED: dict[str, tuple[bytes, int]] = {
+    "nothing": (b"", 400),
+    "not JSON": (b"{", 400),
+    "half": (body()[:-1], 400),
+    "null": (b"null", 400),
+    "a list": (b"[]", 400),
+    "text": (b'"a"', 400),
+    "two": (body() * 2, 400),
+    "not UTF-8": (b'{"model": "tiny", "prompt": "\xff\xfe"}', 400),
+    "half a character": (rb'{"model": "tiny", "prompt": "\ud800"}', 400),
+    "half a character to stop at": (rb'{"model": "tiny", "prompt": "a", "stop": "\ud800"}', 400),
+    "NUL": (body(prompt="a\0b"), 200),
+    "NUL in a name": (body(model="a\0b"), 404),
+    "ten MB": (body(prompt="a" * 10**7), 413),
+    "too long": (body(prompt="a " * 10**6), 400),
+    "no room for an answer": (body(max_tokens=10**6), 400),
+    "no tokens": (body(max_tokens=-1), 400),
+    "2^63": (body(max_tokens=2**63), 400),
+    "2^63 - 1": (body(max_tokens=2**63 - 1), 400),
+    "2^64 likeliest": (body(top_k=2**64), 400),
+    "a billion answers": (body(n=10**9), 400),
+    "a thousand answers": (body(n=1000), 400),
+    "a million prompts": (body(prompt=["a"] * 10**6, max_tokens=1), 413),
+    "half a million prompts": (body(prompt=["a"] * 500_000, max_tokens=1), 400),
+    "a billion logprobs": (body(logprobs=10**9), 400),
+    "a token out of the vocabulary": (body(prompt=[10**6]), 400),
+    "a negative token": (body(prompt=[-1]), 400),
+    "tokens and text": (body(prompt=[1, "a"]), 400),
+    "no prompt": (body(prompt=[]), 400),
+    "thousands to stop at": (body(stop=[f"x{number}" for number in range(5000)]), 400),
+    "another model": (body(model="other"), 404),
+    "no model": (body(model=5), 400),
+    "deep": (b"[" * DEPTH, 400),
+    "deep prompt": (written("prompt", "[" * DEPTH + "]" * DEPTH), 400),
+    "deep and unknown": (written("unknown", '{"a":' * DEPTH + "1" + "}" * DEPTH), 400),
+    "deep schema": (written("structured_outputs", '{"json":' * DEPTH + "{}" + "}" * DEPTH), 400),
+    **{name: (body(structured_outputs=grammar), 400) for name, grammar in GRAMMARS.items()},
+}
+"""What is sent, and what it is answered."""
+
+
+def check(answer: httpx.Response, what: object) -> None:
+    """An answer that a client can work with."""
+    assert answer.status_code < 500, (what, answer.text)
+    assert answer.headers.get("X-Request-ID"), what
+    if answer.is_error and answer.request.method != "HEAD":
+        error = answer.json()["error"]
+        assert error["message"], what
+        assert error["type"], what
+        assert error["code"], what
+
+
+@pytest.fixture(scope="module")
+def served(exported: Path) -> Iterator[Served]:
+    """One service for all that is sent; it has answered all of it at its end, by its first engine."""
+    begun = Served(exported)
+    try:
+        begun.await_ready()
+        yield begun
+        assert begun.client.completions.create(model=NAME, prompt="a", max_tokens=2).usage
+        assert begun.stop() == 0
+        assert not begun.events("engine.died")
+    finally:
+        begun.clean_up()
+
+
+@pytest.fixture(scope="module")
+def client(served: Served) -> Iterator[httpx.Client]:
+    """A client of it, whose requests must be answered within a bound."""
+    with httpx.Client(base_url=f"http://127.0.0.1:{served.port}", timeout=ANSWER_SECONDS) as client:
+        yield client
+
+
+def post(client: httpx.Client, content: bytes, path: str = "/v1/completions") -> httpx.Response:
+    """Send a body as it is."""
+    return client.post(path, content=content, headers={"Content-Type": "application/json"})
+
+
+@pytest.mark.parametrize("case", MALFORMED)
+def test_what_is_malformed_is_refused_in_words(client: httpx.Client, case: str) -> None:
+    """With the status that it should have, whatever vLLM itself would make of it."""
+    content, status = MALFORMED[case]
+    answer = post(client, content)
+    check(answer, case)
+    assert answer.status_code == status, answer.text
+
+
+@pytest.mark.parametrize("field", [*NUMBERS, *OTHERS])
+def test_no_value_of_a_field_is_the_services_fault(client: httpx.Client, field: str) -> None:
+    """Numbers beyond all bounds, and what is no number, no list, no object."""
+    for value in ODD:
+        check(post(client, written(field, value)), (field, value[:32]))
+
+
+@pytest.mark.parametrize("grammar", EMPTY)
+def test_a_grammar_in_which_nothing_can_be_said_is_no_error_of_ours(client: httpx.Client, grammar: str) -> None:
+    """Nor as a stream, which may have begun before the engine knows: its last event says it."""
+    check(post(client, body(structured_outputs=EMPTY[grammar])), grammar)
+    answer = post(client, body(stream=True, structured_outputs=EMPTY[grammar]))
+    events = [json.loads(line[6:]) for line in answer.text.splitlines() if line.startswith("data: {")]
+    assert all(event["error"]["code"] == 400 for event in events if "error" in event)
+
+
+def test_what_takes_long_to_count_is_refused(client: httpx.Client) -> None:
+    """The tokens of one text at a time are counted, and prompts would wait for it."""
+    answer = post(client, json.dumps({"model": NAME, "prompt": "a " * 200_000}).encode(), "/tokenize")
+    check(answer, "/tokenize")
+    assert answer.status_code == 413
+
+
+@pytest.mark.parametrize("path", CLOSED)
+def test_what_is_not_offered_does_not_exist(client: httpx.Client, path: str) -> None:
+    """Whoever asks, and however: what only an operator may do, and what is nowhere."""
+    for method in ("GET", "POST", "DELETE"):
+        answer = client.request(method, path, json={} if method == "POST" else None)
+        check(answer, path)
+        assert answer.status_code == 404
+
+
+def test_another_method_is_refused_with_those_there_are(client: httpx.Client) -> None:
+    """405, in the same shape."""
+    for path, methods in OFFERED.items():
+        for method in {"GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "TRACE"} - set(methods):
+            answer = client.request(method, path)
+            check(answer, (method, path))
+            assert (answer.status_code, answer.headers["Allow"]) == (405, ", ".join(methods))
+
+
+def test_what_is_no_http_is_refused(served: Served) -> None:
+    """By the HTTP parser, before there is a request: a line of text and the end of the connection."""
+    for sent in (
+        b"\0\xff\r\n\r\n",
+        b"FOO / HTTP/1.1\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: x\r\n" + b"a" * 10**6 + b"\r\n",
+    ):
+        with socket.create_connection(("127.0.0.1", served.port), timeout=ANSWER_SECONDS) as raw:
+            with suppress(ConnectionError):  # it does not read to the end of what is absurdly long
+                raw.sendall(sent)
+            with suppress(ConnectionError):
+                assert raw.recv(64).startswith((b"HTTP/1.1 400", b""))
+
+
+@pytest.mark.parametrize("path", [path for path, methods in OFFERED.items() if "GET" in methods])
+def test_what_machines_ask_is_answered(client: httpx.Client, path: str) -> None:
+    """Whatever they send with it."""
+    for query in ("", "?a=b&a=%00", "?" + "a" * 5000):
+        answer = client.get(path + query)
+        check(answer, path)
+        assert answer.is_success
+
+
+@pytest.mark.parametrize("path", PAIRS)
+def test_what_is_made_up_is_answered(client: httpx.Client, path: str) -> None:
+    """Requests that the schema allows, and such that it does not, as schemathesis makes them up."""
+    schema = schemathesis.openapi.from_dict(client.get("/openapi.json").json())
+    operation = schema[path]["POST"]
+    modes = [operation.as_strategy(generation_mode=mode) for mode in schemathesis.GenerationMode]
+
+    @settings(
+        max_examples=EXAMPLES,
+        deadline=None,
+        derandomize=True,
+        database=None,
+        phases=[Phase.generate],
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(case=st.one_of(modes))
+    def send(case: schemathesis.Case[Any]) -> None:
+        made: Any = {} if isinstance(case.body, NotSet) else case.body
+        if isinstance(made, dict):  # what does not name the model is refused before anything else is looked at
+            made = made | {"model": NAME} | ({"max_tokens": 4} if "completions" in path else {})
+        check(post(client, made if isinstance(made, bytes) else json.dumps(made).encode(), path), made)
+
+    send()
