@@ -32,12 +32,12 @@ class Replica:
         await engines.first_token(engine)
         stage.done("first token")
         self.engine = Failover(engine, self._successor, self.gate, told := observed())
-        told.metrics.show(
-            "device_seconds_total", "Seconds in which the engine computed", lambda: self.gate.busy_seconds
+        told.metrics.engine(
+            busy_seconds=lambda: self.gate.busy_seconds,
+            inside=lambda: self.gate.inside,
+            waiting=lambda: self.gate.waiting,
+            cache_usage=lambda: self.gate.cache_usage,
         )
-        told.metrics.show("inside", "Requests that are computed", lambda: self.gate.inside)
-        told.metrics.show("waiting", "Requests that wait for the engine", lambda: self.gate.waiting)
-        told.metrics.show("cache_usage_ratio", "Share of the KV cache that is taken", lambda: self.gate.cache_usage)
         stages = {f"headway.start.{name.replace(' ', '_')}_seconds": seconds for name, seconds in stage.seconds.items()}
         told.spans.record("serve.start", began, time.time(), parent=told.origin, attributes=stages)
 

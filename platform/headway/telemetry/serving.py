@@ -7,7 +7,7 @@ which names the request and its trace; they are shown to whoever asks for OpenMe
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from prometheus_client import REGISTRY, Counter, Histogram, Info, make_asgi_app
+from prometheus_client import REGISTRY, CollectorRegistry, Counter, Histogram, Info, make_asgi_app
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
@@ -20,49 +20,84 @@ SERVED = ("model", "version", "role", "device", "quantization")
 class Serving:
     """How a model is served, in the words of its clients and in those of whoever pays for it."""
 
-    def __init__(self, **served: str) -> None:
+    def __init__(self, registry: CollectorRegistry = REGISTRY, **served: str) -> None:
         """`served` are the values of `SERVED`."""
+        self._registry = registry
         of_tenant = (*SERVED, "tenant")
         self._served = [served[name] for name in SERVED]
         self._requests = Counter(
             "headway_serve_requests_total",
             "Requests, by status and how they ended: ok, refused, failed, late (for their deadline), gone (the client)",
             [*of_tenant, "path", "code", "outcome"],
+            registry=registry,
         )
         self._duration = Histogram(
-            "headway_serve_request_duration_seconds", "From arrival to the last byte", of_tenant, buckets=SECONDS
+            "headway_serve_request_duration_seconds",
+            "From arrival to the last byte",
+            of_tenant,
+            buckets=SECONDS,
+            registry=registry,
         )
         self._first_token = Histogram(
             "headway_serve_time_to_first_token_seconds",
             "From arrival to the first token, of answers that had one",
             of_tenant,
             buckets=SECONDS,
+            registry=registry,
         )
         self._per_token = Histogram(
             "headway_serve_time_per_output_token_seconds",
             "Mean time between the tokens of an answer, of answers that had several",
             of_tenant,
             buckets=TOKEN_SECONDS,
+            registry=registry,
         )
         self._queue = Histogram(
-            "headway_serve_queue_seconds", "How long requests waited for the engine", of_tenant, buckets=SECONDS
+            "headway_serve_queue_seconds",
+            "How long requests waited for the engine",
+            of_tenant,
+            buckets=SECONDS,
+            registry=registry,
         )
-        self._tokens = Counter("headway_serve_tokens_total", "Tokens, by kind: prompt, answer", [*of_tenant, "kind"])
+        self._tokens = Counter(
+            "headway_serve_tokens_total", "Tokens, by kind: prompt, answer", [*of_tenant, "kind"], registry=registry
+        )
         self._busy = Counter(
             "headway_serve_tenant_device_seconds_total",
             "Seconds of the device, shared equally among those whose requests it computed at a time",
             of_tenant,
+            registry=registry,
         )
-        self._cost = Counter("headway_serve_tenant_cost_total", "Device seconds at their price", of_tenant)
-        self._resumed = Counter("headway_serve_resumed_total", "Requests that outlived their engine", SERVED)
-        self._deaths = Counter("headway_serve_engine_deaths_total", "Engines that died under the service", SERVED)
+        self._cost = Counter(
+            "headway_serve_tenant_cost_total", "Device seconds at their price", of_tenant, registry=registry
+        )
+        self._resumed = Counter(
+            "headway_serve_resumed_total", "Requests that outlived their engine", SERVED, registry=registry
+        )
+        self._deaths = Counter(
+            "headway_serve_engine_deaths_total", "Engines that died under the service", SERVED, registry=registry
+        )
         for each in (self._resumed, self._deaths):
             each.labels(*self._served)
-        Info("headway_serve_model", "What is served", SERVED).labels(*self._served).info({})
+        Info("headway_serve_model", "What is served", SERVED, registry=registry).labels(*self._served).info({})
 
-    def show(self, name: str, meaning: str, value: Callable[[], float]) -> None:
-        """Show what `value` says at the moment of a scrape; one that only grows has a name that ends in `_total`."""
-        REGISTRY.register(_Shown(f"headway_serve_{name}", meaning, self._served, value))
+    def engine(
+        self,
+        *,
+        busy_seconds: Callable[[], float],
+        inside: Callable[[], float],
+        waiting: Callable[[], float],
+        cache_usage: Callable[[], float],
+    ) -> None:
+        """Show what these say at the moment of a scrape."""
+        shown = {
+            "headway_serve_device_seconds_total": ("Seconds in which the engine computed", busy_seconds),
+            "headway_serve_computed_requests": ("Requests that are computed", inside),
+            "headway_serve_waiting_requests": ("Requests that wait for the engine", waiting),
+            "headway_serve_cache_usage_ratio": ("Share of the engine's KV cache that is taken", cache_usage),
+        }
+        for name, (meaning, value) in shown.items():
+            self._registry.register(_Shown(name, meaning, self._served, value))
 
     def ended(
         self,
@@ -114,8 +149,8 @@ class Serving:
         self._deaths.labels(*self._served).inc()
 
     def application(self) -> Any:
-        """The ASGI application that shows all metrics of this process."""
-        return make_asgi_app(REGISTRY)
+        """The ASGI application that shows them, and what else is in the registry."""
+        return make_asgi_app(self._registry)
 
 
 class _Shown(Collector):
@@ -125,12 +160,15 @@ class _Shown(Collector):
         self._name, self._meaning, self._served, self._value = name, meaning, served, value
 
     def describe(self) -> list[Metric]:
-        """Nothing: asking for the value would be too early."""
-        return []
+        """What the registry looks at for names: without a value, which is not there yet."""
+        return [self._family()]
 
     def collect(self) -> Iterator[Metric]:
         """The one series."""
-        kind = CounterMetricFamily if self._name.endswith("_total") else GaugeMetricFamily
-        family = kind(self._name, self._meaning, labels=SERVED)
+        family = self._family()
         family.add_metric(self._served, self._value())
         yield family
+
+    def _family(self) -> CounterMetricFamily | GaugeMetricFamily:
+        kind = CounterMetricFamily if self._name.endswith("_total") else GaugeMetricFamily
+        return kind(self._name, self._meaning, labels=SERVED)
