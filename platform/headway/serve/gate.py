@@ -39,7 +39,7 @@ class Gate:
     async def place(self, call: Call) -> AsyncIterator[None]:
         """A place inside for the length of the block; what the wait and the work cost is booked on `call`."""
         asked = self._clock()
-        if not self._room() or self._lines:
+        if not self._room():
             await self._turn(call.tenant)
         else:
             self._enter()

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from vllm import SamplingParams
+from vllm.logprobs import Logprob
 from vllm.outputs import CompletionOutput, RequestOutput
 from vllm.sampling_params import RequestOutputKind
 
@@ -25,9 +26,11 @@ def params(**other: Any) -> SamplingParams:
     return SamplingParams(**{"temperature": 0, "max_tokens": 30, "output_kind": RequestOutputKind.DELTA, **other})
 
 
-def piece(prompt: list[int], tokens: list[int], *, finished: bool = False) -> RequestOutput:
+def piece(prompt: list[int], tokens: list[int], *, says: str | None = None, finished: bool = False) -> RequestOutput:
     """What an engine passes on at once."""
-    said = CompletionOutput(0, text(tokens), tokens, None, [{token: None} for token in tokens])  # type: ignore[dict-item]
+    said = CompletionOutput(
+        0, text(tokens) if says is None else says, tokens, None, [{token: Logprob(0.0)} for token in tokens]
+    )
     return RequestOutput("x", None, prompt, None, [said], finished)
 
 
@@ -76,6 +79,27 @@ def test_an_answer_that_comes_otherwise_is_not_gone_on_with() -> None:
     assert transcript.go_on()
     with pytest.raises(RuntimeError, match="answers otherwise"):
         transcript.take(piece(PROMPT, [5, 7]))
+
+
+def test_text_that_comes_later_than_its_tokens_is_passed_on_once() -> None:
+    """Engines hold it back while it may be the beginning of a stop string."""
+    transcript = Transcript({"prompt_token_ids": PROMPT}, params(stop=["!"]))
+    transcript.take(piece(PROMPT, [5, 6], says="ab"))
+    assert transcript.go_on()
+    assert transcript.take(piece(PROMPT, [5, 6], says="a")) is None
+    rest = transcript.take(piece(PROMPT, [7], says="bc"))
+    assert rest
+    assert (rest.outputs[0].text, rest.outputs[0].token_ids) == ("c", [7])
+
+
+def test_an_end_is_passed_on_though_all_before_it_was_said() -> None:
+    """An engine may die between its last token and its end."""
+    transcript = Transcript({"prompt_token_ids": PROMPT}, params(stop=["!"]))
+    transcript.take(piece(PROMPT, [5, 6]))
+    assert transcript.go_on()
+    end = transcript.take(piece(PROMPT, [5, 6], finished=True))
+    assert end
+    assert (end.finished, end.outputs[0].text, end.outputs[0].token_ids) == (True, "", [])
 
 
 @pytest.mark.parametrize(
