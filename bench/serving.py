@@ -58,6 +58,8 @@ class Server:
     command: Sequence[str]
     port: int
     environment: dict[str, str] = field(default_factory=dict)
+    probe: str = "/v1/models"
+    """What it answers once it is ready."""
     rounds: dict[int, list[Round]] = field(default_factory=lambda: {load[0]: [] for load in LOADS})
 
     def __enter__(self) -> Self:
@@ -71,7 +73,7 @@ class Server:
         deadline = time.monotonic() + READY_SECONDS
         while True:
             with suppress(urllib.error.URLError, OSError):
-                urllib.request.urlopen(f"http://127.0.0.1:{self.port}/v1/models", timeout=5).close()
+                urllib.request.urlopen(f"http://127.0.0.1:{self.port}{self.probe}", timeout=5).close()
                 return self
             if self.process.poll() is not None or time.monotonic() > deadline:
                 self.__exit__()

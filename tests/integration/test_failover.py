@@ -10,7 +10,7 @@ import openai
 import psutil
 import pytest
 
-from tests.integration.serving import NAME, Served, title
+from tests.integration.serving import NAME, Served, engine_of
 from tests.integration.training import DEADLINE
 
 pytestmark = pytest.mark.slow
@@ -44,14 +44,6 @@ def stream(client: openai.OpenAI, asked: dict[str, Any], begun: Semaphore | None
             tokens += choice.logprobs.tokens if choice.logprobs else []
         usage = piece.usage or usage
     return text, tokens, usage
-
-
-def engine_of(served: Served) -> psutil.Process:
-    """The engine's process, at this moment."""
-    members = psutil.Process(served.process.pid).children(recursive=True)
-    served.members = list({*served.members, *members})
-    [engine] = [member for member in members if "EngineCore" in title(member)]
-    return engine
 
 
 def test_what_a_dead_engine_was_asked_its_successor_answers(exported: Path) -> None:
