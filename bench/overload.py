@@ -35,7 +35,7 @@ STREAMS, QUEUE = 16, 16
 LIMIT_SECONDS = 2.0
 """An answer that begins later is of no use."""
 LOADS = (1.0, 2.0, 3.0)
-STEADY_PER_SECOND = 2.0
+STEADY_PER_SECOND = 5.0
 QUOTA_PER_MINUTE, FLOOD = 60, 10
 """What the neighbour may ask, and how many times that it asks."""
 
@@ -104,12 +104,13 @@ async def closed(url: str, key: str, at_a_time: int, seconds: float) -> Outcome:
 
 async def opened(url: str, key: str, per_second: float, seconds: float, seed: int) -> Outcome:
     """Requests that come at random, whatever becomes of those before."""
-    outcome, began, dice = Outcome(seconds=seconds), time.perf_counter(), random.Random(seed)
+    outcome, began, dice = Outcome(), time.perf_counter(), random.Random(seed)
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session, asyncio.TaskGroup() as tasks:
         due = 0.0
         while (due := due + dice.expovariate(per_second)) < seconds:
             await asyncio.sleep(max(0.0, began + due - time.perf_counter()))
             tasks.create_task(ask(session, url, key, outcome))
+    outcome.seconds = time.perf_counter() - began
     return outcome
 
 
@@ -151,7 +152,10 @@ def neighbour(pool: ProcessPoolExecutor, url: str, keys: dict[str, str], seconds
     """A steady tenant alone, and beside one that asks for ten times its quota."""
     steady = (opened, url, keys["steady"], STEADY_PER_SECOND, seconds, seed)
     alone = pool.submit(run, *steady).result()
-    flood = pool.submit(run, opened, url, keys["loud"], FLOOD * QUOTA_PER_MINUTE / 60, seconds, seed + 1)
+    per_second = FLOOD * QUOTA_PER_MINUTE / 60
+    used_up = QUOTA_PER_MINUTE / per_second + 1.0
+    flood = pool.submit(run, opened, url, keys["loud"], per_second, seconds + used_up, seed + 1)
+    time.sleep(used_up)  # until then it is within its quota
     beside = pool.submit(run, *steady).result()
     loud = flood.result()
     return {
