@@ -8,7 +8,7 @@ GO := $(shell command -v go || echo .go/bin/go)
 ENGINES := .engines/versitygw .engines/slurm/version
 
 .DEFAULT_GOAL := help
-.PHONY: help setup system engines lock fmt check test test-fast test-kills test-protocol test-slurm s3 slurm quickstart bench clean
+.PHONY: help setup system engines lock fmt check test test-fast test-kills test-protocol test-slurm test-soak s3 slurm quickstart bench clean
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -85,7 +85,10 @@ test-slurm: $(READY) $(ENGINES) ## an array on a real SLURM cluster under random
 	HEADWAY_ARRAY_RUNS=$${HEADWAY_ARRAY_RUNS:-8} HEADWAY_ARRAY_PREEMPTIONS=$${HEADWAY_ARRAY_PREEMPTIONS:-3} \
 		$(BIN)/pytest --quiet -s tests/integration/test_slurm_array.py
 
-bench: $(READY) $(ENGINES) ## step, data, checkpoints and journal, side by side with what they replace; submission, restarts, serving, goodput
+test-soak: $(READY) $(ENGINES) ## streams through dying engines, replaced and scaled services: HEADWAY_SOAK_STREAMS=1000
+	HEADWAY_SOAK_STREAMS=$${HEADWAY_SOAK_STREAMS:-1000} $(BIN)/pytest --quiet -s tests/integration/test_soak.py
+
+bench: $(READY) $(ENGINES) ## step, data, checkpoints and journal, side by side with what they replace; submission, restarts, serving, overload, goodput
 	$(BIN)/python -m bench.step
 	$(BIN)/python -m bench.data
 	$(BIN)/python -m bench.checkpoint
@@ -94,6 +97,7 @@ bench: $(READY) $(ENGINES) ## step, data, checkpoints and journal, side by side 
 	$(BIN)/python -m bench.submit
 	$(BIN)/python -m bench.restart
 	$(BIN)/python -m bench.serving
+	$(BIN)/python -m bench.overload
 	$(BIN)/python -m bench.goodput
 
 clean: ## remove the environment and what the quick start made

@@ -5,8 +5,11 @@ the context of the task that asks.
 """
 
 import time
+from collections.abc import AsyncGenerator
+from contextlib import suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from typing import Any
 
 from starlette.types import Scope
 
@@ -51,8 +54,22 @@ class Call:
     """How often it went on with another engine, because its own had died."""
     served_by: str | None = None
     """The model of the other service that answered it, if one did."""
+    over: bool = False
+    """Whether nobody waits for it any more."""
+    answers: list[AsyncGenerator[Any, None]] = field(default_factory=list)
+    """What the engine was asked for it: one for each prompt."""
     problem: str | None = None
     """Why it got no answer, or only the beginning of one, though it should have."""
+
+    async def end(self) -> None:
+        """Let go of what it holds in the engine, and at its gate.
+
+        Of several answers, which vLLM merges, those not read to their end would hold it until they are garbage.
+        """
+        self.over = True
+        for answer in self.answers:
+            with suppress(RuntimeError):  # it runs, and looks whether the call is over
+                await answer.aclose()
 
     @property
     def first_seconds(self) -> float | None:

@@ -48,7 +48,7 @@ class Endpoint(BaseModel):
     """Within which it must be here, all of it [s]."""
     fallback: str | None = None
     """URL of another service, as an OpenAI client has it, which answers while the engine cannot."""
-    reader_seconds: float = Field(default=30.0, gt=0)
+    reader_seconds: float = Field(default=10.0, gt=0)
     """Within which a client must take a piece of its answer [s]."""
     choices: int = Field(default=128, ge=1)
     """Answers that one request may ask for: prompts times `n`."""

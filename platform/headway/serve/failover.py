@@ -73,10 +73,19 @@ class Failover:
         if not self.well:
             raise self.dead_error
 
-    async def generate(
+    def generate(
         self, prompt: Any, sampling_params: "SamplingParams", request_id: str, **rest: Any
     ) -> AsyncGenerator["RequestOutput", None]:
-        """Answer a request, as AsyncLLM.generate does.
+        """Answer a request, as AsyncLLM.generate does; the call that it is for may end it."""
+        call = CURRENT.get() or Call(request_id)
+        answer = self._generate(call, prompt, sampling_params, request_id, **rest)
+        call.answers.append(answer)
+        return answer
+
+    async def _generate(
+        self, call: Call, prompt: Any, sampling_params: "SamplingParams", request_id: str, **rest: Any
+    ) -> AsyncGenerator["RequestOutput", None]:
+        """An answer, piece by piece.
 
         Raises:
             EngineDeadError: the engine died, and the answer cannot be gone on with.
@@ -87,11 +96,10 @@ class Failover:
 
         from headway.serve import blame
 
-        call = CURRENT.get() or Call(request_id)
         call.asked = True
-        transcript = Transcript(prompt, sampling_params)
+        transcript, resumed = Transcript(prompt, sampling_params), False
         async with self.gate.place(call):
-            while True:
+            while not call.over:
                 engine = await self._living()
                 asked = engine.generate(transcript.prompt, transcript.params, request_id, **rest)
                 try:
@@ -101,6 +109,8 @@ class Failover:
                                 raise VLLMValidationError(
                                     "The grammar or schema cannot be compiled, or not be followed."
                                 )
+                            if call.over:
+                                return
                             if (new := transcript.take(output)) is not None:
                                 _book(call, new)
                                 yield new
@@ -109,9 +119,10 @@ class Failover:
                         raise VLLMValidationError(f"The request cannot be computed: {error.__cause__}") from error
                     raise
                 except EngineDeadError:
-                    if call.resumed or not transcript.go_on():  # what killed two engines may be the request itself
+                    if resumed or not transcript.go_on():  # what killed two engines may be the request itself
                         call.problem = "engine_died"
                         raise
+                    resumed = True
                     call.resumed += 1
                     self._metrics.resumed()
                     self._log.warning("request.resumed", request=call.name, tokens=transcript.said)

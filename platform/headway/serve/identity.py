@@ -43,4 +43,7 @@ class Identity:
 
         call = Call(name, route, span=span)
         CURRENT.set(call)
-        await self.app({**scope, "headers": headers.raw, KEY: call}, receive, answer)
+        try:
+            await self.app({**scope, "headers": headers.raw, KEY: call}, receive, answer)
+        finally:
+            await call.end()

@@ -29,6 +29,7 @@ class Reader:
             return
         loop = asyncio.get_running_loop()
         since: float | None = None
+        unread = False
         timer: asyncio.TimerHandle
 
         async def answer(message: Message) -> None:
@@ -39,8 +40,9 @@ class Reader:
             since = None
 
         def look() -> None:
-            nonlocal timer
+            nonlocal timer, unread
             if since is not None and loop.time() - since >= self.most_seconds:
+                unread = True
                 patience.reschedule(loop.time())
             else:
                 timer = loop.call_later(self.most_seconds / LOOKS, look)
@@ -52,6 +54,7 @@ class Reader:
         except TimeoutError:
             if not patience.expired():
                 raise
-            self.observed.log.warning("request.unread", request=call_of(scope).name, seconds=self.most_seconds)
         finally:
             timer.cancel()
+            if unread:  # Serve may take it for its own affair that it was cancelled
+                self.observed.log.warning("request.unread", request=call_of(scope).name, seconds=self.most_seconds)
