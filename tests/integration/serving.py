@@ -108,14 +108,6 @@ def title(process: psutil.Process) -> str:
     return ""
 
 
-def engine_of(served: Served) -> psutil.Process:
-    """The engine's process, at this moment."""
-    members = psutil.Process(served.process.pid).children(recursive=True)
-    served.members = list({*served.members, *members})
-    [engine] = [member for member in members if "EngineCore" in title(member)]
-    return engine
-
-
 def engine_at(url: str) -> tuple[int, int]:
     """How many requests the engine computes, and how many tokens it has generated so far."""
     lines = httpx.get(f"{url}/metrics", timeout=DEADLINE).text.splitlines()
