@@ -145,6 +145,19 @@ def test_a_deleted_object_is_gone(store: Store) -> None:
     store.create("a/b/c", b"y")
 
 
+def test_writers_are_not_disturbed_by_those_who_delete_beside_them(store: Store) -> None:
+    """Eight writers create and delete in one place: none finds it gone because another has just emptied it."""
+
+    def come_and_go(number: int) -> None:
+        for again in range(50):
+            store.create(f"place/of/all/{number}-{again}", b"x")
+            store.delete(f"place/of/all/{number}-{again}")
+
+    with ThreadPoolExecutor(8) as threads:
+        list(threads.map(come_and_go, range(8)))
+    assert list(store.list("")) == []
+
+
 def test_listing_is_sorted_and_starts_after(store: Store) -> None:
     """Keys come in order, below a prefix, after a key."""
     for key in ("x/2", "x/10", "x/1/z", "y"):

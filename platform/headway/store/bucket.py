@@ -37,6 +37,7 @@ PASSING = {
     "BadDigest", "ConditionalRequestConflict", "IncompleteBody", "InternalError", "OperationAborted", "RequestTimeout",
     "RequestTimeoutException", "ServiceUnavailable", "SlowDown", "Throttling", "ThrottlingException",
     "XAmzContentChecksumMismatch",
+    "ExistingObjectIsDirectory",  # versitygw's word where a delete took a folder away under a writer
 }  # fmt: skip
 """Error codes that may be gone when one asks again, besides all of HTTP's 5xx and 429."""
 STRANGERS = (

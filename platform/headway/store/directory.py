@@ -15,6 +15,8 @@ from headway.errors import ExistingObject, MissingObject, StoreError, UsageError
 from headway.store.objects import Buffer, Unfinished, get_or_none
 
 INCOMING = ".incoming"
+TRIES = 100
+"""So often a folder may vanish under a writer: each time somebody else got something done in it."""
 
 
 class DirectoryStore:
@@ -77,8 +79,8 @@ class DirectoryStore:
 
     def folders(self, prefix: str) -> Iterator[str]:
         """The names that follow `prefix` up to the next `/`."""
-        place = self.root / prefix
-        yield from sorted(entry.name for entry in os.scandir(place) if entry.is_dir()) if place.is_dir() else ()
+        with suppress(FileNotFoundError, NotADirectoryError):
+            yield from sorted(entry.name for entry in os.scandir(self.root / prefix) if entry.is_dir())
 
     def unfinished(self) -> Iterator[Unfinished]:
         """Files that were written aside and never put in place."""
@@ -132,15 +134,32 @@ class DirectoryStore:
                         file.write(part)
                     file.flush()
                     os.fsync(file.fileno())
-                target.parent.mkdir(parents=True, exist_ok=True)
-                place(incoming, target)
-                _sync_folder(target.parent)
+                _settle(incoming, target, place)
             finally:
                 incoming.unlink(missing_ok=True)
         except FileExistsError:
             raise
         except OSError as error:
             raise StoreError(f"{key}: cannot be written to {self.url}: {error.strerror}") from error
+
+
+def _settle(incoming: Path, target: Path, place: Callable[[Path, Path], None]) -> None:
+    """`place` a file in its folder, which is made anew as often as a delete of what it held has taken it away.
+
+    Raises:
+        FileExistsError: the name is taken, and `place` takes no taken name.
+    """
+    for left in range(TRIES - 1, -1, -1):
+        with suppress(FileNotFoundError, FileExistsError):  # taken away while it was made, or seen to be there
+            target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            place(incoming, target)
+            break
+        except FileNotFoundError:
+            if not left or not incoming.exists():  # given up for garbage: it is not the folder that is missing
+                raise
+    with suppress(FileNotFoundError):  # the object was deleted at once, and its folder with it
+        _sync_folder(target.parent)
 
 
 def _sync_folder(folder: Path) -> None:
