@@ -2,12 +2,12 @@
 
     python -m bench.overload [--seconds 20] [--rounds 2] [--model DIR]
 
-Overload: the peak is what clients get who ask as fast as they are answered (closed loop), as answers per second that
-began within a limit. Then requests come at 1, 2 and 3 times that rate at random (Poisson), whether those before were
-answered or not (open loop), from a process of their own: answers within the limit as a share of the peak, what was
-refused and how, and how soon those let in began. Neighbour: a tenant asks steadily, alone and while another asks at ten
-times its quota; the time to its first token, as a ratio within a round. Without a model, the quick start's is trained
-for a moment and exported.
+Overload: the peak is what as many clients get as there are places, in the queue too, who ask as fast as they are
+answered (closed loop): answers per second that began within a limit. Then requests come at 1, 2 and 3 times that rate
+at random (Poisson), whether those before were answered or not (open loop), from a process of their own: answers within
+the limit as a share of the peak, what was refused and how, and how soon those let in began. Neighbour: a tenant asks
+steadily, alone and while another asks at ten times its quota; the time to its first token, as a ratio within a round.
+Without a model, the quick start's is trained for a moment and exported.
 """
 
 import argparse
@@ -35,7 +35,7 @@ STREAMS, QUEUE = 16, 16
 LIMIT_SECONDS = 2.0
 """An answer that begins later is of no use."""
 LOADS = (1.0, 2.0, 3.0)
-STEADY_PER_SECOND = 5.0
+STEADY_PER_SECOND = 10.0
 QUOTA_PER_MINUTE, FLOOD = 60, 10
 """What the neighbour may ask, and how many times that it asks."""
 
@@ -125,7 +125,7 @@ def run(kind: Callable[..., Awaitable[Outcome]], *given: Any) -> Outcome:
 
 def overload(pool: ProcessPoolExecutor, url: str, key: str, seconds: float, seed: int) -> list[dict[str, Any]]:
     """The peak, and then more than that."""
-    peak = pool.submit(run, closed, url, key, STREAMS, seconds).result()
+    peak = pool.submit(run, closed, url, key, STREAMS + QUEUE, seconds).result()
     rows = [row("closed loop", peak, 1.0)]
     for load in LOADS:
         done = pool.submit(run, opened, url, key, load * peak.goodput, seconds, seed).result()
@@ -199,7 +199,7 @@ def main() -> None:
         server = Server("headway", command, free_port(), key=keys["all"])
         with server:
             url = f"http://127.0.0.1:{server.port}/v1/completions"
-            pool.submit(run, closed, url, keys["all"], STREAMS, 3.0).result()  # warms up
+            pool.submit(run, closed, url, keys["all"], STREAMS + QUEUE, 3.0).result()  # warms up
             for number in range(chosen.rounds):
                 neighbours.append(neighbour(pool, url, keys, chosen.seconds, 2 * number))
                 loads += overload(pool, url, keys["all"], chosen.seconds, number)

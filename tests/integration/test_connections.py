@@ -40,8 +40,8 @@ STALLED = {
 
 @pytest.fixture(scope="module")
 def served(exported: Path) -> Iterator[Served]:
-    """One service, that computes two requests at a time and lets two wait."""
-    begun = Served(exported, "--streams", "2", "--queue", "2")
+    """One service, that computes two requests at a time and lets two wait; bodies have 64 MiB."""
+    begun = Served(exported, "--streams", "2", "--queue", "2", "--body-mib", "1")
     try:
         begun.await_ready()
         yield begun
@@ -111,6 +111,29 @@ def test_who_is_silent_takes_no_place(served: Served) -> None:
                 opened.enter_context(connect(served)).sendall(sent)
         for _ in range(10):
             ask(served).raise_for_status()
+
+
+def test_half_sent_bodies_take_so_much_memory_and_no_more(served: Served) -> None:
+    """Eight times as many as there is room for: the rest is told to come again, and short requests are answered."""
+    replica, size = replica_of(served), 2**20 - 2**16
+    ask(served).raise_for_status()
+    memory = replica.memory_info().rss
+    with ExitStack() as opened:
+        sockets = [opened.enter_context(connect(served)) for _ in range(8 * 64)]
+        for each in sockets:
+            each.sendall(HEAD + f"Content-Length: {size + 1}\r\n\r\n".encode() + b" " * size)
+        ask(served).raise_for_status()
+        grown = replica.memory_info().rss - memory
+        print(f"\n{len(sockets)} half-sent bodies: {grown / 2**20:.0f} MiB of the replica's memory")  # noqa: T201 - the figure
+        assert grown < 300 * 2**20
+        for each in sockets:
+            each.sendall(b" ")
+        answers = [each.recv(4096).decode() for each in sockets]
+        heads = [answer.splitlines()[0].split()[1] for answer in answers]
+        assert set(heads) <= {"400", "429"}
+        assert heads.count("429") >= 6 * 64
+        assert all("retry-after: 1" in answer.lower() for answer in answers if " 429 " in answer.splitlines()[0])
+    ask(served).raise_for_status()
 
 
 def test_who_never_reads_is_given_up(served: Served) -> None:

@@ -22,7 +22,7 @@ class Access:
         if scope["type"] == "websocket":  # none of what is served here is asked by one
             await send({"type": "websocket.close", "code": 1008})
             return
-        if scope["type"] != "http" or scope["path"] in OPEN or _preflight(scope):
+        if scope["type"] != "http" or scope["path"] in OPEN:
             await self.app(scope, receive, send)
             return
         scheme, _, key = Headers(scope=scope).get("Authorization", "").partition(" ")
@@ -42,9 +42,3 @@ class Access:
             return
         call_of(scope).tenant = tenant
         await self.app(scope, receive, send)
-
-
-def _preflight(scope: Scope) -> bool:
-    """Whether a browser asks what it may send: it sends no key with that, and vLLM answers before it looks further."""
-    headers = Headers(scope=scope)
-    return scope["method"] == "OPTIONS" and "Origin" in headers and "Access-Control-Request-Method" in headers

@@ -13,6 +13,7 @@ from typing import Any
 
 from starlette.types import Scope
 
+from headway.serve.answer import Answer
 from headway.telemetry import Span, Trace
 
 KEY = "headway.call"
@@ -36,6 +37,8 @@ class Call:
     tenant: str = NOBODY
     span: Span = field(default_factory=lambda: Span(Trace.new()))
     """What its trace shows of it."""
+    answer: Answer = field(default_factory=Answer)
+    """What it is answered."""
     begun: float = field(default_factory=time.perf_counter)
     """When all of it was here [s, `time.perf_counter`]."""
     asked: bool = False

@@ -111,12 +111,15 @@ async def application(engine: "Failover", args: Namespace) -> "FastAPI":
     """VLLM's own OpenAI application on `engine`."""
     from vllm.entrypoints.launchers.api_server.app_state import init_app_state
     from vllm.entrypoints.launchers.app import build_app
+    from vllm.envs import enable_envs_cache
 
     from headway.serve import blame
 
+    enable_envs_cache()  # it looks into the environment for each token
     tasks = await engine.get_supported_tasks()
     app = build_app(args, tasks, engine.model_config)
     await init_app_state(cast("AsyncLLM", engine), app.state, args, tasks)
+    app.user_middleware.clear()  # the links do what it would: origins, metrics
     blame.tell(app)
     app.state.server = Namespace(should_exit=False)  # its error handler tells a server of its own to stop
     return app

@@ -5,6 +5,7 @@ import re
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from headway.serve.answer import Answer
 from headway.serve.call import CURRENT, KEY, Call, route_of
 from headway.telemetry import Spans, Trace
 
@@ -36,14 +37,13 @@ class Identity:
         headers = MutableHeaders(raw=list(scope["headers"]))
         headers[HEADER] = name
 
-        async def answer(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                MutableHeaders(scope=message)[HEADER] = name
-            await send(message)
+        async def say(message: Message) -> None:
+            MutableHeaders(scope=message)[HEADER] = name
 
-        call = Call(name, route, span=span)
+        call = Call(name, route, span=span, answer=Answer(send))
+        call.answer.at_head.append(say)
         CURRENT.set(call)
         try:
-            await self.app({**scope, "headers": headers.raw, KEY: call}, receive, answer)
+            await self.app({**scope, "headers": headers.raw, KEY: call}, receive, call.answer)
         finally:
             await call.end()

@@ -29,6 +29,31 @@ class Charge:
         return sum(amount for _, amount in self.parts)
 
 
+@dataclass(frozen=True)
+class Level:
+    """What counts at a moment."""
+
+    before: int
+    """Counted in the minute before."""
+    now: int
+    """Counted in this one."""
+    left: float
+    """Of this one [s]."""
+
+    @property
+    def used(self) -> float:
+        """All of it, what was before fading."""
+        return self.before * self.left / WINDOW_SECONDS + self.now
+
+    def wait(self, room: int) -> float:
+        """In how many seconds no more than `room` counts, if nothing is added; 0: it is so now."""
+        if self.used <= room:
+            return 0.0
+        if self.now <= room:  # still in this minute
+            return max(0.0, self.left - WINDOW_SECONDS * (room - self.now) / self.before)
+        return self.left + WINDOW_SECONDS * (1 - room / self.now)
+
+
 class Meter:
     """Counts what is used under names. Its state is this process's own.
 
@@ -64,27 +89,13 @@ class Meter:
             if await self._counters.get(key):  # what was long ago does not count any more
                 await self._counters.decr(key, back)
 
-    async def used(self, name: str) -> float:
+    async def level(self, name: str) -> Level:
         """What counts now."""
-        before, now, left = await self._state(name)
-        return before * left / WINDOW_SECONDS + now
-
-    async def wait(self, name: str, room: int) -> float:
-        """In how many seconds no more than `room` counts, if nothing is added; 0: it is so now."""
-        before, now, left = await self._state(name)
-        if before * left / WINDOW_SECONDS + now <= room:
-            return 0.0
-        if now <= room:  # still in this minute
-            return max(0.0, left - WINDOW_SECONDS * (room - now) / before)
-        return left + WINDOW_SECONDS * (1 - room / now)
-
-    async def _state(self, name: str) -> tuple[int, int, float]:
-        """What was counted in the minute before and in this one, and what is left of this one [s]."""
         seconds = self._clock()
         minute = _minute(seconds)
         before = await self._counters.get(_key(name, minute - 1))
         now = await self._counters.get(_key(name, minute))
-        return before, now, (minute + 1) * WINDOW_SECONDS - seconds
+        return Level(before, now, (minute + 1) * WINDOW_SECONDS - seconds)
 
 
 def _minute(seconds: float) -> int:

@@ -5,7 +5,7 @@ The id is the trace's, unless the client named the request itself; then lines, s
 
 import time
 
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from headway.serve.call import LATE, Call, call_of
 from headway.serve.observed import Observed
@@ -32,18 +32,18 @@ class Observer:
             shows = scope["type"] == "http" and (scope["path"], scope["method"]) == (METRICS, "GET")
             await (self._metrics if shows else self.app)(scope, receive, send)
             return
-        answer = _Answer(send)
+        call = call_of(scope)
         try:
-            await self.app(scope, receive, answer)
+            await self.app(scope, receive, send)
         except BaseException:
-            answer.status = answer.status or 500
+            call.answer.status = call.answer.status or 500
             raise
         finally:
-            self._tell(scope, call_of(scope), answer)
+            self._tell(scope, call)
 
-    def _tell(self, scope: Scope, call: Call, answer: "_Answer") -> None:
-        code = answer.status or GONE
-        outcome = _outcome(call, answer, code)
+    def _tell(self, scope: Scope, call: Call) -> None:
+        code = call.answer.status or GONE
+        outcome = _outcome(call, code)
         seconds = time.perf_counter() - call.begun
         exemplar = {"trace_id": call.span.trace.trace_id}
         if call.name != call.span.trace.trace_id:
@@ -109,25 +109,7 @@ class Observer:
         call.span.end()
 
 
-class _Answer:
-    """Passes an answer on, and remembers how far it got."""
-
-    def __init__(self, send: Send) -> None:
-        self._send = send
-        self.status = 0
-        """0: it did not begin."""
-        self.whole = False
-
-    async def __call__(self, message: Message) -> None:
-        """Pass on a part of it."""
-        if message["type"] == "http.response.start":
-            self.status = message["status"]
-        await self._send(message)
-        if message["type"] == "http.response.body" and not message.get("more_body", False):
-            self.whole = True
-
-
-def _outcome(call: Call, answer: _Answer, code: int) -> str:
+def _outcome(call: Call, code: int) -> str:
     """How a request ended."""
     if call.problem == LATE:
         return "late"
@@ -135,7 +117,7 @@ def _outcome(call: Call, answer: _Answer, code: int) -> str:
         return "failed"
     if code >= 400 and code != GONE:
         return "refused"
-    return "ok" if answer.whole else "gone"
+    return "ok" if call.answer.whole else "gone"
 
 
 def _rounded(seconds: float | None) -> float | None:

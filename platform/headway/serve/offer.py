@@ -8,25 +8,23 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from headway.serve.refusal import refusal
 
-GET, POST = ("GET", "OPTIONS"), ("POST", "OPTIONS")
-"""A browser asks first what it may send (OPTIONS)."""
 OFFERED = {
-    "/v1/completions": POST,
-    "/v1/chat/completions": POST,
-    "/v1/responses": POST,
-    "/v1/embeddings": POST,
-    "/v1/models": GET,
-    "/tokenize": POST,
-    "/detokenize": POST,
-    "/health": GET,
-    "/ping": GET,
-    "/version": GET,
-    "/metrics": GET,
-    "/openapi.json": GET,
-    "/-/healthz": GET,
-    "/-/routes": GET,
+    "/v1/completions": "POST",
+    "/v1/chat/completions": "POST",
+    "/v1/responses": "POST",
+    "/v1/embeddings": "POST",
+    "/v1/models": "GET",
+    "/tokenize": "POST",
+    "/detokenize": "POST",
+    "/health": "GET",
+    "/ping": "GET",
+    "/version": "GET",
+    "/metrics": "GET",
+    "/openapi.json": "GET",
+    "/-/healthz": "GET",
+    "/-/routes": "GET",
 }
-"""Methods by path: OpenAI's API as far as the engine has it, and what machines ask. The one list of it."""
+"""The method of each path: OpenAI's API as far as the engine has it, and what machines ask. The one list of it."""
 
 
 class Offer:
@@ -41,18 +39,18 @@ class Offer:
             await self.app(scope, receive, send)
             return
         path, method = scope["path"], scope["method"]
-        methods = OFFERED.get(path)
-        if methods is None:
+        offered = OFFERED.get(path)
+        if offered is None:
             told = f"There is no {path[:128]} here."
             answer = refusal(404, told, kind="invalid_request_error", code="unknown_url")
-        elif method not in methods:
-            told = f"{path} is asked by {methods[0]}, not by {method}."
+        elif method != offered:
+            told = f"{path} is asked by {offered}, not by {method}."
             answer = refusal(
                 405,
                 told,
                 kind="invalid_request_error",
                 code="method_not_allowed",
-                headers={"Allow": ", ".join(methods)},
+                headers={"Allow": offered},
             )
         else:
             await self.app(scope, receive, send)

@@ -14,7 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from headway.serve.body import again
 from headway.serve.call import Call, call_of
 from headway.serve.estimate import estimate
-from headway.serve.meter import Charge, Meter
+from headway.serve.meter import Charge, Level, Meter
 from headway.serve.refusal import refusal
 from headway.serve.tenants import Quota, Tenants
 
@@ -32,9 +32,9 @@ class Quotas:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, or answer 429, or 400 if it could never pass."""
-        asks = scope["type"] == "http" and scope["method"] == "POST"
-        quota = self.tenants.quota(call_of(scope).tenant) if asks else None
-        if quota is None:
+        call = call_of(scope) if scope["type"] == "http" and scope["method"] == "POST" else None
+        quota = self.tenants.quota(call.tenant) if call else None
+        if call is None or quota is None:
             await self.app(scope, receive, send)
             return
         costs = {REQUESTS: 1}
@@ -42,24 +42,15 @@ class Quotas:
             message = await receive()
             costs[TOKENS] = estimate(message.get("body", b""))
             receive = again(message, receive)
-        account = _Account(self.meter, quota, call_of(scope))
+        account = _Account(self.meter, quota, call)
         if refused := await account.refused(costs):
             await refused(scope, receive, send)
             return
         await account.charge(costs)
-
-        async def answer(message: Message) -> None:
-            """Say in the head of an answer what is left; settle before its end, lest the client be ahead of it."""
-            if message["type"] == "http.response.start":
-                if message["status"] in UNSERVED:
-                    await account.give_back()
-                MutableHeaders(scope=message).update(await account.headers())
-            elif not message.get("more_body", False):
-                await account.settle()
-            await send(message)
-
+        call.answer.at_head.append(account.say)
+        call.answer.at_end.append(account.settle)  # before its end, lest the client be ahead of it
         try:
-            await self.app(scope, receive, answer)
+            await self.app(scope, receive, send)
         finally:  # also of an answer that was broken off
             await account.settle()
 
@@ -77,7 +68,13 @@ class _Account:
         """Charge it before it is passed on."""
         self.charges = {what: await self.meter.charge(self._name(what), costs[what]) for what in self.limits}
 
-    async def settle(self) -> None:
+    async def say(self, head: Message) -> None:
+        """Say in the head of an answer what is left."""
+        if head["status"] in UNSERVED:
+            await self.give_back()
+        MutableHeaders(scope=head).update(await self.headers())
+
+    async def settle(self, _: Message | None = None) -> None:
         """Charge what the engine has counted so far, in place of what was charged."""
         if TOKENS in self.charges:
             await self.meter.settle(self.charges[TOKENS], self.call.prompt_tokens + self.call.generated_tokens)
@@ -90,15 +87,17 @@ class _Account:
     async def refused(self, costs: Mapping[str, int]) -> JSONResponse | None:
         """The answer to a request that is not let through; None if it is."""
         waits: dict[str, float] = {}
+        levels: dict[str, Level] = {}
         for what, limit in self.limits.items():
             if costs[what] > limit:
                 return await self._never(what, costs[what], limit)
-            waits[what] = await self.meter.wait(self._name(what), limit - costs[what])
+            levels[what] = await self.meter.level(self._name(what))
+            waits[what] = levels[what].wait(limit - costs[what])
         what = max(waits, key=waits.__getitem__)
         if not waits[what]:
             return None
         seconds = math.ceil(waits[what])
-        used = math.ceil(await self.meter.used(self._name(what)))
+        used = math.ceil(levels[what].used)
         told = (
             f"Your quota is {self.limits[what]} {what} a minute, {used} are used, and this request counts as "
             f"{costs[what]}. Try again in {seconds} s."
@@ -118,10 +117,10 @@ class _Account:
         """What is left of the quotas, as OpenAI's API tells it."""
         told = {}
         for what, limit in self.limits.items():
-            name = self._name(what)
+            level = await self.meter.level(self._name(what))
             told[f"x-ratelimit-limit-{what}"] = str(limit)
-            told[f"x-ratelimit-remaining-{what}"] = str(max(0, math.floor(limit - await self.meter.used(name))))
-            told[f"x-ratelimit-reset-{what}"] = _duration(await self.meter.wait(name, 0))
+            told[f"x-ratelimit-remaining-{what}"] = str(max(0, math.floor(limit - level.used)))
+            told[f"x-ratelimit-reset-{what}"] = _duration(level.wait(0))
         return told
 
     def _name(self, what: str) -> str:

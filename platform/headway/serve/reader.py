@@ -5,8 +5,9 @@ engine's place. Whoever takes nothing for long is treated as one that has gone.
 """
 
 import asyncio
+import time
 
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from headway.serve.call import call_of
 from headway.serve.observed import Observed
@@ -27,21 +28,14 @@ class Reader:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        loop = asyncio.get_running_loop()
-        since: float | None = None
+        loop, answer = asyncio.get_running_loop(), call_of(scope).answer
         unread = False
         timer: asyncio.TimerHandle
 
-        async def answer(message: Message) -> None:
-            """Pass on a piece, noting how long that takes: a timer for each would cost more than the piece."""
-            nonlocal since
-            since = loop.time()
-            await send(message)
-            since = None
-
         def look() -> None:
+            """See whether a piece waits for long: a timer for each would cost more than the piece."""
             nonlocal timer, unread
-            if since is not None and loop.time() - since >= self.most_seconds:
+            if answer.waits_since is not None and time.monotonic() - answer.waits_since >= self.most_seconds:
                 unread = True
                 patience.reschedule(loop.time())
             else:
@@ -50,7 +44,7 @@ class Reader:
         timer = loop.call_later(self.most_seconds / LOOKS, look)
         try:
             async with asyncio.timeout(None) as patience:
-                await self.app(scope, receive, answer)
+                await self.app(scope, receive, send)
         except TimeoutError:
             if not patience.expired():
                 raise

@@ -4,12 +4,15 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from starlette.types import ASGIApp
+
 from headway.serve import engine as engines
 from headway.serve.endpoint import Endpoint
 from headway.serve.failover import Failover
 from headway.serve.fallback import Fallback
 from headway.serve.gate import Gate
 from headway.serve.observed import observed
+from headway.serve.shortcut import Shortcut
 from headway.serve.startup import Startup
 
 if TYPE_CHECKING:
@@ -49,10 +52,11 @@ class Replica:
 
     async def __serve_build_asgi_app__(self) -> Any:
         """The OpenAI application. What stands in front of it (`chain`) Serve adds by itself."""
-        app = await engines.application(self.engine, self.arguments)
-        if self.endpoint.fallback is None:
-            return app
-        return Fallback(app, model=self.endpoint.name, url=self.endpoint.fallback, well=lambda: self.engine.well)
+        app: ASGIApp = await engines.application(self.engine, self.arguments)
+        if url := self.endpoint.fallback:
+            app = Fallback(app, model=self.endpoint.name, url=url, well=lambda: self.engine.well)
+        Shortcut.application = app
+        return app
 
     async def check_health(self) -> None:
         """See that an engine lives, or is about to.

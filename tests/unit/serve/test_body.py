@@ -10,14 +10,16 @@ from typing import Any
 import httpx
 import pytest
 import uvicorn
-from starlette.types import Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from headway.serve.body import Body
+from headway.serve.body import ALWAYS_BYTES, Body
 from headway.serve.call import KEY, Call
 from headway.serve.identity import Identity
+from headway.serve.room import Room
 from headway.telemetry import Spans
 
 MOST = 100
+ROOM = 1000
 
 
 class Inner:
@@ -67,7 +69,7 @@ def ask(
 
     raw = [(name.replace("_", "-").encode(), value.encode("latin-1")) for name, value in headers.items()]
     scope = {"type": "http", "method": method, "path": "/v1/completions", "headers": raw, KEY: Call("x")}
-    asyncio.run(asyncio.wait_for(Body(app, MOST, seconds)(scope, client.receive, send), 10))
+    asyncio.run(asyncio.wait_for(Body(app, MOST, seconds, Room(ROOM))(scope, client.receive, send), 10))
     if not sent:
         return None, {}
     return sent[0]["status"], {name.decode(): value.decode() for name, value in sent[0]["headers"]}
@@ -145,7 +147,40 @@ def test_an_error_behind_the_link_is_not_taken_for_a_slow_client() -> None:
 
     scope = {"type": "http", "method": "POST", "path": "/", "headers": [], KEY: Call("x")}
     with pytest.raises(TimeoutError, match="its own"):
-        asyncio.run(Body(broken, MOST, 60.0)(scope, Client(piece(b"")).receive, broken))
+        asyncio.run(Body(broken, MOST, 60.0, Room(ROOM))(scope, Client(piece(b"")).receive, broken))
+
+
+def test_bodies_have_room_for_so_much_together() -> None:
+    """One for which there is none now is told to come again, read by then or not; a short one always passes."""
+    room = Room(ROOM)
+
+    async def status(link: Body, *messages: Message) -> tuple[int, list[tuple[bytes, bytes]]]:
+        sent: list[Message] = []
+
+        async def send(message: Message) -> None:
+            sent.append(message)
+
+        scope = {"type": "http", "method": "POST", "path": "/", "headers": [], KEY: Call("x")}
+        await link(scope, Client(*messages).receive, send)
+        return sent[0]["status"], sent[0]["headers"]
+
+    def link(app: ASGIApp) -> Body:
+        return Body(app, most_bytes=2**20, most_seconds=60.0, room=room)
+
+    async def while_one_is_answered(scope: Scope, receive: Receive, send: Send) -> None:
+        """What others hear meanwhile."""
+        fits = ALWAYS_BYTES + ROOM - 600
+        assert (await status(link(Inner()), piece(b"a" * fits)))[0] == 200
+        code, headers = await status(link(Inner()), piece(b"a" * fits, more=True), piece(b"a"))
+        assert (code, (b"retry-after", b"1") in headers, (b"connection", b"close") in headers) == (429, True, True)
+        assert (await status(link(Inner()), piece(b"a" * ALWAYS_BYTES)))[0] == 200
+        await Inner()(scope, receive, send)
+
+    async def both() -> None:
+        assert (await status(link(while_one_is_answered), piece(b"a" * (ALWAYS_BYTES + 600))))[0] == 200
+
+    asyncio.run(both())
+    assert room.left == ROOM
 
 
 @contextmanager
@@ -154,7 +189,7 @@ def listening() -> Iterator[int]:
     with closing(socket.socket()) as listener:
         listener.bind(("127.0.0.1", 0))
         config = uvicorn.Config(
-            Identity(Body(Inner(), MOST, 0.5), Spans("headway-serve", on=False)),
+            Identity(Body(Inner(), MOST, 0.5, Room(ROOM)), Spans("headway-serve", on=False)),
             log_level="critical",
             lifespan="off",
             http="httptools",

@@ -11,7 +11,6 @@ import pytest
 from starlette.applications import Starlette
 from starlette.datastructures import Headers
 from starlette.middleware import Middleware
-from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
@@ -24,9 +23,9 @@ from headway.serve.admission import Admission, Load
 from headway.serve.call import call_of
 from headway.serve.chain import DRAINING, links
 from headway.serve.deadline import Deadline
-from headway.serve.departure import Departure
 from headway.serve.endpoint import VARIABLE, Endpoint
 from headway.serve.identity import Identity
+from headway.serve.shortcut import Shortcut
 from headway.serve.tenants import Keys, Tenants
 from headway.telemetry import Spans
 
@@ -82,10 +81,19 @@ def test_what_is_not_found_has_an_id_too() -> None:
     assert (answer.status_code, answer.headers["X-Request-ID"]) == (404, "abc")
 
 
-def test_the_engine_watches_over_the_connection() -> None:
-    """A client cannot say otherwise."""
-    answer = behind([Middleware(Departure)]).get("/v1/completions", headers={"x-request-disconnect-disabled": "no"})
-    assert answer.json()["headers"]["x-request-disconnect-disabled"] == "?1"
+def test_requests_go_to_the_application_past_serve(monkeypatch: pytest.MonkeyPatch) -> None:
+    """But for what is Serve's own; until there is an application, and for websockets, Serve is asked."""
+    client = behind([Middleware(Shortcut)])
+    assert client.get("/v1/completions").status_code == 200
+
+    async def straight(scope: Scope, receive: Receive, send: Send) -> None:
+        await JSONResponse({"tenant": call_of(scope).tenant}, status_code=202)(scope, receive, send)
+
+    monkeypatch.setattr(Shortcut, "application", staticmethod(straight))
+    assert client.get("/v1/completions").status_code == 202
+    assert client.get("/-/healthz").status_code == 404
+    with pytest.raises(WebSocketDisconnect), client.websocket_connect("/v1/realtime"):
+        pass
 
 
 def test_a_tenant_is_let_through_by_its_key(keys: Keys) -> None:
@@ -121,18 +129,22 @@ def test_only_what_tells_nothing_of_tenants_needs_no_key(keys: Keys, path: str, 
 PREFLIGHT = {"Origin": "https://app.example", "Access-Control-Request-Method": "POST"}
 
 
-def test_a_preflight_needs_no_key(keys: Keys) -> None:
-    """By the standard a browser sends none with it; vLLM's own middleware answers it. Nothing else is let through."""
+def test_a_browser_may_ask_and_read_what_it_is_told(keys: Keys, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A preflight needs no key, as by the standard none is sent with it; any answer may be read, refusals included."""
     keys.add("team-a")
-    app = CORSMiddleware(mirror_app(), allow_origins=["*"], allow_methods=["*"], allow_headers=["*"])
-    client = TestClient(Identity(Access(app, Tenants(keys)), SPANS))
+    monkeypatch.setenv(VARIABLE, Endpoint(folder=Path("/model"), name="coder", keys=keys.path).model_dump_json())
+    monkeypatch.setenv(DRAINING, str(keys.path.with_name("draining")))
+    client = behind(links(), first=())
     answer = client.options("/v1/completions", headers=PREFLIGHT)
     assert (answer.status_code, answer.headers["Access-Control-Allow-Origin"]) == (200, "*")
+    assert answer.headers["X-Request-ID"]
     for missing in PREFLIGHT:
         others = {name: value for name, value in PREFLIGHT.items() if name != missing}
         assert client.options("/v1/completions", headers=others).status_code == 401
     for method in ("GET", "POST", "HEAD"):
-        assert client.request(method, "/v1/completions", headers=PREFLIGHT).status_code == 401
+        refused = client.request(method, "/v1/completions", headers=PREFLIGHT)
+        assert (refused.status_code, refused.headers["Access-Control-Allow-Origin"]) == (401, "*")
+        assert refused.headers["Access-Control-Expose-Headers"] == "*"
 
 
 def test_the_chain_counts_what_is_whole_and_has_a_key(keys: Keys, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -52,7 +52,7 @@ async def test_what_was_used_fades_in_the_minute_after(meter: Meter, clock: Cloc
     await meter.charge("a", 100)
     seen = {}
     for clock.now in (30.0, 59.9, 60.0, 75.0, 90.0, 119.4, 120.0, 500.0):
-        seen[clock.now] = await meter.used("a")
+        seen[clock.now] = (await meter.level("a")).used
     assert seen == {30.0: 100, 59.9: 100, 60.0: 100, 75.0: 75, 90.0: 50, 119.4: pytest.approx(1), 120.0: 0, 500.0: 0}
 
 
@@ -61,7 +61,7 @@ async def test_each_name_is_counted_by_itself(meter: Meter) -> None:
     """Nobody pays for another."""
     await meter.charge("a", 5)
     await meter.charge("b", 7)
-    assert [await meter.used(name) for name in ("a", "b", "c")] == [5, 7, 0]
+    assert [(await meter.level(name)).used for name in ("a", "b", "c")] == [5, 7, 0]
 
 
 @in_a_loop
@@ -71,7 +71,7 @@ async def test_what_was_too_much_is_given_back_where_it_stands(meter: Meter, clo
     clock.now = 90.0
     await meter.charge("a", 8)
     await meter.settle(charge, 40)
-    assert await meter.used("a") == 40 / 2 + 8
+    assert (await meter.level("a")).used == 40 / 2 + 8
 
 
 @in_a_loop
@@ -80,7 +80,7 @@ async def test_what_was_too_little_is_charged_on_top(meter: Meter, clock: Clock)
     charge = await meter.charge("a", 10)
     clock.now = 90.0
     await meter.settle(charge, 1000)
-    assert await meter.used("a") == 10 / 2 + 990
+    assert (await meter.level("a")).used == 10 / 2 + 990
 
 
 @in_a_loop
@@ -90,7 +90,7 @@ async def test_what_is_settled_long_after_takes_nothing_from_others(meter: Meter
     clock.now = 600.0
     await meter.charge("a", 8)
     await meter.settle(charge, 0)
-    assert await meter.used("a") == 8
+    assert (await meter.level("a")).used == 8
 
 
 @in_a_loop
@@ -101,7 +101,7 @@ async def test_nothing_is_kept_of_what_counts_no_more(
     monkeypatch.setattr("limits.aio.storage.memory.time", SimpleNamespace(time=clock))
     charge = await meter.charge("a", 100)
     clock.now = 90.0
-    assert await meter.used("a") == 50
+    assert (await meter.level("a")).used == 50
     clock.now = 200.0
     await meter.settle(charge, 0)
     await meter.charge("b", 7)
@@ -131,9 +131,9 @@ async def test_what_is_charged_in_the_end_is_what_was_used(
         clock.now += pause
         used[number % len(charges)] = amount
         await meter.settle(charges[number % len(charges)], amount)
-        before, now, _ = await meter._state("a")  # noqa: SLF001 - what is counted, before it fades
-        assert min(before, now) >= 0
-        assert before + now == sum(used.values()) == sum(charge.amount for charge in charges)
+        level = await meter.level("a")
+        assert min(level.before, level.now) >= 0
+        assert level.before + level.now == sum(used.values()) == sum(charge.amount for charge in charges)
 
 
 @given(ESTIMATES, settlements(200.0))
@@ -148,11 +148,11 @@ async def test_what_is_given_back_whole_was_never_asked(
     for number, amount, pause in settled:
         clock.now += pause
         await meter.settle(charges[number % len(charges)], amount)
-        assert await meter.used("a") >= 0
+        assert (await meter.level("a")).used >= 0
     other = await meter.charge("a", 17)
     for charge in charges:
         await meter.settle(charge, 0)
-    assert await meter.used("a") == other.amount == 17
+    assert (await meter.level("a")).used == other.amount == 17
 
 
 @given(st.lists(st.tuples(st.floats(0, 90), st.integers(0, 5000)), max_size=6), st.integers(0, 3000))
@@ -166,11 +166,11 @@ async def test_after_the_wait_there_is_room_and_before_it_there_was_none(
     for pause, amount in charges:
         clock.now += pause
         await meter.charge("a", amount)
-    wait, asked = await meter.wait("a", room), clock.now
+    wait, asked = (await meter.level("a")).wait(room), clock.now
     assert 0 <= wait <= 120
-    assert (wait == 0) == (await meter.used("a") <= room)
+    assert (wait == 0) == ((await meter.level("a")).used <= room)
     clock.now = asked + wait
-    assert await meter.used("a") <= room + 1e-6
+    assert (await meter.level("a")).used <= room + 1e-6
     if wait > 1:
         clock.now = asked + wait - 1
-        assert await meter.used("a") > room
+        assert (await meter.level("a")).used > room

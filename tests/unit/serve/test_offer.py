@@ -17,6 +17,7 @@ from headway.serve.call import CURRENT
 from headway.serve.endpoint import VARIABLE, Endpoint
 from headway.serve.identity import Identity
 from headway.serve.offer import OFFERED, Offer
+from headway.serve.room import Room
 from headway.serve.soundness import Soundness
 from headway.telemetry import Spans
 
@@ -35,17 +36,17 @@ def behind(*links: Middleware) -> TestClient:
     return TestClient(app)
 
 
-SOUND = (Middleware(Body, most_bytes=2**22, most_seconds=10.0), Middleware(Soundness, most=8))
+SOUND = (Middleware(Body, most_bytes=2**22, most_seconds=10.0, room=Room(2**30)), Middleware(Soundness, most=8))
 
 
 @pytest.mark.parametrize("path", OFFERED)
 def test_what_is_offered_passes(path: str) -> None:
-    """By its methods, and by no other."""
+    """By its method, and by no other."""
     client = behind(Middleware(Offer))
     for method in ("GET", "POST", "OPTIONS", "PUT", "DELETE"):
         answer = client.request(method, path, content=b"{}" if method == "POST" else None)
-        assert answer.status_code == (200 if method in OFFERED[path] else 405)
-        assert answer.is_success or answer.headers["Allow"].split(", ") == list(OFFERED[path])
+        assert answer.status_code == (200 if method == OFFERED[path] else 405)
+        assert answer.is_success or answer.headers["Allow"] == OFFERED[path]
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,7 @@ from headway.serve.estimate import ANSWER_TOKENS, estimate
 from headway.serve.identity import Identity
 from headway.serve.meter import Meter
 from headway.serve.quota import Quotas
+from headway.serve.room import Room
 from headway.serve.tenants import Keys, Tenants
 from headway.telemetry import Spans
 
@@ -71,12 +72,12 @@ class Site:
 
     def used(self, name: str) -> float:
         """What counts under this name now."""
-        return asyncio.run(self.meter.used(name))
+        return asyncio.run(self.meter.level(name)).used
 
     def client(self, app: ASGIApp | None = None, key: str | None = None) -> TestClient:
         """A client of the links around the engine."""
         tenants = Tenants(self.keys, self.clock)
-        inner = Body(Quotas(app or self.engine, tenants, self.meter), 2**20, 30)
+        inner = Body(Quotas(app or self.engine, tenants, self.meter), 2**20, 30, Room(2**30))
         headers = {"Authorization": f"Bearer {key or self.key}"}
         return TestClient(
             Identity(Access(inner, tenants), Spans("headway-serve", on=False)),
@@ -202,7 +203,7 @@ def test_it_is_settled_before_the_client_has_the_end_of_its_answer(site: Site) -
     async def watched(scope: Scope, receive: Receive, send: Send) -> None:
         async def answer(message: Message) -> None:
             if message["type"] == "http.response.body":
-                seen.append(await site.meter.used("tokens/team-a"))
+                seen.append((await site.meter.level("tokens/team-a")).used)
             await send(message)
 
         await inner(scope, receive, answer)
