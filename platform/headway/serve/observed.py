@@ -1,10 +1,8 @@
 """Where a replica tells what happens: metrics, spans and a log, one of each in a process.
 
-Ray keeps what a replica prints in files of its own; the log goes to the service instead, through a FIFO. What the
-service does not read in time is dropped: requests wait for nobody who reads about them.
+Ray keeps what a replica prints in files of its own; the log goes to the service instead (`relay`).
 """
 
-import io
 import os
 from dataclasses import dataclass
 from functools import cache
@@ -12,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO, cast
 
 from headway.serve.endpoint import Endpoint
+from headway.serve.relay import Line
 from headway.telemetry import Log, Spans, Trace, open_log
 
 if TYPE_CHECKING:
@@ -62,20 +61,3 @@ def observed() -> Observed:
         price=endpoint.price / SECONDS_PER_HOUR,
         origin=Trace.parse(endpoint.trace),
     )
-
-
-class Line(io.TextIOBase):
-    """The way to the service's log."""
-
-    def __init__(self, fifo: Path) -> None:
-        self._file = os.open(fifo, os.O_WRONLY | os.O_NONBLOCK)
-        self.dropped = 0
-        """Lines that were not read in time."""
-
-    def write(self, text: str) -> int:
-        """Hand over a line, or drop it."""
-        try:
-            os.write(self._file, text.encode())
-        except BlockingIOError:
-            self.dropped += 1
-        return len(text)

@@ -1,10 +1,15 @@
-"""What replicas log, on the standard error of the service: they write to a FIFO, a thread here reads it."""
+"""What replicas log, on the standard error of the service: they write to a FIFO, of which a thread here reads.
+
+What the service does not read in time is dropped: requests wait for nobody who reads about them.
+"""
 
 import fcntl
+import io
 import os
 import select
 import sys
 import threading
+from contextlib import suppress
 from pathlib import Path
 
 CAPACITY = 2**20
@@ -34,3 +39,31 @@ class Relay:
                 sys.stderr.write(os.read(self._file, CAPACITY).decode(errors="replace"))
                 sys.stderr.flush()
         os.close(self._file)
+
+
+class Line(io.TextIOBase):
+    """A replica's end of the FIFO."""
+
+    def __init__(self, fifo: Path) -> None:
+        self._file = os.open(fifo, os.O_WRONLY | os.O_NONBLOCK)
+        self._lock = threading.Lock()
+        self._left = b""
+        """Of a line for which there was not room enough; it goes before the next."""
+        self.dropped = 0
+        """Lines that were not read in time."""
+
+    def write(self, text: str) -> int:
+        """Hand over a line or drop it, never a part of it."""
+        with self._lock:
+            if self._left:
+                self._push()
+            if self._left:
+                self.dropped += 1
+            else:
+                self._left = text.encode()
+                self._push()
+        return len(text)
+
+    def _push(self) -> None:
+        with suppress(BlockingIOError):
+            self._left = self._left[os.write(self._file, self._left) :]
