@@ -32,7 +32,7 @@ from typing import Any, Self
 import aiohttp
 
 NAME = "bench"
-LOADS = ((1, 30, 32), (8, 96, 64), (32, 192, 64), (64, 256, 64))
+LOADS = ((1, 30, 32), (8, 192, 64), (32, 256, 64), (64, 320, 64))
 """Requests at a time, requests, tokens of each answer."""
 PROMPT = "import os\n\n\ndef main() -> None:\n"
 RECIPE = "jobs/recipes/quickstart.yaml"

@@ -72,7 +72,9 @@ class _Account:
         """Say in the head of an answer what is left."""
         if head["status"] in UNSERVED:
             await self.give_back()
-        MutableHeaders(scope=head).update(await self.headers())
+        told = MutableHeaders(scope=head)
+        for name, value in (await self.headers()).items():
+            told.append(name, value)
 
     async def settle(self, _: Message | None = None) -> None:
         """Charge what the engine has counted so far, in place of what was charged."""

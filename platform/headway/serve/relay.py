@@ -6,7 +6,6 @@ What the service does not read in time is dropped: requests wait for nobody who 
 import fcntl
 import io
 import os
-import select
 import sys
 import threading
 from contextlib import suppress
@@ -14,7 +13,9 @@ from pathlib import Path
 
 CAPACITY = 2**20
 """What replicas may be ahead of the reader [bytes]."""
-POLL_SECONDS = 0.2
+PAUSE_SECONDS = 0.05
+"""Between two looks: a reader who waited for each line would be woken by each, which takes longer than to write it."""
+CLOSE_SECONDS = 1.0
 
 
 class Relay:
@@ -22,7 +23,7 @@ class Relay:
 
     def __init__(self, path: Path) -> None:
         os.mkfifo(path, 0o600)
-        self._file = os.open(path, os.O_RDWR)  # also for writing: replicas come and go, and it does not end with them
+        self._file = os.open(path, os.O_RDWR | os.O_NONBLOCK)  # for writing, too: it does not end with a replica
         fcntl.fcntl(self._file, fcntl.F_SETPIPE_SZ, CAPACITY)
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._run, name="log", daemon=True)
@@ -31,13 +32,16 @@ class Relay:
     def close(self) -> None:
         """Read what is left, and end; whoever does not read standard error is not waited for long."""
         self._closing.set()
-        self._thread.join(POLL_SECONDS * 5)
+        self._thread.join(CLOSE_SECONDS)
 
     def _run(self) -> None:
-        while (ready := select.select([self._file], [], [], POLL_SECONDS)[0]) or not self._closing.is_set():
-            if ready:
-                sys.stderr.write(os.read(self._file, CAPACITY).decode(errors="replace"))
-                sys.stderr.flush()
+        closing = False
+        while not closing:
+            closing = self._closing.wait(PAUSE_SECONDS)
+            with suppress(BlockingIOError):
+                while True:
+                    sys.stderr.write(os.read(self._file, CAPACITY).decode(errors="replace"))
+                    sys.stderr.flush()
         os.close(self._file)
 
 
