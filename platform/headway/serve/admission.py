@@ -8,9 +8,11 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable
+from contextlib import ExitStack
 
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from headway.serve.call import call_of
 from headway.serve.refusal import refusal
 
 WINDOW = 64
@@ -75,8 +77,13 @@ class Admission:
             )
             await answer(scope, receive, send)
             return
-        self.load.begin()
-        try:
+        with ExitStack() as place:
+            self.load.begin()
+            place.callback(self.load.finish)
+
+            async def leave(_: Message) -> None:
+                """Free before the client hears the end: it may ask again at once."""
+                place.close()
+
+            call_of(scope).answer.at_end.append(leave)
             await self.app(scope, receive, send)
-        finally:
-            self.load.finish()

@@ -329,8 +329,27 @@ def test_what_fails_is_in_flight_no_longer() -> None:
     async def broken(*_: object) -> None:
         raise RuntimeError("broken")
 
-    client = TestClient(Admission(broken, load), raise_server_exceptions=False)
+    client = TestClient(Identity(Admission(broken, load), SPANS), raise_server_exceptions=False)
     assert [client.post("/").status_code for _ in range(3)] == [500] * 3
+    assert load.flying == 0
+
+
+def test_who_has_heard_the_end_may_ask_again() -> None:
+    """Its place is free by then, although what served it may have more to do."""
+    load = Load(streams=1, queue=0)
+    flying: list[int] = []
+
+    async def two_pieces(_: Scope, __: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"a", "more_body": True})
+        await send({"type": "http.response.body", "body": b"b"})
+
+    async def hear(_: Message) -> None:
+        flying.append(load.flying)
+
+    scope = {"type": "http", "method": "POST", "path": "/v1/completions", "headers": [], "query_string": b""}
+    asyncio.run(Identity(Admission(two_pieces, load), SPANS)(scope, hear, hear))  # type: ignore[arg-type]
+    assert flying == [1, 1, 0]
     assert load.flying == 0
 
 
