@@ -11,6 +11,7 @@ from headway.serve.endpoint import Endpoint
 from headway.serve.failover import Failover
 from headway.serve.fallback import Fallback
 from headway.serve.gate import Gate
+from headway.serve.listening import reuse_address
 from headway.serve.observed import observed
 from headway.serve.shortcut import Shortcut
 from headway.serve.startup import Startup
@@ -26,6 +27,7 @@ class Replica:
         """Start the engine; returns when it has generated a token."""
         stage, began = Startup(startup), time.time()
         self.endpoint = endpoint
+        reuse_address()
         engines.settle(endpoint)
         self.arguments = engines.arguments(endpoint)
         stage.done("imports")
