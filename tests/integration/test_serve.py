@@ -1,6 +1,7 @@
 """`headway serve` as its clients see it: the openai client, unchanged, against real Ray Serve and vLLM."""
 
 import json
+import signal
 import socket
 import subprocess
 import sys
@@ -198,6 +199,41 @@ def test_sigterm_breaks_no_stream_and_leaves_nothing(exported: Path) -> None:
         assert firsts
         _, left = psutil.wait_procs(begun.members, timeout=DEADLINE)
         assert not left
+    finally:
+        begun.clean_up()
+
+
+def test_a_service_that_stops_listens_as_long_as_anything_is_in_flight(exported: Path) -> None:
+    """To who asks for its figures, and to who is to go elsewhere; a slow reader still gets its stream to the end."""
+    begun = Served(exported)
+    try:
+        begun.await_ready()
+        ask = {
+            "model": NAME,
+            "prompt": ["a"] * 8,
+            "max_tokens": 900,
+            "ignore_eos": True,
+            "stream": True,
+            "logprobs": 20,
+        }
+        body = json.dumps(ask).encode()
+        head = "POST /v1/completions HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Type: application/json\r\n"
+        with socket.socket() as slow, httpx.Client(base_url=f"http://127.0.0.1:{begun.port}") as other:
+            slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)  # what it does not read stays with the service
+            slow.connect(("127.0.0.1", begun.port))
+            slow.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
+            heard = slow.recv(1)
+            begun.process.send_signal(signal.SIGTERM)
+            while other.get("/health").status_code != 503:
+                time.sleep(0.05)
+            for _ in range(12):  # longer than Serve would listen of its own accord
+                assert other.get("/metrics").status_code == 200
+                assert other.get("/v1/models").status_code == 503
+                time.sleep(0.3)
+            while piece := slow.recv(2**16):
+                heard += piece
+        assert heard.endswith(b"data: [DONE]\n\n\r\n0\r\n\r\n")
+        assert begun.process.wait(DEADLINE) == 0
     finally:
         begun.clean_up()
 

@@ -17,13 +17,14 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import closing, suppress
-from http.client import HTTPConnection, HTTPException
+from http.client import HTTPConnection, HTTPException, HTTPMessage
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from headway.errors import ServeError, UsageError
 from headway.serve import chain
+from headway.serve.draining import IN_FLIGHT
 from headway.serve.endpoint import VARIABLE, Endpoint
 from headway.serve.engine import on_gpu
 from headway.serve.identity import HEADER
@@ -146,8 +147,10 @@ class Service:
         from ray import serve
 
         (self._folder / "draining").touch()
-        serve.delete(APPLICATION, _blocking=False)
         deadline = time.monotonic() + max(LEAST_GRACE_SECONDS, self.endpoint.grace_seconds)
+        while self._in_flight() and time.monotonic() < deadline and not self._hurry.wait(POLL_SECONDS):
+            pass  # until Serve is told it listens: to who asks for metrics, and to who is to go elsewhere
+        serve.delete(APPLICATION, _blocking=False)
         while (state := self._state()) and time.monotonic() < deadline and not self._hurry.wait(POLL_SECONDS):
             pass
         return state is None
@@ -212,14 +215,23 @@ class Service:
 
     def _answers(self) -> bool:
         """Whether it is our replica that listens at the port; Serve would take the next one if that was taken."""
-        name, host = secrets.token_hex(8), self.endpoint.host
+        name = secrets.token_hex(8)
+        return self._health({HEADER: name}).get(HEADER) == name
+
+    def _in_flight(self) -> int:
+        """Requests that have not come to their end, as a replica tells that was told to stop; 0 if it tells nothing."""
+        return int(self._health({}).get(IN_FLIGHT, 0))
+
+    def _health(self, headers: dict[str, str]) -> HTTPMessage:
+        """The headers of what the replica answers to who asks how it is; none if nobody answers."""
+        host = self.endpoint.host
         here = "127.0.0.1" if host == "0.0.0.0" else host  # noqa: S104 - a comparison
         with closing(HTTPConnection(here, self.endpoint.port, timeout=ANSWER_SECONDS)) as asked:
             try:
-                asked.request("GET", "/health", headers={HEADER: name})
-                return asked.getresponse().headers[HEADER] == name
+                asked.request("GET", "/health", headers=headers)
+                return asked.getresponse().headers
             except (OSError, HTTPException):
-                return False
+                return HTTPMessage()
 
     def _reason(self) -> str:
         """What the replica said of it, as far as Serve has heard."""

@@ -23,6 +23,7 @@ from headway.serve.admission import Admission, Load
 from headway.serve.call import call_of
 from headway.serve.chain import DRAINING, links
 from headway.serve.deadline import Deadline
+from headway.serve.draining import IN_FLIGHT, Draining
 from headway.serve.endpoint import VARIABLE, Endpoint
 from headway.serve.identity import Identity
 from headway.serve.shortcut import Shortcut
@@ -210,6 +211,28 @@ def test_the_chain_names_a_request_before_it_refuses_it(keys: Keys, monkeypatch:
     assert (stopping.status_code, stopping.json()["error"]["code"]) == (503, "stopping")
     assert int(stopping.headers["Retry-After"]) >= 1
     assert [behind(links(), first=()).get(path).status_code for path in ("/health", "/metrics")] == [503, 200]
+
+
+def test_a_service_that_stops_says_what_is_still_to_come_to_its_end(tmp_path: Path) -> None:
+    """To who asks how it is; until then it listens."""
+    marker, told = tmp_path / "draining", []
+
+    async def ask_meanwhile(scope: Scope, receive: Receive, send: Send) -> None:
+        """What another hears while this one is answered."""
+        marker.touch()
+        told.append(TestClient(Draining(mirror_app(), marker)).get("/health").headers[IN_FLIGHT])
+        inside = {**scope, "path": "/health"}
+        await link(inside, receive, remember)
+        await mirror_app()(scope, receive, send)
+
+    async def remember(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            told.append(Headers(raw=message["headers"])[IN_FLIGHT])
+
+    link = Draining(ask_meanwhile, marker)
+    TestClient(Identity(link, SPANS)).get("/v1/completions").raise_for_status()
+    assert told == ["0", "1"]
+    assert link.flying == 0
 
 
 class Slow:
