@@ -7,6 +7,8 @@ import socket
 import subprocess
 import sys
 import threading
+import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -99,6 +101,14 @@ class Served:
         for member in self.members:
             with suppress(psutil.NoSuchProcess):
                 member.kill()
+
+
+def until(done: Callable[[], bool], what: str, seconds: float = DEADLINE) -> None:
+    """Return once `done` says so; fail with `what` if it does not within so long [s]."""
+    deadline = time.monotonic() + seconds
+    while not done():
+        assert time.monotonic() < deadline, what
+        time.sleep(0.05)
 
 
 def title(process: psutil.Process) -> str:

@@ -7,8 +7,7 @@ import json
 import os
 import resource
 import socket
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ import httpx
 import psutil
 import pytest
 
-from tests.integration.serving import NAME, Served, title
+from tests.integration.serving import NAME, Served, title, until
 from tests.integration.training import DEADLINE
 
 pytestmark = pytest.mark.slow
@@ -65,14 +64,6 @@ def ask(served: Served) -> httpx.Response:
     return httpx.post(f"http://127.0.0.1:{served.port}/v1/completions", json=ASK, timeout=DEADLINE)
 
 
-def until(done: Callable[[], bool]) -> None:
-    """Return once `done` says so."""
-    deadline = time.monotonic() + DEADLINE
-    while not done():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-
-
 def connections(replica: psutil.Process) -> int:
     """How many files it has open."""
     return replica.num_fds()
@@ -93,13 +84,13 @@ def test_idle_connections_cost_memory_and_nothing_else(served: Served) -> None:
             connection.sendall(list(STALLED.values())[number % len(STALLED)] if number % 10 == 0 else b"")
             if number % 500 == 0:
                 ask(served).raise_for_status()
-        until(lambda: connections(replica) >= files + count - 50)
+        until(lambda: connections(replica) >= files + count - 50, "not all are connected")
         for _ in range(50):
             ask(served).raise_for_status()
         each = (replica.memory_info().rss - memory) / count
         print(f"\n{count} connections: {each / 1024:.1f} KiB of the replica's memory each")  # noqa: T201 - the figure
         assert each < MOST_BYTES
-    until(lambda: connections(replica) <= files + 50)
+    until(lambda: connections(replica) <= files + 50, "connections are left")
     ask(served).raise_for_status()
 
 
@@ -156,7 +147,7 @@ def test_who_never_reads_is_given_up(served: Served) -> None:
             reader.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
             reader.connect(("127.0.0.1", served.port))
             reader.sendall(HEAD + f"Content-Length: {len(body)}\r\n\r\n".encode() + body)
-        until(lambda: len(served.events("request.unread")) == 2)
+        until(lambda: len(served.events("request.unread")) == 2, "a stream was not given up")
         ask(served).raise_for_status()
         grown = replica.memory_info().rss - memory
         print(f"\ntwo streams that nobody reads: {grown / 2**20:.1f} MiB of the replica's memory")  # noqa: T201 - the figure

@@ -20,7 +20,7 @@ import pytest
 from headway import registry
 from headway.serve.tenants import Keys
 from headway.store import open_store
-from tests.integration.serving import NAME, Served, engine_at
+from tests.integration.serving import NAME, Served, engine_at, until
 from tests.integration.training import DEADLINE
 
 pytestmark = pytest.mark.slow
@@ -224,8 +224,7 @@ def test_a_service_that_stops_listens_as_long_as_anything_is_in_flight(exported:
             slow.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
             heard = slow.recv(1)
             begun.process.send_signal(signal.SIGTERM)
-            while other.get("/health").status_code != 503:
-                time.sleep(0.05)
+            until(lambda: other.get("/health").status_code == 503, "it does not say that it stops")
             for _ in range(12):  # longer than Serve would listen of its own accord
                 assert other.get("/metrics").status_code == 200
                 assert other.get("/v1/models").status_code == 503

@@ -7,7 +7,6 @@ import json
 import os
 import threading
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from itertools import count
 from pathlib import Path
@@ -17,7 +16,7 @@ import httpx
 import psutil
 import pytest
 
-from tests.integration.serving import NAME, Served, engine_of
+from tests.integration.serving import NAME, Served, engine_of, until
 from tests.integration.training import DEADLINE
 
 pytestmark = pytest.mark.slow
@@ -27,6 +26,7 @@ AT_A_TIME = 8
 SECONDS = 600 + 5 * STREAMS
 """A bound for hangs."""
 PROBE_SECONDS = 0.2
+PATIENCE = 2 * DEADLINE
 TOKENS = 300
 PROMPTS = ("def read", "import ", "class Reader", "a", "return ")
 KILLS, KILL_SECONDS = 2, 120.0
@@ -109,14 +109,6 @@ def _read(answer: httpx.Response) -> tuple[str, int, str]:
     return text, tokens, reason
 
 
-def until(done: Callable[[], bool], what: str) -> None:
-    """Return once `done` says so."""
-    deadline = time.monotonic() + 2 * DEADLINE
-    while not done():
-        assert time.monotonic() < deadline, what
-        time.sleep(0.1)
-
-
 class Fleet:
     """The services behind a router, and what happens to them."""
 
@@ -134,7 +126,7 @@ class Fleet:
         self.all.append(served)
         served.await_ready()
         self.router.services.append(served)
-        until(lambda: self.router.ready(served), "a new service is not ready")
+        until(lambda: self.router.ready(served), "a new service is not ready", PATIENCE)
         return served
 
     def remove(self, served: Served) -> None:
@@ -157,8 +149,8 @@ class Fleet:
         self._killed[served.port] = [*recent[served.port], now]
         replaced = len(served.events("engine.replaced"))
         engine_of(served).kill()
-        until(lambda: len(served.events("engine.replaced")) > replaced, "no other engine was started")
-        until(lambda: self.router.ready(served), "the service is not ready again")
+        until(lambda: len(served.events("engine.replaced")) > replaced, "no other engine was started", PATIENCE)
+        until(lambda: self.router.ready(served), "the service is not ready again", PATIENCE)
         self.happened.append("killed")
 
     def replace(self) -> None:

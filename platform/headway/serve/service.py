@@ -148,12 +148,17 @@ class Service:
 
         (self._folder / "draining").touch()
         deadline = time.monotonic() + max(LEAST_GRACE_SECONDS, self.endpoint.grace_seconds)
-        while self._in_flight() and time.monotonic() < deadline and not self._hurry.wait(POLL_SECONDS):
-            pass  # until Serve is told it listens: to who asks for metrics, and to who is to go elsewhere
-        serve.delete(APPLICATION, _blocking=False)
-        while (state := self._state()) and time.monotonic() < deadline and not self._hurry.wait(POLL_SECONDS):
+        self._until(lambda: not self._in_flight(), deadline)
+        serve.delete(
+            APPLICATION, _blocking=False
+        )  # until then it listens: to who asks for metrics or is to go elsewhere
+        return self._until(lambda: self._state() is None, deadline)
+
+    def _until(self, done: Callable[[], bool], deadline: float) -> bool:
+        """Whether it is done before the deadline [s, `time.monotonic`], or a second signal."""
+        while not (over := done()) and time.monotonic() < deadline and not self._hurry.wait(POLL_SECONDS):
             pass
-        return state is None
+        return over
 
     def _state(self) -> str | None:
         """What Serve says of the application; None if it knows of none."""

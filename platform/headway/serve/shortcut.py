@@ -1,8 +1,8 @@
 """The last link: requests go to the engine's application straight away, past what Serve does for each of them.
 
-Serve would count, log and name each request, and watch over its connection, all of which other links or vLLM do: that
-took more time than all links. What is Serve's own (`/-/healthz`) goes to Serve. It still lets requests in flight come
-to their end: its HTTP server, which this one is asked by, waits for them.
+Serve would count, log and name each request, and watch over its connection, all of which other links or vLLM do. What
+is Serve's own (`/-/healthz`) goes to Serve. As it counts nothing, the service waits itself for what is in flight before
+it has Serve end (`draining`); what comes after that, Serve's HTTP server waits for.
 """
 
 from starlette.types import ASGIApp, Receive, Scope, Send

@@ -370,8 +370,11 @@ def test_who_has_heard_the_end_may_ask_again() -> None:
     async def hear(_: Message) -> None:
         flying.append(load.flying)
 
+    async def ask() -> Message:
+        return {"type": "http.request"}
+
     scope = {"type": "http", "method": "POST", "path": "/v1/completions", "headers": [], "query_string": b""}
-    asyncio.run(Identity(Admission(two_pieces, load), SPANS)(scope, hear, hear))  # type: ignore[arg-type]
+    asyncio.run(Identity(Admission(two_pieces, load), SPANS)(scope, ask, hear))
     assert flying == [1, 1, 0]
     assert load.flying == 0
 
