@@ -27,17 +27,19 @@ from headway.checkpoint.manifest import checksum
 from headway.checkpoint.ranks import Ranks
 from headway.checkpoint.retention import Retention
 from headway.checkpoint.saver import Saver
-from headway.data import Dataset, MicroBatch
+from headway.data import Dataset
 from headway.model import Decoder, initialise
 from headway.recipe import Recipe
 from headway.store import Run, open_store, this_process
 from headway.train.preemption import Preemption
 from headway.train.pulse import Pulse
-from headway.train.rank import choose_device, environment, settle_arithmetic
+from headway.train import arithmetic
+from headway.train.rank import choose_device
 from headway.train.schedule import learning_rate
 from headway.train.sharding import build, optimizer
 from headway.train.state import State
-from headway.train.step import Step, lanes_of, on_device
+from headway.train.step import Step, lanes_of
+from headway.train.transfer import DeviceBatch, Transfer
 
 
 class Plain:
@@ -55,13 +57,12 @@ class Plain:
         self.recipe, self.device, self.model, self.sharded = recipe, device, model, model
         self.adam = torch.optim.AdamW(model.parameters(), lr=1e-3, betas=(0.9, 0.95), weight_decay=0.1, fused=True)
 
-    def train(self, position: int, lanes: list[list[MicroBatch]]) -> None:
+    def train(self, position: int, lanes: list[list[DeviceBatch]]) -> None:
         """One batch."""
         batches = [batch for lane in lanes for batch in lane]
         for index, batch in enumerate(batches):
             self.sharded.set_requires_gradient_sync(index == len(batches) - 1)
-            inputs, targets, documents = on_device(batch, self.device)
-            loss = self.model(inputs, targets, documents) / self.recipe.train.batch_tokens * dist.get_world_size()
+            loss = self.model(batch.inputs, batch.targets, batch.documents) / self.recipe.train.batch_tokens * dist.get_world_size()
             loss.backward()
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         for group in self.adam.param_groups:
@@ -82,7 +83,7 @@ class Headway:
         self.state = State(mine, model, optimizer(mine, model, device))
         self.step = Step(mine, self.state, device, group, Pulse())
 
-    def train(self, position: int, lanes: list[list[MicroBatch]]) -> None:
+    def train(self, position: int, lanes: list[list[DeviceBatch]]) -> None:
         """One batch."""
         self.step.apply(position, self.step.gradient(lanes, Preemption()))
 
@@ -92,7 +93,8 @@ def measure(rank: int, ranks: int, recipe: Recipe, rounds: int, folder: str) -> 
     os.environ.update(MASTER_ADDR="localhost", MASTER_PORT="29533", RANK=str(rank), WORLD_SIZE=str(ranks))
     os.environ.update(LOCAL_RANK=str(rank))
     device = choose_device(recipe)
-    settle_arithmetic(recipe, device)
+    arithmetic.settle(recipe, device)
+    transfer = Transfer(device)
     dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", rank=rank, world_size=ranks)
     group = dist.new_group(backend="gloo")
     dataset = data.open_data(recipe)
@@ -105,7 +107,7 @@ def measure(rank: int, ranks: int, recipe: Recipe, rounds: int, folder: str) -> 
     mine = [lane % recipe.train.lanes for lane in lanes_of(rank, ranks, recipe.train.lanes)]
     for turn in range(rounds + 2):
         position = turn * recipe.train.batch_tokens
-        lanes = [dataset.lane(position, lane) for lane in mine]
+        lanes = [[transfer(batch) for batch in dataset.lane(position, lane)] for lane in mine]
         for name, variant in variants.items():
             dist.barrier()
             began = time.perf_counter()
@@ -142,7 +144,7 @@ def saves(recipe: Recipe, state: State, dataset: Dataset, step: float, *, rank: 
         return run.claim(this_process("bench"), recipe, dataset.digest).seq
 
     attempt = ranks.lead(claim)
-    about = environment(recipe, torch.device("cpu"))
+    about = arithmetic.environment(recipe, torch.device("cpu"))
     lineage = Lineage(attempt, recipes.digest(recipe), dataset.digest, about)
     saver = Saver(run, lineage, ranks, retention=Retention(keep=2), announce=lambda *_: None)
     stalls, wholes = [], []

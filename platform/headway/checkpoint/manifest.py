@@ -90,6 +90,10 @@ class Environment(_Part):
     threads: int
     torch: str
     headway: str
+    arithmetic: int = 1
+    """Version of the order and rounding of Headway's own sums; checkpoints before it was recorded have the first."""
+    settings: dict[str, str] = {}
+    """What torch was told, where it could choose."""
 
 
 class Manifest(_Part):

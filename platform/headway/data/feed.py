@@ -1,11 +1,11 @@
 """What the training loop is fed: micro-batches as a pure function of the token position."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -162,15 +162,21 @@ def open_data(recipe: Recipe) -> Dataset:
 
 
 class Prefetch:
-    """Prepares the next batches of some lanes on a thread of its own, so that a step does not wait for data."""
+    """Prepares the next batches of some lanes on a thread of its own, so that a step does not wait for data.
 
-    def __init__(self, dataset: Dataset, lanes: Sequence[int]) -> None:
-        self.dataset = dataset
+    At most `AHEAD` batches and the one that is asked for are held.
+    """
+
+    def __init__(
+        self, dataset: Dataset, lanes: Sequence[int], place: Callable[[MicroBatch], Any] = lambda batch: batch
+    ) -> None:
+        """`place` takes each micro-batch to where it is wanted, on that thread; `get` then returns what it returned."""
+        self.dataset, self.place = dataset, place
         self.lanes = tuple(lanes)
         self._thread = ThreadPoolExecutor(1, "headway-data")
-        self._ready: dict[int, Future[list[list[MicroBatch]]]] = {}
+        self._ready: dict[int, Future[list[list[Any]]]] = {}
 
-    def get(self, position_tokens: int) -> list[list[MicroBatch]]:
+    def get(self, position_tokens: int) -> list[list[Any]]:
         """The micro-batches of each lane at a position, any position; the ones after it are begun.
 
         Raises:
@@ -197,5 +203,5 @@ class Prefetch:
     ) -> None:
         self.close()
 
-    def _prepare(self, position_tokens: int) -> list[list[MicroBatch]]:
-        return [self.dataset.lane(position_tokens, lane) for lane in self.lanes]
+    def _prepare(self, position_tokens: int) -> list[list[Any]]:
+        return [[self.place(batch) for batch in self.dataset.lane(position_tokens, lane)] for lane in self.lanes]

@@ -11,16 +11,34 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 
-def cross_entropy(hidden: Tensor, weight: Tensor, targets: Tensor, chunk_tokens: int) -> Tensor:
+def cross_entropy(hidden: Tensor, weight: Tensor, targets: Tensor, chunk_tokens: int, compiled: bool = False) -> Tensor:  # noqa: FBT001 (a switch that is passed on)
     """Sum over tokens of -log softmax(hidden weight^T)[target] [nats], an fp32 scalar.
 
     `hidden` [T, W] and `weight` [V, W] share a dtype; `targets` [T] are int64 in [0, V). The product is taken in that
     dtype, the softmax and every sum over it in fp32. The order of sums depends on T and `chunk_tokens` alone.
+    `compiled` fuses the softmax with torch.compile.
     """
     if not torch.is_grad_enabled():
         hidden, weight = hidden.detach(), weight.detach()
-    total: Tensor = _CrossEntropy.apply(hidden, weight, targets, chunk_tokens)  # type: ignore[no-untyped-call]
+    total: Tensor = _CrossEntropy.apply(hidden, weight, targets, chunk_tokens, compiled)  # type: ignore[no-untyped-call]
     return total
+
+
+def softmax_loss(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """The summed loss of a chunk, fp32, and its gradient by `logits` [C, V], in their dtype; it overwrites them.
+
+    The gradient is the softmax, less 1 at the target.
+    """
+    scores, truth = logits.float(), targets[:, None]
+    norm = scores.logsumexp(1, keepdim=True)
+    loss = (norm - scores.gather(1, truth)).sum()
+    error = scores.sub_(norm).exp_()
+    wrong = error.gather(1, truth) - 1.0
+    return loss, error.to(logits.dtype).scatter_(1, truth, wrong.to(logits.dtype))
+
+
+compiled_softmax_loss = torch.compile(softmax_loss, dynamic=False)
+"""The same in fewer passes over the logits."""
 
 
 class _CrossEntropy(torch.autograd.Function):
@@ -32,28 +50,39 @@ class _CrossEntropy(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, chunk_tokens: int) -> Tensor:
+    def forward(
+        ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, chunk_tokens: int, compiled: bool  # noqa: FBT001
+    ) -> Tensor:
         learn = any(ctx.needs_input_grad)
         total = torch.zeros((), dtype=torch.float32, device=hidden.device)
         hidden_slope = torch.empty_like(hidden if learn else hidden[:0])
         weight_slope = torch.zeros_like(weight if learn else weight[:0], dtype=torch.float32)
+        compute = compiled_softmax_loss if compiled else softmax_loss
         for start in range(0, len(targets), chunk_tokens):
             rows = slice(start, start + chunk_tokens)
-            logits = (hidden[rows] @ weight.T).float()
-            norm = logits.logsumexp(1, keepdim=True)
-            total += (norm - logits.gather(1, targets[rows, None])).sum()
+            loss, slope = compute(hidden[rows] @ weight.T, targets[rows])
+            total += loss
             if learn:
-                error = logits.sub_(norm).exp_()
-                error[torch.arange(len(error), device=error.device), targets[rows]] -= 1.0
-                slope = error.to(weight.dtype)
                 torch.mm(slope, weight, out=hidden_slope[rows])
-                weight_slope += slope.T @ hidden[rows]
+                _add_product(weight_slope, slope.T, hidden[rows])
         ctx.save_for_backward(hidden_slope, weight_slope)
         ctx.weight_dtype = weight.dtype
         return total
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, scale: Tensor) -> tuple[Tensor, Tensor, None, None]:
+    def backward(ctx: Any, scale: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
+        """Scale in fp32, then round: a scale that is rounded itself would bias the whole gradient."""
         hidden_slope, weight_slope = ctx.saved_tensors
-        return hidden_slope * scale.to(hidden_slope.dtype), (weight_slope * scale).to(ctx.weight_dtype), None, None
+        hidden = (hidden_slope.float() * scale).to(hidden_slope.dtype)
+        return hidden, (weight_slope * scale).to(ctx.weight_dtype), None, None, None
+
+
+def _add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
+    """Add `left` @ `right` to `total`, which is fp32; on CUDA no product in half precision is rounded on the way."""
+    if left.dtype == total.dtype:
+        total.addmm_(left, right)
+    elif left.is_cuda:
+        torch.addmm(total, left, right, out_dtype=torch.float32, out=total)
+    else:
+        total += left @ right

@@ -160,8 +160,9 @@ class Train(Section):
     """CPU threads per rank: they change how sums are split, so they are part of the run's meaning."""
     compile: bool = False
     """Compile each block with torch.compile."""
-    activation_checkpointing: Literal["none", "block"] = "none"
-    """`block` recomputes each block's activations in the backward pass: less memory, about a third more work."""
+    activation_checkpointing: Literal["none", "selective", "block"] = "none"
+    """What the backward pass computes again, for less memory: `selective` what is cheap (norms, rotations, activations),
+    `block` each block whole, which is about a third more work."""
     loss_chunk_tokens: PositiveInt = 4096
     """Logits are computed for this many tokens at a time, so they never exist whole."""
     optimizer: Optimizer = Optimizer()

@@ -18,15 +18,16 @@ from headway.data import Prefetch
 from headway.errors import DamageError, HeadwayError, StoreError
 from headway.store import Committed, Decided, Ended, Holder, keys
 from headway.store.record import Row
+from headway.train.arithmetic import differences
 from headway.train.cadence import Cadence
 from headway.train.clock import Clock
 from headway.train.evaluation import Evaluation
 from headway.train.instruments import Instruments
-from headway.train.rank import Rank, differences
+from headway.train.rank import Rank
 from headway.train.report import Report
 from headway.train.stability import Verdict, reach
 from headway.train.start import Start
-from headway.train.step import Gradient, Step, lanes_of
+from headway.train.step import Gradient, lanes_of
 from headway.train.straggler import Stragglers
 from headway.train.task import Task
 
@@ -79,10 +80,11 @@ class Attempt:
                 lane % self.recipe.train.lanes
                 for lane in lanes_of(rank.ranks.rank, rank.ranks.size, self.recipe.train.lanes)
             ],
+            rank.transfer,
         )
-        self.step = Step(self.recipe, self.state, rank.device, rank.ranks.group, rank.pulse)
+        self.step = rank.step
         self.stragglers = Stragglers(rank.ranks.gather(socket.gethostname()))
-        self.evaluation = Evaluation(self.recipe, rank.dataset, self.state, rank.device, rank.ranks.group)
+        self.evaluation = Evaluation(self.recipe, rank.dataset, self.state, rank.transfer, rank.ranks.group)
         self.saver = Saver(
             self.run,
             Lineage(self.number, recipes.digest(self.recipe), rank.dataset.digest, rank.environment),

@@ -10,16 +10,16 @@ from headway.data import Dataset
 from headway.recipe import Recipe
 from headway.train.preemption import Preemption
 from headway.train.state import State
-from headway.train.step import on_device
+from headway.train.transfer import Transfer
 
 
 class Evaluation:
     """Evaluates on text that is never trained on."""
 
     def __init__(
-        self, recipe: Recipe, dataset: Dataset, state: State, device: torch.device, agreement: dist.ProcessGroup
+        self, recipe: Recipe, dataset: Dataset, state: State, transfer: Transfer, agreement: dist.ProcessGroup
     ) -> None:
-        self.state, self.device, self.agreement = state, device, agreement
+        self.state, self.transfer, self.agreement = state, transfer, agreement
         self.micro_batches = dataset.held_out(recipe.evaluation.tokens)
 
     @torch.no_grad()
@@ -44,13 +44,14 @@ class Evaluation:
         """Summed loss of each micro-batch that this rank computed, zero for the others; and the wish to stop."""
         ranks, rank = dist.get_world_size(), dist.get_rank()
         count = len(self.micro_batches)
-        losses = torch.zeros(count, dtype=torch.float64, device=self.device)
+        losses = torch.zeros(count, dtype=torch.float64, device=self.transfer.device)
         for first in range(0, count, ranks):
             if stop := self._asked(preemption):
                 return losses, stop
             index = first + rank
-            inputs, targets, documents = on_device(self.micro_batches[index % count], self.device)
-            loss = self.state.model(inputs, targets, documents)
+            batch = self.transfer(self.micro_batches[index % count])
+            batch.arrive()
+            loss = self.state.model(batch.inputs, batch.targets, batch.documents)
             if index < count:
                 losses[index] = loss
         return losses, 0

@@ -82,6 +82,7 @@ def launch(
         launcher=launcher,
         launched=launched,
         grace=recipe.machine.grace_seconds,
+        tokens=history.tokens,
         take_over=take_over,
         quiet=quiet or node > 0,
         exposure=exposure,

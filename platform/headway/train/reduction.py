@@ -40,13 +40,15 @@ class OrderedReduceScatter:
         exchanged = torch.empty_like(input_tensor)
         with self.waiting:
             dist.all_to_all_single(exchanged, input_tensor, group=group)
-        pieces = exchanged.view(group.size(), -1)[: self.present].unbind()
-        if self.sum is None:
-            output_tensor.copy_(pieces[0])
+        terms = [*exchanged.view(group.size(), -1)[: self.present].unbind()]
+        if self.sum is not None:
+            terms.insert(0, self.sum)
+        if len(terms) == 1:
+            output_tensor.copy_(terms[0])
         else:
-            torch.add(self.sum, pieces[0], out=output_tensor)
-        for piece in pieces[1:]:
-            output_tensor.add_(piece)
+            torch.add(terms[0], terms[1], out=output_tensor)
+        for term in terms[2:]:
+            output_tensor.add_(term)
         self.sum = output_tensor
 
 

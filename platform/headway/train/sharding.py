@@ -11,34 +11,34 @@ from torch.distributed.tensor import DTensor
 from headway.model import Block, Decoder, initialise
 from headway.recipe import Recipe
 from headway.train import cache
-
-
-def precision(recipe: Recipe, device: torch.device) -> str:
-    """`bf16` or `fp32`: what `auto` means on this device."""
-    if recipe.train.precision != "auto":
-        return recipe.train.precision
-    return "bf16" if device.type == "cuda" else "fp32"
+from headway.train.arithmetic import precision
 
 
 def build(recipe: Recipe, vocabulary: int, device: torch.device) -> Decoder:
-    """The sharded model, with its first weights. Built on no device at first, so no rank ever holds it whole."""
+    """The sharded model, with its first weights."""
+    model = shard(recipe, vocabulary, device)
+    initialise(model, recipe.seed)
+    return model
+
+
+def shard(recipe: Recipe, vocabulary: int, device: torch.device) -> Decoder:
+    """The sharded model, its weights undefined. Built on no device at first, so no rank ever holds it whole."""
     with torch.device("meta"):
         model = Decoder(recipe.model, vocabulary, recipe.train.loss_chunk_tokens)
     mesh = init_device_mesh(device.type, (dist.get_world_size(),))
     compute = torch.bfloat16 if precision(recipe, device) == "bf16" else None
     if recipe.train.compile:
         cache.settle()
-    policy = MixedPrecisionPolicy(param_dtype=compute, reduce_dtype=torch.float32)
+        model.compile_parts()
+    # Without the casts: the rotary tables, which a block is called with, are fp32.
+    policy = MixedPrecisionPolicy(param_dtype=compute, reduce_dtype=torch.float32, cast_forward_inputs=False)
     for block in model.blocks:
         assert isinstance(block, Block)
-        block.recompute = recipe.train.activation_checkpointing == "block"
-        if recipe.train.compile:
-            block.compile()
+        block.recompute = recipe.train.activation_checkpointing
         fully_shard(block, mesh=mesh, mp_policy=policy, reshard_after_forward=recipe.machine.reshard)
     fully_shard(model, mesh=mesh, mp_policy=policy, reshard_after_forward=recipe.machine.reshard)
     sum_only(model)
     model.to_empty(device=device)
-    initialise(model, recipe.seed)
     return model
 
 

@@ -9,7 +9,6 @@ import torch.distributed as dist
 from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
 
-from headway.data import MicroBatch
 from headway.recipe import Recipe
 from headway.train.norm import clip, fast_norm, ordered_norm
 from headway.train.preemption import HURRY, STOP, Preemption
@@ -18,6 +17,7 @@ from headway.train.reduction import OrderedSum
 from headway.train.schedule import learning_rate
 from headway.train.state import State
 from headway.train.straggler import FIELDS, Pace
+from headway.train.transfer import DeviceBatch
 from headway.train.waiting import Waiting
 
 
@@ -62,7 +62,7 @@ class Step:
         """How long the last update of the parameters took [s]: the others wait for it in the next step."""
 
     def gradient(
-        self, lanes: Sequence[Sequence[MicroBatch]], preemption: Preemption, *, save: bool = False, fetched: float = 0.0
+        self, lanes: Sequence[Sequence[DeviceBatch]], preemption: Preemption, *, save: bool = False, fetched: float = 0.0
     ) -> Gradient:
         """Compute the batch's gradient from this rank's `lanes`; whether to stop is asked when that is done.
 
@@ -110,9 +110,9 @@ class Step:
         for parameter in self.parameters:
             parameter.grad = None
 
-    def _backward(self, batch: MicroBatch, scale: float) -> torch.Tensor:
-        inputs, targets, documents = on_device(batch, self.device)
-        loss: torch.Tensor = self.state.model(inputs, targets, documents)
+    def _backward(self, batch: DeviceBatch, scale: float) -> torch.Tensor:
+        batch.arrive()
+        loss: torch.Tensor = self.state.model(batch.inputs, batch.targets, batch.documents)
         (loss * scale).backward()  # type: ignore[no-untyped-call]
         self.pulse.advance()
         return loss.detach()
@@ -136,10 +136,3 @@ class Step:
 
     def _gradients(self) -> list[DTensor]:
         return [p.grad for p in self.parameters if isinstance(p.grad, DTensor)]
-
-
-def on_device(batch: MicroBatch, device: torch.device) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
-    """Inputs, targets and documents of a micro-batch as tensors."""
-    inputs, targets = (torch.from_numpy(a).to(device, non_blocking=True) for a in (batch.inputs, batch.targets))
-    documents = None if batch.documents is None else torch.from_numpy(batch.documents).to(device)
-    return inputs, targets, documents

@@ -28,6 +28,8 @@ class Task:
     """When it began [s since 1970]: a rank's time counts from there."""
     grace: float
     """How long a stopping rank may take [s]."""
+    tokens: int
+    """Where the run stood then."""
     take_over: bool
     quiet: bool
     exposure: Exposure | None = None

@@ -6,9 +6,11 @@ import sys
 import time
 from typing import Any
 
+import torch
 import torch.distributed as dist
 
 from headway import recipe as recipes
+from headway.errors import UsageError
 from headway.store import Run, born, open_store, this_process
 from headway.telemetry import Trace
 from headway.train.attempt import Attempt
@@ -20,6 +22,7 @@ from headway.train.pulse import Pulse
 from headway.train.rank import Rank
 from headway.train.start import Start
 from headway.train.task import Task
+from headway.train.trial import out_of_memory, rehearse
 
 
 def train_task(task: Task, flag: Any, pulse: Pulse) -> None:
@@ -35,6 +38,9 @@ def train_task(task: Task, flag: Any, pulse: Pulse) -> None:
         rank = Rank.join(recipe, run, preemption, pulse, start)
         try:
             attempts(rank, task, start, began, instruments)
+        except torch.OutOfMemoryError as error:
+            instruments.close()
+            raise UsageError(out_of_memory(rank)) from error
         except BaseException:
             instruments.close()  # takes a moment; when the group is gone, the others fail at once, and are blamed
             raise
@@ -52,6 +58,8 @@ def attempts(rank: Rank, task: Task, start: Start, began: float, instruments: In
     follows = None
     if max(rank.ranks.gather(preemption.level)):
         return
+    rehearse(rank, task.tokens)
+    start.done("trial")
     while True:
         with Attempt(rank, holder, clock, start, task=task, follows=follows, instruments=instruments) as attempt:
             outcome = train(attempt)

@@ -1,0 +1,1 @@
+"""What `bench/gpu.py` measures, a part a module; `device` is all that differs between a GPU and a rehearsal."""

@@ -1,0 +1,179 @@
+"""Bits: runs that must end with the same parameters, trained by `headway train` itself, side by side on the one card."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+import yaml
+from torch.distributed.tensor import DTensor
+from torch.multiprocessing.spawn import spawn
+
+from bench.card.device import Device
+from bench.card.numbers import Row, digest
+from headway import data
+from headway import recipe as recipes
+from headway.data import MicroBatch
+from headway.recipe import Recipe
+from headway.train import arithmetic
+from headway.train.preemption import Preemption
+from headway.train.pulse import Pulse
+from headway.train.sharding import build, optimizer
+from headway.train.state import State
+from headway.train.step import Step, lanes_of
+from headway.train.transfer import Transfer
+from headway.train.trial import made_up
+
+KILL_AFTER = 6
+"""Steps before a run is killed."""
+DEADLINE = 240.0
+"""How long a training may take [s]."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """A training."""
+
+    name: str
+    changes: tuple[str, ...] = ()
+    killed: bool = False
+    fresh: bool = False
+    """Whether it finds no compiled code."""
+
+
+EAGER = (Case("whole"), Case("whole again"), Case("killed and resumed", killed=True))
+COMPILED = ("train.compile=true",)
+CASES = (
+    EAGER,
+    tuple(
+        Case(f"{case.name}, compiled{note}", COMPILED, case.killed, fresh)
+        for case, note, fresh in ((EAGER[0], "", False), (EAGER[1], " afresh", True), (EAGER[2], "", False))
+    ),
+    tuple(Case(f"{case.name}, recomputed", ("train.activation_checkpointing=selective",), case.killed) for case in EAGER[1:]),
+)
+"""Groups whose members must be equal. Compiled code rounds otherwise than torch's own kernels: it is part of the recipe."""
+
+
+def bits(device: Device) -> Iterator[Row]:
+    """One fingerprint for each group, and for one and two ranks."""
+    with tempfile.TemporaryDirectory() as folder:
+        recipe = prepare(Path(folder), device)
+        cases = CASES if device.cuda else CASES[:1]
+        with ThreadPoolExecutor(3 * len(cases) if device.cuda else 1) as threads:
+            found = [[threads.submit(train, recipe, case) for case in group] for group in cases]
+            for group, futures in zip(cases, found, strict=True):
+                prints = [future.result() for future in futures]
+                for case, each in zip(group, prints, strict=True):
+                    yield {"name": f"run, {case.name}", "sha256": each[:16], "good": len(each) == 64 and each == prints[0]}
+        yield from together(recipe, device)
+
+
+def prepare(folder: Path, device: Device) -> Path:
+    """A small recipe of attention inside documents, in bf16, and its data: some of the standard library."""
+    small = {"layers": 4, "width": 512, "heads": 8, "kv_heads": 2, "ffn_width": 1024, "attention": "document"}
+    tiny = {**small, "layers": 2, "width": 32, "heads": 2, "kv_heads": 1, "ffn_width": 64}
+    length = 512 if device.cuda else 64
+    document = {
+        "name": "bits",
+        "data": {
+            "path": str(folder / "data"),
+            "sources": {"json": {"path": f"{Path(json.__file__).parent}/*.py"}},
+            "tokenizer": {"vocabulary": 512},
+            "block_tokens": length,
+            "document_bytes": 1000,
+            "held_out_share": 0.1,
+        },
+        "model": small if device.cuda else tiny,
+        "train": {
+            "tokens": 20 * 8 * length, "batch_tokens": 8 * length, "micro_batch_tokens": 2 * length,
+            "lanes": 4, "precision": "bf16", "optimizer": {"learning_rate": 3e-3},
+        },
+        "evaluation": {"tokens": 4 * length},
+        "checkpoint": {"every_tokens": 4 * 8 * length},
+        "machine": {"device": device.torch.type},
+    }  # fmt: skip
+    path = folder / "bits.yaml"
+    path.write_text(yaml.safe_dump(document), encoding="utf-8")
+    data.build(recipes.load(path))
+    return path
+
+
+def train(recipe: Path, case: Case) -> str:
+    """Train `case` to its end; returns the fingerprint, or what was said instead."""
+    name = case.name.replace(" ", "-").replace(",", "")
+    store = str(recipe.parent / "store")
+    command = [sys.executable, "-m", "headway.cli"]
+    training = [*command, "train", str(recipe), *case.changes, "--run", name, "--store", store, "--nproc", "1", "--json"]
+    environment = os.environ | ({"HEADWAY_CACHE": str(recipe.parent / name)} if case.fresh else {})
+    if case.killed:
+        kill(training, environment)
+    done = subprocess.run(training, env=environment, capture_output=True, text=True, timeout=DEADLINE, check=False)
+    if done.returncode:
+        return f"{done.returncode}: {(done.stdout + done.stderr)[-300:]}"
+    shown = subprocess.run([*command, "fingerprint", name, "--store", store], capture_output=True, text=True, check=True)
+    return shown.stdout.strip()
+
+
+def kill(training: list[str], environment: dict[str, str]) -> None:
+    """Begin a training, and kill all its processes after some steps."""
+    process = subprocess.Popen(
+        training, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    assert process.stderr
+    steps = 0
+    for line in process.stderr:
+        steps += '"step.done"' in line
+        if steps == KILL_AFTER:
+            break
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+
+
+def together(path: Path, device: Device) -> Iterator[Row]:
+    """One and two ranks on the one card: over gloo, for NCCL takes one rank a card."""
+    found = []
+    for ranks in (1, 2):
+        answer = path.parent / f"ranks-{ranks}"
+        try:
+            spawn(share, (ranks, path, device.torch.type, answer), nprocs=ranks)  # type: ignore[no-untyped-call]
+            found.append(answer.read_text(encoding="utf-8"))
+        except Exception as error:  # whatever a backend raises is what there is to tell
+            found.append(f"{type(error).__name__}: {str(error)[-300:]}")
+    yield {"name": "one rank", "sha256": found[0][:16], "good": len(found[0]) == 64}
+    yield {"name": "two ranks on one card", "sha256": found[1][:300] if len(found[1]) != 64 else found[1][:16], "good": found[1] == found[0]}
+
+
+def share(rank: int, ranks: int, path: Path, kind: str, answer: Path) -> None:
+    """Train some steps as one of `ranks` on the first device of its `kind`; rank 0 writes the digest of all parameters."""
+    os.environ.update(RANK=str(rank), WORLD_SIZE=str(ranks), GLOO_SOCKET_IFNAME="lo")
+    device = torch.device(kind, 0) if kind == "cuda" else torch.device(kind)
+    recipe = recipes.load(path)
+    arithmetic.settle(recipe, device)
+    dist.init_process_group("gloo", init_method=f"file://{answer}.meeting", rank=rank, world_size=ranks)
+    vocabulary = recipe.data.tokenizer.vocabulary
+    model = build(recipe, vocabulary, device)
+    state = State(recipe, model, optimizer(recipe, model, device))
+    step, transfer = Step(recipe, state, device, dist.new_group(backend="gloo"), Pulse()), Transfer(device)
+    for turn in range(5):
+        batches = list(text(recipe, turn, vocabulary))
+        lanes = [[transfer(batches[lane])] for lane in lanes_of(rank, ranks, recipe.train.lanes)]
+        step.apply(turn * recipe.train.batch_tokens, step.gradient(lanes, Preemption()))
+    whole = [value.full_tensor() if isinstance(value, DTensor) else value for value in model.parameters()]
+    if rank == 0:
+        answer.write_text(digest(whole), encoding="utf-8")
+    dist.destroy_process_group()
+
+
+def text(recipe: Recipe, turn: int, vocabulary: int) -> Iterator[MicroBatch]:
+    """Made-up micro-batches, one for each lane."""
+    for lane in range(recipe.train.lanes):
+        other = recipe.model_copy(update={"seed": turn * recipe.train.lanes + lane})
+        yield [*made_up(other, vocabulary, recipe.data.block_tokens)][-1]

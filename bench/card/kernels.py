@@ -1,0 +1,45 @@
+"""Where the time of a step goes: the dearest kernels, and how much of it the card waits."""
+
+from collections import defaultdict
+from collections.abc import Iterator
+
+from torch.profiler import profile
+
+from bench.card.device import Device
+from bench.card.lab import Lab, alone
+from bench.card.numbers import Row
+from bench.card.utilisation import B1, TINY, Cell, plan
+
+DEAREST = 10
+STEPS = 2
+
+
+def kernels(device: Device) -> Iterator[Row]:
+    """Shares of the wall clock of some steps of the 1.3B shape, many documents a row."""
+    cell = Cell(B1, 2048, many=True, tokens=16_384) if device.cuda else Cell(TINY, 64, many=True, tokens=128)
+    with alone() as group:
+        lab = Lab(plan(cell), device, group)
+        lanes = [lab.lanes(many=True) for _ in range(STEPS)]
+        for each in lanes:
+            lab.train(each)
+        with profile(activities=[device.activity]) as profiler:
+            wall = device.timed(lambda: [lab.train(each) for each in lanes])
+    spans: list[tuple[float, float]] = []
+    names: dict[str, float] = defaultdict(float)
+    for event in profiler.events():
+        if device.cuda == (event.device_type.name == "CUDA"):
+            spans.append((event.time_range.start, event.time_range.end))
+            names[event.name] += event.time_range.elapsed_us() / 1e6
+    busy = covered(spans) / 1e6
+    yield {"name": f"{STEPS} steps of {cell.name}", "wall_s": wall, "gaps": max(0.0, 1 - busy / wall)}
+    for name, seconds in sorted(names.items(), key=lambda each: -each[1])[:DEAREST]:
+        yield {"name": name[:110], "share": seconds / wall}
+
+
+def covered(spans: list[tuple[float, float]]) -> float:
+    """The length of the union of some spans of time."""
+    total, end = 0.0, float("-inf")
+    for start, stop in sorted(spans):
+        total += max(0.0, stop - max(start, end))
+        end = max(end, stop)
+    return total

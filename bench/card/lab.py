@@ -1,0 +1,109 @@
+"""One rank by itself: a sharded model of some shape with its optimizer, and made-up text for it."""
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+
+from bench.card.device import Device
+from headway import recipe as recipes
+from headway.data import MicroBatch
+from headway.recipe import Recipe
+from headway.train import arithmetic
+from headway.train.preemption import Preemption
+from headway.train.pulse import Pulse
+from headway.train.sharding import optimizer, shard
+from headway.train.state import State
+from headway.train.step import Gradient, Step
+from headway.train.transfer import DeviceBatch, Transfer
+
+RECIPES = Path(__file__).parents[2] / "jobs/recipes"
+LLAMA_8B = {"layers": 32, "width": 4096, "heads": 32, "kv_heads": 8, "ffn_width": 14336, "rope_theta": 500_000.0}
+"""Llama 3 8B (Grattafiori et al. 2024), of which a card holds a few layers; its vocabulary is 128,256."""
+DOCUMENT_TOKENS = 512
+"""Mean length of a document where there are many."""
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A size of model."""
+
+    name: str
+    recipe: str
+    """File in `jobs/recipes`."""
+    changes: tuple[tuple[str, Any], ...] = ()
+    """Of the recipe, by dotted key."""
+
+    def plan(self, **changes: Any) -> Recipe:
+        """Its recipe with `changes` by dotted key, in which a double underscore stands for the dot."""
+        document = recipes.load(RECIPES / self.recipe).model_dump(mode="json")
+        own = {"data.tokenizer.vocabulary": 32_768, "data.curriculum": [{"from_tokens": 0}]}
+        for key, value in {**own, **dict(self.changes), **{k.replace("__", "."): v for k, v in changes.items()}}.items():
+            section, _, name = key.rpartition(".")
+            place = document
+            for step in section.split("."):
+                place = place[step]
+            place[name] = value
+        return Recipe.model_validate_json(json.dumps(document))
+
+
+@contextmanager
+def alone() -> Iterator[dist.ProcessGroup]:
+    """A process group of this process alone; yields the one for agreements."""
+    os.environ.update(RANK="0", WORLD_SIZE="1", LOCAL_RANK="0", LOCAL_WORLD_SIZE="1", MASTER_ADDR="localhost")
+    backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+    dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
+    try:
+        yield dist.new_group(backend="gloo")
+    finally:
+        dist.destroy_process_group()
+
+
+class Lab:
+    """A model in training."""
+
+    def __init__(self, recipe: Recipe, device: Device, group: dist.ProcessGroup) -> None:
+        self.recipe, self.device = recipe, device
+        self.vocabulary = recipe.data.tokenizer.vocabulary
+        arithmetic.settle(recipe, device.torch)
+        model = shard(recipe, self.vocabulary, device.torch)
+        fill(model)
+        self.state = State(recipe, model, optimizer(recipe, model, device.torch))
+        self.step = Step(recipe, self.state, device.torch, group, Pulse())
+        self.transfer = Transfer(device.torch)
+        self.random = np.random.default_rng(recipe.seed)
+
+    def lanes(self, *, many: bool) -> list[list[DeviceBatch]]:
+        """A batch of made-up text: each row one document, or `many`."""
+        plan = self.recipe.train
+        return [[self.batch(many=many) for _ in range(plan.lane_micro_batches)] for _ in range(plan.lanes)]
+
+    def batch(self, *, many: bool) -> DeviceBatch:
+        """A micro-batch of it."""
+        length = self.recipe.data.block_tokens
+        shape = (self.recipe.train.micro_batch_tokens // length, length)
+        inputs, targets = self.random.integers(0, self.vocabulary, (2, *shape))
+        ends = self.random.random(shape) < (1 / DOCUMENT_TOKENS if many else 0)
+        return self.transfer(MicroBatch(inputs, targets, ends.cumsum(1).astype(np.int32)))
+
+    def train(self, lanes: list[list[DeviceBatch]]) -> Gradient:
+        """One step of Headway's."""
+        gradient = self.step.gradient(lanes, Preemption())
+        self.step.apply(self.recipe.train.tokens // 2, gradient)
+        return gradient
+
+
+@torch.no_grad()
+def fill(model: torch.nn.Module) -> None:
+    """Random parameters, drawn where they lie: quicker than those of a run, which are drawn on one CPU."""
+    torch.manual_seed(1)
+    for parameter in model.parameters():
+        local = parameter.to_local()  # type: ignore[operator]
+        local.fill_(1.0) if parameter.ndim == 1 else local.normal_(0.0, 0.02)

@@ -1,0 +1,83 @@
+"""Saving and restoring: what a save costs the training beside it, and how fast a checkpoint is back on the card."""
+
+import statistics
+import tempfile
+import time
+from collections.abc import Iterator
+
+from bench.card.device import Device
+from bench.card.lab import Lab, alone
+from bench.card.numbers import Row, digest
+from bench.card.utilisation import M350, TINY, Cell, plan
+from headway import recipe as recipes
+from headway.checkpoint.commit import Lineage
+from headway.checkpoint.ranks import Ranks
+from headway.checkpoint.retention import Retention
+from headway.checkpoint.saver import Saver
+from headway.checkpoint.stored import StoredCheckpoint
+from headway.store import Run, open_store, this_process
+from headway.train import arithmetic
+from headway.train.preemption import Preemption
+
+CALM, SAVES = 4, 2
+
+
+def saving(device: Device) -> Iterator[Row]:
+    """Some steps in peace, then saves with steps beside them, then a restore, whose bits are compared."""
+    cell = Cell(M350, 2048, many=False, tokens=32_768) if device.cuda else Cell(TINY, 64, many=False, tokens=128)
+    with alone() as group, tempfile.TemporaryDirectory() as folder:
+        lab = Lab(plan(cell), device, group)
+        run, ranks = Run(open_store(folder), "bench"), Ranks(group)
+        run.freeze(lab.recipe)
+        number = run.claim(this_process("bench"), lab.recipe, "made up").seq
+        about = arithmetic.environment(lab.recipe, device.torch)
+        lineage = Lineage(number, recipes.digest(lab.recipe), "made up", about)
+        saver = Saver(run, lineage, ranks, retention=Retention(keep=2), announce=lambda *_: None)
+        lanes = lab.lanes(many=False)
+        for _ in range(2):
+            lab.train(lanes)
+        calm = statistics.median(device.timed(lambda: lab.train(lanes)) for _ in range(CALM))
+        size = sum(tensor.numel() * tensor.element_size() for tensor in lab.state.tensors().values())
+        for turn in range(SAVES):
+            yield save(lab, saver, device, calm, size, turn)
+        saver.close()
+        yield restore(lab, run, device, size)
+
+
+def save(lab: Lab, saver: Saver, device: Device, calm: float, size: int, turn: int) -> Row:
+    """One save, with steps beside it until it is durable, and the wait for the copy before each is applied."""
+    lanes = lab.lanes(many=False)
+    device.wait()
+    began = time.perf_counter()
+    saver.save(turn, lab.state.tensors(), lab.state.progress(), "")
+    stall, steps = time.perf_counter() - began, 0
+    while saver.busy or not steps:
+        gradient = lab.step.gradient(lanes, Preemption())
+        waiting = time.perf_counter()
+        saver.await_copy()
+        stall += time.perf_counter() - waiting
+        lab.step.apply(0, gradient)
+        device.wait()
+        steps += 1
+        beside = time.perf_counter() - began
+    saver.wait()
+    durable = time.perf_counter() - began
+    return {
+        "name": f"save {turn + 1} of {size / 1e9:.2f} GB to a folder",
+        "stall_s": stall, "durable_s": durable, "gb_s": size / durable / 1e9, "calm_step_s": calm,
+        "extra_s": beside - steps * calm, "share_at_a_minute": (beside - steps * calm) / 60,
+    }  # fmt: skip
+
+
+def restore(lab: Lab, run: Run, device: Device, size: int) -> Row:
+    """Read the newest checkpoint back to the card, and save nothing else meanwhile."""
+    commit = run.history().commits[-1]
+    tensors = [*lab.state.tensors().values()]
+    stored = StoredCheckpoint(run.store, commit)
+    seconds = device.timed(lambda: lab.state.load(stored))
+    first = digest([tensor.to_local() for tensor in tensors])  # type: ignore[attr-defined]
+    for tensor in tensors:
+        tensor.to_local().zero_()  # type: ignore[attr-defined]
+    lab.state.load(stored)
+    again = digest([tensor.to_local() for tensor in tensors])  # type: ignore[attr-defined]
+    return {"name": f"restore of {size / 1e9:.2f} GB, verified", "seconds": seconds, "gb_s": size / seconds / 1e9, "good": first == again}

@@ -1,0 +1,90 @@
+"""Fixing all that could change bits from one attempt to the next, and saying what it was.
+
+With `determinism: bitwise` torch is strict: an operation without a deterministic kernel is an error that names it, where
+with `warn_only` the backward passes of flash and memory-efficient attention would go on non-deterministically.
+"""
+
+import os
+from pathlib import Path
+
+import torch
+
+import headway
+from headway.checkpoint.manifest import Environment
+from headway.recipe import Recipe
+
+VERSION = 2
+"""Grows when a release changes, on purpose, the order or the rounding of the sums that training is made of."""
+CUBLAS_WORKSPACE = "CUBLAS_WORKSPACE_CONFIG"
+"""Environment: what cuBLAS may use beside its results; with other settings its products may differ from run to run."""
+
+
+def precision(recipe: Recipe, device: torch.device) -> str:
+    """`bf16` or `fp32`: what `auto` means on this device."""
+    if recipe.train.precision != "auto":
+        return recipe.train.precision
+    return "bf16" if device.type == "cuda" else "fp32"
+
+
+def settle(recipe: Recipe, device: torch.device) -> None:
+    """Fix what this process computes with. Called before it first computes on `device`: cuBLAS looks once."""
+    bitwise = recipe.train.determinism == "bitwise"
+    torch.set_num_threads(recipe.train.threads)
+    torch.use_deterministic_algorithms(bitwise)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # a write of every buffer, to find reads of none
+    if recipe.train.compile:
+        from torch._inductor import config  # slow to import
+
+        config.deterministic = bitwise  # else reductions are cut as is fastest at the moment
+    if device.type != "cuda":
+        return
+    if bitwise:
+        os.environ.setdefault(CUBLAS_WORKSPACE, ":4096:8")
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction = not bitwise
+    torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = bitwise, False
+
+
+def environment(recipe: Recipe, device: torch.device) -> Environment:
+    """What arithmetic depends on, besides the recipe."""
+    cuda = device.type == "cuda"
+    return Environment(
+        device=torch.cuda.get_device_name(device) if cuda else _processor(),
+        precision=precision(recipe, device),
+        threads=recipe.train.threads,
+        torch=torch.__version__,
+        headway=headway.__version__,
+        arithmetic=VERSION,
+        settings=_settings() if cuda else {},
+    )
+
+
+def differences(before: Environment, now: Environment) -> str:
+    """What of the environment is not what it was, for people; another Headway alone changes no bits."""
+    old, new = (_flat(environment) for environment in (before, now))
+    return ", ".join(f"{key}: {old[key]} -> {new.get(key)}" for key in old if old[key] != new.get(key))
+
+
+def _flat(environment: Environment) -> dict[str, object]:
+    found = environment.model_dump(exclude={"headway", "settings"})
+    return found | environment.settings
+
+
+def _settings() -> dict[str, str]:
+    """What torch computes with on CUDA, as torch says it."""
+    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+    return {
+        "deterministic algorithms": str(torch.are_deterministic_algorithms_enabled()),
+        "cuda": str(torch.version.cuda),
+        "cudnn": str(cudnn.version()),
+        "cublas workspace": os.environ.get(CUBLAS_WORKSPACE, "default"),
+        "tf32": str(matmul.allow_tf32),
+        "bf16 reductions": str(matmul.allow_bf16_reduced_precision_reduction),
+    }
+
+
+def _processor() -> str:
+    """Name of the CPU, with the instruction set that torch uses of it."""
+    lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return f"{names[0] if names else 'CPU'} ({torch.backends.cpu.get_cpu_capability()})"
