@@ -8,7 +8,7 @@ GO := $(shell command -v go || echo .go/bin/go)
 ENGINES := .engines/versitygw .engines/slurm/version
 
 .DEFAULT_GOAL := help
-.PHONY: help setup system engines lock fmt check test test-fast test-kills test-protocol test-slurm test-soak s3 slurm quickstart bench clean
+.PHONY: help setup system engines lock fmt check test test-fast test-kills test-protocol test-slurm test-soak s3 slurm quickstart bench gpu-kit clean
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -99,6 +99,9 @@ bench: $(READY) $(ENGINES) ## step, data, checkpoints and journal, side by side 
 	$(BIN)/python -m bench.serving
 	$(BIN)/python -m bench.overload
 	$(BIN)/python -m bench.goodput
+
+gpu-kit: $(READY) ## gather in out/gpu-kit the wheels that a machine with a GPU and no network lacks
+	$(BIN)/python -m bench.gpu_kit
 
 clean: ## remove the environment and what the quick start made
 	rm -rf .venv .uv .go .engines runs data out
