@@ -26,12 +26,10 @@ from torch.nn.functional import scaled_dot_product_attention
 HALF = (torch.bfloat16, torch.float16)
 SPAN = 128
 """Documents that fit together into so many tokens are computed in one call on a CPU: a call costs as much as 50 tokens."""
-CAUSAL: dict[str, Any] = (
-    {"is_causal": True}  # torch 2.11
-    if "is_causal" in inspect.signature(varlen_attn).parameters
-    else {"window_size": (-1, 0), "enable_gqa": True}
-)
+CAUSAL: dict[str, Any] = {"window_size": (-1, 0)}
 """How `varlen_attn` is told that a token sees only what comes before it."""
+if "enable_gqa" in inspect.signature(varlen_attn).parameters:  # torch 2.11 shares heads without being told
+    CAUSAL["enable_gqa"] = True
 
 
 @dataclass(frozen=True)
