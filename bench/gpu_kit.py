@@ -51,7 +51,9 @@ TARGET = {
 }
 """The machine, in the words of a marker."""
 PLATFORMS = ("manylinux_2_28_x86_64", "manylinux_2_17_x86_64", "manylinux2014_x86_64")
-ENTRY = re.compile(r"(?P<name>[\w.-]+)(?:\[[^]]*\])?==(?P<version>[^\s;]+)(?: ; (?P<marker>.+?))? (?P<hashes> *--hash=.+)")
+ENTRY = re.compile(
+    r"(?P<name>[\w.-]+)(?:\[[^]]*\])?==(?P<version>[^\s;]+)(?: ; (?P<marker>.+?))? (?P<hashes> *--hash=.+)"
+)
 
 
 class KitError(Exception):
@@ -98,7 +100,9 @@ def gather(folder: Path, python: Path | str, largest: int = LARGEST) -> list[Pat
     wheels = download(pinned(LOCK.read_text(encoding="utf-8")), folder, python)
     size = sum(wheel.stat().st_size for wheel in wheels)
     if size > largest:
-        raise KitError(f"the kit takes {size / 1e6:.1f} MB, more than {largest / 1e6:.0f} MB: which name can be left out?")
+        raise KitError(
+            f"the kit takes {size / 1e6:.1f} MB, more than {largest / 1e6:.0f} MB: which name can be left out?"
+        )
     sums = [f"{hashlib.sha256(wheel.read_bytes()).hexdigest()}  {wheel.name}\n" for wheel in wheels]
     (folder / SUMS).write_text("".join(sums), encoding="utf-8")
     return wheels

@@ -62,7 +62,11 @@ class Plain:
         batches = [batch for lane in lanes for batch in lane]
         for index, batch in enumerate(batches):
             self.sharded.set_requires_gradient_sync(index == len(batches) - 1)
-            loss = self.model(batch.inputs, batch.targets, batch.documents) / self.recipe.train.batch_tokens * dist.get_world_size()
+            loss = (
+                self.model(batch.inputs, batch.targets, batch.documents)
+                / self.recipe.train.batch_tokens
+                * dist.get_world_size()
+            )
             loss.backward()
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         for group in self.adam.param_groups:

@@ -57,7 +57,10 @@ CASES = (
         Case(f"{case.name}, compiled{note}", COMPILED, case.killed, fresh)
         for case, note, fresh in ((EAGER[0], "", False), (EAGER[1], " afresh", True), (EAGER[2], "", False))
     ),
-    tuple(Case(f"{case.name}, recomputed", ("train.activation_checkpointing=selective",), case.killed) for case in EAGER[1:]),
+    tuple(
+        Case(f"{case.name}, recomputed", ("train.activation_checkpointing=selective",), case.killed)
+        for case in EAGER[1:]
+    ),
 )
 """Groups whose members must be equal. Compiled code rounds otherwise than torch's own kernels: it is part of the recipe."""
 
@@ -72,7 +75,11 @@ def bits(device: Device) -> Iterator[Row]:
             for group, futures in zip(cases, found, strict=True):
                 prints = [future.result() for future in futures]
                 for case, each in zip(group, prints, strict=True):
-                    yield {"name": f"run, {case.name}", "sha256": each[:16], "good": len(each) == 64 and each == prints[0]}
+                    yield {
+                        "name": f"run, {case.name}",
+                        "sha256": each[:16],
+                        "good": len(each) == 64 and each == prints[0],
+                    }
         yield from together(recipe, device)
 
 
@@ -111,14 +118,28 @@ def train(recipe: Path, case: Case) -> str:
     name = case.name.replace(" ", "-").replace(",", "")
     store = str(recipe.parent / "store")
     command = [sys.executable, "-m", "headway.cli"]
-    training = [*command, "train", str(recipe), *case.changes, "--run", name, "--store", store, "--nproc", "1", "--json"]
+    training = [
+        *command,
+        "train",
+        str(recipe),
+        *case.changes,
+        "--run",
+        name,
+        "--store",
+        store,
+        "--nproc",
+        "1",
+        "--json",
+    ]
     environment = os.environ | ({"HEADWAY_CACHE": str(recipe.parent / name)} if case.fresh else {})
     if case.killed:
         kill(training, environment)
     done = subprocess.run(training, env=environment, capture_output=True, text=True, timeout=DEADLINE, check=False)
     if done.returncode:
         return f"{done.returncode}: {(done.stdout + done.stderr)[-300:]}"
-    shown = subprocess.run([*command, "fingerprint", name, "--store", store], capture_output=True, text=True, check=True)
+    shown = subprocess.run(
+        [*command, "fingerprint", name, "--store", store], capture_output=True, text=True, check=True
+    )
     return shown.stdout.strip()
 
 
@@ -148,7 +169,11 @@ def together(path: Path, device: Device) -> Iterator[Row]:
         except Exception as error:  # whatever a backend raises is what there is to tell
             found.append(f"{type(error).__name__}: {str(error)[-300:]}")
     yield {"name": "one rank", "sha256": found[0][:16], "good": len(found[0]) == 64}
-    yield {"name": "two ranks on one card", "sha256": found[1][:300] if len(found[1]) != 64 else found[1][:16], "good": found[1] == found[0]}
+    yield {
+        "name": "two ranks on one card",
+        "sha256": found[1][:300] if len(found[1]) != 64 else found[1][:16],
+        "good": found[1] == found[0],
+    }
 
 
 def share(rank: int, ranks: int, path: Path, kind: str, answer: Path) -> None:

@@ -45,7 +45,11 @@ class Shape:
         """Its recipe with `changes` by dotted key, in which a double underscore stands for the dot."""
         document = recipes.load(RECIPES / self.recipe).model_dump(mode="json")
         own = {"data.tokenizer.vocabulary": 32_768, "data.curriculum": [{"from_tokens": 0}]}
-        for key, value in {**own, **dict(self.changes), **{k.replace("__", "."): v for k, v in changes.items()}}.items():
+        for key, value in {
+            **own,
+            **dict(self.changes),
+            **{k.replace("__", "."): v for k, v in changes.items()},
+        }.items():
             section, _, name = key.rpartition(".")
             place = document
             for step in section.split("."):

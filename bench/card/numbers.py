@@ -74,7 +74,9 @@ def attention(
     query, key, value, slope, numbers = made_up(device, share, dtype, kv_heads, rows, tokens)
     documents = Documents.find(numbers).to(device.torch)
     place = torch.from_numpy(numbers).to(device.torch)
-    mask = ((place[:, :, None] == place[:, None]) & torch.ones(tokens, tokens, dtype=torch.bool, device=device.torch).tril())[:, None]
+    mask = (
+        (place[:, :, None] == place[:, None]) & torch.ones(tokens, tokens, dtype=torch.bool, device=device.torch).tril()
+    )[:, None]
 
     def masked(*heads: Tensor) -> Tensor:
         first = (tensor.transpose(1, 2) for tensor in heads)
@@ -143,13 +145,19 @@ def refusal(device: Device) -> Row:
     torch.use_deterministic_algorithms(True)
     try:
         with naming(device.torch):
-            torch.zeros(4, device=device.torch).put_(torch.tensor([1], device=device.torch), torch.ones(1, device=device.torch))
+            torch.zeros(4, device=device.torch).put_(
+                torch.tensor([1], device=device.torch), torch.ones(1, device=device.torch)
+            )
         said = "nothing"
     except UsageError as error:
         said = str(error)
     finally:
         torch.use_deterministic_algorithms(False)
-    return {"name": "an operation without a deterministic kernel is refused by name", "said": said, "good": said.startswith("put_")}
+    return {
+        "name": "an operation without a deterministic kernel is refused by name",
+        "said": said,
+        "good": said.startswith("put_"),
+    }
 
 
 def repetition(device: Device, rows: int, tokens: int) -> Iterator[Row]:
@@ -160,11 +168,17 @@ def repetition(device: Device, rows: int, tokens: int) -> Iterator[Row]:
             query, key, value, slope, numbers = made_up(device, share, torch.bfloat16, 2, rows, tokens)
             documents = Documents.find(numbers).to(device.torch)
             digests = {
-                digest(both(lambda *heads: attend(*heads, documents.starts, documents.longest), slope, query, key, value))  # noqa: B023 (called here)
+                digest(
+                    both(lambda *heads: attend(*heads, documents.starts, documents.longest), slope, query, key, value)
+                )  # noqa: B023 (called here)
                 for _ in range(REPEATS)
             }
             what = "strict" if strict else "not strict"
-            yield {"name": f"attention, {name}, {what}: different gradients of {REPEATS}", "different": len(digests), "good": len(digests) == 1 or not strict}
+            yield {
+                "name": f"attention, {name}, {what}: different gradients of {REPEATS}",
+                "different": len(digests),
+                "good": len(digests) == 1 or not strict,
+            }
     torch.use_deterministic_algorithms(False)
 
 

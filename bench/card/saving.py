@@ -80,4 +80,9 @@ def restore(lab: Lab, run: Run, device: Device, size: int) -> Row:
         tensor.to_local().zero_()  # type: ignore[attr-defined]
     lab.state.load(stored)
     again = digest([tensor.to_local() for tensor in tensors])  # type: ignore[attr-defined]
-    return {"name": f"restore of {size / 1e9:.2f} GB, verified", "seconds": seconds, "gb_s": size / seconds / 1e9, "good": first == again}
+    return {
+        "name": f"restore of {size / 1e9:.2f} GB, verified",
+        "seconds": seconds,
+        "gb_s": size / seconds / 1e9,
+        "good": first == again,
+    }

@@ -159,7 +159,9 @@ def measure(cell: Cell, device: Device, group: dist.ProcessGroup) -> Row:
     }
     if cell.many:
         seen = sum(lengths(lanes)) / batch
-        row["mfu_seen"] = batch / seconds * (cost.total - cost.attention + cost.attention * seen / cell.sequence) / device.sheet
+        row["mfu_seen"] = (
+            batch / seconds * (cost.total - cost.attention + cost.attention * seen / cell.sequence) / device.sheet
+        )
     if cell.plain:
         row["x_plain"] = statistics.median(p / h for p, h in zip(taken["plain"], taken["headway"], strict=True))
     return row

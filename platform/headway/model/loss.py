@@ -4,6 +4,8 @@ Logits of T tokens over V words take 4*T*V bytes: at T = 65,536 and V = 128,256 
 models that would produce them. Here only `chunk_tokens * V` of them exist at once.
 """
 
+from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import torch
@@ -37,8 +39,10 @@ def softmax_loss(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     return loss, error.to(logits.dtype).scatter_(1, truth, wrong.to(logits.dtype))
 
 
-compiled_softmax_loss = torch.compile(softmax_loss, dynamic=False)
-"""The same in fewer passes over the logits."""
+@cache
+def compiled_softmax_loss() -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]:
+    """The same, in fewer passes over the logits."""
+    return torch.compile(softmax_loss, dynamic=False)
 
 
 class _CrossEntropy(torch.autograd.Function):
@@ -51,13 +55,18 @@ class _CrossEntropy(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, chunk_tokens: int, compiled: bool  # noqa: FBT001
+        ctx: Any,
+        hidden: Tensor,
+        weight: Tensor,
+        targets: Tensor,
+        chunk_tokens: int,
+        compiled: bool,  # noqa: FBT001
     ) -> Tensor:
         learn = any(ctx.needs_input_grad)
         total = torch.zeros((), dtype=torch.float32, device=hidden.device)
         hidden_slope = torch.empty_like(hidden if learn else hidden[:0])
         weight_slope = torch.zeros_like(weight if learn else weight[:0], dtype=torch.float32)
-        compute = compiled_softmax_loss if compiled else softmax_loss
+        compute = compiled_softmax_loss() if compiled else softmax_loss
         for start in range(0, len(targets), chunk_tokens):
             rows = slice(start, start + chunk_tokens)
             loss, slope = compute(hidden[rows] @ weight.T, targets[rows])

@@ -4,10 +4,12 @@ It also remembers a signal that comes before a rank has begun, for the rank to f
 """
 
 import gc
+import os
 import signal
 import time
 
 LOADING = time.time()
+os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")  # else whoever asks for a GPU here spoils it for the ranks
 gc.disable()  # while code is loaded there is no garbage, and looking for it takes a tenth of the time
 
 import torch._dynamo  # noqa: E402, F401 - torch loads it at the first optimizer step otherwise

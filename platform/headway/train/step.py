@@ -62,7 +62,12 @@ class Step:
         """How long the last update of the parameters took [s]: the others wait for it in the next step."""
 
     def gradient(
-        self, lanes: Sequence[Sequence[DeviceBatch]], preemption: Preemption, *, save: bool = False, fetched: float = 0.0
+        self,
+        lanes: Sequence[Sequence[DeviceBatch]],
+        preemption: Preemption,
+        *,
+        save: bool = False,
+        fetched: float = 0.0,
     ) -> Gradient:
         """Compute the batch's gradient from this rank's `lanes`; whether to stop is asked when that is done.
 
