@@ -44,16 +44,15 @@ from torch.distributed.checkpoint.state_dict_saver import AsyncSaveResponse, asy
 from torch.multiprocessing.spawn import spawn
 
 from headway import recipe as recipes
-from headway.checkpoint import shard
+from headway.checkpoint import manifest
 from headway.checkpoint.commit import Commit, Lineage
-from headway.checkpoint.manifest import block_checksums
 from headway.checkpoint.ranks import Ranks
 from headway.checkpoint.retention import Retention
 from headway.checkpoint.saver import Saver
 from headway.checkpoint.stored import StoredCheckpoint
 from headway.data import MicroBatch
 from headway.recipe import Recipe
-from headway.store import Run, open_store, this_process
+from headway.store import Buffer, Run, open_store, this_process
 from headway.train.preemption import Preemption
 from headway.train.pulse import Pulse
 from headway.train.rank import environment, settle_arithmetic
@@ -235,13 +234,13 @@ class _Headway(Variant):
     @contextmanager
     def clocked(self) -> Iterator[None]:
         """Add up the time in checksums, and note when the commit is made: rank 0 makes it, and tidies up after it."""
-        real = block_checksums
+        real = manifest.checksum
 
-        def timed(data: memoryview) -> tuple[str, ...]:
+        def timed(parts: Sequence[Buffer]) -> str:
             began = time.perf_counter()
-            sums = real(data)
+            found = real(parts)
             self.hashing += time.perf_counter() - began
-            return sums
+            return found
 
         make_true = Commit.make_true
 
@@ -250,7 +249,7 @@ class _Headway(Variant):
             self.finished = time.perf_counter()
             return key
 
-        with patch.object(shard, "block_checksums", timed), patch.object(Commit, "make_true", committed):
+        with patch.object(manifest, "checksum", timed), patch.object(Commit, "make_true", committed):
             yield
 
     def _announce(self, _tokens: int, warning: str) -> None:

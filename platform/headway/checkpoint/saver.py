@@ -21,7 +21,8 @@ from headway.store import Run, keys
 class Saver:
     """Saves one attempt's checkpoints, one at a time; the next waits for the one before (back-pressure).
 
-    So it holds one copy of this rank's state and what the store holds of it on the way, however slow the store is.
+    So host memory is bounded, however slow the store is: one copy of this rank's state, from a GPU 128 MiB of pinned
+    buffers (`Staging`), and what the store holds on the way, which on S3 is `connections + 1` parts of `part_bytes`.
     """
 
     def __init__(
@@ -53,7 +54,7 @@ class Saver:
             FencedError: the save before this one found a newer attempt.
         """
         self.wait()
-        self._staging.begin()
+        self._staging.begin(tensors)
         self._pending = self._thread.submit(self._write, tokens, tensors, progress, ledger)
 
     def await_copy(self) -> None:
@@ -72,7 +73,8 @@ class Saver:
             pending.result()
 
     def close(self) -> None:
-        """Let go of the background thread, once it has nothing to do any more."""
+        """Let go of the background threads, once they have nothing to do any more."""
+        self._thread.submit(self._staging.close)
         self._thread.shutdown(wait=False)
 
     def _write(self, tokens: int, tensors: Mapping[str, torch.Tensor], progress: Progress, ledger: str) -> None:

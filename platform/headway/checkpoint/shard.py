@@ -6,7 +6,6 @@ Layout (safetensors): 8 bytes of header length, a JSON header padded with spaces
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 
 from headway.checkpoint.manifest import Chunk, Shard, block_checksums, checksum
 from headway.store import Buffer
@@ -29,11 +28,13 @@ class Piece:
     offset: tuple[int, ...]
     size: tuple[int, ...]
     data: memoryview
+    checksums: tuple[str, ...] = ()
+    """Of the blocks of `data`; computed here if whoever took the bytes has not."""
 
-    @cached_property
-    def checksums(self) -> tuple[str, ...]:
-        """Of the blocks of `data`, which must not change once this was asked for."""
-        return block_checksums(self.data)
+    def __post_init__(self) -> None:
+        """Every piece has its checksums, from the moment that its bytes are there."""
+        if not self.checksums:
+            object.__setattr__(self, "checksums", block_checksums(self.data))
 
     @property
     def key(self) -> str:

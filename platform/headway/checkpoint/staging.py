@@ -1,11 +1,15 @@
 """The copy of a rank's state that a save works from: host memory that is kept from save to save."""
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from itertools import accumulate
 
+import numpy as np
 import torch
 from torch.distributed.checkpoint.default_planner import DefaultSavePlanner
+from torch.distributed.checkpoint.planner import WriteItem
 
+from headway.checkpoint.ring import Bytes, CudaRoute, Ring, Route, settle
 from headway.checkpoint.shard import Piece
 
 
@@ -14,67 +18,89 @@ class Staging:
 
     Forward and backward only read the state, so the copy runs beside them, and training waits for it just before the
     optimizer's step: mostly not at all.
+
+    Host memory, kept from save to save: as many bytes as the rank's share of the state has, in one stretch and not
+    pinned; from a GPU, `BUFFERS * BUFFER_BYTES` pinned ones besides, whatever the size of the state.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, route: Route | None = None) -> None:
+        """`route` is the way from the device, which the tensors tell if it is not given: none from a CPU."""
         self.taken = threading.Event()
         """Set while no copy is being taken."""
         self.taken.set()
-        self._held: dict[tuple[str, tuple[int, ...]], torch.Tensor] = {}
-        self._current: torch.cuda.Event | None = None
-        self._stream: torch.cuda.Stream | None = None
+        self._host: Bytes = np.empty(0, np.uint8)
+        self._route = route
+        self._ring: Ring | None = None
 
-    def begin(self) -> None:
-        """Mark the moment that is to be copied, on the training thread."""
+    def begin(self, tensors: Mapping[str, torch.Tensor]) -> None:
+        """Mark the moment at which `tensors` are to be copied, on the training thread."""
         self.taken.clear()
-        if torch.cuda.is_available():
-            self._current = torch.cuda.current_stream().record_event()
+        if not self._route and any(tensor.device.type == "cuda" for tensor in tensors.values()):
+            self._route = CudaRoute()
+        if self._route:
+            self._route.follow()
 
     @torch.no_grad()
     def copy(self, tensors: Mapping[str, torch.Tensor], *, first: bool) -> list[Piece]:
         """Copy this rank's pieces of `tensors`, as torch's save planner cuts them; sets `taken`, come what may."""
         try:
-            if self._current:
-                self._stream = self._stream or torch.cuda.Stream()  # type: ignore[no-untyped-call]
-                with torch.cuda.stream(self._stream):
-                    self._stream.wait_event(self._current)
-                    pieces = self._copy(tensors, first=first)
-                    self._stream.synchronize()
-                return pieces
-            return self._copy(tensors, first=first)
+            if not self._route:
+                return self._copy(tensors, first=first)
+            with self._route.own():
+                self._ring = self._ring or Ring(self._route)
+                return self._copy(tensors, first=first)
         finally:
             self.taken.set()
 
-    def _copy(self, tensors: Mapping[str, torch.Tensor], *, first: bool) -> list[Piece]:
-        planner = DefaultSavePlanner()
-        planner.set_up_planner(dict(tensors), None, first)
-        pieces = []
-        for item in planner.create_local_plan().items:
-            source, where = planner.resolve_data(item), item.tensor_data
-            if where is None or not isinstance(source, torch.Tensor):
-                raise TypeError(f"{item.index.fqn}: only tensors are saved in shards")
-            if not source.numel():
-                continue
-            offset = tuple(where.chunk.offsets)
-            held = self._room(item.index.fqn, offset, source)
-            held.copy_(source, non_blocking=True)
-            piece = Piece(
-                name=item.index.fqn,
-                dtype=str(held.dtype).removeprefix("torch."),
-                shape=tuple(where.size),
-                offset=offset,
-                size=tuple(where.chunk.sizes),
-                data=held.view(-1).view(torch.uint8).numpy().data,
-            )
-            if not held.is_pinned():  # else the GPU is still copying
-                _ = piece.checksums  # computed while the bytes are in the cache
-            pieces.append(piece)
-        return pieces
+    def close(self) -> None:
+        """Let go of threads."""
+        if self._ring:
+            self._ring.close()
 
-    def _room(self, name: str, offset: tuple[int, ...], source: torch.Tensor) -> torch.Tensor:
-        """Host memory for a piece; pinned where a GPU copies into it."""
-        held = self._held.get((name, offset))
-        if held is None or held.shape != source.shape or held.dtype != source.dtype:
-            held = torch.empty(source.shape, dtype=source.dtype, pin_memory=source.device.type == "cuda")
-            self._held[name, offset] = held
-        return held
+    def _copy(self, tensors: Mapping[str, torch.Tensor], *, first: bool) -> list[Piece]:
+        items = _held(tensors, first=first)
+        rooms = self._rooms([source.nbytes for _, source in items])
+        pairs = ((_flat(source), room) for (_, source), room in zip(items, rooms, strict=True))
+        if self._ring:
+            sums = self._ring.bring(pairs, self.taken.set)
+        else:
+            sums = [settle(source.numpy(), room) for source, room in pairs]
+        return [
+            Piece(
+                name=item.index.fqn,
+                dtype=str(source.dtype).removeprefix("torch."),
+                shape=tuple(item.tensor_data.size),
+                offset=tuple(item.tensor_data.chunk.offsets),
+                size=tuple(item.tensor_data.chunk.sizes),
+                data=room.data,
+                checksums=found,
+            )
+            for (item, source), room, found in zip(items, rooms, sums, strict=True)
+            if item.tensor_data
+        ]
+
+    def _rooms(self, lengths: Sequence[int]) -> list[Bytes]:
+        """Host memory for pieces, one after the other as in their shard."""
+        if self._host.nbytes != sum(lengths):
+            self._host = np.empty(0, np.uint8)  # given back before more is taken
+            self._host = np.empty(sum(lengths), np.uint8)  # not of torch, which may fill it, and takes small pages
+        return [self._host[end - length : end] for length, end in zip(lengths, accumulate(lengths), strict=True)]
+
+
+def _held(tensors: Mapping[str, torch.Tensor], *, first: bool) -> list[tuple[WriteItem, torch.Tensor]]:
+    """The pieces that this rank saves, as torch's planner names them."""
+    planner = DefaultSavePlanner()
+    planner.set_up_planner(dict(tensors), None, first)
+    items = []
+    for item in planner.create_local_plan().items:
+        source = planner.resolve_data(item)
+        if item.tensor_data is None or not isinstance(source, torch.Tensor):
+            raise TypeError(f"{item.index.fqn}: only tensors are saved in shards")
+        if source.numel():
+            items.append((item, source.detach()))
+    return items
+
+
+def _flat(source: torch.Tensor) -> torch.Tensor:
+    """The bytes of a tensor, without a copy if it is contiguous, as FSDP's are."""
+    return source.reshape(-1).view(torch.uint8)
