@@ -53,12 +53,13 @@ from headway.checkpoint.stored import StoredCheckpoint
 from headway.data import MicroBatch
 from headway.recipe import Recipe
 from headway.store import Buffer, Run, open_store, this_process
+from headway.train import arithmetic
 from headway.train.preemption import Preemption
 from headway.train.pulse import Pulse
-from headway.train.rank import environment, settle_arithmetic
 from headway.train.sharding import build, optimizer
 from headway.train.state import State
 from headway.train.step import Step, lanes_of
+from headway.train.transfer import DeviceBatch, Transfer
 
 CPU = torch.device("cpu")
 REGION = "us-east-1"
@@ -120,11 +121,11 @@ class Trainer:
         model = build(recipe, vocabulary, CPU)
         self.state = State(recipe, model, optimizer(recipe, model, CPU))
         self.step = Step(recipe, self.state, CPU, ranks.group, Pulse())
-        random = np.random.default_rng(ranks.rank)
+        random, transfer = np.random.default_rng(ranks.rank), Transfer(CPU)
         shape = (plan.micro_batch_tokens // recipe.data.block_tokens, recipe.data.block_tokens)
 
-        def batch() -> MicroBatch:
-            return MicroBatch(random.integers(0, vocabulary, shape), random.integers(0, vocabulary, shape), None)
+        def batch() -> DeviceBatch:
+            return transfer(MicroBatch(*random.integers(0, vocabulary, (2, *shape)), None))
 
         self.lanes = [
             [batch() for _ in range(plan.lane_micro_batches)] for _ in lanes_of(ranks.rank, ranks.size, plan.lanes)
@@ -200,7 +201,7 @@ class _Headway(Variant):
         super().__init__(place, trainer)
         self.run = Run(open_store(place), "bench")
         ranks = Ranks(dist.new_group(backend="gloo"))
-        about = environment(trainer.recipe, CPU)
+        about = arithmetic.environment(trainer.recipe, CPU)
 
         def claim() -> int:
             self.run.freeze(trainer.recipe)
@@ -372,7 +373,7 @@ def measure(rank: int, plan: Plan) -> None:
     )  # fmt: skip
     warnings.filterwarnings("ignore", category=UserWarning)
     warnings.filterwarnings("ignore", category=FutureWarning)
-    settle_arithmetic(plan.recipe, CPU)
+    arithmetic.settle(plan.recipe, CPU)
     dist.init_process_group("gloo", rank=rank, world_size=plan.ranks)
     trainer = Trainer(plan.recipe, Ranks(dist.new_group(backend="gloo")))
     kinds = {kind.label: kind for kind in KINDS if kind.label in plan.names}
