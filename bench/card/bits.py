@@ -81,6 +81,8 @@ def bits(device: Device) -> Iterator[Row]:
                         "good": len(each) == 64 and each == prints[0],
                     }
         yield from together(recipe, device)
+        if device.cuda:
+            yield too_large(recipe)
 
 
 def prepare(folder: Path, device: Device) -> Path:
@@ -136,11 +138,18 @@ def train(recipe: Path, case: Case) -> str:
         kill(training, environment)
     done = subprocess.run(training, env=environment, capture_output=True, text=True, timeout=DEADLINE, check=False)
     if done.returncode:
-        return f"{done.returncode}: {(done.stdout + done.stderr)[-300:]}"
+        return f"{done.returncode}: {(done.stderr + done.stdout)[-600:]}"
     shown = subprocess.run(
         [*command, "fingerprint", name, "--store", store], capture_output=True, text=True, check=True
     )
     return shown.stdout.strip()
+
+
+def too_large(recipe: Path) -> Row:
+    """A micro-batch that the card cannot hold is refused before the run is claimed, with what would fit."""
+    sizes = ("train.micro_batch_tokens=4194304", "train.batch_tokens=16777216", "train.tokens=16777216")
+    said = train(recipe, Case("too large", sizes))
+    return {"name": "a micro-batch that does not fit", "said": said, "good": said.startswith("2:") and "would fit" in said}
 
 
 def kill(training: list[str], environment: dict[str, str]) -> None:

@@ -1,8 +1,8 @@
 """Causal attention inside documents that are packed one after the other, by kernels that need no mask.
 
 A mask over a row of S tokens takes S*S bytes, and on CUDA it takes attention off the flash kernel, computes the half
-that is masked and copies heads that are shared. So documents are laid end to end, and kernels are told where each one
-starts. Which kernel runs depends on the device, the dtype and the documents of the micro-batch, never on the world size:
+that is masked and copies heads that are shared. So documents are laid end to end, and kernels are told where each
+one starts. Which kernel runs depends on the device, the dtype and the micro-batch's documents, never on the world size:
 
 - every row is one document: plain causal `scaled_dot_product_attention`;
 - CUDA, half precision: `varlen_attn`, torch's FlashAttention for sequences of various lengths;
@@ -25,7 +25,7 @@ from torch.nn.functional import scaled_dot_product_attention
 
 HALF = (torch.bfloat16, torch.float16)
 SPAN = 128
-"""Documents that fit together into so many tokens are computed in one call on a CPU: a call costs as much as 50 tokens."""
+"""Documents that fit together into so many tokens [tokens] are computed in one call on a CPU: calls cost time, too."""
 CAUSAL: dict[str, Any] = {"window_size": (-1, 0)}
 """How `varlen_attn` is told that a token sees only what comes before it."""
 if "enable_gqa" in inspect.signature(varlen_attn).parameters:  # torch 2.11 shares heads without being told
@@ -66,35 +66,28 @@ def attend(query: Tensor, key: Tensor, value: Tensor, starts: Tensor | None, lon
     `key` and `value` are [B, S, K, Q], where K divides H; `starts` and `longest` are those of `Documents`.
     """
     if starts is None:
-        heads = (tensor.transpose(1, 2) for tensor in (query, key, value))
         shared = query.shape[2] != key.shape[2]
-        return scaled_dot_product_attention(*heads, is_causal=True, enable_gqa=shared).transpose(1, 2)
-    packed = [tensor.flatten(0, 1) for tensor in (query, key, value)]
+        query, key, value = query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2)
+        return scaled_dot_product_attention(query, key, value, is_causal=True, enable_gqa=shared).transpose(1, 2)
+    shape = query.shape
+    query, key, value = query.flatten(0, 1), key.flatten(0, 1), value.flatten(0, 1)
+    seen: Tensor
     if query.device.type == "cpu":
-        seen: Tensor = torch.ops.headway.attend_documents(*packed, starts)[0]
+        seen = torch.ops.headway.attend_documents(query, key, value, starts)[0]
     elif query.dtype in HALF:
-        seen = varlen_attn(*packed, starts, starts, longest, longest, **CAUSAL)  # type: ignore[assignment]
+        seen = varlen_attn(query, key, value, starts, starts, longest, longest, **CAUSAL)  # type: ignore[assignment]
     else:
-        seen = _efficient(*packed, starts, longest)
-    return seen.view_as(query)
+        seen = _efficient(query, key, value, starts, longest)
+    return seen.view(shape)
 
 
 def _efficient(query: Tensor, key: Tensor, value: Tensor, starts: Tensor, longest: int) -> Tensor:
     """Attention by CUDA's memory-efficient kernel; [T, H, Q], with `key` and `value` [T, K, Q]."""
     key, value = (heads.repeat_interleave(query.shape[1] // key.shape[1], dim=1) for heads in (key, value))
-    output, *_ = torch.ops.aten._efficient_attention_forward(  # noqa: SLF001 (no public name takes lengths)
-        query[None],
-        key[None],
-        value[None],
-        None,
-        starts,
-        starts,
-        longest,
-        longest,
-        0.0,
-        1,  # causal
-        True,  # noqa: FBT003
-    )
+    lengths = {"cu_seqlens_q": starts, "cu_seqlens_k": starts, "max_seqlen_q": longest, "max_seqlen_k": longest}
+    causal = {"bias": None, "dropout_p": 0.0, "custom_mask_type": 1, "compute_log_sumexp": True}
+    attention = torch.ops.aten._efficient_attention_forward  # noqa: SLF001 (no public name takes lengths)
+    output: Tensor = attention(query[None], key[None], value[None], **lengths, **causal)[0]
     return output[0]
 
 
@@ -129,7 +122,7 @@ def _mask(starts: Sequence[int]) -> Tensor | None:
 
 @torch.library.custom_op("headway::attend_documents", mutates_args=(), device_types="cpu")
 def _attend_documents(query: Tensor, key: Tensor, value: Tensor, starts: Tensor) -> tuple[Tensor, Tensor]:
-    """Attention on a CPU, [T, H, Q], and the logarithm of each query's normaliser [H, T]. One node of a compiled graph."""
+    """Attention on a CPU, [T, H, Q], and the logarithm of each query's normaliser [H, T]; one node of a compiled graph."""
     output = torch.empty_like(query)
     norms = query.new_empty(query.shape[1], query.shape[0], dtype=_wide(query))
     for span in spans(starts.tolist()):
@@ -149,11 +142,11 @@ def _(query: Tensor, key: Tensor, value: Tensor, starts: Tensor) -> tuple[Tensor
 
 
 @torch.library.custom_op("headway::attend_documents_backward", mutates_args=(), device_types="cpu")
-def _attend_documents_backward(
+def _attend_documents_backward(  # noqa: PLR0917 (an operation's arguments come by their place)
     slope: Tensor, query: Tensor, key: Tensor, value: Tensor, output: Tensor, norms: Tensor, starts: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The gradients of query, key and value, from the gradient `slope` of the output."""
-    gradients = tuple(torch.empty_like(tensor) for tensor in (query, key, value))
+    gradients = torch.empty_like(query), torch.empty_like(key), torch.empty_like(value)
     for span in spans(starts.tolist()):
         rows = slice(span.start, span.stop)
         found = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward(  # noqa: SLF001 (SDPA on a CPU)

@@ -2,7 +2,7 @@
 
 It holds parameters and nothing else: no buffers, no caches. What is built on the meta device is therefore whole as soon
 as its parameters are filled (`weights.initialise`). The rotary tables are computed once a forward pass, in fp32, and
-passed to the blocks: a wrapper that casts what a block is called with (FSDP2's `cast_forward_inputs`) must be told not to.
+passed to the blocks: a wrapper that casts what a block is called with (FSDP2, `cast_forward_inputs`) must not do so.
 """
 
 import torch
@@ -17,7 +17,7 @@ from headway.recipe import Model
 
 
 def rotation(tokens: int, head_width: int, theta: float, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Cosine and sine [tokens, head_width / 2], fp32, of the angle position * theta^(-2i/head_width) (Su et al. 2021)."""
+    """Cosine and sine [tokens, head_width/2], fp32, of the angles position * theta^(-2i/head_width) (Su et al. 2021)."""
     pairs = torch.arange(0, head_width, 2, device=device, dtype=torch.float32)
     angles = torch.arange(tokens, device=device, dtype=torch.float32)[:, None] / theta ** (pairs / head_width)
     return angles.cos(), angles.sin()
@@ -54,7 +54,7 @@ class Attention(nn.Module):
         return mixed
 
     def _heads(self, flat: Tensor) -> Tensor:
-        return flat.unflatten(-1, (-1, self.head_width))
+        return flat.view(*flat.shape[:-1], -1, self.head_width)
 
 
 class FeedForward(nn.Module):

@@ -54,7 +54,7 @@ class _CrossEntropy(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(
+    def forward(  # noqa: PLR0917 (an autograd function's arguments come by their place)
         ctx: Any,
         hidden: Tensor,
         weight: Tensor,

@@ -1,8 +1,7 @@
 """What training takes of a device's memory, foreseen from the recipe, and what would fit.
 
-Bytes, on each of R ranks that share N parameters by FSDP; W is the stream's width, F that of the feed-forward, Q and K the
-widths of all query heads and of all key heads, V the vocabulary, T the tokens of a micro-batch, e the bytes of an element
-in the forward pass (2 in bf16, 4 in fp32):
+Bytes, on each of R ranks that share N parameters by FSDP, of L layers; T are the tokens of a micro-batch, e the bytes
+of an element in the forward pass (2 in bf16, 4 in fp32):
 
 - state: 16 N / R: parameter, gradient and two moments in fp32;
 - gathered: e (N_block + N_ends) for the block at hand and the ends, or e N with `machine.reshard: false`; twice for the
@@ -10,7 +9,7 @@ in the forward pass (2 in bf16, 4 in fp32):
 - accumulated: 4 N where a lane is several micro-batches, for their unsharded sum in fp32; on one rank, too;
 - activations, kept for the backward pass: L T e times the widths that `activation_checkpointing` keeps, see `kept`; one
   block more for the one that is computed;
-- loss: 8 bytes for each logit of a chunk (they, and their gradient, in e and fp32), the head's gradient in fp32.
+- loss: e + 6 bytes for each logit of a chunk (they and their gradient), and the head's gradient in fp32.
 
 Allocators round and cut, kernels have workspaces: `bench/gpu.py` shows what was measured beside this.
 """

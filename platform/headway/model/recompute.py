@@ -33,8 +33,10 @@ DEAR = frozenset(
 
 def again(recompute: Recompute, function: Callable[..., Tensor], *arguments: Any) -> Tensor:
     """The value of `function`, of which the backward pass will find only what `recompute` keeps."""
-    options = {"context_fn": partial(create_selective_checkpoint_contexts, _policy)} if recompute == "selective" else {}
-    value: Tensor = checkpoint(function, *arguments, use_reentrant=False, preserve_rng_state=False, **options)
+    options: dict[str, Any] = {"use_reentrant": False, "preserve_rng_state": False}
+    if recompute == "selective":
+        options["context_fn"] = partial(create_selective_checkpoint_contexts, _policy)
+    value: Tensor = checkpoint(function, *arguments, **options)
     return value
 
 

@@ -161,8 +161,8 @@ class Train(Section):
     compile: bool = False
     """Compile each block with torch.compile."""
     activation_checkpointing: Literal["none", "selective", "block"] = "none"
-    """What the backward pass computes again, for less memory: `selective` what is cheap (norms, rotations, activations),
-    `block` each block whole, which is about a third more work."""
+    """What the backward pass computes again, for less memory: `selective` what is cheap (norms, rotations and the
+    like), `block` each block whole, which is about a third more work."""
     loss_chunk_tokens: PositiveInt = 4096
     """Logits are computed for this many tokens at a time, so they never exist whole."""
     optimizer: Optimizer = Optimizer()

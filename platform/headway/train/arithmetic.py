@@ -1,7 +1,7 @@
 """Fixing all that could change bits from one attempt to the next, and saying what it was.
 
-With `determinism: bitwise` torch is strict: an operation without a deterministic kernel is an error that names it, where
-with `warn_only` the backward passes of flash and memory-efficient attention would go on non-deterministically.
+With `determinism: bitwise` torch is strict: an operation without a deterministic kernel is an error that names it. If
+torch only warned, the backward passes of flash and memory-efficient attention would go on without their order.
 """
 
 import os
@@ -31,7 +31,7 @@ def settle(recipe: Recipe, device: torch.device) -> None:
     bitwise = recipe.train.determinism == "bitwise"
     torch.set_num_threads(recipe.train.threads)
     torch.use_deterministic_algorithms(bitwise)
-    torch.utils.deterministic.fill_uninitialized_memory = False  # a write of every buffer, to find reads of none
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # a write of every buffer, to find reads of none
     if recipe.train.compile:
         from torch._inductor import config  # slow to import
 
@@ -76,7 +76,7 @@ def _settings() -> dict[str, str]:
     return {
         "deterministic algorithms": str(torch.are_deterministic_algorithms_enabled()),
         "cuda": str(torch.version.cuda),
-        "cudnn": str(cudnn.version()),
+        "cudnn": str(cudnn.version()),  # type: ignore[no-untyped-call]
         "cublas workspace": os.environ.get(CUBLAS_WORKSPACE, "default"),
         "tf32": str(matmul.allow_tf32),
         "bf16 reductions": str(matmul.allow_bf16_reduced_precision_reduction),
