@@ -1,6 +1,6 @@
 """Gather the wheels that a machine with a GPU and without a network lacks to train with Headway.
 
-    make gpu-kit      # or: python -m bench.gpu_kit [--to out/gpu-kit] [--python python3]
+    make gpu-kit      # or, with a Python that has pip: python -m bench.gpu_kit [--to out/gpu-kit] [--python python3]
 
 Such a machine has Python 3.12, torch, triton, transformers, numpy and what comes with them; `NAMES` are the rest.
 Versions and hashes are those of requirements.lock, wheels are for CPython 3.12 on Linux x86-64. There, from the root of
@@ -8,10 +8,10 @@ the repository and with the folder carried along:
 
     (cd out/gpu-kit && sha256sum --check --quiet SHA256SUMS)
     python3 -m pip install --no-index --no-deps --target /tmp/site out/gpu-kit/*.whl
-    PYTHONPATH=platform:/tmp/site python3 -m headway.cli train jobs/recipes/quickstart.yaml
+    PYTHONPATH=platform:/tmp/site python3 -m headway.cli train recipe.yaml
 
-Nothing that the machine has is replaced: /tmp/site is only found where PYTHONPATH names it. S3 and spans, which a run in
-a folder never imports, are not part of it.
+Nothing that the machine has is replaced: /tmp/site is only found where PYTHONPATH names it. Left out is what a run in a
+folder never imports: S3, and spans.
 """
 
 import argparse
@@ -33,10 +33,11 @@ NAMES = (
 )
 """What `headway train`, data and checkpoints import beyond what comes with torch and transformers.
 
-Recipes and the journal are pydantic's (its typing-extensions must be as new as the lock's), logs structlog's; figures of
-a rank are asked for again by tenacity and pybreaker; zstandard reads compressed text.
+Recipes and the journal are pydantic's, which wants typing-extensions as new as the lock's; logs are structlog's; the
+store asks again by tenacity and pybreaker; zstandard reads compressed text.
 """
-LOCK = Path(__file__).parents[1] / "requirements.lock"
+ROOT = Path(__file__).parents[1]
+LOCK = ROOT / "requirements.lock"
 FOLDER = Path("out/gpu-kit")
 SUMS = "SHA256SUMS"
 LARGEST = 60_000_000
@@ -52,7 +53,7 @@ TARGET = {
 """The machine, in the words of a marker."""
 PLATFORMS = ("manylinux_2_28_x86_64", "manylinux_2_17_x86_64", "manylinux2014_x86_64")
 ENTRY = re.compile(
-    r"(?P<name>[\w.-]+)(?:\[[^]]*\])?==(?P<version>[^\s;]+)(?: ; (?P<marker>.+?))? (?P<hashes> *--hash=.+)"
+    r"(?P<name>[\w.-]+)(?:\[[^]]*\])?==(?P<version>[^\s;]+)(?: ; (?P<marker>.+?))? (?P<hashes>--hash=.+)"
 )
 
 
@@ -60,26 +61,30 @@ class KitError(Exception):
     """The kit cannot be made; says why."""
 
 
-def base() -> Path:
-    """The interpreter that this environment was made from: it has pip, which uv leaves out of an environment."""
-    return Path(sys.base_prefix) / "bin/python3"
+def pip_python() -> Path:
+    """A Python that has pip, which uv leaves out of .venv: uv's own environment, else what .venv was made from."""
+    own = ROOT / ".uv/bin/python"
+    return own if own.exists() else Path(sys.base_prefix) / "bin/python3"
 
 
 def pinned(lock: str, names: tuple[str, ...] = NAMES) -> list[str]:
-    """The requirement of each name, with hashes and without markers, by the entry of `lock` that holds on `TARGET`."""
+    """The requirement of each name, with hashes, by the entry of `lock` that holds on `TARGET`.
+
+    Its marker is left out: pip would judge it by the machine that it runs on.
+    """
     found = {}
-    for line in lock.replace("\\\n", "").splitlines():
-        entry = ENTRY.fullmatch(line.strip())
+    for line in lock.replace("\\\n", " ").splitlines():
+        entry = ENTRY.fullmatch(" ".join(line.split()))
         if entry and (not entry["marker"] or Marker(entry["marker"]).evaluate(TARGET)):
-            found[canonicalize_name(entry["name"])] = f"{entry['name']}=={entry['version']} {entry['hashes'].strip()}"
+            found[canonicalize_name(entry["name"])] = f"{entry['name']}=={entry['version']} {entry['hashes']}"
     missing = [name for name in names if name not in found]
     if missing:
         raise KitError(f"requirements.lock has no version of {', '.join(missing)} for Python 3.12 on Linux")
     return [found[canonicalize_name(name)] for name in names]
 
 
-def download(requirements: list[str], folder: Path, python: Path | str) -> list[Path]:
-    """Fetch a wheel for each requirement into `folder`, by the pip of `python`; hashes are checked by pip."""
+def download(requirements: list[str], folder: Path, python: Path) -> None:
+    """Fetch a wheel for each requirement into `folder`, by the pip of `python`, which checks the hashes."""
     with tempfile.TemporaryDirectory() as name:
         wanted = Path(name) / "requirements.txt"
         wanted.write_text("\n".join(requirements) + "\n", encoding="utf-8")
@@ -89,15 +94,15 @@ def download(requirements: list[str], folder: Path, python: Path | str) -> list[
         done = subprocess.run([*command, "--dest", str(folder), "--requirement", str(wanted)], check=False)
     if done.returncode:
         raise KitError(f"pip could not fetch the wheels; if {python} has no pip, name a Python that has: --python")
-    return sorted(folder.glob("*.whl"))
 
 
-def gather(folder: Path, python: Path | str, largest: int = LARGEST) -> list[Path]:
+def gather(folder: Path, python: Path, largest: int = LARGEST) -> list[Path]:
     """Fill `folder` with the wheels of the kit and their sums, in place of an older kit; returns the wheels."""
     folder.mkdir(parents=True, exist_ok=True)
     for old in [*folder.glob("*.whl"), folder / SUMS]:
         old.unlink(missing_ok=True)
-    wheels = download(pinned(LOCK.read_text(encoding="utf-8")), folder, python)
+    download(pinned(LOCK.read_text(encoding="utf-8")), folder, python)
+    wheels = sorted(folder.glob("*.whl"))
     size = sum(wheel.stat().st_size for wheel in wheels)
     if size > largest:
         raise KitError(
@@ -112,7 +117,7 @@ def main() -> None:
     """Gather the kit, and say what is in it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--to", type=Path, default=FOLDER, help="the folder of the kit")
-    parser.add_argument("--python", default=base(), help="a Python that has pip")
+    parser.add_argument("--python", type=Path, default=pip_python(), help="a Python that has pip")
     wanted = parser.parse_args()
     try:
         wheels = gather(wanted.to, wanted.python)
