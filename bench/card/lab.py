@@ -50,10 +50,10 @@ class Shape:
             **dict(self.changes),
             **{k.replace("__", "."): v for k, v in changes.items()},
         }.items():
-            section, _, name = key.rpartition(".")
+            *sections, name = key.split(".")
             place = document
-            for step in section.split("."):
-                place = place[step]
+            for section in sections:
+                place = place[section]
             place[name] = value
         return Recipe.model_validate_json(json.dumps(document))
 

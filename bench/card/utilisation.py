@@ -15,7 +15,7 @@ from torch.nn import functional
 from bench.card.device import Device
 from bench.card.lab import LLAMA_8B, Lab, Shape, alone
 from bench.card.numbers import Row
-from headway.model import flops_per_token
+from headway.model import Documents, flops_per_token
 from headway.model.memory import foresee
 from headway.train.transfer import DeviceBatch
 
@@ -177,11 +177,16 @@ def lengths(lanes: list[list[DeviceBatch]]) -> Iterator[int]:
 
 
 class Plain:
-    """The loop that one writes first, over the same compiled blocks: causal, whole logits, a compiled loss, torch's clipping."""
+    """The loop that one writes first, over the same compiled blocks: causal, whole logits, compiled loss, torch's clipping.
+
+    Where whole logits would take more than a tenth of the memory, it has the loss in chunks, too.
+    """
 
     def __init__(self, lab: Lab) -> None:
         self.lab = lab
         self.loss = torch.compile(mean_loss) if lab.recipe.train.compile else mean_loss
+        self.whole = 4 * lab.recipe.train.micro_batch_tokens * lab.vocabulary < lab.device.memory / 10
+        self.causal = Documents(None, lab.recipe.data.block_tokens)
 
     def train(self, lanes: list[list[DeviceBatch]]) -> None:
         """One batch."""
@@ -189,7 +194,11 @@ class Plain:
         batches = [batch for lane in lanes for batch in lane]
         for index, batch in enumerate(batches):
             model.set_requires_gradient_sync(index == len(batches) - 1)  # type: ignore[operator]
-            (self.loss(model(batch.inputs), batch.targets) / len(batches)).backward()
+            if self.whole:
+                loss = self.loss(model(batch.inputs), batch.targets) / len(batches)
+            else:
+                loss = model(batch.inputs, batch.targets, self.causal) / batch.inputs.numel() / len(batches)
+            loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         adam.step()
         adam.zero_grad()

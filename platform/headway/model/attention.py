@@ -65,6 +65,8 @@ def attend(query: Tensor, key: Tensor, value: Tensor, starts: Tensor | None, lon
 
     `key` and `value` are [B, S, K, Q], where K divides H; `starts` and `longest` are those of `Documents`.
     """
+    if query.device.type != "cpu" and query.dtype not in HALF:  # no kernel for it shares heads
+        key, value = (heads.repeat_interleave(query.shape[2] // key.shape[2], dim=2) for heads in (key, value))
     if starts is None:
         shared = query.shape[2] != key.shape[2]
         query, key, value = query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2)
@@ -82,8 +84,7 @@ def attend(query: Tensor, key: Tensor, value: Tensor, starts: Tensor | None, lon
 
 
 def _efficient(query: Tensor, key: Tensor, value: Tensor, starts: Tensor, longest: int) -> Tensor:
-    """Attention by CUDA's memory-efficient kernel; [T, H, Q], with `key` and `value` [T, K, Q]."""
-    key, value = (heads.repeat_interleave(query.shape[1] // key.shape[1], dim=1) for heads in (key, value))
+    """Attention by CUDA's memory-efficient kernel, all [T, H, Q]."""
     lengths = {"cu_seqlens_q": starts, "cu_seqlens_k": starts, "max_seqlen_q": longest, "max_seqlen_k": longest}
     causal = {"bias": None, "dropout_p": 0.0, "custom_mask_type": 1, "compute_log_sumexp": True}
     attention = torch.ops.aten._efficient_attention_forward  # noqa: SLF001 (no public name takes lengths)

@@ -31,7 +31,7 @@ def softmax_loss(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
 
     The gradient is the softmax, less 1 at the target.
     """
-    scores, truth = logits.float(), targets[:, None]
+    scores, truth = logits.to(_wide(logits)), targets[:, None]
     norm = scores.logsumexp(1, keepdim=True)
     loss = (norm - scores.gather(1, truth)).sum()
     error = scores.sub_(norm).exp_()
@@ -63,9 +63,9 @@ class _CrossEntropy(torch.autograd.Function):
         compiled: bool,  # noqa: FBT001
     ) -> Tensor:
         learn = any(ctx.needs_input_grad)
-        total = torch.zeros((), dtype=torch.float32, device=hidden.device)
+        total = torch.zeros((), dtype=_wide(hidden), device=hidden.device)
         hidden_slope = torch.empty_like(hidden if learn else hidden[:0])
-        weight_slope = torch.zeros_like(weight if learn else weight[:0], dtype=torch.float32)
+        weight_slope = torch.zeros_like(weight if learn else weight[:0], dtype=_wide(weight))
         compute = compiled_softmax_loss() if compiled else softmax_loss
         for start in range(0, len(targets), chunk_tokens):
             rows = slice(start, start + chunk_tokens)
@@ -83,12 +83,17 @@ class _CrossEntropy(torch.autograd.Function):
     def backward(ctx: Any, scale: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
         """Scale in fp32, then round: a scale that is rounded itself would bias the whole gradient."""
         hidden_slope, weight_slope = ctx.saved_tensors
-        hidden = (hidden_slope.float() * scale).to(hidden_slope.dtype)
+        hidden = (hidden_slope.to(scale.dtype) * scale).to(hidden_slope.dtype)
         return hidden, (weight_slope * scale).to(ctx.weight_dtype), None, None, None
 
 
+def _wide(tensor: Tensor) -> torch.dtype:
+    """What is summed in: fp32, or double precision for what is in double precision."""
+    return torch.promote_types(tensor.dtype, torch.float32)
+
+
 def _add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
-    """Add `left` @ `right` to `total`, which is fp32; on CUDA no product in half precision is rounded on the way."""
+    """Add `left` @ `right` to `total`, which is wide; on CUDA no product in half precision is rounded on the way."""
     if left.dtype == total.dtype:
         total.addmm_(left, right)
     elif left.is_cuda:

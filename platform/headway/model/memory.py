@@ -6,7 +6,7 @@ of an element in the forward pass (2 in bf16, 4 in fp32):
 - state: 16 N / R: parameter, gradient and two moments in fp32;
 - gathered: e (N_block + N_ends) for the block at hand and the ends, or e N with `machine.reshard: false`; twice for the
   block, for its gradient;
-- accumulated: 4 N where a lane is several micro-batches, for their unsharded sum in fp32; on one rank, too;
+- accumulated: 4 N (1 - 1/R) where a lane is several micro-batches: their sum in fp32, before it is shared out;
 - activations, kept for the backward pass: L T e times the widths that `activation_checkpointing` keeps, see `kept`; one
   block more for the one that is computed;
 - loss: e + 6 bytes for each logit of a chunk (they and their gradient), and the head's gradient in fp32.
@@ -41,11 +41,12 @@ class Memory:
         return sum(getattr(self, each.name) for each in fields(self))
 
 
-def kept(model: Model, recompute: str) -> int:
+def kept(model: Model, recompute: str, *, compiled: bool = False) -> int:
     """Elements of a token that one block keeps for the backward pass.
 
     All of them are its input, queries, keys, values, what attention mixed, the stream between the halves, gate, up and
-    their product, and both norms' results; `selective` keeps what matrix products and attention gave.
+    their product, both norms' results, and rotated queries and keys; `selective` keeps what matrix products and
+    attention gave, and so does compiled code, with the stream and its norms beside it.
     """
     kv_width = model.kv_heads * (model.width // model.heads)
     products = 3 * model.width + 2 * kv_width + model.width + 2 * model.ffn_width + model.width
@@ -53,6 +54,8 @@ def kept(model: Model, recompute: str) -> int:
         return model.width
     if recompute == "selective":
         return products
+    if compiled:
+        return products + 3 * model.width
     return products + 3 * model.width + kv_width + 2 * model.ffn_width
 
 
@@ -66,12 +69,13 @@ def foresee(recipe: Recipe, vocabulary: int, *, ranks: int, half: bool) -> Memor
     present = 2 * block + ends if recipe.machine.reshard else whole + block
     several = plan.lane_micro_batches > 1
     tokens = plan.micro_batch_tokens
-    widest = kept(model, "none") if plan.activation_checkpointing != "none" else 0
+    each = kept(model, plan.activation_checkpointing, compiled=plan.compile)
+    widest = 0 if each == kept(model, "none") else kept(model, "none")
     return Memory(
         state=16 * whole // ranks,
         gathered=element * present if half or ranks > 1 else 0,
-        accumulated=4 * whole if several else 0,
-        activations=tokens * element * (model.layers * kept(model, plan.activation_checkpointing) + widest),
+        accumulated=4 * whole * (ranks - 1) // ranks if several else 0,
+        activations=tokens * element * (model.layers * each + widest),
         loss=min(tokens, plan.loss_chunk_tokens) * vocabulary * (element + 6) + 4 * vocabulary * model.width,
     )
 

@@ -10,6 +10,7 @@ import time
 
 LOADING = time.time()
 os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")  # else whoever asks for a GPU here spoils it for the ranks
+os.environ.setdefault("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")  # less memory is lost to what is between
 gc.disable()  # while code is loaded there is no garbage, and looking for it takes a tenth of the time
 
 import torch._dynamo  # noqa: E402, F401 - torch loads it at the first optimizer step otherwise
