@@ -23,7 +23,9 @@ import argparse
 import importlib
 import json
 import multiprocessing
+import os
 import queue
+import signal
 import sys
 import time
 import traceback
@@ -40,6 +42,7 @@ def work(part: str, rehearse: bool, rows: Any) -> None:  # noqa: FBT001 (passed 
     """Measure a part; each row goes to `rows`, and None in the end."""
     from bench.card.device import Device
 
+    os.setsid()  # so that all it starts can be ended with it
     try:
         device = Device(rehearse=rehearse)
         rows.put({"device": device.name})
@@ -87,7 +90,7 @@ def measure(part: str, seconds: float, record: Record, *, rehearse: bool) -> Non
             record.add(part, row)
     except queue.Empty:
         record.add(part, {"name": "the rest", "left_out": f"no time: the limit is {seconds:.0f} s"})
-        process.kill()
+        os.killpg(process.pid, signal.SIGKILL)
     process.join()
 
 

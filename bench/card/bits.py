@@ -70,19 +70,29 @@ def bits(device: Device) -> Iterator[Row]:
     with tempfile.TemporaryDirectory() as folder:
         recipe = prepare(Path(folder), device)
         cases = CASES if device.cuda else CASES[:1]
-        with ThreadPoolExecutor(3 * len(cases) if device.cuda else 1) as threads:
+        with ThreadPoolExecutor(16 if device.cuda else 2) as threads:
             found = [[threads.submit(train, recipe, case) for case in group] for group in cases]
+            shares = [threads.submit(together, recipe, device, ranks) for ranks in (1, 2)]
+            large = threads.submit(too_large, recipe) if device.cuda else None
             for group, futures in zip(cases, found, strict=True):
-                prints = [future.result() for future in futures]
-                for case, each in zip(group, prints, strict=True):
-                    yield {
-                        "name": f"run, {case.name}",
-                        "sha256": each[:16],
-                        "good": len(each) == 64 and each == prints[0],
-                    }
-        yield from together(recipe, device)
-        if device.cuda:
-            yield too_large(recipe)
+                first = futures[0].result()
+                for case, each in zip(group, (future.result() for future in futures), strict=True):
+                    yield {"name": f"run, {case.name}", "sha256": short(each), "good": whole(each) and each == first}
+            one, two = (future.result() for future in shares)
+            yield {"name": "one rank", "sha256": short(one), "good": whole(one)}
+            yield {"name": "two ranks on one card, over gloo", "sha256": short(two), "good": two == one}
+            if large:
+                yield large.result()
+
+
+def whole(digest: str) -> bool:
+    """Whether it is a SHA-256, and not what was said instead."""
+    return len(digest) == 64
+
+
+def short(digest: str) -> str:
+    """The beginning of a SHA-256; all of what was said instead."""
+    return digest[:16] if whole(digest) else digest
 
 
 def prepare(folder: Path, device: Device) -> Path:
@@ -167,22 +177,19 @@ def kill(training: list[str], environment: dict[str, str]) -> None:
     process.communicate()
 
 
-def together(path: Path, device: Device) -> Iterator[Row]:
-    """One and two ranks on the one card: over gloo, for NCCL takes one rank a card."""
-    found = []
-    for ranks in (1, 2):
-        answer = path.parent / f"ranks-{ranks}"
-        try:
-            spawn(share, (ranks, path, device.torch.type, answer), nprocs=ranks)  # type: ignore[no-untyped-call]
-            found.append(answer.read_text(encoding="utf-8"))
-        except Exception as error:  # whatever a backend raises is what there is to tell
-            found.append(f"{type(error).__name__}: {str(error)[-300:]}")
-    yield {"name": "one rank", "sha256": found[0][:16], "good": len(found[0]) == 64}
-    yield {
-        "name": "two ranks on one card",
-        "sha256": found[1][:300] if len(found[1]) != 64 else found[1][:16],
-        "good": found[1] == found[0],
-    }
+def together(path: Path, device: Device, ranks: int) -> str:
+    """The digest of what some ranks on the one card come to: over gloo, for NCCL takes one rank a card."""
+    answer = path.parent / f"ranks-{ranks}"
+    code = f"from bench.card.bits import spawned; spawned({ranks}, {str(path)!r}, {device.torch.type!r}, {str(answer)!r})"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=DEADLINE, check=False
+    )
+    return answer.read_text(encoding="utf-8") if answer.exists() else done.stderr[-600:]
+
+
+def spawned(ranks: int, path: str, kind: str, answer: str) -> None:
+    """Run `share` on all ranks."""
+    spawn(share, (ranks, Path(path), kind, Path(answer)), nprocs=ranks)  # type: ignore[no-untyped-call]
 
 
 def share(rank: int, ranks: int, path: Path, kind: str, answer: Path) -> None:

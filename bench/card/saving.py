@@ -24,7 +24,7 @@ CALM, SAVES = 4, 2
 
 def saving(device: Device) -> Iterator[Row]:
     """Some steps in peace, then saves with steps beside them, then a restore, whose bits are compared."""
-    cell = Cell(M350, 2048, many=False, tokens=32_768) if device.cuda else Cell(TINY, 64, many=False, tokens=128)
+    cell = Cell(M350, 2048, many=False, tokens=65_536) if device.cuda else Cell(TINY, 64, many=False, tokens=128)
     with alone() as group, tempfile.TemporaryDirectory() as folder:
         lab = Lab(plan(cell), device, group)
         run, ranks = Run(open_store(folder), "bench"), Ranks(group)

@@ -23,7 +23,7 @@ M350 = Shape("350M", "slm-350m.yaml")
 B1 = Shape("1.3B", "slm-1b.yaml")
 B8 = Shape("8B", "slm-1b.yaml", (("model", LLAMA_8B), ("data.tokenizer.vocabulary", 128_256)))
 TINY = Shape("tiny", "quickstart.yaml", (("data.tokenizer.vocabulary", 512),))
-ROUNDS, WARM_UP = 4, 2
+ROUNDS, WARM_UP = 3, 1
 GIB = 1 << 30
 
 
@@ -57,22 +57,22 @@ class Cell:
 
 VARIANTS = (
     Cell(B1, 2048, many=False, tokens=16_384),
-    Cell(B1, 2048, many=True, tokens=16_384),
-    Cell(B1, 2048, many=False, tokens=32_768, recompute="selective", plain=False),
     Cell(B1, 2048, many=False, tokens=16_384, mode="bitwise", plain=False),
+    Cell(B1, 2048, many=True, tokens=16_384),
     Cell(B1, 2048, many=True, tokens=16_384, mode="bitwise", lanes=4, plain=False),
+    Cell(B1, 2048, many=False, tokens=32_768, recompute="selective", plain=False),
 )
 CELLS = (
-    Cell(M350, 2048, many=False, tokens=32_768),
-    Cell(B8, 2048, many=False, tokens=8192, layers=8),
-    Cell(B8, 8192, many=False, tokens=8192, layers=8),
+    Cell(M350, 2048, many=False, tokens=65_536),
+    Cell(B8, 8192, many=False, tokens=16_384, layers=7, chunk=4096),
+    Cell(M350, 2048, many=True, tokens=65_536, plain=False),
+    Cell(B8, 2048, many=True, tokens=16_384, layers=7, chunk=4096, plain=False),
     Cell(B1, 8192, many=False, tokens=16_384),
-    Cell(M350, 2048, many=True, tokens=32_768),
-    Cell(B8, 8192, many=True, tokens=8192, layers=8),
-    Cell(B1, 8192, many=True, tokens=16_384),
-    Cell(M350, 8192, many=False, tokens=32_768),
-    Cell(B8, 2048, many=True, tokens=8192, layers=8),
-    Cell(M350, 8192, many=True, tokens=32_768),
+    Cell(B8, 2048, many=False, tokens=16_384, layers=7, chunk=4096),
+    Cell(B8, 8192, many=True, tokens=16_384, layers=7, chunk=4096, plain=False),
+    Cell(B1, 8192, many=True, tokens=16_384, plain=False),
+    Cell(M350, 8192, many=False, tokens=65_536),
+    Cell(M350, 8192, many=True, tokens=65_536, plain=False),
 )
 REHEARSED = (
     Cell(TINY, 64, many=False, tokens=128, accumulate=2),
@@ -151,6 +151,7 @@ def measure(cell: Cell, device: Device, group: dist.ProcessGroup) -> Row:
         "tokens_s": batch / seconds,
         "mfu": batch / seconds * cost.total / device.sheet,
         "mfu_measured": batch / seconds * cost.total / device.measured,
+        "mfu_square": batch / seconds * (cost.total + cost.attention) / device.sheet,
         "step_s": seconds,
         "first_step_s": first,
         "peak_gib": peak / GIB,
