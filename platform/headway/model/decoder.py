@@ -17,21 +17,22 @@ from headway.recipe import Model
 
 
 def rotation(tokens: int, head_width: int, theta: float, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Cosine and sine [tokens, head_width/2], fp32, of the angles position * theta^(-2i/head_width) (Su et al. 2021)."""
+    """Cosine and sine [tokens, 1, head_width], fp32, of the angle position * theta^(-2i/head_width) (Su et al. 2021).
+
+    Halves repeat, as `rotate_half` in transformers has it, so that weights leave for LlamaForCausalLM unpermuted.
+    """
     pairs = torch.arange(0, head_width, 2, device=device, dtype=torch.float32)
-    angles = torch.arange(tokens, device=device, dtype=torch.float32)[:, None] / theta ** (pairs / head_width)
+    frequencies = 1.0 / theta ** (pairs / head_width)
+    angles = torch.arange(tokens, device=device, dtype=torch.float32)[:, None, None] * frequencies
+    angles = torch.cat((angles, angles), dim=-1)
     return angles.cos(), angles.sin()
 
 
 def rotate(heads: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
-    """Turns `heads` [B, S, H, Q] by their positions, in fp32, and returns them in the dtype they came in.
-
-    The pairs that are turned are element i and element i + Q/2, as `rotate_half` in transformers has it, so that
-    weights leave for LlamaForCausalLM unpermuted.
-    """
-    low, high = heads.float().chunk(2, dim=-1)
-    cosine, sine = cosine[:, None], sine[:, None]
-    return torch.cat((low * cosine - high * sine, high * cosine + low * sine), dim=-1).to(heads.dtype)
+    """Turns `heads` [B, S, H, Q] by their positions, in fp32, and returns them in the dtype they came in."""
+    wide = heads.float()
+    low, high = wide.chunk(2, dim=-1)
+    return (wide * cosine + torch.cat((-high, low), dim=-1) * sine).to(heads.dtype)
 
 
 class Attention(nn.Module):
