@@ -125,7 +125,8 @@ class Trainer:
         shape = (plan.micro_batch_tokens // recipe.data.block_tokens, recipe.data.block_tokens)
 
         def batch() -> DeviceBatch:
-            return transfer(MicroBatch(*random.integers(0, vocabulary, (2, *shape)), None))
+            inputs, targets = random.integers(0, vocabulary, (2, *shape))
+            return transfer(MicroBatch(inputs, targets, None))
 
         self.lanes = [
             [batch() for _ in range(plan.lane_micro_batches)] for _ in lanes_of(ranks.rank, ranks.size, plan.lanes)

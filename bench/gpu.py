@@ -1,8 +1,9 @@
-"""Everything about a GPU that Headway promises, proved and measured on one card in at most eight minutes, offline.
+"""What Headway promises of a GPU, proved and measured on one card in at most eight minutes, offline.
 
     python -m bench.gpu [--only PART,PART] [--minutes N] [--json FILE] [--rehearse]
 
-On a machine without Headway's dependencies: `make gpu-kit` where there is a network, copy the checkout with out/gpu-kit, then
+On a machine without Headway's dependencies: `make gpu-kit` where there is a network, copy the checkout there with
+out/gpu-kit, then
 
     python3 -m pip install --no-index --no-deps --target /tmp/site out/gpu-kit/*.whl
     PYTHONPATH=platform:/tmp/site python3 -m bench.gpu --json gpu.json
@@ -90,6 +91,7 @@ def measure(part: str, seconds: float, record: Record, *, rehearse: bool) -> Non
             record.add(part, row)
     except queue.Empty:
         record.add(part, {"name": "the rest", "left_out": f"no time: the limit is {seconds:.0f} s"})
+        assert process.pid
         os.killpg(process.pid, signal.SIGKILL)
     process.join()
 
@@ -120,10 +122,10 @@ def main() -> None:
         parser.error(f"there is no part {', '.join(sorted(strangers))}; there are: {', '.join(LIMITS)}")
     end = time.monotonic() + 60 * wanted.minutes
     record = Record(wanted.json)
-    for part in LIMITS:
+    for part, limit in LIMITS.items():
         if part in wanted.only.split(","):
             began = time.monotonic()
-            measure(part, min(LIMITS[part], end - began), record, rehearse=wanted.rehearse)
+            measure(part, min(limit, end - began), record, rehearse=wanted.rehearse)
             record.add(part, {"name": "took", "seconds": round(time.monotonic() - began, 1)})
     print("all that was promised holds" if record.good else "something that was promised does not hold: see BROKEN")
     sys.exit(0 if record.good else 1)

@@ -31,9 +31,9 @@ from headway.data import Dataset
 from headway.model import Decoder, initialise
 from headway.recipe import Recipe
 from headway.store import Run, open_store, this_process
+from headway.train import arithmetic
 from headway.train.preemption import Preemption
 from headway.train.pulse import Pulse
-from headway.train import arithmetic
 from headway.train.rank import choose_device
 from headway.train.schedule import learning_rate
 from headway.train.sharding import build, optimizer

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.distributed as dist
+from torch.distributed.tensor import DTensor
 
 from bench.card.device import Device
 from headway import recipe as recipes
@@ -63,7 +64,7 @@ def alone() -> Iterator[dist.ProcessGroup]:
     """A process group of this process alone; yields the one for agreements."""
     os.environ.update(RANK="0", WORLD_SIZE="1", LOCAL_RANK="0", LOCAL_WORLD_SIZE="1", MASTER_ADDR="localhost")
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
-    dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
+    dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)  # type: ignore[attr-defined]
     try:
         yield dist.new_group(backend="gloo")
     finally:
@@ -109,5 +110,6 @@ def fill(model: torch.nn.Module) -> None:
     """Random parameters, drawn where they lie: quicker than those of a run, which are drawn on one CPU."""
     torch.manual_seed(1)
     for parameter in model.parameters():
-        local = parameter.to_local()  # type: ignore[operator]
+        assert isinstance(parameter, DTensor)
+        local = parameter.to_local()
         local.fill_(1.0) if parameter.ndim == 1 else local.normal_(0.0, 0.02)

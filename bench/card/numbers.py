@@ -1,15 +1,17 @@
-"""Numbers: each way that attention goes, and the loss, beside double precision; what is refused; what repeats its bits."""
+"""Numbers: each way of attention, and the loss, beside double precision; what is refused; what repeats its bits."""
 
 import hashlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn.functional import scaled_dot_product_attention
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.functional import scaled_dot_product_attention
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from bench.card.device import Device
@@ -45,56 +47,67 @@ class Masks(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 def numbers(device: Device) -> Iterator[Row]:
     """All of them, the most telling first."""
-    rows, tokens = (4, 1024) if device.cuda else (2, 96)
     for dtype in (torch.bfloat16, torch.float32):
         for kv_heads in (2, 8):
             for name, share in (("one document", 0.0), ("many", 0.02), ("single tokens", 1.0)):
-                yield attention(device, name, share, dtype, kv_heads, rows=rows, tokens=tokens)
+                yield attention(Text(device, share, dtype, kv_heads), name)
     yield from bias(device)
     yield refusal(device)
-    yield from repetition(device, rows, tokens)
+    yield from repetition(device)
 
 
-def made_up(device: Device, share: float, dtype: torch.dtype, kv_heads: int, rows: int, tokens: int) -> Any:
-    """Query, key, value [B, S, H, Q], a gradient of the output, and documents that end with probability `share`."""
-    random = np.random.default_rng(1)
-    numbers = (random.random((rows, tokens)) < share).cumsum(1).astype(np.int32)
-    generator = torch.Generator().manual_seed(1)
-    query, key, value, slope = (
-        torch.randn(rows, tokens, heads, 64, generator=generator).to(device.torch, dtype)
-        for heads in (8, kv_heads, kv_heads, 8)
-    )
-    return query, key, value, slope, numbers
+class Text:
+    """Query, key and value of random text, and documents that end after a token with probability `share`."""
+
+    def __init__(self, device: Device, share: float, dtype: torch.dtype, kv_heads: int) -> None:
+        self.device, self.dtype, self.kv_heads = device, dtype, kv_heads
+        self.rows, self.tokens = (4, 1024) if device.cuda else (2, 96)
+        self.numbers = (np.random.default_rng(1).random((self.rows, self.tokens)) < share).cumsum(1).astype(np.int32)
+        self.documents = Documents.find(self.numbers).to(device.torch)
+        generator = torch.Generator().manual_seed(1)
+        self.query, self.key, self.value, self.slope = (
+            torch.randn(self.rows, self.tokens, heads, 64, generator=generator).to(device.torch, dtype)
+            for heads in (8, kv_heads, kv_heads, 8)
+        )
+
+    def attended(self) -> list[Tensor]:
+        """Output and gradients of attention as the model has it."""
+        return both(self.attend, self.slope, self.query, self.key, self.value)
+
+    def attend(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        """Attention inside the documents."""
+        return attend(query, key, value, self.documents.starts, self.documents.longest)
 
 
-def attention(
-    device: Device, name: str, share: float, dtype: torch.dtype, kv_heads: int, *, rows: int, tokens: int
-) -> Row:
+def attention(text: Text, name: str) -> Row:
     """The error of output and gradients, beside that of torch's math kernel with a mask."""
-    query, key, value, slope, numbers = made_up(device, share, dtype, kv_heads, rows, tokens)
-    documents = Documents.find(numbers).to(device.torch)
-    place = torch.from_numpy(numbers).to(device.torch)
-    mask = (
-        (place[:, :, None] == place[:, None]) & torch.ones(tokens, tokens, dtype=torch.bool, device=device.torch).tril()
-    )[:, None]
-
-    def masked(*heads: Tensor) -> Tensor:
-        first = (tensor.transpose(1, 2) for tensor in heads)
-        with sdpa_kernel(SDPBackend.MATH):
-            return scaled_dot_product_attention(*first, attn_mask=mask, enable_gqa=True).transpose(1, 2)
-
-    exact = both(masked, slope.double(), *(tensor.double() for tensor in (query, key, value)))
-    with Masks(rows, tokens) as masks:
-        ours = both(lambda *heads: attend(*heads, documents.starts, documents.longest), slope, query, key, value)
+    inputs = (text.query, text.key, text.value)
+    reference = masked(text.numbers, text.device.torch)
+    exact = both(reference, text.slope.double(), *(tensor.double() for tensor in inputs))
+    with Masks(text.rows, text.tokens) as masks:
+        ours = text.attended()
     with in_its_precision():
-        theirs = both(masked, slope, query, key, value)
+        theirs = both(reference, text.slope, *inputs)
     error, other = (largest(found, exact) for found in (ours, theirs))
-    fine = error <= LIMITS[dtype] and (dtype != torch.bfloat16 or error <= max(NO_WORSE * other, 1e-6))
-    unmasked = masks.found == 0 or not device.cuda
+    fine = error <= LIMITS[text.dtype] and (text.dtype != torch.bfloat16 or error <= max(NO_WORSE * other, 1e-6))
     return {
-        "name": f"attention, {name}, {8 // kv_heads} queries a key, {str(dtype)[6:]}",
-        "error": error, "math": other, "masks": masks.found, "good": fine and unmasked,
+        "name": f"attention, {name}, {8 // text.kv_heads} queries a key, {str(text.dtype)[6:]}",
+        "error": error, "math": other, "masks": masks.found, "good": fine and masks.found == 0,
     }  # fmt: skip
+
+
+def masked(numbers: NDArray[np.int32], device: torch.device) -> Callable[..., Tensor]:
+    """Attention by torch's math kernel with the mask of documents `numbers` [B, S], for [B, S, H, Q]."""
+    place, tokens = torch.from_numpy(numbers).to(device), numbers.shape[1]
+    causal = torch.ones(tokens, tokens, dtype=torch.bool, device=device).tril()
+    mask = ((place[:, :, None] == place[:, None]) & causal)[:, None]
+
+    def run(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        query, key, value = query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2)
+        with sdpa_kernel(SDPBackend.MATH):
+            return scaled_dot_product_attention(query, key, value, attn_mask=mask, enable_gqa=True).transpose(1, 2)
+
+    return run
 
 
 @contextmanager
@@ -108,7 +121,7 @@ def in_its_precision() -> Iterator[None]:
 
 
 def largest(found: list[Tensor], exact: list[Tensor]) -> float:
-    """The largest error, as a share of the largest value of its tensor; of all tensors, where that is 0 but for rounding."""
+    """The largest error, as a share of the largest value; of all tensors, where one is 0 but for rounding."""
     sizes = [tensor.abs().max().item() for tensor in exact]
     sizes = [size if size > 1e-6 * max(sizes) else max(sizes) for size in sizes]
     return max((f.double() - e).abs().max().item() / size for f, e, size in zip(found, exact, sizes, strict=True))
@@ -122,17 +135,14 @@ def both(function: Callable[..., Tensor], slope: Tensor, *inputs: Tensor) -> lis
 
 
 def bias(device: Device) -> Iterator[Row]:
-    """How far the mean gradient of the loss is from that in double precision, in bf16, for scales that are no power of 2."""
+    """How far the mean gradient of the loss is off in bf16, for scales that are no power of 2."""
     generator = torch.Generator().manual_seed(2)
+    one = torch.ones((), device=device.torch)
     for tokens in (384, 12_288 if device.cuda else 768):
         hidden = torch.randn(tokens, 256, generator=generator).to(device.torch, torch.bfloat16)
         weight = (torch.randn(1000, 256, generator=generator) / 8).to(device.torch, torch.bfloat16)
         targets = torch.randint(0, 1000, (tokens,), generator=generator).to(device.torch)
-
-        def loss(hidden: Tensor, weight: Tensor, targets: Tensor = targets, tokens: int = tokens) -> Tensor:
-            return cross_entropy(hidden, weight, targets, 256) / tokens
-
-        one = torch.ones((), device=device.torch)
+        loss = partial(mean_loss, targets)
         found = both(loss, one, hidden, weight)[1:]
         exact = both(loss, one.double(), hidden.double(), weight.double())[1:]
         for name, ours, theirs in zip(("hidden", "weight"), found, exact, strict=True):
@@ -140,46 +150,43 @@ def bias(device: Device) -> Iterator[Row]:
             yield {"name": f"loss, bias of the gradient of {name}, {tokens:,} tokens", "error": off, "good": off < 5e-4}
 
 
+def mean_loss(targets: Tensor, hidden: Tensor, weight: Tensor) -> Tensor:
+    """Headway's loss, over the number of tokens."""
+    return cross_entropy(hidden, weight, targets, 256) / len(targets)
+
+
+@contextmanager
+def strictness(*, strict: bool) -> Iterator[None]:
+    """Let torch refuse what has no deterministic kernel, or not."""
+    torch.use_deterministic_algorithms(mode=strict)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(mode=False)
+
+
 def refusal(device: Device) -> Row:
     """What is said of an operation without a deterministic kernel."""
-    torch.use_deterministic_algorithms(True)
+    place, value = torch.tensor([1], device=device.torch), torch.ones(1, device=device.torch)
+    said = "nothing"
     try:
-        with naming(device.torch):
-            torch.zeros(4, device=device.torch).put_(
-                torch.tensor([1], device=device.torch), torch.ones(1, device=device.torch)
-            )
-        said = "nothing"
+        with strictness(strict=True), naming(device.torch):
+            torch.zeros(4, device=device.torch).put_(place, value)
     except UsageError as error:
         said = str(error)
-    finally:
-        torch.use_deterministic_algorithms(False)
-    return {
-        "name": "an operation without a deterministic kernel is refused by name",
-        "said": said,
-        "good": said.startswith("put_"),
-    }
+    what = "an operation without a deterministic kernel is refused by name"
+    return {"name": what, "said": said, "good": said.startswith("put_")}
 
 
-def repetition(device: Device, rows: int, tokens: int) -> Iterator[Row]:
+def repetition(device: Device) -> Iterator[Row]:
     """How many different bits the gradients have when they are computed again and again."""
     for strict in (True, False):
-        torch.use_deterministic_algorithms(strict)
         for name, share in (("one document", 0.0), ("many", 0.02)):
-            query, key, value, slope, numbers = made_up(device, share, torch.bfloat16, 2, rows, tokens)
-            documents = Documents.find(numbers).to(device.torch)
-            digests = {
-                digest(
-                    both(lambda *heads: attend(*heads, documents.starts, documents.longest), slope, query, key, value)
-                )  # noqa: B023 (called here)
-                for _ in range(REPEATS)
-            }
-            what = "strict" if strict else "not strict"
-            yield {
-                "name": f"attention, {name}, {what}: different gradients of {REPEATS}",
-                "different": len(digests),
-                "good": len(digests) == 1 or not strict,
-            }
-    torch.use_deterministic_algorithms(False)
+            text = Text(device, share, torch.bfloat16, 2)
+            with strictness(strict=strict):
+                different = len({digest(text.attended()) for _ in range(REPEATS)})
+            what = f"attention, {name}, {'strict' if strict else 'not strict'}: different gradients of {REPEATS}"
+            yield {"name": what, "different": different, "good": different == 1 or not strict}
 
 
 def digest(tensors: list[Tensor]) -> str:

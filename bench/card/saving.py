@@ -32,41 +32,47 @@ def saving(device: Device) -> Iterator[Row]:
         number = run.claim(this_process("bench"), lab.recipe, "made up").seq
         about = arithmetic.environment(lab.recipe, device.torch)
         lineage = Lineage(number, recipes.digest(lab.recipe), "made up", about)
-        saver = Saver(run, lineage, ranks, retention=Retention(keep=2), announce=lambda *_: None)
+        commits: list[float] = []
+        saver = Saver(
+            run, lineage, ranks, retention=Retention(keep=2), announce=lambda *_: commits.append(time.perf_counter())
+        )
         lanes = lab.lanes(many=False)
         for _ in range(2):
             lab.train(lanes)
         calm = statistics.median(device.timed(lambda: lab.train(lanes)) for _ in range(CALM))
-        size = sum(tensor.numel() * tensor.element_size() for tensor in lab.state.tensors().values())
+        size = state_bytes(lab)
         for turn in range(SAVES):
-            yield save(lab, saver, device, calm, size, turn)
+            yield {"name": f"save {turn + 1} of {size / 1e9:.2f} GB to a folder"} | save(lab, saver, commits, calm)
         saver.close()
         yield restore(lab, run, device, size)
 
 
-def save(lab: Lab, saver: Saver, device: Device, calm: float, size: int, turn: int) -> Row:
+def save(lab: Lab, saver: Saver, commits: list[float], calm: float) -> Row:
     """One save, with steps beside it until it is durable, and the wait for the copy before each is applied."""
-    lanes = lab.lanes(many=False)
-    device.wait()
+    lanes, turn = lab.lanes(many=False), len(commits)
+    lab.device.wait()
     began = time.perf_counter()
     saver.save(turn, lab.state.tensors(), lab.state.progress(), "")
-    stall, steps = time.perf_counter() - began, 0
+    stall, steps, beside = time.perf_counter() - began, 0, 0.0
     while saver.busy or not steps:
         gradient = lab.step.gradient(lanes, Preemption())
         waiting = time.perf_counter()
         saver.await_copy()
         stall += time.perf_counter() - waiting
         lab.step.apply(0, gradient)
-        device.wait()
-        steps += 1
-        beside = time.perf_counter() - began
+        lab.device.wait()
+        steps, beside = steps + 1, time.perf_counter() - began
     saver.wait()
-    durable = time.perf_counter() - began
+    durable, extra = commits[-1] - began, beside - steps * calm
     return {
-        "name": f"save {turn + 1} of {size / 1e9:.2f} GB to a folder",
-        "stall_s": stall, "durable_s": durable, "gb_s": size / durable / 1e9, "calm_step_s": calm,
-        "extra_s": beside - steps * calm, "share_at_a_minute": (beside - steps * calm) / 60,
+        "stall_s": stall, "durable_s": durable, "gb_s": state_bytes(lab) / durable / 1e9, "calm_step_s": calm,
+        "extra_s": extra, "share_at_a_minute": extra / 60,
     }  # fmt: skip
+
+
+def state_bytes(lab: Lab) -> int:
+    """Bytes of parameters and moments."""
+    return sum(tensor.numel() * tensor.element_size() for tensor in lab.state.tensors().values())
 
 
 def restore(lab: Lab, run: Run, device: Device, size: int) -> Row:

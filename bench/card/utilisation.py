@@ -52,7 +52,8 @@ class Cell:
         some = f" ({self.layers} layers)" if self.layers else ""
         text = "many documents" if self.many else "one document"
         notes = "" if (self.mode, self.lanes) == ("fast", 1) else f", {self.mode}, {self.lanes} lanes"
-        return f"{self.shape.name}{some}, {self.sequence:,}, {text}, {self.recompute}, {self.tokens:,} a micro-batch{notes}"
+        batch = f"{self.recompute}, {self.tokens:,} a micro-batch{notes}"
+        return f"{self.shape.name}{some}, {self.sequence:,}, {text}, {batch}"
 
 
 VARIANTS = (
@@ -178,9 +179,9 @@ def lengths(lanes: list[list[DeviceBatch]]) -> Iterator[int]:
 
 
 class Plain:
-    """The loop that one writes first, over the same compiled blocks: causal, whole logits, compiled loss, torch's clipping.
+    """The loop that one writes first, over the same compiled blocks: causal attention, compiled loss, torch's clipping.
 
-    Where whole logits would take more than a tenth of the memory, it has the loss in chunks, too.
+    Its logits are whole, unless they would take more than a tenth of the memory: then its loss comes in chunks, too.
     """
 
     def __init__(self, lab: Lab) -> None:

@@ -123,7 +123,7 @@ def _mask(starts: Sequence[int]) -> Tensor | None:
 
 @torch.library.custom_op("headway::attend_documents", mutates_args=(), device_types="cpu")
 def _attend_documents(query: Tensor, key: Tensor, value: Tensor, starts: Tensor) -> tuple[Tensor, Tensor]:
-    """Attention on a CPU, [T, H, Q], and the logarithm of each query's normaliser [H, T]; one node of a compiled graph."""
+    """Attention on a CPU [T, H, Q], and the logarithm of each query's normaliser [H, T]."""
     output = torch.empty_like(query)
     norms = query.new_empty(query.shape[1], query.shape[0], dtype=_wide(query))
     for span in spans(starts.tolist()):

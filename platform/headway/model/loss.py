@@ -95,7 +95,7 @@ def _wide(tensor: Tensor) -> torch.dtype:
 def _add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
     """Add `left` @ `right` to `total`, which is wide; on CUDA no product in half precision is rounded on the way."""
     if left.dtype == total.dtype:
-        total.addmm_(left, right)
+        torch.addmm(total, left, right, out=total)
     elif left.is_cuda:
         torch.addmm(total, left, right, out_dtype=torch.float32, out=total)
     else:

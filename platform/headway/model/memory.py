@@ -21,7 +21,7 @@ from headway.recipe import Model, Recipe
 
 GIB = 1 << 30
 USABLE = 0.94
-"""Share of a device's memory that tensors can fill: the rest is CUDA's context, workspaces and what is cut to pieces."""
+"""Share of a device's memory that tensors can fill: the rest is CUDA's context, workspaces and scraps."""
 RECOMPUTE = ("none", "selective", "block")
 
 

@@ -4,6 +4,7 @@ It is where an operation without a deterministic kernel is found, a batch that d
 compiled code is made or found.
 """
 
+import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -67,7 +68,10 @@ def made_up(recipe: Recipe, vocabulary: int, sequence: int) -> Iterator[MicroBat
 
 def out_of_memory(rank: Rank) -> str:
     """What to say when memory does not suffice: what was foreseen, and what would fit."""
-    total = torch.cuda.get_device_properties(rank.device).total_memory
+    if rank.device.type == "cuda":
+        total = torch.cuda.get_device_properties(rank.device).total_memory
+    else:
+        total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return memory.advice(
         rank.recipe,
         rank.dataset.vocabulary,

@@ -14,7 +14,7 @@ from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor
 
-from headway.model import Decoder, initialise
+from headway.model import Decoder, Documents, initialise
 from headway.recipe import Model
 
 MODEL = Model(layers=2, width=40, heads=4, kv_heads=2, ffn_width=56, tie_embeddings=False)
@@ -63,10 +63,12 @@ def main() -> None:
         if rank >= size:
             continue
         for word, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
-            model = sharded(mesh, MixedPrecisionPolicy(param_dtype=dtype, reduce_dtype=torch.float32))
+            model = sharded(
+                mesh, MixedPrecisionPolicy(param_dtype=dtype, reduce_dtype=torch.float32, cast_forward_inputs=False)
+            )
             assert isinstance(model, FSDPModule)
             found = {f"parameter.{name}": whole(value) for name, value in model.named_parameters()}
-            loss = model(inputs[rank::size], targets[rank::size], documents[rank::size])
+            loss = model(inputs[rank::size], targets[rank::size], Documents.find(documents[rank::size].numpy()))
             loss.backward()
             found |= {f"gradient.{name}": whole(value.grad) for name, value in model.named_parameters()}
             total = loss.detach().clone()

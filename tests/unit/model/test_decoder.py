@@ -1,7 +1,9 @@
 """The decoder: its loss in chunks, attention inside documents, recomputation, compilation."""
 
+from collections import Counter
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -9,8 +11,9 @@ from torch.nn.functional import cross_entropy
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from headway.errors import UsageError
-from headway.model import Block, Decoder, initialise
+from headway.model import Block, Decoder, Documents, initialise
 from headway.model.decoder import rotate, rotation
+from headway.model.recompute import Recompute
 from headway.recipe import Model
 
 VOCABULARY = 101
@@ -35,6 +38,14 @@ def decoder(model: Model, chunk: int = 10) -> Decoder:
 def tokens(seed: int) -> Tensor:
     """Random tokens [3, 24]."""
     return torch.randint(0, VOCABULARY, TOKENS, generator=torch.Generator().manual_seed(seed))
+
+
+def packed(*, many: bool) -> Documents:
+    """The documents of `tokens`: a row each, or some of 1 to 20 tokens."""
+    numbers = np.zeros(TOKENS, dtype=np.int32)
+    if many:
+        numbers[:, 3:], numbers[1, 4:], numbers[2, 20:] = 1, 2, 3
+    return Documents.find(numbers)
 
 
 def gradients(model: Decoder, loss: Tensor) -> dict[str, Tensor]:
@@ -99,12 +110,12 @@ def test_attention_inside_documents_equals_each_document_alone(kv_heads: int) ->
     """A packed block gives every document the logits it has by itself."""
     model = decoder(shape(kv_heads=kv_heads))
     inputs = tokens(1)
-    documents = torch.tensor([[0] * 7 + [1] * 17, [4] * 24, [2] * 1 + [3] * 12 + [5] * 11], dtype=torch.int32)
-    packed = model(inputs, documents=documents)
+    numbers = np.array([[0] * 7 + [1] * 17, [4] * 24, [2] * 1 + [3] * 12 + [5] * 11], dtype=np.int32)
+    packed = model(inputs, documents=Documents.find(numbers))
     assert not torch.allclose(packed, model(inputs), atol=1e-2)
     for row in range(3):
-        for document in set(documents[row].tolist()):
-            place = documents[row] == document
+        for document in {*numbers[row].tolist()}:
+            place = torch.from_numpy(numbers[row] == document)
             alone = model(inputs[row, place][None])[0]
             torch.testing.assert_close(packed[row, place], alone, rtol=1e-4, atol=1e-5)
 
@@ -121,34 +132,68 @@ def test_causal_attention_never_looks_ahead() -> None:
 
 def test_loss_of_a_document_model_is_refused_without_documents() -> None:
     """A recipe that asks for attention inside documents is never trained without them by mistake."""
-    with pytest.raises(UsageError, match="pass the document of each token"):
+    with pytest.raises(UsageError, match="pass the documents of the batch"):
         decoder(shape(attention="document"))(tokens(1), tokens(2))
 
 
-def test_recomputation_changes_no_bits() -> None:
-    """Recomputing blocks in backward saves memory and nothing else."""
+@pytest.mark.parametrize("recompute", ["selective", "block"])
+@pytest.mark.parametrize("many", [False, True])
+def test_recomputation_changes_no_bits(recompute: Recompute, many: bool) -> None:  # noqa: FBT001 (a case, not a switch)
+    """Recomputing in the backward pass saves memory and nothing else."""
     model = decoder(shape())
-    kept = gradients(model, model(tokens(1), tokens(2)))
+    documents = packed(many=many)
+    kept = gradients(model, model(tokens(1), tokens(2), documents))
     for block in model.blocks:
         assert isinstance(block, Block)
-        block.recompute = True
-    again = gradients(model, model(tokens(1), tokens(2)))
+        block.recompute = recompute
+    again = gradients(model, model(tokens(1), tokens(2), documents))
     assert all(torch.equal(kept[name], again[name]) for name in kept)
+
+
+class Count(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Counts operations by name."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.names: Counter[str] = Counter()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Counts the operation and runs it."""
+        self.names[func.overloadpacket.__name__] += 1
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("many", [False, True])
+def test_selective_recomputation_computes_no_product_and_no_attention_twice(many: bool) -> None:  # noqa: FBT001 (a case, not a switch)
+    """What is dear is kept: as many matrix products and attentions as without recomputation; `block` has more."""
+    dear = ("mm", "attend_documents" if many else "_scaled_dot_product_flash_attention_for_cpu")
+    found = {}
+    for recompute in ("none", "selective", "block"):
+        model = decoder(shape())
+        for block in model.blocks:
+            assert isinstance(block, Block)
+            block.recompute = recompute
+        with Count() as count:
+            model(tokens(1), tokens(2), packed(many=many)).backward()
+        found[recompute] = [count.names[name] for name in dear]
+    assert found["none"][1] == 2
+    assert found["selective"] == found["none"]
+    assert found["block"] == [found["none"][0] + 12, 4]  # the last of a block's seven products is in no gradient
 
 
 def test_bfloat16_parameters_turn_positions_in_fp32() -> None:
     """With bf16 parameters, position 4096 is turned as exactly as position 1."""
     cosine, sine = rotation(4097, 8, 10_000.0, torch.device("cpu"))
-    head = torch.ones(1, 1, 4097, 8, dtype=torch.bfloat16)
+    head = torch.ones(1, 4097, 1, 8, dtype=torch.bfloat16)
     turned = rotate(head, cosine, sine)
     assert turned.dtype == torch.bfloat16
     exact = torch.polar(torch.tensor(2**0.5, dtype=torch.float64), torch.tensor(4096.0 + torch.pi / 4).double())
-    assert turned[0, 0, 4096, 0].item() == pytest.approx(exact.real.item(), abs=4e-3)
-    assert turned[0, 0, 4096, 4].item() == pytest.approx(exact.imag.item(), abs=4e-3)
+    assert turned[0, 4096, 0, 0].item() == pytest.approx(exact.real.item(), abs=4e-3)
+    assert turned[0, 4096, 0, 4].item() == pytest.approx(exact.imag.item(), abs=4e-3)
 
 
-@pytest.mark.parametrize("recompute", [False, True])
-def test_block_traces_as_one_graph(recompute: bool) -> None:  # noqa: FBT001 (a case, not a switch)
+@pytest.mark.parametrize("recompute", ["none", "selective", "block"])
+def test_block_traces_as_one_graph(recompute: Recompute) -> None:
     """torch.compile finds no graph break in a block, forward or backward, and gives eager's values."""
     check_compiled("aot_eager", recompute=recompute)
 
@@ -156,19 +201,20 @@ def test_block_traces_as_one_graph(recompute: bool) -> None:  # noqa: FBT001 (a 
 @pytest.mark.slow
 def test_compiled_block_equals_eager() -> None:
     """The kernels that inductor writes for a block give eager's values and gradients."""
-    check_compiled("inductor", recompute=False)
+    check_compiled("inductor", recompute="none")
 
 
-def check_compiled(backend: str, *, recompute: bool) -> None:
+def check_compiled(backend: str, *, recompute: Recompute) -> None:
     """Compares a compiled block with itself, with and without documents."""
     torch.compiler.reset()
     block = decoder(shape()).blocks[0]
     assert isinstance(block, Block)
     block.recompute = recompute
     compiled = torch.compile(block, backend=backend, fullgraph=True)
-    for mask in (None, torch.ones(24, 24, dtype=torch.bool).tril().expand(3, 1, 24, 24)):
+    cosine, sine = rotation(24, 8, 10_000.0, torch.device("cpu"))
+    for documents in (packed(many=False), packed(many=True)):
         stream = torch.randn(3, 24, 32, generator=torch.Generator().manual_seed(1), requires_grad=True)
-        values = [run(stream, mask) for run in (block, compiled)]
+        values = [run(stream, cosine, sine, documents.starts, documents.longest) for run in (block, compiled)]
         slopes = [torch.autograd.grad(value.square().sum(), [stream, *block.parameters()]) for value in values]
         torch.testing.assert_close(values[1], values[0], rtol=1e-5, atol=1e-5)
         torch.testing.assert_close(slopes[1], slopes[0], rtol=1e-4, atol=1e-3)

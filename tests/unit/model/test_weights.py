@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from headway.model import Decoder, initialise
+from headway.model import Decoder, Documents, initialise
 from headway.recipe import Model
 
 MODEL = Model(layers=2, width=40, heads=4, kv_heads=2, ffn_width=56, tie_embeddings=False)
@@ -51,7 +51,7 @@ def plain_step() -> tuple[Tensor, dict[str, Tensor]]:
     inputs, targets = torch.randint(0, 67, (2, 6, 16), generator=generator)
     documents = torch.randint(0, 2, (6, 16), generator=generator).cumsum(1).int()
     model = whole_model(5)
-    logits = model(inputs, documents=documents).flatten(0, 1)
+    logits = model(inputs, documents=Documents.find(documents.numpy())).flatten(0, 1)
     loss = torch.nn.functional.cross_entropy(logits, targets.flatten(), reduction="sum")
     loss.backward()  # type: ignore[no-untyped-call]
     return loss.detach(), {name: gradient(value) for name, value in model.named_parameters()}

@@ -1,0 +1,68 @@
+"""What is fixed before a run computes, and what is said when it is not what it was."""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+
+from headway.checkpoint.manifest import Environment
+from headway.recipe import Recipe, parse
+from headway.train import arithmetic
+
+CPU = torch.device("cpu")
+TEXT = """\
+name: tiny
+model: {layers: 1, width: 32, heads: 2, kv_heads: 1, ffn_width: 64}
+data: {block_tokens: 64}
+train: {tokens: 8192, batch_tokens: 1024, micro_batch_tokens: 128, lanes: 4}
+"""
+BEFORE: dict[str, Any] = {"device": "CPU", "precision": "fp32", "threads": 1, "torch": "2.13.0", "headway": "0.1.0"}
+"""An environment as checkpoints had it before arithmetic was part of it."""
+
+
+@pytest.fixture(autouse=True)
+def settings() -> Iterator[None]:
+    """Torch as it was, afterwards."""
+    yield
+    torch.use_deterministic_algorithms(mode=False)
+
+
+def recipe(mode: str) -> Recipe:
+    """A recipe in `mode`."""
+    return parse(TEXT, overrides=[f"train.determinism={mode}"])
+
+
+def test_bitwise_is_strict_and_fast_is_not() -> None:
+    """An operation without a deterministic kernel is an error in the one mode, and nothing in the other."""
+    arithmetic.settle(recipe("bitwise"), CPU)
+    assert torch.are_deterministic_algorithms_enabled()
+    assert not torch.is_deterministic_algorithms_warn_only_enabled()
+    assert not torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
+    with pytest.raises(RuntimeError, match="put_ does not have a deterministic implementation"):
+        torch.zeros(2).put_(torch.tensor([0]), torch.ones(1))
+    arithmetic.settle(recipe("fast"), CPU)
+    assert not torch.are_deterministic_algorithms_enabled()
+
+
+def test_what_a_checkpoint_of_before_says_is_read_and_the_change_is_told() -> None:
+    """A manifest without arithmetic has the first one; a resume says that it has changed, and nothing that has not."""
+    old = Environment.model_validate_json(json.dumps(BEFORE))
+    now = Environment(**{**BEFORE, "headway": "9.9.9"}, arithmetic=arithmetic.VERSION)
+    assert arithmetic.differences(old, now) == f"arithmetic: 1 -> {arithmetic.VERSION}"
+    assert arithmetic.differences(now, now) == ""
+
+
+def test_each_setting_that_differs_is_told() -> None:
+    """Of what torch was told, what is not what it was is named, also where one side does not know it."""
+    settings = {"tf32": "False", "cudnn": "91900", "gone": "yes"}
+    old = Environment(**BEFORE, settings=settings)
+    now = Environment(**BEFORE, settings={"tf32": "True", "cudnn": "91900", "new": "1"})
+    assert arithmetic.differences(old, now) == "tf32: False -> True, gone: yes -> None"
+
+
+def test_the_environment_says_which_arithmetic_it_is() -> None:
+    """What a checkpoint records has the version of our own sums."""
+    found = arithmetic.environment(recipe("bitwise"), CPU)
+    assert (found.arithmetic, found.precision, found.threads) == (arithmetic.VERSION, "fp32", 1)
