@@ -77,7 +77,8 @@ def prefix() -> str:
 
 def opened(prefix: str, budget: float = 20.0, bucket: str = BUCKET) -> S3Store:
     """The store below a prefix, seen through the network."""
-    store = open_store(f"s3://{bucket}/{prefix}?timeout_seconds=0.5&budget_seconds={budget}&part_bytes={PART}")
+    limits = f"timeout_seconds=0.5&budget_seconds={budget}&part_bytes={PART}&whole_bytes=0"
+    store = open_store(f"s3://{bucket}/{prefix}?{limits}")
     assert isinstance(store, S3Store)
     return store
 
@@ -119,9 +120,9 @@ class Hand:
         return f"{self.folder}/{self.dice.randrange(12):02d}"
 
     def put(self) -> None:
-        """Replace an object, now and then by a large one."""
+        """Replace an object, now and then by a large one, in one request or in parts."""
         key, large = self.key(), self.dice.random() < 0.25
-        data = self.dice.randbytes(self.dice.randrange(PART + 1, 2 * PART) if large else self.dice.randrange(20_000))
+        data = self.dice.randbytes(self.dice.randrange(PART // 2, 2 * PART) if large else self.dice.randrange(20_000))
         self.store.put(key, [data[:7], memoryview(data)[7:]])
         self.there[key] = data
 
@@ -249,6 +250,8 @@ def test_each_fault_of_each_request_is_survived(
     network.plan = once(fault)
     store.put("large", [large])
     assert store.get("large") == large
+    store.put("whole", [large[PART:]])
+    assert store.get("whole") == large[PART:]
     store.put("small", [b"0123456789"])
     store.create("created", b"mine")
     with pytest.raises(ExistingObject):
@@ -259,7 +262,7 @@ def test_each_fault_of_each_request_is_survived(
     assert buffer[:2] == b"89"
     assert store.get("created") == b"mine"
     assert store.size("small") == 10
-    assert list(store.list("")) == ["created", "large", "small"]
+    assert list(store.list("")) == ["created", "large", "small", "whole"]
     assert list(store.folders("")) == []
     with pytest.raises(MissingObject):
         store.get("nowhere")

@@ -21,8 +21,8 @@ from headway.store import Run, keys
 class Saver:
     """Saves one attempt's checkpoints, one at a time; the next waits for the one before (back-pressure).
 
-    So host memory is bounded, however slow the store is: one copy of this rank's state, from a GPU 128 MiB of pinned
-    buffers (`Staging`), and what the store holds on the way, which on S3 is `connections + 1` parts of `part_bytes`.
+    So host memory is bounded, however slow the store is: one copy of this rank's state, from which it is sent, and from
+    a GPU 128 MiB of pinned buffers (`Staging`).
     """
 
     def __init__(

@@ -24,6 +24,7 @@ from botocore.exceptions import (
     SSLError,
 )
 from botocore.exceptions import ConnectionError as NoConnectionError
+from botocore.handlers import add_expect_header
 from botocore.parsers import ResponseParserError
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError
 from urllib3.exceptions import HTTPError
@@ -70,9 +71,11 @@ class Limits(BaseModel):
     timeout_seconds: PositiveFloat = 10.0
     """Without a byte, or without a connection."""
     connections: PositiveInt = 4
-    """Parts of an object that travel side by side; each holds `part_bytes` of memory."""
+    """Parts of an object that travel side by side."""
     part_bytes: int = Field(default=16 * MEBIBYTE, ge=5 * MEBIBYTE)
-    """Larger objects go up in parts of this size; S3 takes no smaller ones."""
+    """What goes up in parts goes in parts of this size; S3 takes no smaller ones."""
+    whole_bytes: int = Field(default=100 * MEBIBYTE, ge=0, le=5 << 30)
+    """What is known to be no longer goes up in one request, as AWS advises: a server has less to do."""
 
 
 class BeyondEndError(Exception):
@@ -248,6 +251,7 @@ def _connect(limits: Limits) -> Any:
     )
     try:
         session = boto3.session.Session()
+        session.events.unregister("before-call.s3", add_expect_header)  # no body here is worth a question before it
         client = session.client("s3", config=config)
     except ValueError as error:  # boto3's word for a URL that is none
         raise BadEndpointError(str(error)) from error

@@ -2,20 +2,17 @@
 
 import secrets
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Any
 
 from headway.errors import StoreError
+from headway.store.body import CHECKSUM, Body
 from headway.store.bucket import OWNER, Bucket, GivenUpError
-from headway.store.objects import Buffer
-
-CHECKSUM = "CRC64NVME"
-"""What the server checks each body against and keeps with the object; it costs a thousandth of the time."""
 
 
-def upload(bucket: Bucket, key: str, pieces: Iterable[bytes], carriers: ThreadPoolExecutor) -> None:
-    """Write an object from its parts, in their order; holds one part in memory for each of the `carriers`, and one.
+def upload(bucket: Bucket, key: str, pieces: Iterable[Body], carriers: ThreadPoolExecutor) -> None:
+    """Write an object from its parts, in their order; holds one for each of the `carriers`, and one.
 
     Raises:
         StoreError: it could not be written; no part is left behind if the store still answers.
@@ -30,15 +27,10 @@ def upload(bucket: Bucket, key: str, pieces: Iterable[bytes], carriers: ThreadPo
         Metadata={OWNER: owner},
     )
 
-    def send(number: int, piece: bytes) -> dict[str, Any]:
-        answer = bucket.ask(
-            f"written (part {number})",
-            key,
-            "upload_part",
-            UploadId=begun["UploadId"],
-            PartNumber=number,
-            Body=piece,
-            ChecksumAlgorithm=CHECKSUM,
+    def send(number: int, piece: Body) -> dict[str, Any]:
+        place = {"UploadId": begun["UploadId"], "PartNumber": number}
+        answer = bucket.persist(
+            f"written (part {number})", key, lambda: bucket.send(key, "upload_part", **place, **piece.fields())
         )
         kept = {name: answer[name] for name in ("ETag", f"Checksum{CHECKSUM}") if name in answer}
         return {"PartNumber": number, **kept}
@@ -47,7 +39,7 @@ def upload(bucket: Bucket, key: str, pieces: Iterable[bytes], carriers: ThreadPo
     on_the_way: deque[Future[dict[str, Any]]] = deque()
     try:
         for number, piece in enumerate(pieces, 1):
-            length += len(piece)
+            length += piece.length
             on_the_way.append(carriers.submit(send, number, piece))
             if len(on_the_way) > bucket.limits.connections:
                 sent.append(on_the_way.popleft().result())
@@ -62,22 +54,6 @@ def upload(bucket: Bucket, key: str, pieces: Iterable[bytes], carriers: ThreadPo
         raise StoreError(
             f"{key}: {bucket.url} kept {there:,} of {length:,} bytes and called it done; use another store"
         )
-
-
-def cut(parts: Iterable[Buffer], length: int) -> Iterator[bytes]:
-    """The bytes of `parts` joined, in pieces of `length`, made as they are asked for; the last may be shorter."""
-    taken: list[memoryview] = []
-    room = length
-    for part in parts:
-        view = memoryview(part).cast("B")
-        while view.nbytes >= room:
-            yield b"".join([*taken, view[:room]])
-            view, taken, room = view[room:], [], length
-        if view.nbytes:
-            taken.append(view)
-            room -= view.nbytes
-    if taken:
-        yield b"".join(taken)
 
 
 def _complete(bucket: Bucket, key: str, upload_id: str, parts: list[dict[str, Any]], owner: str) -> None:

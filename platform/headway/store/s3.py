@@ -2,15 +2,17 @@
 
 import secrets
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import cached_property
-from itertools import chain
+from itertools import chain, islice
 
 from headway.errors import ExistingObject
+from headway.store.body import CHECKSUM, Body, cut
 from headway.store.bucket import MEBIBYTE, OWNER, BeyondEndError, Bucket, GivenUpError
-from headway.store.multipart import CHECKSUM, cut, upload
+from headway.store.multipart import upload
 from headway.store.objects import Buffer, Unfinished, get_or_none
 from headway.store.patience import PassingError
 from headway.store.shortcut import Shortcut
@@ -28,13 +30,16 @@ class S3Store:
 
     def put(self, key: str, parts: Iterable[Buffer]) -> None:
         """Write an object whole, in parts if it is large, replacing any that was there."""
+        limits = self.bucket.limits
         length = sum(memoryview(part).nbytes for part in parts) if isinstance(parts, Sequence) else 0
-        pieces = cut(parts, max(self.bucket.limits.part_bytes, -(-length // MOST_PARTS)))
-        first, second = next(pieces, b""), next(pieces, None)
-        if second is None:
-            self.bucket.ask("written", key, "put_object", Body=first, ChecksumAlgorithm=CHECKSUM)
+        whole = 0 < length <= limits.whole_bytes
+        rest = cut(parts, length if whole else max(limits.part_bytes, -(-length // MOST_PARTS)))
+        begin = deque(islice(rest, 2))
+        if len(begin) == 2:
+            upload(self.bucket, key, chain(_given_away(begin), rest), self._carriers)
         else:
-            upload(self.bucket, key, chain([first, second], pieces), self._carriers)
+            body = begin.pop() if begin else Body([])
+            self.bucket.persist("written", key, lambda: self.bucket.send(key, "put_object", **body.fields()))
 
     def create(self, key: str, data: Buffer) -> None:
         """Write an object whole, only if there is none of that key; one's own, of a lost answer, is none."""
@@ -151,3 +156,9 @@ class S3Store:
             return self.bucket.persist("read", key, once)
         except BeyondEndError:
             return room(0)
+
+
+def _given_away(bodies: deque[Body]) -> Iterator[Body]:
+    """Each of `bodies`, which nobody here holds any more: its memory is free once it has been sent."""
+    while bodies:
+        yield bodies.popleft()
