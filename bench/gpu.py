@@ -8,8 +8,8 @@ out/gpu-kit, then
     python3 -m pip install --no-index --no-deps --target /tmp/site out/gpu-kit/*.whl
     PYTHONPATH=platform:/tmp/site python3 -m bench.gpu --json gpu.json
 
-Parts, the most valuable first; each is a process of its own with a time limit, and the file is written anew after each
-line, so that a run that is cut keeps what it has:
+Parts, the most valuable first; each is a process of its own with a time limit. Lines come on standard error as they are
+measured, and the file is written anew after each, so that a run that is cut keeps what it has; the table comes last:
 
     numbers      attention and loss against double precision; what is refused; what repeats its bits
     bits         runs again, killed and resumed, compiled, on one and two ranks: equal SHA-256 of the parameters
@@ -30,11 +30,17 @@ import signal
 import sys
 import time
 import traceback
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from rich.console import Console
+from rich.table import Table
+
 LIMITS = {"numbers": 60.0, "bits": 120.0, "utilisation": 300.0, "saving": 60.0, "kernels": 60.0}
 """Parts in their order, and how long each may take [s]."""
+TABLE_WIDTH = 220
+"""Columns of the table where it is no terminal that it goes to."""
 PRELOAD = ["headway.train.preload", "headway.train.trial", "bench.card.saving"]
 Row = dict[str, Any]
 
@@ -68,9 +74,18 @@ class Record:
             self.about |= row
         else:
             self.parts.setdefault(part, []).append(row)
-            print(f"{part:12} {shown(row)}", flush=True)
+            print(f"{part:12} {shown(row)}", file=sys.stderr, flush=True)
         if self.file:
             self.file.write_text(json.dumps({**self.about, "parts": self.parts}, indent=1), encoding="utf-8")
+
+    def tables(self) -> Iterator[Table]:
+        """All of it, a table for each part."""
+        for part, rows in self.parts.items():
+            columns = [*dict.fromkeys(key for row in rows for key in row if key not in {"name", "good"})]
+            table = Table("", *columns, "", title=f"{part}, {self.about.get('device', 'no device')}")
+            for row in rows:
+                table.add_row(row["name"], *(form(row.get(key, "")) for key in columns), verdict(row))
+            yield table
 
     @property
     def good(self) -> bool:
@@ -99,8 +114,12 @@ def measure(part: str, seconds: float, record: Record, *, rehearse: bool) -> Non
 def shown(row: Row) -> str:
     """A row as a line."""
     figures = [f"{key}={form(value)}" for key, value in row.items() if key not in {"name", "good"}]
-    verdict = {True: "ok", False: "BROKEN"}.get(row.get("good"), "")  # type: ignore[arg-type]
-    return "  ".join([row["name"], *figures, verdict]).rstrip()
+    return "  ".join([row["name"], *figures, verdict(row)]).rstrip()
+
+
+def verdict(row: Row) -> str:
+    """Whether a row holds what it promises, if it promises anything."""
+    return {True: "ok", False: "BROKEN", None: ""}[row.get("good")]
 
 
 def form(value: Any) -> str:
@@ -127,6 +146,9 @@ def main() -> None:
             began = time.monotonic()
             measure(part, min(limit, end - began), record, rehearse=wanted.rehearse)
             record.add(part, {"name": "took", "seconds": round(time.monotonic() - began, 1)})
+    console = Console(width=None if sys.stdout.isatty() else TABLE_WIDTH)
+    for table in record.tables():
+        console.print(table)
     print("all that was promised holds" if record.good else "something that was promised does not hold: see BROKEN")
     sys.exit(0 if record.good else 1)
 

@@ -39,7 +39,8 @@ class Documents:
     starts: Tensor | None
     """First token of each document, and the number of tokens: [D + 1] int32, or None where each row is one document."""
     longest: int
-    """Length of the longest document [tokens]."""
+    """At least the length of the longest document [tokens]: a power of two from `SPAN` on, or the length of a row. Code
+    is compiled for each value that it takes, so it takes few."""
 
     @classmethod
     def find(cls, numbers: NDArray[np.int32]) -> Self:
@@ -50,7 +51,8 @@ class Documents:
         starts = np.append(np.flatnonzero(new), rows * length)
         if len(starts) == rows + 1:
             return cls(None, length)
-        return cls(torch.from_numpy(starts.astype(np.int32)), int(np.diff(starts).max()))
+        longest = int(np.diff(starts).max())
+        return cls(torch.from_numpy(starts.astype(np.int32)), min(length, max(SPAN, 1 << (longest - 1).bit_length())))
 
     def to(self, device: torch.device) -> Self:
         """The same documents, for tensors on `device`; from pinned memory without waiting for the copy."""

@@ -132,6 +132,10 @@ class Decoder(nn.Module):
                 "pass the documents of the batch"
             )
         starts, longest = (documents.starts, documents.longest) if documents else (None, 0)
+        if self.compiled and starts is not None:
+            from torch._dynamo import mark_dynamic  # slow to import
+
+            mark_dynamic(starts, 0)
         head_width = self.model.width // self.model.heads
         cosine, sine = rotation(inputs.shape[1], head_width, self.model.rope_theta, inputs.device)
         stream = self.embedding(inputs)
@@ -144,7 +148,11 @@ class Decoder(nn.Module):
         return cross_entropy(stream.flatten(0, 1), weight, targets.flatten(), self.loss_chunk_tokens, self.compiled)
 
     def compile_parts(self) -> None:
-        """Compile what is computed most: each block, and the softmax of the loss."""
+        """Compile what is computed most: each block, and the softmax of the loss.
+
+        Each shape has code of its own, but for the number of documents. Else torch would generalise from the shapes
+        that it met before, and what a batch is computed with would depend on where the process began.
+        """
         self.compiled = True
         for block in self.blocks:
-            block.compile()
+            block.compile(dynamic=False)

@@ -15,6 +15,8 @@ from headway.recipe import Recipe
 
 VERSION = 2
 """Grows when a release changes, on purpose, the order or the rounding of the sums that training is made of."""
+GRAPHS = 64
+"""Compiled variants of a block: by length of sequences, of documents (powers of two), and with or without gradients."""
 CUBLAS_WORKSPACE = "CUBLAS_WORKSPACE_CONFIG"
 """Environment: what cuBLAS may use beside its results; with other settings its products may differ from run to run."""
 
@@ -33,9 +35,12 @@ def settle(recipe: Recipe, device: torch.device) -> None:
     torch.use_deterministic_algorithms(bitwise)
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # a write of every buffer, to find reads of none
     if recipe.train.compile:
-        from torch._inductor import config  # slow to import
+        from torch._dynamo import config as dynamo  # slow to import
+        from torch._inductor import config as inductor
 
-        config.deterministic = bitwise  # else reductions are cut as is fastest at the moment
+        inductor.deterministic = bitwise  # else reductions are cut as is fastest at the moment
+        dynamo.recompile_limit = GRAPHS
+        dynamo.fail_on_recompile_limit_hit = bitwise  # else the rest goes on uncompiled, with other bits
     if device.type != "cuda":
         return
     if bitwise:

@@ -118,4 +118,7 @@ def test_documents_end_with_their_rows(rows: int, tokens: int, share: float, see
         return
     assert documents.starts is not None
     assert documents.starts.tolist() == [*expected, rows * tokens]
-    assert documents.longest == max(stop - start for start, stop in pairwise([*expected, rows * tokens]))
+    longest = max(stop - start for start, stop in pairwise([*expected, rows * tokens]))
+    assert longest <= documents.longest <= tokens
+    assert documents.longest in {tokens, *(SPAN << power for power in range(10))}
+    assert documents.longest < 2 * longest or documents.longest <= SPAN

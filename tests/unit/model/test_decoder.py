@@ -198,6 +198,32 @@ def test_block_traces_as_one_graph(recompute: Recompute) -> None:
     check_compiled("aot_eager", recompute=recompute)
 
 
+def test_compiled_code_does_not_depend_on_the_shapes_that_came_before() -> None:
+    """Whatever sequences and documents a process has met, graphs know all shapes but the number of documents."""
+    torch.compiler.reset()
+    graphs: list[list[Tensor]] = []
+
+    def remember(graph: Any, inputs: list[Any]) -> Any:
+        graphs.append([each for each in inputs if isinstance(each, Tensor)])
+        return graph.forward
+
+    model = decoder(shape())
+    model.compiled = True
+    for block in model.blocks:
+        block.compile(backend=remember, dynamic=False)
+    random = np.random.default_rng(1)
+    layouts = [(tokens, share) for tokens in (16, 24, 200, 16) for share in (0.0, 0.1, 0.3, 0.01, 0.5)]
+    for tokens, share in layouts:
+        inputs = torch.from_numpy(random.integers(0, VOCABULARY, (3, tokens)))
+        numbers = (random.random((3, tokens)) < share).cumsum(1).astype(np.int32)
+        model(inputs, inputs, Documents.find(numbers)).backward()
+    assert len(graphs) == 6  # each length with and without documents; a CPU is not told the longest
+    for graph in graphs:
+        for tensor in graph:
+            counts_documents = tensor.dtype == torch.int32
+            assert all(isinstance(length, int) != counts_documents for length in tensor.shape), tensor.shape
+
+
 @pytest.mark.slow
 def test_compiled_block_equals_eager() -> None:
     """The kernels that inductor writes for a block give eager's values and gradients."""
