@@ -374,7 +374,7 @@ def measure(rank: int, plan: Plan) -> None:
     )  # fmt: skip
     warnings.filterwarnings("ignore", category=UserWarning)
     warnings.filterwarnings("ignore", category=FutureWarning)
-    arithmetic.settle(plan.recipe, CPU)
+    arithmetic.fix(plan.recipe, CPU)
     dist.init_process_group("gloo", rank=rank, world_size=plan.ranks)
     trainer = Trainer(plan.recipe, Ranks(dist.new_group(backend="gloo")))
     kinds = {kind.label: kind for kind in KINDS if kind.label in plan.names}

@@ -31,6 +31,7 @@ import sys
 import time
 import traceback
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,7 @@ from rich.table import Table
 
 LIMITS = {"numbers": 60.0, "bits": 120.0, "utilisation": 300.0, "saving": 60.0, "kernels": 60.0}
 """Parts in their order, and how long each may take [s]."""
+LOOK_SECONDS = 0.5
 TABLE_WIDTH = 220
 """Columns of the table where it is no terminal that it goes to."""
 PRELOAD = ["headway.train.preload", "headway.train.trial", "bench.card.saving"]
@@ -47,9 +49,9 @@ Row = dict[str, Any]
 
 def work(part: str, rehearse: bool, rows: Any) -> None:  # noqa: FBT001 (passed to a process)
     """Measure a part; each row goes to `rows`, and None in the end."""
+    os.setsid()  # so that all it starts can be ended with it
     from bench.card.device import Device
 
-    os.setsid()  # so that all it starts can be ended with it
     try:
         device = Device(rehearse=rehearse)
         rows.put({"device": device.name})
@@ -87,6 +89,13 @@ class Record:
                 table.add_row(row["name"], *(form(row.get(key, "")) for key in columns), verdict(row))
             yield table
 
+    def conclusion(self) -> str:
+        """What it all comes to, in a sentence."""
+        if not self.good:
+            return "something that was promised does not hold: see BROKEN"
+        cut = [f"{part}: {row['left_out']}" for part, rows in self.parts.items() for row in rows if "left_out" in row]
+        return f"what was tried holds; left out: {'; '.join(cut)}" if cut else "all that was promised holds"
+
     @property
     def good(self) -> bool:
         """Whether nothing that was promised was broken."""
@@ -94,21 +103,39 @@ class Record:
 
 
 def measure(part: str, seconds: float, record: Record, *, rehearse: bool) -> None:
-    """Measure a part in a process of its own, for at most `seconds`."""
+    """Measure a part in a process of its own, for at most `seconds`; what it started is ended with it."""
+    if seconds < 1:
+        record.add(part, {"name": "all of it", "left_out": "no time was left"})
+        return
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(PRELOAD)
     rows = context.Queue()
     process = context.Process(target=work, args=(part, rehearse, rows))
     process.start()
-    end = time.monotonic() + seconds
-    try:
-        while (row := rows.get(timeout=max(0.0, end - time.monotonic()))) is not None:
-            record.add(part, row)
-    except queue.Empty:
-        record.add(part, {"name": "the rest", "left_out": f"no time: the limit is {seconds:.0f} s"})
-        assert process.pid
-        os.killpg(process.pid, signal.SIGKILL)
+    follow(part, process, rows, record, seconds)
+    process.kill()
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid or 0, signal.SIGKILL)
     process.join()
+
+
+def follow(part: str, process: Any, rows: Any, record: Record, seconds: float) -> None:
+    """Keep the rows of a part until it ends, dies, or has no time left."""
+    end = time.monotonic() + seconds
+    while True:
+        try:
+            row = rows.get(timeout=LOOK_SECONDS)
+        except queue.Empty:
+            if not process.is_alive():
+                record.add(part, {"name": "died", "left_out": f"the rest: exit code {process.exitcode}", "good": False})
+                return
+            if time.monotonic() > end:
+                record.add(part, {"name": "cut", "left_out": f"the rest: the limit is {seconds:.0f} s"})
+                return
+            continue
+        if row is None:
+            return
+        record.add(part, row)
 
 
 def shown(row: Row) -> str:
@@ -149,7 +176,7 @@ def main() -> None:
     console = Console(width=None if sys.stdout.isatty() else TABLE_WIDTH)
     for table in record.tables():
         console.print(table)
-    print("all that was promised holds" if record.good else "something that was promised does not hold: see BROKEN")
+    print(record.conclusion())
     sys.exit(0 if record.good else 1)
 
 

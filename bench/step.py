@@ -97,7 +97,7 @@ def measure(rank: int, ranks: int, recipe: Recipe, rounds: int, folder: str) -> 
     os.environ.update(MASTER_ADDR="localhost", MASTER_PORT="29533", RANK=str(rank), WORLD_SIZE=str(ranks))
     os.environ.update(LOCAL_RANK=str(rank))
     device = choose_device(recipe)
-    arithmetic.settle(recipe, device)
+    arithmetic.fix(recipe, device)
     transfer = Transfer(device)
     dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", rank=rank, world_size=ranks)
     group = dist.new_group(backend="gloo")

@@ -2,7 +2,6 @@
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import tempfile
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
+import psutil
 import torch
 import torch.distributed as dist
 import yaml
@@ -169,16 +169,16 @@ def too_large(recipe: Path) -> Row:
 
 def kill(training: list[str], environment: dict[str, str]) -> None:
     """Begin a training, and kill all its processes after some steps."""
-    process = subprocess.Popen(
-        training, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True
-    )
+    process = subprocess.Popen(training, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     assert process.stderr
     steps = 0
     for line in process.stderr:
         steps += '"step.done"' in line
         if steps == KILL_AFTER:
             break
-    os.killpg(process.pid, signal.SIGKILL)
+    launcher = psutil.Process(process.pid)
+    for each in [launcher, *launcher.children(recursive=True)]:
+        each.kill()
     process.communicate()
 
 
@@ -220,7 +220,7 @@ def share(rank: int, ranks: int, path: Path, kind: str, answer: Path) -> None:
     os.environ.update(RANK=str(rank), WORLD_SIZE=str(ranks), GLOO_SOCKET_IFNAME="lo")
     device = torch.device(kind, 0) if kind == "cuda" else torch.device(kind)
     recipe = recipes.load(path)
-    arithmetic.settle(recipe, device)
+    arithmetic.fix(recipe, device)
     dist.init_process_group("gloo", init_method=f"file://{answer}.meeting", rank=rank, world_size=ranks)
     vocabulary = recipe.data.tokenizer.vocabulary
     model = build(recipe, vocabulary, device)

@@ -77,7 +77,7 @@ class Lab:
     def __init__(self, recipe: Recipe, device: Device, group: dist.ProcessGroup) -> None:
         self.recipe, self.device = recipe, device
         self.vocabulary = recipe.data.tokenizer.vocabulary
-        arithmetic.settle(recipe, device.torch)
+        arithmetic.fix(recipe, device.torch)
         model = shard(recipe, self.vocabulary, device.torch)
         fill(model)
         self.state = State(recipe, model, optimizer(recipe, model, device.torch))

@@ -16,7 +16,7 @@ from bench.card.device import Device
 from bench.card.lab import LLAMA_8B, Lab, Shape, alone
 from bench.card.numbers import Row
 from headway.model import Documents, flops_per_token
-from headway.model.memory import foresee
+from headway.model.memory import GIB, foresee
 from headway.train.transfer import DeviceBatch
 
 M350 = Shape("350M", "slm-350m.yaml")
@@ -24,7 +24,6 @@ B1 = Shape("1.3B", "slm-1b.yaml")
 B8 = Shape("8B", "slm-1b.yaml", (("model", LLAMA_8B), ("data.tokenizer.vocabulary", 128_256)))
 TINY = Shape("tiny", "quickstart.yaml", (("data.tokenizer.vocabulary", 512),))
 ROUNDS, WARM_UP = 3, 1
-GIB = 1 << 30
 
 
 @dataclass(frozen=True)
@@ -45,6 +44,7 @@ class Cell:
     chunk: int = 8192
     plain: bool = True
     """Whether the plain loop is measured beside it."""
+    compiled: bool = True
 
     @property
     def name(self) -> str:
@@ -60,6 +60,7 @@ VARIANTS = (
     Cell(B1, 2048, many=False, tokens=16_384),
     Cell(B1, 2048, many=False, tokens=16_384, mode="bitwise", plain=False),
     Cell(B1, 2048, many=True, tokens=16_384),
+    Cell(B1, 2048, many=True, tokens=16_384, mode="bitwise", plain=False),
     Cell(B1, 2048, many=True, tokens=16_384, mode="bitwise", lanes=4, plain=False),
     Cell(B1, 2048, many=False, tokens=32_768, recompute="selective", plain=False),
 )
@@ -76,8 +77,9 @@ CELLS = (
     Cell(M350, 8192, many=True, tokens=65_536, plain=False),
 )
 REHEARSED = (
-    Cell(TINY, 64, many=False, tokens=128, accumulate=2),
-    Cell(TINY, 64, many=True, tokens=128, mode="bitwise", lanes=2, accumulate=2),
+    Cell(TINY, 64, many=False, tokens=128, accumulate=2, compiled=False),
+    Cell(TINY, 64, many=True, tokens=128, mode="bitwise", lanes=2, accumulate=2, compiled=False),
+    Cell(TINY, 64, many=True, tokens=128, recompute="selective", accumulate=1, compiled=False, plain=False),
 )
 
 
@@ -113,7 +115,7 @@ def plan(cell: Cell) -> Any:
         "train__micro_batch_tokens": cell.tokens,
         "train__batch_tokens": cell.tokens * cell.accumulate,
         "train__lanes": cell.lanes,
-        "train__compile": cell.shape is not TINY,
+        "train__compile": cell.compiled,
         "train__determinism": cell.mode,
         "train__loss_chunk_tokens": cell.chunk,
         "train__activation_checkpointing": cell.recompute,
@@ -181,13 +183,13 @@ def lengths(lanes: list[list[DeviceBatch]]) -> Iterator[int]:
 class Plain:
     """The loop that one writes first, over the same compiled blocks: causal attention, compiled loss, torch's clipping.
 
-    Its logits are whole, unless they would take more than a tenth of the memory: then its loss comes in chunks, too.
+    Its logits are whole, unless they would take more than a twelfth of the memory: then its loss comes in chunks, too.
     """
 
     def __init__(self, lab: Lab) -> None:
         self.lab = lab
         self.loss = torch.compile(mean_loss) if lab.recipe.train.compile else mean_loss
-        self.whole = 4 * lab.recipe.train.micro_batch_tokens * lab.vocabulary < lab.device.memory / 10
+        self.whole = 4 * lab.recipe.train.micro_batch_tokens * lab.vocabulary < lab.device.memory / 12
         self.causal = Documents(None, lab.recipe.data.block_tokens)
 
     def train(self, lanes: list[list[DeviceBatch]]) -> None:

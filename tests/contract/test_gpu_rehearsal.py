@@ -55,8 +55,8 @@ def cmdline(process: psutil.Process) -> list[str]:
         return []
 
 
-def test_only_one_module_tells_a_gpu_from_a_rehearsal() -> None:
-    """The seam is at most 60 lines: all else is rehearsed."""
+def test_the_seam_between_a_gpu_and_a_rehearsal_is_short() -> None:
+    """What knows CUDA is at most 60 lines; elsewhere a rehearsal only chooses smaller sizes and fewer cases."""
     assert len((ROOT / "bench/card/device.py").read_text(encoding="utf-8").splitlines()) <= SEAM_LINES
 
 

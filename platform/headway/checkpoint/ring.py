@@ -141,14 +141,14 @@ class Ring:
             arrived()
             held: Bytes = buffer.numpy()
             for stretch in load:
-                found = settle(held[: stretch.target.nbytes], stretch.target)
+                found = copy_and_sum(held[: stretch.target.nbytes], stretch.target)
                 stretch.sums[stretch.first : stretch.first + len(found)] = found
                 held = held[stretch.target.nbytes :]
         finally:
             self._free.put(buffer)
 
 
-def settle(source: Bytes, target: Bytes) -> tuple[str, ...]:
+def copy_and_sum(source: Bytes, target: Bytes) -> tuple[str, ...]:
     """Copy bytes, and return the checksums of their blocks, each computed while it is in the cache."""
     sums = []
     for at in range(0, source.nbytes, manifest.BLOCK_BYTES):

@@ -1,4 +1,4 @@
-"""Saving beside the training: a copy taken while training reads on, then checksums, upload and the one commit.
+"""Saving beside the training: a copy taken and hashed while training reads on, then upload and the one commit.
 
 The commit is the journal entry, and only rank 0 makes it, after every rank's shard is in the store. A save that
 fails on any rank fails on all of them, by name; nothing that was committed before is touched.

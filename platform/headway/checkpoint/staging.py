@@ -9,7 +9,7 @@ import torch
 from torch.distributed.checkpoint.default_planner import DefaultSavePlanner
 from torch.distributed.checkpoint.planner import WriteItem
 
-from headway.checkpoint.ring import Bytes, CudaRoute, Ring, Route, settle
+from headway.checkpoint.ring import Bytes, CudaRoute, Ring, Route, copy_and_sum
 from headway.checkpoint.shard import Piece
 
 
@@ -64,7 +64,7 @@ class Staging:
         if self._ring:
             sums = self._ring.bring(pairs, self.taken.set)
         else:
-            sums = [settle(source.numpy(), room) for source, room in pairs]
+            sums = [copy_and_sum(source.numpy(), room) for source, room in pairs]
         return [
             Piece(
                 name=item.index.fqn,

@@ -127,7 +127,7 @@ def _mask(starts: Sequence[int]) -> Tensor | None:
 def _attend_documents(query: Tensor, key: Tensor, value: Tensor, starts: Tensor) -> tuple[Tensor, Tensor]:
     """Attention on a CPU [T, H, Q], and the logarithm of each query's normaliser [H, T]."""
     output = torch.empty_like(query)
-    norms = query.new_empty(query.shape[1], query.shape[0], dtype=_wide(query))
+    norms = query.new_empty(query.shape[1], query.shape[0], dtype=_span_dtype(query))
     for span in spans(starts.tolist()):
         rows = slice(span.start, span.stop)
         heads = (_heads_first(tensor[rows]) for tensor in (query, key, value))
@@ -141,7 +141,7 @@ def _attend_documents(query: Tensor, key: Tensor, value: Tensor, starts: Tensor)
 
 @_attend_documents.register_fake
 def _(query: Tensor, key: Tensor, value: Tensor, starts: Tensor) -> tuple[Tensor, Tensor]:  # noqa: ARG001 (only shapes)
-    return torch.empty_like(query), query.new_empty(query.shape[1], query.shape[0], dtype=_wide(query))
+    return torch.empty_like(query), query.new_empty(query.shape[1], query.shape[0], dtype=_span_dtype(query))
 
 
 @torch.library.custom_op("headway::attend_documents_backward", mutates_args=(), device_types="cpu")
@@ -180,21 +180,21 @@ def _differentiate(ctx: Any, slope: Tensor, _: Tensor) -> tuple[Tensor | None, .
 _attend_documents.register_autograd(_differentiate, setup_context=_remember)
 
 
-def _wide(tensor: Tensor) -> torch.dtype:
+def _span_dtype(tensor: Tensor) -> torch.dtype:
     """What a span is computed in: fp32 for half precision, so that shared heads' gradients are rounded once."""
     return torch.float32 if tensor.dtype in HALF else tensor.dtype
 
 
 def _heads_first(tensor: Tensor) -> Tensor:
     """[L, H, Q] as [1, H, L, Q], wide."""
-    return tensor.to(_wide(tensor)).transpose(0, 1)[None]
+    return tensor.to(_span_dtype(tensor)).transpose(0, 1)[None]
 
 
 def _bias(span: Span, query: Tensor) -> Tensor | None:
     """What is added to the scores of `span`: 0 where a query sees a key, else minus infinity."""
     if span.mask is None:
         return None
-    return torch.zeros(span.mask.shape, dtype=_wide(query)).masked_fill_(~span.mask, -torch.inf)
+    return torch.zeros(span.mask.shape, dtype=_span_dtype(query)).masked_fill_(~span.mask, -torch.inf)
 
 
 OPERATIONS = (torch.ops.headway.attend_documents.default, torch.ops.torch_attn._varlen_attn.default)  # noqa: SLF001

@@ -12,7 +12,7 @@ from torch.nn import functional
 from headway.errors import UsageError
 from headway.model.attention import Documents, attend
 from headway.model.loss import cross_entropy
-from headway.model.recompute import Recompute, again
+from headway.model.recompute import Recompute, recomputed
 from headway.recipe import Model
 
 
@@ -94,7 +94,7 @@ class Block(nn.Module):
         """[B, S, W] to [B, S, W]; `cosine` and `sine` as from `rotation`, the rest as in `Documents`."""
         if self.recompute == "none" or not torch.is_grad_enabled():
             return self._advance(stream, cosine, sine, starts, longest)
-        return again(self.recompute, self._advance, stream, cosine, sine, starts, longest)
+        return recomputed(self.recompute, self._advance, stream, cosine, sine, starts, longest)
 
     def _advance(self, stream: Tensor, cosine: Tensor, sine: Tensor, starts: Tensor | None, longest: int) -> Tensor:
         stream = stream + self.attention(self.attention_norm(stream), cosine, sine, starts, longest)

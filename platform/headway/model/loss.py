@@ -84,7 +84,7 @@ class _CrossEntropy(torch.autograd.Function):
         """Scale in fp32, then round: a scale that is rounded itself would bias the whole gradient."""
         hidden_slope, weight_slope = ctx.saved_tensors
         hidden = (hidden_slope.to(scale.dtype) * scale).to(hidden_slope.dtype)
-        return hidden, (weight_slope * scale).to(ctx.weight_dtype), None, None, None
+        return hidden, weight_slope.mul_(scale).to(ctx.weight_dtype), None, None, None  # once only: it is in place
 
 
 def _wide(tensor: Tensor) -> torch.dtype:

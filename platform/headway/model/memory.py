@@ -6,7 +6,8 @@ of an element in the forward pass (2 in bf16, 4 in fp32):
 - state: 16 N / R: parameter, gradient and two moments in fp32;
 - gathered: e (N_block + N_ends) for the block at hand and the ends, or e N with `machine.reshard: false`; twice for the
   block, for its gradient;
-- accumulated: 4 N (1 - 1/R) where a lane is several micro-batches: their sum in fp32, before it is shared out;
+- accumulated: 4 N (1 - 1/R) where several micro-batches are summed in fp32 before they are shared out: those of a lane,
+  of all of a rank's lanes with `determinism: fast`; 4 N / R for the sum of earlier lanes with `bitwise`;
 - activations, kept for the backward pass: L T e times the widths that `activation_checkpointing` keeps, see `kept`; one
   block more for the one that is computed;
 - loss: e + 6 bytes for each logit of a chunk (they and their gradient), and the head's gradient in fp32.
@@ -67,14 +68,16 @@ def foresee(recipe: Recipe, vocabulary: int, *, ranks: int, half: bool) -> Memor
     ends = vocabulary * model.width * (1 if model.tie_embeddings else 2)
     block = (whole - ends) // model.layers
     present = 2 * block + ends if recipe.machine.reshard else whole + block
-    several = plan.lane_micro_batches > 1
+    turns, bitwise = -(-plan.lanes // ranks), plan.determinism == "bitwise"
+    several = plan.lane_micro_batches * (1 if bitwise else turns) > 1
     tokens = plan.micro_batch_tokens
     each = kept(model, plan.activation_checkpointing, compiled=plan.compile)
-    widest = 0 if each == kept(model, "none") else kept(model, "none")
+    each += 0 if half else 2 * (model.width - model.kv_heads * (model.width // model.heads))  # heads that are repeated
+    widest = 0 if each >= kept(model, "none") else kept(model, "none")
     return Memory(
         state=16 * whole // ranks,
         gathered=element * present if half or ranks > 1 else 0,
-        accumulated=4 * whole * (ranks - 1) // ranks if several else 0,
+        accumulated=4 * whole * (ranks - 1) // ranks * several + 4 * whole // ranks * (bitwise and turns > 1),
         activations=tokens * element * (model.layers * each + widest),
         loss=min(tokens, plan.loss_chunk_tokens) * vocabulary * (element + 6) + 4 * vocabulary * model.width,
     )

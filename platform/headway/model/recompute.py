@@ -16,7 +16,7 @@ from headway.model import attention
 
 Recompute = Literal["none", "selective", "block"]
 ATEN = torch.ops.aten
-DEAR = frozenset(
+KEPT = frozenset(
     {
         ATEN.mm.default,
         ATEN.addmm.default,
@@ -31,7 +31,7 @@ DEAR = frozenset(
 """Operations whose results `selective` keeps."""
 
 
-def again(recompute: Recompute, function: Callable[..., Tensor], *arguments: Any) -> Tensor:
+def recomputed(recompute: Recompute, function: Callable[..., Tensor], *arguments: Any) -> Tensor:
     """The value of `function`, of which the backward pass will find only what `recompute` keeps."""
     options: dict[str, Any] = {"use_reentrant": False, "preserve_rng_state": False}
     if recompute == "selective":
@@ -41,4 +41,4 @@ def again(recompute: Recompute, function: Callable[..., Tensor], *arguments: Any
 
 
 def _policy(_context: Any, operation: Any, *_: Any, **__: Any) -> CheckpointPolicy:
-    return CheckpointPolicy.MUST_SAVE if operation in DEAR else CheckpointPolicy.PREFER_RECOMPUTE
+    return CheckpointPolicy.MUST_SAVE if operation in KEPT else CheckpointPolicy.PREFER_RECOMPUTE

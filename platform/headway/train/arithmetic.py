@@ -5,6 +5,7 @@ torch only warned, the backward passes of flash and memory-efficient attention w
 """
 
 import os
+from importlib.metadata import version
 from pathlib import Path
 
 import torch
@@ -28,12 +29,12 @@ def precision(recipe: Recipe, device: torch.device) -> str:
     return "bf16" if device.type == "cuda" else "fp32"
 
 
-def settle(recipe: Recipe, device: torch.device) -> None:
+def fix(recipe: Recipe, device: torch.device) -> None:
     """Fix what this process computes with. Called before it first computes on `device`: cuBLAS looks once."""
     bitwise = recipe.train.determinism == "bitwise"
     torch.set_num_threads(recipe.train.threads)
     torch.use_deterministic_algorithms(bitwise)
-    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # a write of every buffer, to find reads of none
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # else each new buffer is filled, to show who reads unwritten ones
     if recipe.train.compile:
         from torch._dynamo import config as dynamo  # slow to import
         from torch._inductor import config as inductor
@@ -60,28 +61,34 @@ def environment(recipe: Recipe, device: torch.device) -> Environment:
         torch=torch.__version__,
         headway=headway.__version__,
         arithmetic=VERSION,
-        settings=_settings() if cuda else {},
+        settings=_settings(recipe, device),
     )
 
 
 def differences(before: Environment, now: Environment) -> str:
     """What of the environment is not what it was, for people; another Headway alone changes no bits."""
-    old, new = (_flat(environment) for environment in (before, now))
-    return ", ".join(f"{key}: {old[key]} -> {new.get(key)}" for key in old if old[key] != new.get(key))
+    old, new = (each.model_dump(exclude={"headway", "settings"}) for each in (before, now))
+    if before.arithmetic > 1:  # settings are recorded from then on
+        old, new = old | before.settings, new | now.settings
+    return ", ".join(f"{key}: {old.get(key)} -> {new.get(key)}" for key in old | new if old.get(key) != new.get(key))
 
 
-def _flat(environment: Environment) -> dict[str, object]:
-    found = environment.model_dump(exclude={"headway", "settings"})
-    return found | environment.settings
+def _settings(recipe: Recipe, device: torch.device) -> dict[str, str]:
+    """What torch was told where it could choose, as it says itself, and the versions of what it calls."""
+    found = {}
+    if recipe.train.compile:
+        from torch._inductor import config as inductor  # slow to import
 
-
-def _settings() -> dict[str, str]:
-    """What torch computes with on CUDA, as torch says it."""
+        found["deterministic reductions in compiled code"] = str(inductor.deterministic)
+    if device.type != "cuda":
+        return found
     matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
-    return {
+    return found | {
         "deterministic algorithms": str(torch.are_deterministic_algorithms_enabled()),
         "cuda": str(torch.version.cuda),
         "cudnn": str(cudnn.version()),  # type: ignore[no-untyped-call]
+        "cudnn deterministic": str(cudnn.deterministic),
+        "triton": version("triton"),
         "cublas workspace": os.environ.get(CUBLAS_WORKSPACE, "default"),
         "tf32": str(matmul.allow_tf32),
         "bf16 reductions": str(matmul.allow_bf16_reduced_precision_reduction),

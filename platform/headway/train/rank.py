@@ -45,7 +45,7 @@ class Rank:
     def join(cls, recipe: Recipe, run: Run, preemption: Preemption, pulse: Pulse, start: Start) -> "Rank":
         """Join the other ranks, and build this one's share of the model. Collective."""
         device = choose_device(recipe)
-        arithmetic.settle(recipe, device)
+        arithmetic.fix(recipe, device)
         if os.environ.get("WORLD_SIZE") == os.environ.get("LOCAL_WORLD_SIZE"):
             os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # all ranks are on this machine
         dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")

@@ -34,7 +34,7 @@ class DeviceBatch:
 
 
 class Transfer:
-    """Copies micro-batches to a device: to a GPU on a stream of its own, from pinned memory, whoever calls."""
+    """Copies micro-batches to a device: to a GPU on a stream of its own, from pinned memory, from any thread."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device

@@ -12,18 +12,18 @@ from contextlib import contextmanager
 import numpy as np
 import torch
 
-from headway.data import MicroBatch
+from headway.data import MicroBatch, open_data
 from headway.errors import UsageError
 from headway.model import memory
 from headway.recipe import Recipe
-from headway.train.arithmetic import precision
-from headway.train.rank import Rank
+from headway.train import arithmetic
+from headway.train.rank import Rank, choose_device
 
 STRICT = re.compile(r"(\S+) does not have a deterministic implementation")
 """How torch says that an operation has no deterministic kernel."""
 
 
-def rehearse(rank: Rank, position: int) -> None:
+def run(rank: Rank, position: int) -> None:
     """Compute the gradient of made-up text, cut as at `position` [tokens], and forget it. Collective.
 
     Raises:
@@ -31,9 +31,11 @@ def rehearse(rank: Rank, position: int) -> None:
         torch.OutOfMemoryError: the batch does not fit.
     """
     transfer, plan = rank.transfer, rank.recipe.train
+    turns = -(-plan.lanes // rank.ranks.size)
     with naming(rank.device):
         for batch in made_up(rank.recipe, rank.dataset.vocabulary, rank.dataset.order.sequence_tokens(position)):
-            rank.step.gradient([[transfer(batch)] * min(2, plan.lane_micro_batches)], rank.preemption)
+            lane = [transfer(batch)] * min(2, plan.lane_micro_batches)  # the second one is added to the first
+            rank.step.gradient([lane] * min(2, turns), rank.preemption)
             rank.step.drop()
 
 
@@ -53,7 +55,7 @@ def naming(device: torch.device) -> Iterator[None]:
 
 
 def made_up(recipe: Recipe, vocabulary: int, sequence: int) -> Iterator[MicroBatch]:
-    """Micro-batches of every kind that a run meets: each row one document, and each row two of them."""
+    """Micro-batches of both kinds: each row one document, and each row one with a single token after it."""
     shape = (recipe.train.micro_batch_tokens // sequence, sequence)
     inputs, targets = np.random.default_rng(recipe.seed).integers(0, vocabulary, (2, *shape))
     if recipe.model.attention == "causal":
@@ -61,22 +63,23 @@ def made_up(recipe: Recipe, vocabulary: int, sequence: int) -> Iterator[MicroBat
         return
     whole = np.zeros(shape, dtype=np.int32)
     yield MicroBatch(inputs, targets, whole)
-    halves = whole.copy()
-    halves[:, sequence // 2 :] = 1
-    yield MicroBatch(inputs, targets, halves)
+    tailed = whole.copy()
+    tailed[:, -1] = 1
+    yield MicroBatch(inputs, targets, tailed)
 
 
-def out_of_memory(rank: Rank) -> str:
-    """What to say when memory does not suffice: what was foreseen, and what would fit."""
-    if rank.device.type == "cuda":
-        total = torch.cuda.get_device_properties(rank.device).total_memory
+def out_of_memory(recipe: Recipe) -> str:
+    """What to say when this rank's memory does not suffice: what was foreseen, and what would fit."""
+    device = choose_device(recipe)
+    if device.type == "cuda":
+        total = torch.cuda.get_device_properties(device).total_memory
     else:
         total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return memory.advice(
-        rank.recipe,
-        rank.dataset.vocabulary,
-        ranks=rank.ranks.size,
-        half=precision(rank.recipe, rank.device) == "bf16",
+        recipe,
+        open_data(recipe).vocabulary,
+        ranks=int(os.environ["WORLD_SIZE"]),
+        half=arithmetic.precision(recipe, device) == "bf16",
         total=total,
-        device=rank.environment.device,
+        device=arithmetic.environment(recipe, device).device,
     )

@@ -13,6 +13,7 @@ from headway import recipe as recipes
 from headway.errors import UsageError
 from headway.store import Run, born, open_store, this_process
 from headway.telemetry import Trace
+from headway.train import trial
 from headway.train.attempt import Attempt
 from headway.train.clock import Clock, queue
 from headway.train.instruments import Instruments
@@ -22,7 +23,6 @@ from headway.train.pulse import Pulse
 from headway.train.rank import Rank
 from headway.train.start import Start
 from headway.train.task import Task
-from headway.train.trial import out_of_memory, rehearse
 
 
 def train_task(task: Task, flag: Any, pulse: Pulse) -> None:
@@ -35,17 +35,17 @@ def train_task(task: Task, flag: Any, pulse: Pulse) -> None:
     recipe = recipes.parse(task.recipe)
     run = Run(open_store(task.store), task.run)
     with Instruments(task, recipe, preemption) as instruments:
-        rank = Rank.join(recipe, run, preemption, pulse, start)
         try:
-            attempts(rank, task, start, began, instruments)
+            rank = Rank.join(recipe, run, preemption, pulse, start)
+            try:
+                attempts(rank, task, start, began, instruments)
+            except BaseException:
+                instruments.close()  # takes a moment; when the group is gone, the others fail at once, and are blamed
+                raise
+            finally:
+                dist.destroy_process_group()
         except torch.OutOfMemoryError as error:
-            instruments.close()
-            raise UsageError(out_of_memory(rank)) from error
-        except BaseException:
-            instruments.close()  # takes a moment; when the group is gone, the others fail at once, and are blamed
-            raise
-        finally:
-            dist.destroy_process_group()
+            raise UsageError(trial.out_of_memory(recipe)) from error
         pulse.stop()  # nobody is to watch over a rank that only shows its last figures
         instruments.linger()
 
@@ -58,8 +58,10 @@ def attempts(rank: Rank, task: Task, start: Start, began: float, instruments: In
     follows = None
     if max(rank.ranks.gather(preemption.level)):
         return
-    rehearse(rank, task.tokens)
+    trial.run(rank, task.tokens)
     start.done("trial")
+    if max(rank.ranks.gather(preemption.level)):
+        return
     while True:
         with Attempt(rank, holder, clock, start, task=task, follows=follows, instruments=instruments) as attempt:
             outcome = train(attempt)

@@ -56,6 +56,25 @@ def test_ranks_share_the_state_and_recomputation_saves_activations() -> None:
     assert len({*kept}) == len(kept)
 
 
+@pytest.mark.parametrize(
+    ("lanes", "ranks", "mode", "wholes"),
+    [
+        (4, 4, "fast", 0.0),
+        (8, 4, "fast", 0.75),
+        (4, 4, "bitwise", 0.0),
+        (8, 4, "bitwise", 0.25),
+        (8, 1, "bitwise", 1.0),
+    ],
+)
+def test_gradients_that_wait_for_others_are_foreseen(lanes: int, ranks: int, mode: str, wholes: float) -> None:
+    """Several lanes a rank wait whole to be shared out with `fast`, and beside the sum so far with `bitwise`."""
+    recipe = plan("slm-1b", 16_384)
+    train = recipe.train.model_copy(update={"lanes": lanes, "batch_tokens": lanes * 16_384, "determinism": mode})
+    found = foresee(recipe.model_copy(update={"train": train}), 32_768, ranks=ranks, half=True)
+    whole = found.state * ranks / 4  # fp32, all parameters
+    assert found.accumulated == pytest.approx(wholes * whole, rel=1e-6)
+
+
 def test_advice_names_only_what_fits_and_is_not_what_was_asked() -> None:
     """Each suggestion, taken up, is foreseen to fit; on a device too small for the state there is none."""
     recipe = plan("slm-1b", 65_536)

@@ -36,20 +36,20 @@ def recipe(mode: str) -> Recipe:
 
 def test_bitwise_is_strict_and_fast_is_not() -> None:
     """An operation without a deterministic kernel is an error in the one mode, and nothing in the other."""
-    arithmetic.settle(recipe("bitwise"), CPU)
+    arithmetic.fix(recipe("bitwise"), CPU)
     assert torch.are_deterministic_algorithms_enabled()
     assert not torch.is_deterministic_algorithms_warn_only_enabled()
     assert not torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
     with pytest.raises(RuntimeError, match="put_ does not have a deterministic implementation"):
         torch.zeros(2).put_(torch.tensor([0]), torch.ones(1))
-    arithmetic.settle(recipe("fast"), CPU)
+    arithmetic.fix(recipe("fast"), CPU)
     assert not torch.are_deterministic_algorithms_enabled()
 
 
 def test_what_a_checkpoint_of_before_says_is_read_and_the_change_is_told() -> None:
     """A manifest without arithmetic has the first one; a resume says that it has changed, and nothing that has not."""
     old = Environment.model_validate_json(json.dumps(BEFORE))
-    now = Environment(**{**BEFORE, "headway": "9.9.9"}, arithmetic=arithmetic.VERSION)
+    now = Environment(**{**BEFORE, "headway": "9.9.9"}, arithmetic=arithmetic.VERSION, settings={"tf32": "False"})
     assert arithmetic.differences(old, now) == f"arithmetic: 1 -> {arithmetic.VERSION}"
     assert arithmetic.differences(now, now) == ""
 
@@ -57,9 +57,9 @@ def test_what_a_checkpoint_of_before_says_is_read_and_the_change_is_told() -> No
 def test_each_setting_that_differs_is_told() -> None:
     """Of what torch was told, what is not what it was is named, also where one side does not know it."""
     settings = {"tf32": "False", "cudnn": "91900", "gone": "yes"}
-    old = Environment(**BEFORE, settings=settings)
-    now = Environment(**BEFORE, settings={"tf32": "True", "cudnn": "91900", "new": "1"})
-    assert arithmetic.differences(old, now) == "tf32: False -> True, gone: yes -> None"
+    old = Environment(**BEFORE, arithmetic=2, settings=settings)
+    now = Environment(**BEFORE, arithmetic=2, settings={"tf32": "True", "cudnn": "91900", "new": "1"})
+    assert arithmetic.differences(old, now) == "tf32: False -> True, gone: yes -> None, new: None -> 1"
 
 
 def test_the_environment_says_which_arithmetic_it_is() -> None:
