@@ -11,7 +11,7 @@ import pytest
 from tests.engines.s3.server import S3Server
 
 from headway.store import Buffer
-from headway.store.body import CHECKSUM, Body
+from headway.store.body import CHECKSUM, ObjectBody
 from headway.store.s3 import S3Store
 
 MEBIBYTE = 1 << 20
@@ -66,7 +66,7 @@ def test_the_server_keeps_a_checksum_of_all_bytes(url: str) -> None:
         store.put("key", [data])
         kept = store.bucket.ask("looked up", "key", "head_object", ChecksumMode="ENABLED")
         assert ("-" in kept["ETag"]) == (not whole)
-        assert kept[f"Checksum{CHECKSUM}"] == Body([memoryview(data)]).checksum
+        assert kept[f"Checksum{CHECKSUM}"] == ObjectBody([memoryview(data)]).checksum
 
 
 class Carrier(Future[Any]):

@@ -24,7 +24,7 @@ BUFFER_BYTES = 16 << 20
 HANDS = 4
 """Threads that empty buffers: a core copies and hashes about a quarter of what a link of PCIe 5.0 brings."""
 BUFFERS = 2 * HANDS
-"""As many on their way as in hands: 128 MiB of pinned memory in all, so eight ranks on a host pin 1 GiB."""
+"""Number of buffers, one filling for each one emptied: 128 MiB of pinned memory, 1 GiB for eight ranks on a host."""
 
 
 class Route(Protocol):

@@ -29,7 +29,7 @@ class Piece:
     size: tuple[int, ...]
     data: memoryview
     checksums: tuple[str, ...] = ()
-    """Of the blocks of `data`; computed here if whoever took the bytes has not."""
+    """Checksums of the blocks of `data`; computed here if whoever took the bytes has not."""
 
     def __post_init__(self) -> None:
         """Every piece has its checksums, from the moment that its bytes are there."""

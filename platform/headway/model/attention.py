@@ -115,7 +115,7 @@ def spans(starts: Sequence[int]) -> Iterator[Span]:
 
 
 def _mask(starts: Sequence[int]) -> Tensor | None:
-    """Which key each query may see, for the documents that start there, up to the last number."""
+    """A mask of the keys that each query may see; documents begin at `starts`, whose last number ends the last one."""
     if len(starts) == 2:
         return None
     lengths = torch.tensor([stop - start for start, stop in pairwise(starts)])

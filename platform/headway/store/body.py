@@ -17,7 +17,7 @@ SMALL_BYTES = 1 << 16
 """Views below this are joined to about as much."""
 
 
-class Body:
+class ObjectBody:
     """Bytes that lie in several places, in their order."""
 
     def __init__(self, views: Sequence[memoryview]) -> None:
@@ -26,7 +26,7 @@ class Body:
 
     @cached_property
     def checksum(self) -> str:
-        """As S3 writes it."""
+        """The checksum of all bytes, as S3 writes it."""
         found = CrtCrc64NvmeChecksum()
         for view in self.views:
             found.update(view)  # type: ignore[arg-type] # any buffer will do
@@ -56,7 +56,7 @@ class Body:
 class Reading:
     """A body as boto3 takes one that is not `bytes`: a file."""
 
-    def __init__(self, body: Body) -> None:
+    def __init__(self, body: ObjectBody) -> None:
         self._body = body
         self._blocks, self._at = body.blocks(), 0
 
@@ -81,17 +81,17 @@ class Reading:
         return block
 
 
-def cut(parts: Iterable[Buffer], length: int) -> Iterator[Body]:
+def cut(parts: Iterable[Buffer], length: int) -> Iterator[ObjectBody]:
     """The bytes of `parts` in bodies of `length`, made as they are asked for; the last may be shorter."""
     taken: list[memoryview] = []
     room = length
     for part in parts:
         view = memoryview(part).cast("B")
         while view.nbytes >= room:
-            yield Body([*taken, view[:room]])
+            yield ObjectBody([*taken, view[:room]])
             view, taken, room = view[room:], [], length
         if view.nbytes:
             taken.append(view)
             room -= view.nbytes
     if taken:
-        yield Body(taken)
+        yield ObjectBody(taken)

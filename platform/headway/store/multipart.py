@@ -7,11 +7,11 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Any
 
 from headway.errors import StoreError
-from headway.store.body import CHECKSUM, Body
+from headway.store.body import CHECKSUM, ObjectBody
 from headway.store.bucket import OWNER, Bucket, GivenUpError
 
 
-def upload(bucket: Bucket, key: str, pieces: Iterable[Body], carriers: ThreadPoolExecutor) -> None:
+def upload(bucket: Bucket, key: str, pieces: Iterable[ObjectBody], carriers: ThreadPoolExecutor) -> None:
     """Write an object from its parts, in their order; holds one for each of the `carriers`, and one.
 
     Raises:
@@ -27,7 +27,7 @@ def upload(bucket: Bucket, key: str, pieces: Iterable[Body], carriers: ThreadPoo
         Metadata={OWNER: owner},
     )
 
-    def send(number: int, piece: Body) -> dict[str, Any]:
+    def send(number: int, piece: ObjectBody) -> dict[str, Any]:
         place = {"UploadId": begun["UploadId"], "PartNumber": number}
         answer = bucket.persist(
             f"written (part {number})", key, lambda: bucket.send(key, "upload_part", **place, **piece.fields())

@@ -10,7 +10,7 @@ from functools import cached_property
 from itertools import chain, islice
 
 from headway.errors import ExistingObject
-from headway.store.body import CHECKSUM, Body, cut
+from headway.store.body import CHECKSUM, ObjectBody, cut
 from headway.store.bucket import MEBIBYTE, OWNER, BeyondEndError, Bucket, GivenUpError
 from headway.store.multipart import upload
 from headway.store.objects import Buffer, Unfinished, get_or_none
@@ -38,7 +38,7 @@ class S3Store:
         if len(begin) == 2:
             upload(self.bucket, key, chain(_given_away(begin), rest), self._carriers)
         else:
-            body = begin.pop() if begin else Body([])
+            body = begin.pop() if begin else ObjectBody([])
             self.bucket.persist("written", key, lambda: self.bucket.send(key, "put_object", **body.fields()))
 
     def create(self, key: str, data: Buffer) -> None:
@@ -158,7 +158,7 @@ class S3Store:
             return room(0)
 
 
-def _given_away(bodies: deque[Body]) -> Iterator[Body]:
+def _given_away(bodies: deque[ObjectBody]) -> Iterator[ObjectBody]:
     """Each of `bodies`, which nobody here holds any more: its memory is free once it has been sent."""
     while bodies:
         yield bodies.popleft()

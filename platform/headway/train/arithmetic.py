@@ -66,7 +66,7 @@ def environment(recipe: Recipe, device: torch.device) -> Environment:
 
 
 def differences(before: Environment, now: Environment) -> str:
-    """What of the environment is not what it was, for people; another Headway alone changes no bits."""
+    """What has changed in the environment, in words; empty if nothing has. Another Headway alone changes no bits."""
     old, new = (each.model_dump(exclude={"headway", "settings"}) for each in (before, now))
     if before.arithmetic > 1:  # settings are recorded from then on
         old, new = old | before.settings, new | now.settings

@@ -5,7 +5,7 @@ import random
 
 import pytest
 
-from headway.store.body import BLOCK_BYTES, SMALL_BYTES, Body, Reading, cut
+from headway.store.body import BLOCK_BYTES, SMALL_BYTES, ObjectBody, Reading, cut
 
 LENGTHS = (0, 1, 7, SMALL_BYTES - 1, SMALL_BYTES, SMALL_BYTES + 1, BLOCK_BYTES, BLOCK_BYTES + 1, 3 * BLOCK_BYTES)
 
@@ -28,7 +28,7 @@ def read(reading: Reading) -> list[bytes]:
 def test_a_body_is_read_in_order_and_again(seed: int) -> None:
     """Every byte once, in blocks that are not too large and seldom small; from the beginning, as often as one likes."""
     parts = lying(seed)
-    body = Body([memoryview(part) for part in parts])
+    body = ObjectBody([memoryview(part) for part in parts])
     reading = Reading(body)
     assert len(reading) == body.length == len(b"".join(parts))
     for _ in range(2):
@@ -55,4 +55,4 @@ def test_bodies_are_cut_to_one_length(seed: int) -> None:
 def test_a_checksum_does_not_depend_on_how_the_bytes_lie() -> None:
     """It is the one that CRC-64/NVME has for its check string."""
     for parts in ([b"123456789"], [b"1234", b"", b"56789"]):
-        assert Body([memoryview(part) for part in parts]).checksum == "rosUhgp5mIg="
+        assert ObjectBody([memoryview(part) for part in parts]).checksum == "rosUhgp5mIg="
