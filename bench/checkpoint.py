@@ -45,17 +45,18 @@ from torch.multiprocessing.spawn import spawn
 
 from headway import recipe as recipes
 from headway.checkpoint import manifest
-from headway.checkpoint.commit import Commit, Lineage
-from headway.checkpoint.ranks import Ranks
+from headway.checkpoint.collectives import Collectives
+from headway.checkpoint.commit import CheckpointWriter, Lineage
+from headway.checkpoint.reader import StoredCheckpoint
 from headway.checkpoint.retention import Retention
 from headway.checkpoint.saver import Saver
-from headway.checkpoint.stored import StoredCheckpoint
 from headway.data import MicroBatch
+from headway.objectstore import Buffer, open_store
 from headway.recipe import Recipe
-from headway.store import Buffer, Run, open_store, this_process
+from headway.runs import Run, this_process
 from headway.train import arithmetic
+from headway.train.heartbeat import HeartbeatWriter
 from headway.train.preemption import Preemption
-from headway.train.pulse import Pulse
 from headway.train.sharding import build, optimizer
 from headway.train.state import State
 from headway.train.step import Step, lanes_of
@@ -115,12 +116,12 @@ class Sample:
 class Trainer:
     """Trains one model on random tokens."""
 
-    def __init__(self, recipe: Recipe, ranks: Ranks) -> None:
+    def __init__(self, recipe: Recipe, ranks: Collectives) -> None:
         self.recipe, self.ranks = recipe, ranks
         vocabulary, plan = recipe.data.tokenizer.vocabulary, recipe.train
         model = build(recipe, vocabulary, CPU)
         self.state = State(recipe, model, optimizer(recipe, model, CPU))
-        self.step = Step(recipe, self.state, CPU, ranks.group, Pulse())
+        self.step = Step(recipe, self.state, CPU, ranks.group, HeartbeatWriter())
         random, transfer = np.random.default_rng(ranks.rank), Transfer(CPU)
         shape = (plan.micro_batch_tokens // recipe.data.block_tokens, recipe.data.block_tokens)
 
@@ -201,14 +202,14 @@ class _Headway(Variant):
     def __init__(self, place: str, trainer: Trainer) -> None:
         super().__init__(place, trainer)
         self.run = Run(open_store(place), "bench")
-        ranks = Ranks(dist.new_group(backend="gloo"))
+        ranks = Collectives(dist.new_group(backend="gloo"))
         about = arithmetic.environment(trainer.recipe, CPU)
 
         def claim() -> int:
             self.run.freeze(trainer.recipe)
             return self.run.claim(this_process("bench"), trainer.recipe, "synthetic").seq
 
-        lineage = Lineage(ranks.lead(claim), recipes.digest(trainer.recipe), "synthetic", about)
+        lineage = Lineage(ranks.on_rank0(claim), recipes.digest(trainer.recipe), "synthetic", about)
         self.saver = Saver(self.run, lineage, ranks, retention=Retention(keep=2), announce=self._announce)
 
     def save(self, turn: int) -> None:
@@ -244,14 +245,14 @@ class _Headway(Variant):
             self.hashing += time.perf_counter() - began
             return found
 
-        make_true = Commit.make_true
+        make_true = CheckpointWriter.commit
 
-        def committed(commit: Commit, *reports: Any, **about: Any) -> str:
+        def committed(commit: CheckpointWriter, *reports: Any, **about: Any) -> str:
             key = make_true(commit, *reports, **about)
             self.finished = time.perf_counter()
             return key
 
-        with patch.object(manifest, "checksum", timed), patch.object(Commit, "make_true", committed):
+        with patch.object(manifest, "checksum", timed), patch.object(CheckpointWriter, "make_true", committed):
             yield
 
     def _announce(self, _tokens: int, warning: str) -> None:
@@ -376,7 +377,7 @@ def measure(rank: int, plan: Plan) -> None:
     warnings.filterwarnings("ignore", category=FutureWarning)
     arithmetic.fix(plan.recipe, CPU)
     dist.init_process_group("gloo", rank=rank, world_size=plan.ranks)
-    trainer = Trainer(plan.recipe, Ranks(dist.new_group(backend="gloo")))
+    trainer = Trainer(plan.recipe, Collectives(dist.new_group(backend="gloo")))
     kinds = {kind.label: kind for kind in KINDS if kind.label in plan.names}
     variants: dict[tuple[str, str], Variant] = {}
     for store in plan.stores:

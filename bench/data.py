@@ -28,7 +28,7 @@ import pyarrow.parquet as pq
 import tokenizers
 
 from headway.data import build, open_data
-from headway.data.shard import tokens_of
+from headway.data.token_shard import tokens_of
 from headway.recipe import Recipe
 
 BLOCK, MICRO_BLOCKS, BATCH_BLOCKS = 1024, 8, 64

@@ -24,8 +24,8 @@ from tests.integration.site import Site, Submitted
 from tests.integration.training import Place
 
 from headway import data, recipe
-from headway.store.account import Account, account
-from headway.store.wall import wall
+from headway.reports.time_accounting import TimeAccounting, account_time
+from headway.reports.wall_time import wall_time
 
 BATCH_TOKENS = 512
 SMALL = (
@@ -42,7 +42,7 @@ GOAL = 0.99
 GOAL_SECONDS = 15.0
 
 
-def measure(preemptions: int, every: float, folder: Path) -> tuple[Account, int, Submitted]:
+def measure(preemptions: int, every: float, folder: Path) -> tuple[TimeAccounting, int, Submitted]:
     """A run that is preempted so often, and then cancelled; its account, its tokens, and what it said."""
     document = Path("jobs/recipes/quickstart.yaml").absolute()
     data.build(recipe.load(document, [f"data.path={folder}/data"]))
@@ -59,7 +59,7 @@ def measure(preemptions: int, every: float, folder: Path) -> tuple[Account, int,
         time.sleep(every)
         site.run("cancel", "run")
         job.await_end("CANCELLED")
-        return account(place.run("run")), place.history("run").tokens, job
+        return account_time(place.run("run")), place.history("run").tokens, job
 
 
 def restarts(job: Submitted) -> list[dict[str, Any]]:
@@ -82,7 +82,7 @@ def main() -> None:
         books, tokens, job = measure(chosen.preemptions, chosen.every, Path(folder))
         starts = restarts(job)
     steps = tokens // BATCH_TOKENS
-    clock = wall(books)
+    clock = wall_time(books)
     cost = sum(books.phases[phase] for phase in COSTS) / (chosen.preemptions + 1)
     steady = books.phases["step"] / (books.held - sum(books.phases[phase] for phase in COSTS))
     hourly = steady * (1 - cost / HOUR)

@@ -15,11 +15,12 @@ from pathlib import Path
 from tests.engines.s3.server import BUCKET, S3Server
 from tests.memory import MemoryStore
 
-from headway.checkpoint.commit import Commit, Lineage
+from headway.checkpoint.commit import CheckpointWriter, Lineage
 from headway.checkpoint.manifest import Environment, Progress
+from headway.checkpoint.reader import StoredCheckpoint
 from headway.checkpoint.shard import Piece
-from headway.checkpoint.stored import StoredCheckpoint
-from headway.store import Committed, Holder, Journal, Pruned, Run, fold, open_store
+from headway.objectstore import open_store
+from headway.runs import Committed, Holder, Journal, Pruned, Run, fold
 
 GOAL_SECONDS = 2.0
 GOAL_ENTRIES = 10_000
@@ -39,9 +40,9 @@ def written(entries: int, folder: Path) -> None:
             before = key.replace(f"{number:015d}", f"{number - 3:015d}")
             run.journal.append(Pruned, claim, manifests=[before])
         run.journal.pack()
-    last = Commit(run, Lineage(claim, "r", "d", environment), entries)
+    last = CheckpointWriter(run, Lineage(claim, "r", "d", environment), entries)
     piece = Piece("model.w", "float32", (16,), (0,), (16,), memoryview(bytes(64)))
-    last.make_true([last.write_shard([piece], rank=0, ranks=1)], parent=None, progress=Progress(seed=0, updates=1))
+    last.commit([last.write_shard([piece], rank=0, ranks=1)], parent=None, progress=Progress(seed=0, updates=1))
     run.journal.pack()
     for key, data in store.objects.items():
         path = folder / "objects" / BUCKET / key

@@ -28,7 +28,7 @@ from typing import Any
 import aiohttp
 
 from bench.serving import NAME, PROMPT, Server, free_port, train
-from headway.serve.tenants import Keys
+from headway.serve.tenants import KeyStore
 
 TOKENS = 64
 END = b"data: [DONE]\n\n"
@@ -191,7 +191,7 @@ def main() -> None:
     neighbours: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory(prefix="bench-") as folder, ProcessPoolExecutor(2) as pool:
         model = chosen.model or train(Path(folder))
-        roll = Keys(Path(folder) / "keys.json")
+        roll = KeyStore(Path(folder) / "keys.json")
         keys = {tenant: roll.add(tenant) for tenant in ("all", "steady", "loud")}
         roll.limit("loud", requests=QUOTA_PER_MINUTE)
         command = [sys.executable, "-m", "headway.cli", "serve", str(model), "--name", NAME, "--keys", str(roll.path)]

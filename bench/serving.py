@@ -146,10 +146,10 @@ def train(folder: Path) -> Path:
 
 def environment(model: Path) -> dict[str, str]:
     """That of `headway serve`'s engine on a CPU, for all."""
-    from headway.serve import Endpoint
+    from headway.serve import ServeConfig
     from headway.serve.engine import QUIET, on_a_cpu
 
-    return {**QUIET, **on_a_cpu(Endpoint(folder=model, name=NAME))}
+    return {**QUIET, **on_a_cpu(ServeConfig(folder=model, name=NAME))}
 
 
 def bare(model: Path) -> Server:
@@ -162,9 +162,9 @@ def bare(model: Path) -> Server:
 
 def ours(model: Path, folder: Path) -> Server:
     """`headway serve`, with a tenant whose quotas are never used up."""
-    from headway.serve.tenants import Keys
+    from headway.serve.tenants import KeyStore
 
-    keys = Keys(folder / "keys.json")
+    keys = KeyStore(folder / "keys.json")
     key = keys.add("bench")
     keys.limit("bench", requests=10**9, tokens=10**9)
     command = [sys.executable, "-m", "headway.cli", "serve", str(model), "--name", NAME, "--keys", str(keys.path)]

@@ -22,18 +22,19 @@ from torch.multiprocessing.spawn import spawn
 
 from headway import data
 from headway import recipe as recipes
+from headway.checkpoint.collectives import Collectives
 from headway.checkpoint.commit import Lineage
 from headway.checkpoint.manifest import checksum
-from headway.checkpoint.ranks import Ranks
 from headway.checkpoint.retention import Retention
 from headway.checkpoint.saver import Saver
 from headway.data import Dataset
 from headway.model import Decoder, initialise
+from headway.objectstore import open_store
 from headway.recipe import Recipe
-from headway.store import Run, open_store, this_process
+from headway.runs import Run, this_process
 from headway.train import arithmetic
+from headway.train.heartbeat import HeartbeatWriter
 from headway.train.preemption import Preemption
-from headway.train.pulse import Pulse
 from headway.train.rank import choose_device
 from headway.train.schedule import learning_rate
 from headway.train.sharding import build, optimizer
@@ -85,7 +86,7 @@ class Headway:
         mine = Recipe.model_validate_json(json.dumps(document))
         model = build(mine, vocabulary, device)
         self.state = State(mine, model, optimizer(mine, model, device))
-        self.step = Step(mine, self.state, device, group, Pulse())
+        self.step = Step(mine, self.state, device, group, HeartbeatWriter())
 
     def train(self, position: int, lanes: list[list[DeviceBatch]]) -> None:
         """One batch."""
@@ -141,13 +142,13 @@ def table(recipe: Recipe, seconds: dict[str, list[float]]) -> None:
 def saves(recipe: Recipe, state: State, dataset: Dataset, step: float, *, rank: int, folder: str) -> None:
     """Print what a checkpoint costs the training thread, at the recipe's cadence."""
     run = Run(open_store(folder), "bench")
-    ranks = Ranks(dist.new_group(backend="gloo"))
+    ranks = Collectives(dist.new_group(backend="gloo"))
 
     def claim() -> int:
         run.freeze(recipe)
         return run.claim(this_process("bench"), recipe, dataset.digest).seq
 
-    attempt = ranks.lead(claim)
+    attempt = ranks.on_rank0(claim)
     about = arithmetic.environment(recipe, torch.device("cpu"))
     lineage = Lineage(attempt, recipes.digest(recipe), dataset.digest, about)
     saver = Saver(run, lineage, ranks, retention=Retention(keep=2), announce=lambda *_: None)

@@ -27,9 +27,9 @@ from tests.memory import MemoryStore
 from tests.unit.cli.story import Story, plan, steps
 
 from headway import recipe as recipes
-from headway.store import Run
-from headway.store.record import Row
-from headway.store.tally import Tally
+from headway.reports.summary import SummaryBuilder
+from headway.runs import Run
+from headway.runs.ledger import LedgerRow
 
 GOAL_SECONDS = 2.0
 SHIM = """#!/bin/sh
@@ -82,13 +82,13 @@ def tell(store: MemoryStore, name: str, number: int) -> None:
     story = Story(store, name)
     for began, tokens in ((now - 300, 4000), (now - 100, 8000)):
         attempt = story.claim(began)
-        tally = Tally(Run(store, name), attempt, 10_000)
+        tally = SummaryBuilder(Run(store, name), attempt, 10_000)
         story.say({"event": "attempt.claimed", "ranks": 1}, *steps(tokens - 3000, tokens))
         story.commit(began + 60, tokens)
         phases = {"startup": 10.0, "step": 45.0, "checkpoint": 1.0}
         story.ledger(began, began + 56, phases)
         tally.take("step.done", {"loss": 3.0})
-        tally.book([Row(attempt=attempt, rank=0, started=began, until=began + 56, phases=phases, tokens=tokens)])
+        tally.book([LedgerRow(attempt=attempt, rank=0, started=began, until=began + 56, phases=phases, tokens=tokens)])
         outcome = "preempted" if tokens == 4000 else OUTCOMES[number % len(OUTCOMES)]
         if number % 100 == 99 and tokens == 8000:  # killed: nobody says how it ended
             story.beat(now - 30, tokens, summary=tally.summary())

@@ -3,8 +3,8 @@
 from collections.abc import Iterable, Iterator
 
 from headway.errors import ExistingObject, MissingObject
-from headway.store import Buffer
-from headway.store.objects import Unfinished, get_or_none
+from headway.objectstore import Buffer
+from headway.objectstore.protocol import Unfinished, get_or_none
 
 
 class MemoryStore:

@@ -27,8 +27,8 @@ from headway import recipe as recipes
 from headway.data import MicroBatch
 from headway.recipe import Recipe
 from headway.train import arithmetic
+from headway.train.heartbeat import HeartbeatWriter
 from headway.train.preemption import Preemption
-from headway.train.pulse import Pulse
 from headway.train.sharding import build, optimizer
 from headway.train.state import State
 from headway.train.step import Step, lanes_of
@@ -225,7 +225,7 @@ def share(rank: int, ranks: int, path: Path, kind: str, answer: Path) -> None:
     vocabulary = recipe.data.tokenizer.vocabulary
     model = build(recipe, vocabulary, device)
     state = State(recipe, model, optimizer(recipe, model, device))
-    step, transfer = Step(recipe, state, device, dist.new_group(backend="gloo"), Pulse()), Transfer(device)
+    step, transfer = Step(recipe, state, device, dist.new_group(backend="gloo"), HeartbeatWriter()), Transfer(device)
     with through_the_host():
         for turn in range(5):
             batches = list(text(recipe, turn, vocabulary))

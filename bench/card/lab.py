@@ -18,8 +18,8 @@ from headway import recipe as recipes
 from headway.data import MicroBatch
 from headway.recipe import Recipe
 from headway.train import arithmetic
+from headway.train.heartbeat import HeartbeatWriter
 from headway.train.preemption import Preemption
-from headway.train.pulse import Pulse
 from headway.train.sharding import optimizer, shard
 from headway.train.state import State
 from headway.train.step import Gradient, Step
@@ -81,7 +81,7 @@ class Lab:
         model = shard(recipe, self.vocabulary, device.torch)
         fill(model)
         self.state = State(recipe, model, optimizer(recipe, model, device.torch))
-        self.step = Step(recipe, self.state, device.torch, group, Pulse())
+        self.step = Step(recipe, self.state, device.torch, group, HeartbeatWriter())
         self.transfer = Transfer(device.torch)
         self.random = np.random.default_rng(recipe.seed)
 

@@ -12,12 +12,13 @@ from bench.card.lab import Lab, alone
 from bench.card.numbers import Row, digest
 from bench.card.utilisation import M350, REHEARSED, Cell, plan
 from headway import recipe as recipes
+from headway.checkpoint.collectives import Collectives
 from headway.checkpoint.commit import Lineage
-from headway.checkpoint.ranks import Ranks
+from headway.checkpoint.reader import StoredCheckpoint
 from headway.checkpoint.retention import Retention
 from headway.checkpoint.saver import Saver
-from headway.checkpoint.stored import StoredCheckpoint
-from headway.store import Run, open_store, this_process
+from headway.objectstore import open_store
+from headway.runs import Run, this_process
 from headway.train import arithmetic
 from headway.train.preemption import Preemption
 
@@ -29,7 +30,7 @@ def saving(device: Device) -> Iterator[Row]:
     cell = Cell(M350, 2048, many=False, tokens=65_536) if device.cuda else REHEARSED[0]
     with alone() as group, tempfile.TemporaryDirectory() as folder:
         lab = Lab(plan(cell), device, group)
-        run, ranks = Run(open_store(folder), "bench"), Ranks(group)
+        run, ranks = Run(open_store(folder), "bench"), Collectives(group)
         run.freeze(lab.recipe)
         number = run.claim(this_process("bench"), lab.recipe, "made up").seq
         about = arithmetic.environment(lab.recipe, device.torch)

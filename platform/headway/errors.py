@@ -4,10 +4,14 @@ HeadwayError                    exit code 1
 ├── UsageError                  exit code 2: the command cannot mean anything; says what instead
 │   ├── RecipeError             a recipe is wrong; names file, line and the nearest known key
 │   ├── DataError               the data that a recipe names is missing, empty or does not fit
-│   └── ClusterError            SLURM is not there, does not answer, or refuses; says what it said
+│   ├── ClusterError            SLURM is not there, does not answer, or refuses; says what it said
+│   └── EndpointError           the URL of an S3 server cannot be one
 ├── StoreError                  the run store could not do what was asked; names the object
 │   ├── MissingObject           no object has that key
-│   └── ExistingObject          a create-only write found the key taken
+│   ├── ExistingObject          a create-only write found the key taken
+│   ├── PastEndError            a range begins after the last byte of its object
+│   ├── UploadAbortedError      an upload in parts was aborted by somebody else
+│   └── TransientError          a request failed, and may succeed if it is sent again
 ├── ServeError                  a model could not be served, or not any more; says what its engine said
 ├── DamageError                 bytes in the store are not the bytes that were written; names them
 └── JournalError                the run's journal does not let this process go on
@@ -42,6 +46,10 @@ class ClusterError(UsageError):
     """SLURM is not there, does not answer, or refuses."""
 
 
+class EndpointError(UsageError):
+    """The URL of an S3 server cannot be one."""
+
+
 class StoreError(HeadwayError):
     """The run store failed; the message names the object and the cause."""
 
@@ -52,6 +60,18 @@ class MissingObject(StoreError):
 
 class ExistingObject(StoreError):
     """A create-only write found the key taken."""
+
+
+class PastEndError(StoreError):
+    """A range begins after the last byte of its object."""
+
+
+class UploadAbortedError(StoreError):
+    """An upload in parts was aborted by somebody else."""
+
+
+class TransientError(StoreError):
+    """A request failed, and may succeed if it is sent again. Its cause is the failure itself."""
 
 
 class ServeError(HeadwayError):

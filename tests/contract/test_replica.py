@@ -7,16 +7,17 @@ import pytest
 from tests.engines.s3.server import S3Server
 from tests.unit.cli.story import Story
 
-from headway.checkpoint.replica import replicate
-from headway.checkpoint.stored import StoredCheckpoint
+from headway.checkpoint.reader import StoredCheckpoint
+from headway.checkpoint.run_copy import copy_run
 from headway.checkpoint.verify import verify
-from headway.store import Run, open_store
-from headway.store.directory import DirectoryStore
+from headway.objectstore import open_store
+from headway.objectstore.folder import FolderStore
+from headway.runs import Run
 
 
 def test_a_run_goes_to_s3_and_comes_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A shard too large for one request goes up in parts; what came back is the same, byte for byte."""
-    here, back = DirectoryStore(tmp_path / "here"), DirectoryStore(tmp_path / "back")
+    here, back = FolderStore(tmp_path / "here"), FolderStore(tmp_path / "back")
     story = Story(here, "tale")
     story.claim(100)
     story.commit(101, 1000, {"model.weight": ("float32", (3 << 20,), bytes(range(256)) * (3 << 14))})
@@ -27,7 +28,7 @@ def test_a_run_goes_to_s3_and_comes_back(tmp_path: Path, monkeypatch: pytest.Mon
             monkeypatch.setenv(name, value)
         there = open_store(f"{server.url}/{uuid4().hex}?part_bytes=5242880&whole_bytes=0")
         for source, target in ((here, there), (there, back)):
-            assert sum(replicate(Run(source, "tale"), target)) == 2 * (12 << 20)
+            assert sum(copy_run(Run(source, "tale"), target)) == 2 * (12 << 20)
             assert not [found for found in verify(Run(target, "tale")) if not isinstance(found, int)]
         prints = [
             StoredCheckpoint(store, Run(store, "tale").history().commits[-1]).fingerprint() for store in (here, there)

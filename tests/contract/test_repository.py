@@ -58,8 +58,8 @@ def test_every_requirement_is_locked_by_hash_and_names_no_host() -> None:
 @pytest.mark.parametrize(
     "module",
     [
-        *("headway.cli", "headway.cli.commands", "headway.recipe", "headway.store", "headway.store.glance"),
-        *("headway.launch.members", "headway.launch.submission", "headway.launch.target", "headway.registry"),
+        *("headway.cli", "headway.cli.commands", "headway.recipe", "headway.runs", "headway.reports.overview"),
+        *("headway.launch.members", "headway.launch.submission", "headway.launch.resolve", "headway.registry"),
     ],
 )
 def test_a_login_node_needs_no_torch(module: str) -> None:

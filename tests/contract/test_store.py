@@ -11,7 +11,7 @@ from moto.server import ThreadedMotoServer
 from tests.engines.s3.server import S3Server
 
 from headway.errors import ExistingObject, MissingObject, UsageError
-from headway.store import Store, open_store
+from headway.objectstore import Store, open_store
 
 KINDS = ("file", "versitygw", "moto")
 Reach = Callable[[pytest.MonkeyPatch], str]

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from tests.engines.s3.server import S3Server
 
-from headway.store import Buffer
-from headway.store.body import CHECKSUM, ObjectBody
-from headway.store.s3 import S3Store
+from headway.objectstore import Buffer
+from headway.objectstore.object_body import CHECKSUM, ObjectBody
+from headway.objectstore.s3 import S3Store
 
 MEBIBYTE = 1 << 20
 PART = 5 * MEBIBYTE

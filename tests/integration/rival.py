@@ -12,13 +12,14 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 
-from headway.checkpoint.commit import Commit, Lineage
+from headway.checkpoint.commit import CheckpointWriter, Lineage
 from headway.checkpoint.manifest import Environment, Progress
 from headway.checkpoint.retention import Retention
 from headway.checkpoint.shard import Piece
 from headway.errors import FencedError
+from headway.objectstore import open_store
 from headway.recipe import Recipe
-from headway.store import Run, open_store, this_process
+from headway.runs import Run, this_process
 
 ROWS, COLUMNS = 64, 256
 RANKS = 2
@@ -29,7 +30,7 @@ def content(tokens: int, attempt: int) -> bytes:
     return random.Random(f"{tokens}/{attempt}").randbytes(ROWS * COLUMNS * 4)
 
 
-def save(commit: Commit, parent: str | None) -> str:
+def save(commit: CheckpointWriter, parent: str | None) -> str:
     """Save as two ranks do, side by side; returns the manifest's key."""
     whole = memoryview(content(commit.tokens, commit.lineage.attempt))
     rows = ROWS // RANKS
@@ -42,7 +43,7 @@ def save(commit: Commit, parent: str | None) -> str:
 
     with ThreadPoolExecutor(RANKS) as ranks:
         reports = list(ranks.map(write, range(RANKS)))
-    return commit.make_true(reports, parent=parent, progress=Progress(seed=0, updates=commit.tokens))
+    return commit.commit(reports, parent=parent, progress=Progress(seed=0, updates=commit.tokens))
 
 
 def attempt(run: Run, recipe: Recipe, dice: random.Random) -> dict[str, object]:
@@ -55,7 +56,7 @@ def attempt(run: Run, recipe: Recipe, dice: random.Random) -> dict[str, object]:
     while True:
         tokens += 1
         try:
-            parent = save(Commit(run, lineage, tokens), parent)
+            parent = save(CheckpointWriter(run, lineage, tokens), parent)
             made.append(tokens)
             retention.prune(run, number)
         except FencedError:

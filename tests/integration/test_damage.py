@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from headway.store.entries import decode, encode
+from headway.runs.entries import decode, encode
 from tests.integration.training import Place
 
 PAGE = 4096

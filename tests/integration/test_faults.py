@@ -17,9 +17,10 @@ import boto3
 import pytest
 
 from headway.errors import ExistingObject, FencedError, MissingObject, StoreError, UsageError
-from headway.store import Claimed, Committed, Holder, Journal, Store, open_store, patience
-from headway.store.probe import check_creates
-from headway.store.s3 import S3Store
+from headway.objectstore import Store, open_store, retry
+from headway.objectstore.probe import check_creates
+from headway.objectstore.s3 import S3Store
+from headway.runs import Claimed, Committed, Holder, Journal
 from tests.engines.s3.faults import BadNetwork, Fault, Plan, Request, always, nothing, odds
 from tests.engines.s3.server import BUCKET, S3Server
 
@@ -61,12 +62,12 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
 @pytest.fixture
 def network(server: S3Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[BadNetwork]:
     """The way to it, good until a test says otherwise."""
-    patience.guard.cache_clear()
+    retry.bucket_breaker.cache_clear()
     with BadNetwork(server) as between:
         for name, value in between.environment.items():
             monkeypatch.setenv(name, value)
         yield between
-    patience.guard.cache_clear()
+    retry.bucket_breaker.cache_clear()
 
 
 @pytest.fixture
@@ -307,7 +308,7 @@ def test_a_breaker_spares_a_store_that_fails(network: BadNetwork, prefix: str, m
 
     def asked() -> int:
         store, before = opened(prefix, budget=2.0), network.seen.total()
-        patience.guard.cache_clear()
+        retry.bucket_breaker.cache_clear()
 
         def get(number: int) -> None:
             with pytest.raises(StoreError, match=rf"{number}: cannot be read .*SlowDown \(503\)"):
@@ -318,7 +319,7 @@ def test_a_breaker_spares_a_store_that_fails(network: BadNetwork, prefix: str, m
         return network.seen.total() - before
 
     spared = asked()
-    monkeypatch.setattr(patience, "FAILURES", 1_000_000)
+    monkeypatch.setattr(retry, "FAILURES", 1_000_000)
     assert spared < asked() / 2
 
 
@@ -329,7 +330,7 @@ def test_a_store_that_comes_back_is_used_again(network: BadNetwork, prefix: str)
     network.plan = always(Fault.RESET)
     with ThreadPoolExecutor(8) as threads:
         waiting = [threads.submit(store.get, "key") for _ in range(8)]
-        while network.injected[Fault.RESET] < patience.FAILURES:
+        while network.injected[Fault.RESET] < retry.MAX_FAILURES:
             wait(waiting, timeout=0.01)
         network.plan = nothing
         assert [each.result(PATIENT_SECONDS) for each in waiting] == [b"x"] * 8

@@ -9,9 +9,9 @@ import sys
 import pytest
 
 from headway import recipe as recipes
-from headway.checkpoint.stored import StoredCheckpoint
-from headway.store import Claimed, Committed, Damaged, Pruned
-from headway.store.garbage import garbage
+from headway.checkpoint.reader import StoredCheckpoint
+from headway.runs import Claimed, Committed, Damaged, Pruned
+from headway.runs.garbage import garbage
 from tests.integration.rival import content
 from tests.integration.training import DEADLINE, Place, Training
 

@@ -8,8 +8,8 @@ import time
 import pytest
 
 from headway.cli import main
-from headway.store import keys
-from headway.store.account import account
+from headway.reports.time_accounting import account_time
+from headway.runs import keys
 from tests.integration.training import Place, Training
 
 TOLERANCE = 1e-3
@@ -96,7 +96,7 @@ def test_what_a_hurried_end_did_not_save_is_lost(place: Place) -> None:
     assert attempt.ended
     assert attempt.ended.tokens > 0
     assert attempt.commits == []
-    (line,) = account(place.run("run")).lines
+    (line,) = account_time(place.run("run")).lines
     assert line.phases["step"] == line.phases["drain"] == 0
     assert line.phases["lost"] == pytest.approx(line.ended - attempt.claim.time, abs=0.5)
     assert line.difference == pytest.approx(0, abs=1e-6)

@@ -8,7 +8,7 @@ import pytest
 from bench import overload
 from bench.overload import Outcome
 
-from headway.serve.tenants import Keys
+from headway.serve.tenants import KeyStore
 from tests.integration.serving import Served
 
 pytestmark = pytest.mark.slow
@@ -23,7 +23,7 @@ class Site:
     """A service with few places, and the keys of its tenants."""
 
     def __init__(self, model: Path, folder: Path) -> None:
-        keys = Keys(folder / "keys.json")
+        keys = KeyStore(folder / "keys.json")
         self.key = {tenant: keys.add(tenant) for tenant in ("all", "steady", "loud")}
         keys.limit("loud", requests=QUOTA)
         self.served = Served(model, "--keys", str(keys.path), "--streams", "2", "--queue", "2")

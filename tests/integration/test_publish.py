@@ -11,10 +11,11 @@ import torch
 import transformers
 from safetensors.torch import load_file
 
-from headway.checkpoint.replica import replicate
+from headway.checkpoint.run_copy import copy_run
 from headway.errors import DamageError
-from headway.registry import Model, Version, find
-from headway.store import Store, keys
+from headway.objectstore import Store
+from headway.registry import RegisteredModel, Version, find
+from headway.runs import keys
 from tests.integration.training import Place
 
 
@@ -97,7 +98,7 @@ def test_a_run_in_a_bucket_becomes_a_model(
 ) -> None:
     """Published from S3 to S3 and fetched into the cache; one flipped bit later a machine without a copy refuses it."""
     store = s3_place.objects
-    assert list(replicate(trained.run("run"), store))
+    assert list(copy_run(trained.run("run"), store))
     answer = published(store, "--as", "coder")
     model, version = find(store, "coder@1")
     monkeypatch.setenv("HEADWAY_CACHE", str(tmp_path / "cache"))
@@ -108,7 +109,7 @@ def test_a_run_in_a_bucket_becomes_a_model(
     flip(store, version)
     monkeypatch.setenv("HEADWAY_CACHE", str(tmp_path / "other"))
     with pytest.raises(DamageError, match=r"coder@1: model\.safetensors is not what was published"):
-        Model(s3_place.objects, "coder").fetch(version)
+        RegisteredModel(s3_place.objects, "coder").fetch(version)
     assert not [path for path in (tmp_path / "other").rglob("*") if path.is_file()]
 
 

@@ -11,7 +11,7 @@ import openai
 import pytest
 
 from headway.serve.estimate import estimate
-from headway.serve.tenants import Keys
+from headway.serve.tenants import KeyStore
 from tests.integration.serving import NAME, Served, engine_at
 from tests.integration.training import DEADLINE
 
@@ -25,7 +25,7 @@ class Site:
     """A service, and the keys of its tenants."""
 
     def __init__(self, model: Path, folder: Path) -> None:
-        self.keys = Keys(folder / "keys.json")
+        self.keys = KeyStore(folder / "keys.json")
         self.key = {tenant: self.keys.add(tenant) for tenant in TENANTS}
         self.keys.limit("requests", requests=2)
         self.keys.limit("large", tokens=100)

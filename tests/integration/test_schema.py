@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from schemathesis.core import NotSet
 
-from headway.serve.offer import OFFERED
+from headway.serve.routes import OFFERED
 from tests.integration.serving import NAME, Served
 
 pytestmark = pytest.mark.slow

@@ -18,8 +18,8 @@ import psutil
 import pytest
 
 from headway import registry
-from headway.serve.tenants import Keys
-from headway.store import open_store
+from headway.objectstore import open_store
+from headway.serve.tenants import KeyStore
 from tests.integration.serving import NAME, Served, engine_at, until
 from tests.integration.training import DEADLINE
 
@@ -121,7 +121,7 @@ def test_a_quantized_version_is_served(exported: Path, served: Served) -> None: 
 
 def test_only_tenants_may_ask(exported: Path, tmp_path: Path) -> None:
     """Without a key, with a wrong one and with a revoked one: 401, which the client raises; no key is in any output."""
-    keys = Keys(tmp_path / "keys.json")
+    keys = KeyStore(tmp_path / "keys.json")
     good, other = keys.add("team-a"), keys.add("team-b")
     begun = Served(exported, "--keys", str(keys.path))
     try:

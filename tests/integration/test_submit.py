@@ -13,8 +13,8 @@ import pytest
 
 from headway.cli.logs import watched
 from headway.launch import cluster as slurm
-from headway.store import Holder, submissions
-from headway.store.directory import DirectoryStore
+from headway.objectstore.folder import FolderStore
+from headway.runs import Holder, submissions
 from tests.engines.slurm.cluster import Cluster
 from tests.unit.cli.story import Story, step
 
@@ -41,9 +41,9 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 
 
 @pytest.fixture
-def store(cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[DirectoryStore]:
+def store(cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FolderStore]:
     """A store and a recipe in the present folder; afterwards the cluster is free again."""
-    found = DirectoryStore(tmp_path / "store")
+    found = FolderStore(tmp_path / "store")
     monkeypatch.setenv("HEADWAY_STORE", found.url)
     monkeypatch.chdir(tmp_path)
     Path("slm.yaml").write_text(TEXT)
@@ -79,13 +79,13 @@ def state(name: str) -> str:
     return str(document("status", name)["state"])
 
 
-def running(job: str) -> slurm.Job:
+def running(job: str) -> slurm.SlurmJob:
     """A job, once it runs."""
-    found: slurm.Job = until(lambda: (seen := slurm.job(job)) and seen.state == "RUNNING" and seen)
+    found: slurm.SlurmJob = until(lambda: (seen := slurm.job(job)) and seen.state == "RUNNING" and seen)
     return found
 
 
-def test_a_thousand_runs_are_one_array(store: DirectoryStore) -> None:
+def test_a_thousand_runs_are_one_array(store: FolderStore) -> None:
     """Submitted at once, counted, and cancelled at once."""
     seeds = ",".join(map(str, range(1000)))
     told = document("submit", "slm.yaml", "--array", f"seed={seeds}", "--sbatch", "hold", "--parallel", "50")
@@ -127,7 +127,7 @@ def test_a_run_waits_starts_is_requeued_cancelled_and_submitted_again() -> None:
     assert document("status", "slm")["slurm"]["job"] == again["job"]
 
 
-def test_runs_of_an_array_are_steered_one_by_one(store: DirectoryStore) -> None:
+def test_runs_of_an_array_are_steered_one_by_one(store: FolderStore) -> None:
     """The others neither stop nor start again, although one of them has the raw id of the whole array."""
     job = document("submit", "slm.yaml", "--array", "seed=1,2,3")["job"]
     elements = [running(f"{job}_{index}") for index in range(3)]
@@ -147,7 +147,7 @@ def test_runs_of_an_array_are_steered_one_by_one(store: DirectoryStore) -> None:
     assert rows[1]["node"] in {"node1", "node2"}
 
 
-def test_a_whole_array_is_requeued_but_for_what_is_done(store: DirectoryStore) -> None:
+def test_a_whole_array_is_requeued_but_for_what_is_done(store: FolderStore) -> None:
     """What runs is stopped and queued anew, what is over is submitted again in one array, what is done is left."""
     job = document("submit", "slm.yaml", "--array", "seed=1,2,3,4")["job"]
     running(f"{job}_3")
@@ -163,7 +163,7 @@ def test_a_whole_array_is_requeued_but_for_what_is_done(store: DirectoryStore) -
     assert {job.index for job in slurm.jobs([told["job"]])} == {1, 2}
 
 
-def test_a_job_that_was_submitted_by_hand_is_steered_too(store: DirectoryStore, cluster: Cluster) -> None:
+def test_a_job_that_was_submitted_by_hand_is_steered_too(store: FolderStore, cluster: Cluster) -> None:
     """It is found by the newest claim of its run, also where its raw id is that of a whole array."""
     array = cluster.submit("exec sleep 300", "--array=0-1")
     last = running(f"{array}_1")
@@ -184,7 +184,7 @@ def test_a_job_that_was_submitted_by_hand_is_steered_too(store: DirectoryStore, 
     assert "submit it again" in headway("requeue", "mine", code=2).stderr
 
 
-def test_what_is_submitted_already_is_not_submitted_twice(store: DirectoryStore) -> None:
+def test_what_is_submitted_already_is_not_submitted_twice(store: FolderStore) -> None:
     """Whoever has it in the queue is named; when that is over, the same command goes on."""
     first = document("submit", "slm.yaml", "--array", "seed=1,2")["job"]
     for words in (["--array", "seed=1,2"], ["--array", "seed=3"], ["--name", "slm.seed-1"]):
@@ -217,17 +217,17 @@ BAD = [
 
 
 @pytest.mark.parametrize(("words", "complaint"), BAD, ids=[" ".join(words)[:30] for words, _ in BAD])
-def test_what_this_cluster_cannot_run_is_refused(store: DirectoryStore, words: list[str], complaint: str) -> None:
+def test_what_this_cluster_cannot_run_is_refused(store: FolderStore, words: list[str], complaint: str) -> None:
     """Said at once, with what there is instead; nothing of it stays, and what was there before does."""
-    earlier = [submission.model_dump() for submission in submissions.every(store)]
+    earlier = [submission.model_dump() for submission in submissions.all_submissions(store)]
     told = headway("submit", "slm.yaml", *words, code=2)
     assert complaint in told.stderr
     assert "Traceback" not in told.stderr
-    assert [submission.model_dump() for submission in submissions.every(store)] == earlier == []
+    assert [submission.model_dump() for submission in submissions.all_submissions(store)] == earlier == []
     assert not list(Path("slurm").glob("*")) if Path("slurm").exists() else True
 
 
-def test_a_refusal_leaves_an_earlier_submission_as_it_was(store: DirectoryStore) -> None:
+def test_a_refusal_leaves_an_earlier_submission_as_it_was(store: FolderStore) -> None:
     """Its job is still found afterwards."""
     headway("submit", "slm.yaml")
     headway("cancel", "slm")
@@ -240,12 +240,12 @@ def test_a_refusal_leaves_an_earlier_submission_as_it_was(store: DirectoryStore)
 @pytest.mark.usefixtures("store")
 def test_a_run_cannot_share_its_name_with_an_array() -> None:
     """One name would mean two things."""
-    Story(DirectoryStore("store"), "slm").claim(100)
+    Story(FolderStore("store"), "slm").claim(100)
     assert "there is a run slm already" in headway("submit", "slm.yaml", "--array", "seed=1", code=2).stderr
     headway("submit", "slm.yaml", "--array", "seed=1", "--name", "sweep", "--sbatch", "hold")
 
 
-def test_following_waits_for_the_queue(store: DirectoryStore) -> None:
+def test_following_waits_for_the_queue(store: FolderStore) -> None:
     """`logs -f` of a run that has not begun goes on until it has ended, and nothing more is queued."""
     headway("submit", "slm.yaml", "--sbatch", "hold")
     assert not watched(store, "slm").over()

@@ -16,10 +16,11 @@ import psutil
 import yaml
 
 from headway import data
-from headway.checkpoint.stored import StoredCheckpoint
+from headway.checkpoint.reader import StoredCheckpoint
 from headway.checkpoint.verify import Finding, verify
+from headway.objectstore import Store, open_store
 from headway.recipe import load
-from headway.store import History, Run, Store, open_store
+from headway.runs import History, Run
 
 DEADLINE = 120.0
 """Seconds that anything here may take before the test fails [s]: a bound for hangs, not a measure of speed."""

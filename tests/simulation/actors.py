@@ -1,7 +1,7 @@
 """Who acts on a run: the processes of a launch, readers, `verify`, and whoever collects garbage.
 
 All of them run the production code. Only what needs torch is written here a second time, line by line as it stands
-there: `Saver._write` and `_tidy`, `Attempt.decide` and `end`, `train_task`, and the heartbeat of `Report`.
+there: `Saver._write` and `_tidy`, `Attempt.decide` and `end`, `train_task`, and the heartbeat of `ShardReport`.
 """
 
 import json
@@ -10,15 +10,15 @@ from dataclasses import dataclass, field
 from random import Random
 
 from headway import recipe as recipes
-from headway.checkpoint.commit import Commit, Lineage, Report
+from headway.checkpoint.commit import CheckpointWriter, Lineage, ShardReport
 from headway.checkpoint.manifest import Environment, Progress
+from headway.checkpoint.reader import StoredCheckpoint
 from headway.checkpoint.retention import Retention
-from headway.checkpoint.stored import StoredCheckpoint
 from headway.checkpoint.verify import Finding, verify
 from headway.errors import DamageError, FencedError, HeldError, StoreError
 from headway.recipe import Recipe
-from headway.store import Committed, Decided, Ended, Heartbeat, Holder, Run, beat, keys, last_beat
-from headway.store.garbage import garbage
+from headway.runs import Committed, Decided, Ended, Heartbeat, Holder, Run, keys, read_heartbeat, write_heartbeat
+from headway.runs.garbage import garbage
 from headway.train.outcome import Failure, conclude
 from tests.simulation.content import NAME, pieces
 from tests.simulation.invariants import Invariants
@@ -168,10 +168,11 @@ class Launch:
     def save(self, run: Run, number: int, tokens: int) -> None:
         """`Saver._write`, as rank 0 runs it; the other ranks are actors of their own, each with its shard."""
         ranks = self.plan.ranks
-        commit = Commit(run, Lineage(number, recipes.digest(self.world.recipe), "data", ENVIRONMENT), tokens)
-        gathered: dict[int, Report] = {}
+        commit = CheckpointWriter(run, Lineage(number, recipes.digest(self.world.recipe), "data", ENVIRONMENT), tokens)
+        gathered: dict[int, ShardReport] = {}
         peers = [
-            self.peer(Commit(self.world.run(), commit.lineage, tokens), rank, gathered) for rank in range(1, ranks)
+            self.peer(CheckpointWriter(self.world.run(), commit.lineage, tokens), rank, gathered)
+            for rank in range(1, ranks)
         ]
         try:
             gathered[0] = commit.write_shard(pieces(tokens, number, 0, ranks), rank=0, ranks=ranks)
@@ -183,10 +184,10 @@ class Launch:
         if failures:
             raise StoreError("; ".join(failures))
         progress = Progress(seed=0, updates=tokens // STEP)
-        self.parent = commit.make_true(reports, parent=self.parent, progress=progress)
+        self.parent = commit.commit(reports, parent=self.parent, progress=progress)
         self.tidy(run, number)
 
-    def peer(self, commit: Commit, rank: int, gathered: dict[int, Report]) -> Actor:
+    def peer(self, commit: CheckpointWriter, rank: int, gathered: dict[int, ShardReport]) -> Actor:
         """Another rank, which writes its shard and tells rank 0."""
 
         def write() -> None:
@@ -209,13 +210,13 @@ class Launch:
             self.world.store.counts["untidy"] += 1
 
     def beat(self, run: Run, holder: Holder, number: int) -> None:
-        """`Report._beat`."""
+        """`ShardReport._beat`."""
         now = time.time()
         heartbeat = Heartbeat(attempt=number, holder=holder, phase="step", tokens=0, time=now, every=10)
         try:
-            last = last_beat(run.store, run.name)
+            last = read_heartbeat(run.store, run.name)
             if last is None or last.attempt <= number:
-                beat(run.store, run.name, heartbeat)
+                write_heartbeat(run.store, run.name, heartbeat)
         except StoreError:
             self.world.store.counts["heartbeat failed"] += 1
 

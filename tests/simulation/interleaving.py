@@ -12,13 +12,13 @@ from random import Random
 from typing import Any, TypeVar
 from unittest.mock import patch
 
-from headway.checkpoint.commit import Commit, Lineage
+from headway.checkpoint.commit import CheckpointWriter, Lineage
 from headway.checkpoint.manifest import Progress
 from headway.checkpoint.verify import Finding, verify
 from headway.errors import FencedError, HeldError
 from headway.recipe import digest, parse, to_yaml
-from headway.store import Holder, Journal
-from headway.store.garbage import garbage
+from headway.runs import Holder, Journal
+from headway.runs.garbage import garbage
 from tests.simulation.actors import (
     ENVIRONMENT,
     RUN,
@@ -149,9 +149,9 @@ def _simulated(world: World) -> Iterator[None]:
         patches.enter_context(patch.object(logging.getLogger("headway"), "disabled", new=True))
         patches.enter_context(patch("secrets.token_hex", nonce))
         patches.enter_context(patch.object(Journal, "_append", told))
-        patches.enter_context(patch("headway.store.pack.ENTRIES", PACK_ENTRIES))
+        patches.enter_context(patch("headway.runs.pack.ENTRIES", PACK_ENTRIES))
         patches.enter_context(patch.multiple("headway.recipe", **_KNOWN_RECIPE))
-        patches.enter_context(patch("headway.checkpoint.stored.ThreadPoolExecutor", Inline))
+        patches.enter_context(patch("headway.checkpoint.reader.ThreadPoolExecutor", Inline))
         yield
 
 
@@ -187,9 +187,9 @@ def _quiet(world: World) -> None:
     run, tokens = world.run(), world.run().history().tokens
     holder = Holder(host="host of the last", pid=1, started=1, launch="the last")
     number = run.claim(holder, world.recipe, "data", take_over=False).attempt
-    commit = Commit(run, Lineage(number, DIGEST, "data", ENVIRONMENT), tokens + STEP)
+    commit = CheckpointWriter(run, Lineage(number, DIGEST, "data", ENVIRONMENT), tokens + STEP)
     report = commit.write_shard(pieces(commit.tokens, number, 0, 1), rank=0, ranks=1)
-    commit.make_true([report], parent=None, progress=Progress(seed=0, updates=1))
+    commit.commit([report], parent=None, progress=Progress(seed=0, updates=1))
     newest = world.run().history().commits[-1]
     if (newest.tokens, newest.attempt) != (commit.tokens, number) or not read(world, newest):
         raise Violation("in the end a new attempt cannot be read")

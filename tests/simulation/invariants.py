@@ -8,8 +8,8 @@ from collections import Counter
 from typing import Any
 
 from headway.checkpoint.verify import Finding
-from headway.store import Committed, Entry, keys
-from headway.store.entries import sha256
+from headway.runs import Committed, Entry, keys
+from headway.runs.entries import sha256
 from tests.simulation.content import WIDTH, content
 from tests.simulation.scheduler import Violation
 

@@ -73,8 +73,8 @@ MUTANTS = (
         "store.chain:Chain.add",
         (
             (
-                "data = self.store.get(keys.link(self.prefix, seq))",
-                "self._accept(seq, self.store.get(keys.link(self.prefix, seq))); continue",
+                "data = self.store.get(keys.journal_entry(self.prefix, seq))",
+                "self._accept(seq, self.store.get(keys.journal_entry(self.prefix, seq))); continue",
             ),
         ),
     ),
@@ -102,8 +102,8 @@ MUTANTS = (
         "store.chain:Chain.add",
         (
             (
-                "self.store.create(keys.link(self.prefix, seq), data)",
-                "self.store.put(keys.link(self.prefix, seq), [data])",
+                "self.store.create(keys.journal_entry(self.prefix, seq), data)",
+                "self.store.put(keys.journal_entry(self.prefix, seq), [data])",
             ),
         ),
     ),

@@ -8,8 +8,8 @@ from random import Random
 from greenlet import GreenletExit
 
 from headway.errors import ExistingObject, StoreError
-from headway.store import Buffer
-from headway.store.objects import Unfinished
+from headway.objectstore import Buffer
+from headway.objectstore.protocol import Unfinished
 from tests.memory import MemoryStore
 from tests.simulation.invariants import Invariants
 from tests.simulation.scheduler import Scheduler

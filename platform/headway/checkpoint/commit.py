@@ -8,12 +8,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from headway.checkpoint.manifest import Environment, Manifest, Progress, Shard, Tensor
-from headway.checkpoint.shard import Laid, Piece, lay
-from headway.store import Committed, Run, keys
-from headway.store.entries import sha256
+from headway.checkpoint.manifest import CheckpointManifest, Environment, Progress, Shard, Tensor
+from headway.checkpoint.shard import Piece, SerializedShard, serialize
+from headway.runs import Committed, Run, keys
+from headway.runs.entries import sha256
 
-Report = dict[str, Any]
+ShardReport = dict[str, Any]
 """What a rank says of the shard it wrote, in the manifest's words; plain data, for it travels as JSON."""
 
 
@@ -28,7 +28,7 @@ class Lineage:
 
 
 @dataclass(frozen=True)
-class Commit:
+class CheckpointWriter:
     """One checkpoint in the making, by one attempt."""
 
     run: Run
@@ -40,24 +40,24 @@ class Commit:
         """Of its keys: never used before, never used again."""
         return keys.checkpoint(self.run.name, self.tokens, self.lineage.attempt)
 
-    def write_shard(self, pieces: Sequence[Piece], *, rank: int, ranks: int) -> Report:
+    def write_shard(self, pieces: Sequence[Piece], *, rank: int, ranks: int) -> ShardReport:
         """Write what one rank holds.
 
         Raises:
             StoreError: it could not be written.
         """
-        laid = lay(f"{self.prefix}{rank:05d}-of-{ranks:05d}.safetensors", pieces)
+        laid = serialize(f"{self.prefix}{rank:05d}-of-{ranks:05d}.safetensors", pieces)
         self.run.store.put(laid.shard.key, laid.parts)
         return {"shard": laid.shard.model_dump(), "tensors": _index(pieces, laid)}
 
-    def make_true(self, reports: Sequence[Report], *, parent: str | None, progress: Progress) -> str:
+    def commit(self, reports: Sequence[ShardReport], *, parent: str | None, progress: Progress) -> str:
         """Write the manifest of what all ranks wrote, and commit it; returns the manifest's key. Rank 0 only.
 
         Raises:
             FencedError: a newer attempt has claimed the run; nothing was committed.
             StoreError: the store failed. If that was the last step, nobody knows: the journal will tell.
         """
-        manifest = Manifest(
+        manifest = CheckpointManifest(
             run=self.run.name,
             tokens=self.tokens,
             world_size=len(reports),
@@ -83,7 +83,7 @@ class Commit:
         return key
 
 
-def _index(pieces: Sequence[Piece], laid: Laid) -> dict[str, Any]:
+def _index(pieces: Sequence[Piece], laid: SerializedShard) -> dict[str, Any]:
     """What one rank holds, in the manifest's words."""
     index: dict[str, Any] = {}
     for piece, chunk in zip(pieces, laid.chunks, strict=True):

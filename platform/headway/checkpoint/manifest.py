@@ -16,7 +16,7 @@ import xxhash
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from headway.errors import DamageError
-from headway.store import Buffer
+from headway.objectstore import Buffer
 
 BLOCK_BYTES = 4 << 20
 """Bytes under one checksum: large enough to read a store at full speed, small enough to skip what is not needed."""
@@ -27,11 +27,11 @@ WIDTHS = {
 """Bytes of an element, by torch's name of its type."""
 
 
-class _Part(BaseModel):
+class _ManifestPart(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class Chunk(_Part):
+class Chunk(_ManifestPart):
     """A rectangle of a tensor, as one rank held it."""
 
     shard: int
@@ -47,7 +47,7 @@ class Chunk(_Part):
     """Of its blocks of `BLOCK_BYTES`; the last may be shorter."""
 
 
-class Tensor(_Part):
+class Tensor(_ManifestPart):
     """A whole tensor, and where its chunks lie."""
 
     dtype: str
@@ -56,7 +56,7 @@ class Tensor(_Part):
     chunks: tuple[Chunk, ...]
 
 
-class Shard(_Part):
+class Shard(_ManifestPart):
     """One safetensors object, written by one rank. The checksum is of its header; its bodies have their own."""
 
     key: str
@@ -65,7 +65,7 @@ class Shard(_Part):
     checksum: str
 
 
-class Progress(_Part):
+class Progress(_ManifestPart):
     """Where the run stands, besides its tensors: all that a resume needs."""
 
     seed: int
@@ -81,7 +81,7 @@ class Progress(_Part):
     """Where that was [tokens]."""
 
 
-class Environment(_Part):
+class Environment(_ManifestPart):
     """What, besides the recipe, arithmetic depends on."""
 
     device: str
@@ -96,7 +96,7 @@ class Environment(_Part):
     """What torch was told, where it could choose."""
 
 
-class Manifest(_Part):
+class CheckpointManifest(_ManifestPart):
     """A checkpoint, whole."""
 
     format: Literal[2] = 2
@@ -174,14 +174,14 @@ def _overlap(tensor: Tensor) -> bool:
     )
 
 
-def decode(data: bytes, key: str) -> Manifest:
+def decode(data: bytes, key: str) -> CheckpointManifest:
     """A manifest from its bytes.
 
     Raises:
         DamageError: they are not a manifest.
     """
     try:
-        return Manifest.model_validate_json(data)
+        return CheckpointManifest.model_validate_json(data)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         raise DamageError(f"{key}: not a sound manifest: {first['msg']}") from error

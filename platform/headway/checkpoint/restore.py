@@ -22,7 +22,7 @@ from torch.distributed.checkpoint.storage import StorageReader
 from torch.futures import Future
 
 from headway.checkpoint.manifest import Chunk, Tensor
-from headway.checkpoint.stored import StoredCheckpoint, Wanted
+from headway.checkpoint.reader import ReadRequest, StoredCheckpoint
 from headway.errors import DamageError
 
 
@@ -86,7 +86,7 @@ class _Reader(StorageReader):
         return True
 
 
-def _wanted(tensor: Tensor, chunk: Chunk, item: ReadItem, target: torch.Tensor) -> Wanted:
+def _wanted(tensor: Tensor, chunk: Chunk, item: ReadItem, target: torch.Tensor) -> ReadRequest:
     """What of a chunk goes into `target`: if those are whole rows, no byte of another row."""
     dtype, target = getattr(torch, tensor.dtype), target.detach()
     offsets, lengths = tuple(item.storage_offsets), tuple(item.lengths)
@@ -98,7 +98,7 @@ def _wanted(tensor: Tensor, chunk: Chunk, item: ReadItem, target: torch.Tensor) 
         def take(at: int, data: memoryview) -> None:
             flat[at : at + data.nbytes].copy_(torch.frombuffer(data, dtype=torch.uint8))
 
-        return Wanted(chunk, start, start + flat.numel(), take)
+        return ReadRequest(chunk, start, start + flat.numel(), take)
 
     whole = torch.empty(chunk.size, dtype=dtype)  # a rectangle across rows: rare, so it is read with what surrounds it
     gather = whole.view(-1).view(torch.uint8)
@@ -113,7 +113,7 @@ def _wanted(tensor: Tensor, chunk: Chunk, item: ReadItem, target: torch.Tensor) 
         if complete:
             target.copy_(whole[tuple(slice(o, o + n) for o, n in zip(offsets, lengths, strict=True))])
 
-    return Wanted(chunk, 0, chunk.length, take_part)
+    return ReadRequest(chunk, 0, chunk.length, take_part)
 
 
 def _metadata(tensor: Tensor) -> TensorStorageMetadata:

@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass, field
 
-from headway.checkpoint.stored import StoredCheckpoint
-from headway.store import Committed, Pruned, Run, keys
+from headway.checkpoint.reader import StoredCheckpoint
+from headway.runs import Committed, Pruned, Run, keys
 
 
 @dataclass

@@ -9,13 +9,13 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 import torch
 
-from headway.checkpoint.commit import Commit, Lineage, Report
+from headway.checkpoint.collectives import Collectives
+from headway.checkpoint.commit import CheckpointWriter, Lineage, ShardReport
 from headway.checkpoint.manifest import Progress
-from headway.checkpoint.ranks import Ranks
 from headway.checkpoint.retention import Retention
 from headway.checkpoint.staging import Staging
 from headway.errors import FencedError, StoreError
-from headway.store import Run, keys
+from headway.runs import Run, keys
 
 
 class Saver:
@@ -26,7 +26,13 @@ class Saver:
     """
 
     def __init__(
-        self, run: Run, lineage: Lineage, ranks: Ranks, *, retention: Retention, announce: Callable[[int, str], None]
+        self,
+        run: Run,
+        lineage: Lineage,
+        ranks: Collectives,
+        *,
+        retention: Retention,
+        announce: Callable[[int, str], None],
     ) -> None:
         """`ranks` must be a group of the saver's own: it is used from the background.
 
@@ -79,8 +85,8 @@ class Saver:
 
     def _write(self, tokens: int, tensors: Mapping[str, torch.Tensor], progress: Progress, ledger: str) -> None:
         """Write this rank's shard, and agree with the others on the commit."""
-        commit = Commit(self.run, self.lineage, tokens)
-        report: Report
+        commit = CheckpointWriter(self.run, self.lineage, tokens)
+        report: ShardReport
         try:
             pieces = self._staging.copy(tensors, first=self.ranks.first)
             report = commit.write_shard(pieces, rank=self.ranks.rank, ranks=self.ranks.size)
@@ -91,14 +97,14 @@ class Saver:
         verdict: dict[str, str] = {"error": "; ".join(failures)} if failures else {}
         if self.ranks.first and not failures:
             try:
-                verdict = {"manifest": commit.make_true(reports, parent=self.parent, progress=progress)}
+                verdict = {"manifest": commit.commit(reports, parent=self.parent, progress=progress)}
             except FencedError as error:
                 verdict = {"fenced": str(error)}
             except Exception as error:
                 verdict = {"error": str(error)}
             else:
                 verdict |= self._tidy(ledger)
-        verdict = self.ranks.tell(verdict)
+        verdict = self.ranks.broadcast(verdict)
         if "error" in verdict:
             raise StoreError(
                 f"the checkpoint at {tokens:,} tokens was not saved: {verdict['error']}. "

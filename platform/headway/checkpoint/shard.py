@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from headway.checkpoint.manifest import Chunk, Shard, block_checksums, checksum
-from headway.store import Buffer
+from headway.objectstore import Buffer
 
 CODES = {
     "float64": "F64", "float32": "F32", "float16": "F16", "bfloat16": "BF16",
@@ -43,7 +43,7 @@ class Piece:
 
 
 @dataclass(frozen=True)
-class Laid:
+class SerializedShard:
     """A shard ready to be written: its parts in order, and what the manifest will say of it."""
 
     parts: list[Buffer]
@@ -52,7 +52,7 @@ class Laid:
     """Of the pieces, in their order; `shard` is still 0 in each."""
 
 
-def lay(key: str, pieces: Sequence[Piece]) -> Laid:
+def serialize(key: str, pieces: Sequence[Piece]) -> SerializedShard:
     """Lay `pieces` out as one safetensors object, with a checksum for each and one for the header."""
     at = 0
     entries: dict[str, object] = {}
@@ -81,4 +81,4 @@ def lay(key: str, pieces: Sequence[Piece]) -> Laid:
         )
         start += piece.data.nbytes
     shard = Shard(key=key, bytes=start, header_bytes=len(header), checksum=checksum([header]))
-    return Laid([header, *(piece.data for piece in pieces)], shard, chunks)
+    return SerializedShard([header, *(piece.data for piece in pieces)], shard, chunks)

@@ -3,9 +3,9 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from headway.checkpoint.stored import StoredCheckpoint
+from headway.checkpoint.reader import StoredCheckpoint
 from headway.errors import DamageError
-from headway.store import Journal, Run, fold
+from headway.runs import Journal, Run, fold
 
 
 @dataclass(frozen=True)

@@ -34,9 +34,9 @@ def _prepared(words: Sequence[str]) -> AbstractContextManager[None]:
     """Begin with what takes longest, before the command line itself is loaded."""
     if words[:1] != ["train"] or "--help" in words:
         return nullcontext()
-    from headway.train.nursery import nursery
+    from headway.train.forkserver import rank_forkserver
 
-    return nursery("headway.cli")
+    return rank_forkserver("headway.cli")
 
 
 def _leave(code: Any, *, at_once: bool) -> NoReturn:

@@ -6,13 +6,13 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from headway.cli.screen import ago, coloured, count, decimal, listing, percent
-from headway.launch.cluster import Job
-from headway.launch.members import Row, Table
+from headway.launch.cluster import SlurmJob
+from headway.launch.members import MemberRow, MemberTable
 
 COLUMNS = ("run", "state", "SLURM", ">tokens", ">of", ">loss", "node", ">preemptions", ">goodput", ">last seen")
 
 
-def document(found: Table) -> dict[str, Any]:
+def document(found: MemberTable) -> dict[str, Any]:
     """For a program."""
     return {
         "submission": found.submission.name,
@@ -24,7 +24,7 @@ def document(found: Table) -> dict[str, Any]:
     }
 
 
-def shown(found: Table) -> RenderableType:
+def shown(found: MemberTable) -> RenderableType:
     """For a person."""
     counts = Text(f"{found.submission.name}: {len(found.rows):,} runs: ")
     counts += Text(", ").join(Text(f"{number:,} ") + coloured(state) for state, number in found.counts.items())
@@ -33,7 +33,7 @@ def shown(found: Table) -> RenderableType:
     return Group(counts, "", listing(COLUMNS, [_cells(row) for row in found.rows]))
 
 
-def slurm(job: Job | None) -> dict[str, Any] | None:
+def slurm(job: SlurmJob | None) -> dict[str, Any] | None:
     """What SLURM says of a job, for a program."""
     if job is None:
         return None
@@ -48,14 +48,14 @@ def slurm(job: Job | None) -> dict[str, Any] | None:
     }
 
 
-def queued(job: Job | None) -> str:
+def queued(job: SlurmJob | None) -> str:
     """What SLURM says of a job, for a person. Of a cancelled one the reason is why it waited before."""
     if job is None:
         return "-"
     return job.state if job.state == "CANCELLED" else f"{job.state} {job.reason}".rstrip()
 
 
-def _member(row: Row) -> dict[str, Any]:
+def _member(row: MemberRow) -> dict[str, Any]:
     seen = row.seen
     return {
         "run": row.run,
@@ -79,12 +79,12 @@ def _member(row: Row) -> dict[str, Any]:
     }
 
 
-def _node(row: Row) -> str | None:
+def _node(row: MemberRow) -> str | None:
     """Where it is, or was last."""
     return (row.job.node_list if row.job else "") or (row.seen.host if row.seen else None)
 
 
-def _cells(row: Row) -> list[str | Text]:
+def _cells(row: MemberRow) -> list[str | Text]:
     seen = row.seen
     start: list[str | Text] = [row.run, coloured(row.state), queued(row.job)]
     if seen is None:

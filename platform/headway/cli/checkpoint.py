@@ -4,7 +4,7 @@ from typing import Any
 
 import typer
 
-from headway.cli.options import Json, Quiet, RunName, StoreUrl, Tokens, chosen_commit, chosen_run
+from headway.cli.options import Json, Quiet, RunName, StoreUrl, Tokens, choose_commit, choose_run
 from headway.cli.screen import bar, result, size
 
 
@@ -15,11 +15,11 @@ def fingerprint(
 
     Example: **headway fingerprint quickstart**
     """
-    from headway.checkpoint.stored import StoredCheckpoint
+    from headway.checkpoint.reader import StoredCheckpoint
 
     del quiet  # a fingerprint is nothing but its result
-    found = chosen_run(run, store)
-    commit = chosen_commit(found, tokens)
+    found = choose_run(run, store)
+    commit = choose_commit(found, tokens)
     digest = StoredCheckpoint(found.store, commit).fingerprint()
     result({"run": run, "tokens": commit.tokens, "fingerprint": digest}, digest, as_json=as_json)
 
@@ -33,7 +33,7 @@ def verify(run: RunName, store: StoreUrl = None, *, as_json: Json = False, quiet
     """
     from headway.checkpoint import verify as whole
 
-    found = chosen_run(run, store)
+    found = choose_run(run, store)
     commits = found.history().commits
     findings: list[whole.Finding] = []
     with bar(quiet=quiet) as progress:

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from headway.cli.options import Data, Dtype, Json, Quiet, RunName, StoreUrl, Tokens, chosen_commit, chosen_run
+from headway.cli.options import Data, Dtype, Json, Quiet, RunName, StoreUrl, Tokens, choose_commit, choose_run
 from headway.cli.screen import bar, result, size
 
 SAMPLE_TOKENS = 64
@@ -32,11 +32,11 @@ def export(
 
     Example: **headway export quickstart --to model --sample 'def main('**
     """
-    found = chosen_run(run, store)
-    commit = chosen_commit(found, tokens)
+    found = choose_run(run, store)
+    commit = choose_commit(found, tokens)
 
     from headway import export as exports
-    from headway.checkpoint.stored import StoredCheckpoint
+    from headway.checkpoint.reader import StoredCheckpoint
 
     checkpoint = StoredCheckpoint(found.store, commit)
     with bar(quiet=quiet) as progress:

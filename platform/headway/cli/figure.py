@@ -13,10 +13,10 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from headway.store.account import Account
-from headway.store.curve import Curve
-from headway.store.record import PHASES
-from headway.store.standing import Standing
+from headway.reports.curve import Curve
+from headway.reports.status import RunStatus
+from headway.reports.time_accounting import TimeAccounting
+from headway.telemetry.phases import PHASES
 
 FORMATS = (".png", ".pdf", ".svg")
 INK, PALE = "#1b1f24", "#9aa4b0"
@@ -70,7 +70,7 @@ MOST_LABELS = 24
 """Attempts that are each labelled; of more, some."""
 
 
-def draw(target: Path, standing: Standing, curve: Curve, account: Account) -> None:
+def draw(target: Path, standing: RunStatus, curve: Curve, account: TimeAccounting) -> None:
     """Write the picture: four panels below each other, the upper three over tokens."""
     attempts = len({line.attempt for line in account.lines})
     below = min(3.4, 0.55 + 0.24 * max(2, attempts))
@@ -96,9 +96,9 @@ def draw(target: Path, standing: Standing, curve: Curve, account: Account) -> No
         drawn.savefig(target)
 
 
-def _title(standing: Standing) -> str:
+def _title(standing: RunStatus) -> str:
     of = f" of {standing.budget:,}" if standing.budget else ""
-    number = len(standing.tries)
+    number = len(standing.attempts)
     attempts = f"{number} attempt" + ("s" if number != 1 else "")
     return f"{standing.run}: {standing.state}, {standing.tokens:,}{of} tokens in {attempts}"
 
@@ -138,10 +138,10 @@ def _smooth(values: Sequence[float], reach: int) -> list[float]:
     return [median(values[max(0, i - reach) : i + reach + 1]) for i in range(len(values))]
 
 
-def _stops(panels: Sequence[Axes], standing: Standing, curve: Curve) -> None:
+def _stops(panels: Sequence[Axes], standing: RunStatus, curve: Curve) -> None:
     """Mark where attempts stopped short, and shade what had to be trained again."""
     top = panels[0].get_xaxis_transform()
-    stopped = [attempt for attempt in standing.tries if attempt.outcome in STOPS]
+    stopped = [attempt for attempt in standing.attempts if attempt.outcome in STOPS]
     width = 1.0 if len(stopped) <= MOST_LABELS else 0.5
     for attempt in stopped:
         colour, dashes = STOPS[attempt.outcome]
@@ -153,22 +153,22 @@ def _stops(panels: Sequence[Axes], standing: Standing, curve: Curve) -> None:
         panels[0].plot([at], [1], "v", color=colour, markersize=5 * width**0.5, transform=top, clip_on=False)
 
 
-def _legend(standing: Standing, curve: Curve) -> list[Artist]:
+def _legend(standing: RunStatus, curve: Curve) -> list[Artist]:
     """What the lines over tokens mean: those that there are."""
     shown: list[Artist] = [Line2D([], [], color=BLUE, linewidth=1.1, label="training")]
     if curve.held_out:
         shown.append(Line2D([], [], color=INK, marker="o", linestyle="none", markersize=4, label="held-out"))
     for outcome, (colour, dashes) in STOPS.items():
-        number = sum(attempt.outcome == outcome for attempt in standing.tries)
+        number = sum(attempt.outcome == outcome for attempt in standing.attempts)
         if number:
             label = outcome if number == 1 else f"{outcome} ×{number}"
             shown.append(Line2D([], [], color=colour, linestyle=dashes, linewidth=1.0, label=label))
-    if any(curve.reached.get(each.number, 0) > each.committed for each in standing.tries if each.outcome in STOPS):
+    if any(curve.reached.get(each.number, 0) > each.committed for each in standing.attempts if each.outcome in STOPS):
         shown.append(Patch(color=AGAIN, label="trained again"))
     return shown
 
 
-def _time(axes: Axes, account: Account) -> None:
+def _time(axes: Axes, account: TimeAccounting) -> None:
     """The mean over the ranks of each attempt's phases, side by side; attempts below each other."""
     numbers = sorted({line.attempt for line in account.lines})
     longest = 0.0

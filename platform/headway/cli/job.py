@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from headway import recipe as recipes
-from headway.cli.options import Json, Overrides, Quiet, StoreUrl, chosen_store
+from headway.cli.options import Json, Overrides, Quiet, StoreUrl, choose_store
 from headway.cli.screen import result
 from headway.errors import UsageError
 
@@ -32,10 +32,10 @@ def job(
 
     Example: **headway job recipe.yaml --run first** as the last line of a batch script
     """
-    from headway.launch.job import work
+    from headway.launch.job import run_job
     from headway.launch.plan import Plan, submitted
 
-    where = chosen_store(store)
+    where = choose_store(store)
     if submission:
         if recipe:
             raise UsageError("give a RECIPE, or --submission NAME, not both")
@@ -45,7 +45,7 @@ def job(
         plan = Plan(chosen, run or chosen.name, where, nproc or chosen.machine.ranks, nodes, quiet)
     else:
         raise UsageError("give a RECIPE, or --submission NAME")
-    verdict = work(plan)
+    verdict = run_job(plan)
     if as_json:
         result({"run": plan.run, **asdict(verdict)}, "", as_json=True)
     raise typer.Exit(verdict.exit_code)

@@ -31,9 +31,9 @@ def add(
 
     Example: **headway keys add team-a**
     """
-    from headway.serve.tenants import Keys
+    from headway.serve.tenants import KeyStore
 
-    key = Keys(file).add(tenant)
+    key = KeyStore(file).add(tenant)
     result({"tenant": tenant, "key": key, "file": str(file)}, key, as_json=as_json)
     show(f"headway: shown this once; headway serve --keys {file} lets it in", quiet=quiet)
 
@@ -44,9 +44,9 @@ def ls(*, file: File = FILE, as_json: Json = False, quiet: Quiet = False) -> Non
 
     Example: **headway keys ls --file keys.json**
     """
-    from headway.serve.tenants import Keys, Quota
+    from headway.serve.tenants import KeyStore, Quota
 
-    roll = Keys(file).roll()
+    roll = KeyStore(file).load()
     known = [(key.name, key.tenant, key.created) for key in roll.keys]
     keyless = [(None, tenant, None) for tenant in roll.tenants if tenant not in {key.tenant for key in roll.keys}]
     document = [
@@ -89,11 +89,11 @@ def limit(
 
     Example: **headway keys limit team-a --requests 600 --tokens 100000**
     """
-    from headway.serve.tenants import Keys
+    from headway.serve.tenants import KeyStore
 
     if requests is None and tokens is None:
         raise UsageError("say what is limited: --requests N, --tokens N, or both; 0 takes a limit away")
-    quota = Keys(file).limit(tenant, requests=requests, tokens=tokens)
+    quota = KeyStore(file).limit(tenant, requests=requests, tokens=tokens)
     limits = {"requests": quota.requests_per_minute, "tokens": quota.tokens_per_minute}
     may = " and ".join(f"{amount:,} {what}" for what, amount in limits.items() if amount)
     document = {"tenant": tenant, **quota.model_dump(), "file": str(file)}
@@ -114,9 +114,9 @@ def revoke(
 
     Example: **headway keys revoke 1a2b3c4d**
     """
-    from headway.serve.tenants import Keys
+    from headway.serve.tenants import KeyStore
 
-    gone = Keys(file).revoke(key)
+    gone = KeyStore(file).revoke(key)
     document = {"key": gone.name, "tenant": gone.tenant, "file": str(file)}
     if as_json or not quiet:
         result(document, f"{gone.name} of {gone.tenant} is revoked", as_json=as_json)

@@ -5,12 +5,12 @@ from typing import Any
 
 from rich.text import Text
 
-from headway.cli.options import Json, Quiet, RunName, StoreUrl, chosen_run
+from headway.cli.options import Json, Quiet, RunName, StoreUrl, choose_run
 from headway.cli.screen import coloured, percent, result, show, span, table
-from headway.store.account import Account, Line
-from headway.store.account import account as account_for
-from headway.store.record import PHASES
-from headway.store.wall import wall
+from headway.reports.time_accounting import RankTime, TimeAccounting
+from headway.reports.time_accounting import account_time as account_for
+from headway.reports.wall_time import wall_time
+from headway.telemetry.phases import PHASES
 
 MEANING = {
     "queue": "waited for machines; a rank holds none yet",
@@ -33,7 +33,7 @@ def ledger(run: RunName, store: StoreUrl = None, *, as_json: Json = False, quiet
 
     Example: **headway ledger quickstart**
     """
-    account = account_for(chosen_run(run, store))
+    account = account_for(choose_run(run, store))
     phases = [phase for phase in PHASES if account.phases[phase]]
     columns = ("attempt", "rank", "outcome", *(f">{phase}" for phase in phases), ">sum", ">wall clock", ">difference")
     document = {
@@ -71,8 +71,8 @@ def goodput(run: RunName, store: StoreUrl = None, *, as_json: Json = False, quie
 
     Example: **headway goodput quickstart --json | jq '.goodput, .wall_goodput'**
     """
-    account = account_for(chosen_run(run, store))
-    clock = wall(account)
+    account = account_for(choose_run(run, store))
+    clock = wall_time(account)
     spent = {**clock.phases, "between": clock.between}
     shares = {
         phase: seconds / account.held if account.held else 0.0
@@ -125,7 +125,7 @@ def goodput(run: RunName, store: StoreUrl = None, *, as_json: Json = False, quie
     _note(account, quiet=quiet)
 
 
-def _document(line: Line) -> dict[str, Any]:
+def _document(line: RankTime) -> dict[str, Any]:
     return {
         "attempt": line.attempt,
         "rank": line.rank,
@@ -139,7 +139,7 @@ def _document(line: Line) -> dict[str, Any]:
     }
 
 
-def _note(account: Account, *, quiet: bool) -> None:
+def _note(account: TimeAccounting, *, quiet: bool) -> None:
     if account.running is not None:
         show(f"headway: attempt {account.running} runs; its time is told up to its last checkpoint", quiet=quiet)
 

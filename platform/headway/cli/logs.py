@@ -12,14 +12,15 @@ from typing import Annotated, Any
 
 import typer
 
-from headway.cli.options import Name, Quiet, StoreUrl, chosen_store
+from headway.cli.options import Name, Quiet, StoreUrl, choose_store
 from headway.cli.screen import show
 from headway.launch import members
-from headway.store import Run, Store, names, submissions
-from headway.store.glance import READERS, glance
-from headway.store.record import BEGINNING, Place, events
-from headway.store.standing import standing
-from headway.store.submissions import Submission
+from headway.objectstore import Store
+from headway.reports.overview import READERS, overview
+from headway.reports.status import run_status
+from headway.runs import Run, run_names, submissions
+from headway.runs.run_log import LOG_START, LogPosition, read_events
+from headway.runs.submissions import Submission
 
 POLL_SECONDS = 0.5
 QUEUE_SECONDS = 5.0
@@ -45,7 +46,7 @@ def logs(
 
     Example: **headway logs quickstart -f**, and **headway logs quickstart --json | grep checkpoint.**
     """
-    wanted = watched(chosen_store(store), name)
+    wanted = watched(choose_store(store), name)
     width = max(len(run) for run in wanted.runs) if len(wanted.runs) > 1 else 0
     try:
         for event in _followed(wanted) if follow else _all(wanted):
@@ -74,20 +75,20 @@ class Watched:
 
     def over(self) -> bool:
         """Whether nobody works on any of them, and SLURM has none of them in its queue. SLURM is asked seldom."""
-        begun = set(names(self.store))
-        states = [each.state for each in glance(self.store, [run for run in self.runs if run in begun])]
+        begun = set(run_names(self.store))
+        states = [each.state for each in overview(self.store, [run for run in self.runs if run in begun])]
         if "running" in states or not self.submission:
             return all(state not in {"new", "running"} for state in states)
         if time.monotonic() - self._asked < QUEUE_SECONDS:
             return False
         self._asked = time.monotonic()
-        return members.table(self.store, self.submission, self.indices).over
+        return members.member_table(self.store, self.submission, self.indices).over
 
     def state(self) -> str:
         """How it stands, in a few words."""
         if not self.submission:
-            return f"run {self.runs[0]} is {standing(Run(self.store, self.runs[0])).state}"
-        counts = members.table(self.store, self.submission, self.indices).counts
+            return f"run {self.runs[0]} is {run_status(Run(self.store, self.runs[0])).state}"
+        counts = members.member_table(self.store, self.submission, self.indices).counts
         if len(self.runs) == 1:
             return f"run {self.runs[0]} is {next(iter(counts))}"
         return f"{self.submission.name}: " + ", ".join(f"{number} {state}" for state, number in counts.items())
@@ -135,16 +136,16 @@ def _value(value: Any) -> str:
 
 def _all(wanted: Watched) -> Iterator[Mapping[str, Any]]:
     """All events, in order of time."""
-    told = [(event for _, event in events(wanted.store, run)) for run in wanted.runs]
+    told = [(event for _, event in read_events(wanted.store, run)) for run in wanted.runs]
     return heapq.merge(*told, key=_moment) if len(told) > 1 else told[0]
 
 
 def _followed(wanted: Watched) -> Iterator[Mapping[str, Any]]:
     """Events as they come, until it is over for a whole poll: a run's last words come after its end."""
-    after, ended = dict.fromkeys(wanted.runs, BEGINNING), False
+    after, ended = dict.fromkeys(wanted.runs, LOG_START), False
 
-    def news(run: str) -> list[tuple[Place, dict[str, Any]]]:
-        return list(events(wanted.store, run, after=after[run]))
+    def news(run: str) -> list[tuple[LogPosition, dict[str, Any]]]:
+        return list(read_events(wanted.store, run, after=after[run]))
 
     with ThreadPoolExecutor(READERS) as readers:
         while True:

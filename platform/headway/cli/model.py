@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from headway import registry
-from headway.cli.options import chosen_commit, chosen_run, chosen_store
+from headway.cli.options import choose_commit, choose_run, choose_store
 from headway.cli.screen import bar
 from headway.errors import UsageError
 
@@ -24,7 +24,7 @@ Named = Annotated[
 
 
 @dataclass(frozen=True)
-class Chosen:
+class ModelChoice:
     """A model on this machine."""
 
     name: str
@@ -32,11 +32,11 @@ class Chosen:
     """Its number in the registry, or the tokens of a run; empty for a directory."""
     folder: Path
     """A Hugging Face directory; verified, where it comes from the registry or from a run."""
-    manifest: registry.Manifest | None = None
+    manifest: registry.VersionManifest | None = None
     """If it comes from the registry."""
 
 
-def chosen_model(model: str, store: str | None, stack: ExitStack, *, quiet: bool) -> Chosen:
+def choose_model(model: str, store: str | None, stack: ExitStack, *, quiet: bool) -> ModelChoice:
     """The model that is meant; what has to be made for it lies there until `stack` is closed.
 
     Raises:
@@ -47,23 +47,23 @@ def chosen_model(model: str, store: str | None, stack: ExitStack, *, quiet: bool
         return _exported(model.removeprefix(RUN), store, stack, quiet=quiet)
     folder = Path(model)
     if (folder / "config.json").is_file():
-        return Chosen(folder.absolute().name, "", folder)
+        return ModelChoice(folder.absolute().name, "", folder)
     if folder.is_dir():
         raise UsageError(f"{model} is no Hugging Face directory: it has no config.json; headway export RUN makes one")
-    found, version = registry.find(chosen_store(store), model)
-    return Chosen(found.name, str(version.number), found.fetch(version), found.manifest(version))
+    found, version = registry.find(choose_store(store), model)
+    return ModelChoice(found.name, str(version.number), found.fetch(version), found.manifest(version))
 
 
-def _exported(reference: str, store: str | None, stack: ExitStack, *, quiet: bool) -> Chosen:
+def _exported(reference: str, store: str | None, stack: ExitStack, *, quiet: bool) -> ModelChoice:
     """A run as it stands, or at so many tokens."""
     name, _, tokens = reference.partition("@")
     if tokens and not tokens.isdecimal():
         raise UsageError(f"{RUN}{reference}: after the @ comes a number of tokens, as headway status {name} shows them")
-    run = chosen_run(name, store)
-    commit = chosen_commit(run, int(tokens) if tokens else None)
+    run = choose_run(name, store)
+    commit = choose_commit(run, int(tokens) if tokens else None)
 
     from headway import export
-    from headway.checkpoint.stored import StoredCheckpoint
+    from headway.checkpoint.reader import StoredCheckpoint
 
     checkpoint = StoredCheckpoint(run.store, commit)
     folder = Path(stack.enter_context(TemporaryDirectory(prefix="headway-model-"))) / name
@@ -72,4 +72,4 @@ def _exported(reference: str, store: str | None, stack: ExitStack, *, quiet: boo
         export.write_checkpoint(
             run, checkpoint, folder, dtype="bfloat16", advance=lambda done: progress.advance(task, done)
         )
-    return Chosen(name, str(commit.tokens), folder)
+    return ModelChoice(name, str(commit.tokens), folder)

@@ -6,7 +6,8 @@ from typing import Annotated, Literal
 import typer
 
 from headway.errors import UsageError
-from headway.store import Committed, Run, Store, open_store
+from headway.objectstore import Store, open_store
+from headway.runs import Committed, Run
 
 Overrides = Annotated[
     list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Recipe keys to change, e.g. train.tokens=1000000.")
@@ -29,21 +30,21 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on s
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say only what is wrong.")]
 
 
-def chosen_store(url: str | None) -> Store:
+def choose_store(url: str | None) -> Store:
     """The store of `--store`, else of `HEADWAY_STORE`, else `./runs`."""
     return open_store(url or os.environ.get("HEADWAY_STORE") or "./runs")
 
 
-def chosen_run(name: str, url: str | None) -> Run:
+def choose_run(name: str, url: str | None) -> Run:
     """The run `name`.
 
     Raises:
         UsageError: there is none; names those that there are.
     """
-    return Run.existing(chosen_store(url), name)
+    return Run.existing(choose_store(url), name)
 
 
-def chosen_commit(run: Run, tokens: int | None) -> Committed:
+def choose_commit(run: Run, tokens: int | None) -> Committed:
     """The commit at `tokens`, or the newest.
 
     Raises:

@@ -5,13 +5,13 @@ from typing import Annotated
 
 import typer
 
-from headway.cli.options import Json, Quiet, RunName, StoreUrl, chosen_run
+from headway.cli.options import Json, Quiet, RunName, StoreUrl, choose_run
 from headway.cli.screen import result
 from headway.errors import HeadwayError, UsageError
-from headway.store.account import account
-from headway.store.curve import curve
-from headway.store.record import events
-from headway.store.standing import standing
+from headway.reports.curve import curve
+from headway.reports.status import run_status
+from headway.reports.time_accounting import account_time
+from headway.runs.run_log import read_events
 
 
 def plot(
@@ -32,8 +32,8 @@ def plot(
     Example: **headway plot quickstart --to quickstart.pdf**
     """
     del quiet  # a plot is nothing but its result
-    found = chosen_run(run, store)
-    drawn = curve(event for _, event in events(found.store, run))
+    found = choose_run(run, store)
+    drawn = curve(event for _, event in read_events(found.store, run))
     if not drawn.points:
         raise UsageError(f"run {run} has not said a word about a step yet, so there is nothing to draw; train it first")
     target = to or Path(f"{run}.png")
@@ -42,9 +42,9 @@ def plot(
 
     if target.suffix not in FORMATS:
         raise UsageError(f"{target}: no such kind of picture; name a file that ends in {', '.join(FORMATS)}")
-    stands = standing(found)
+    stands = run_status(found)
     try:
-        draw(target, stands, drawn, account(found))
+        draw(target, stands, drawn, account_time(found))
     except OSError as error:
         raise HeadwayError(f"{target}: cannot be written: {error.strerror}") from error
     document = {
@@ -52,6 +52,6 @@ def plot(
         "file": str(target),
         "points": len(drawn.points),
         "held_out": len(drawn.held_out),
-        "attempts": len(stands.tries),
+        "attempts": len(stands.attempts),
     }
     result(document, str(target), as_json=as_json)

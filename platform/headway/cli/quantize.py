@@ -8,11 +8,11 @@ from typing import Annotated
 
 import typer
 
-from headway.cli.model import Chosen, Named, chosen_model
-from headway.cli.options import Alias, Json, Quiet, StoreUrl, chosen_store
+from headway.cli.model import ModelChoice, Named, choose_model
+from headway.cli.options import Alias, Json, Quiet, StoreUrl, choose_store
 from headway.cli.screen import percent, result, show, size
 from headway.errors import UsageError
-from headway.registry import Manifest, Model, Version
+from headway.registry import RegisteredModel, Version, VersionManifest
 
 
 def quantize(
@@ -39,10 +39,10 @@ def quantize(
     if alias is not None and name is None:
         raise UsageError("an alias points at a version: publish it with --as NAME")
     with ExitStack() as stack:
-        chosen = chosen_model(model, store, stack, quiet=quiet)
+        chosen = choose_model(model, store, stack, quiet=quiet)
         if name is not None and chosen.manifest is None:
             raise UsageError(f"{model} has no origin that the registry knows; publish it, then quantize NAME@VERSION")
-        target = Model(chosen_store(store), name) if name is not None else None
+        target = RegisteredModel(choose_store(store), name) if name is not None else None
         if target and alias is not None:
             target.check_alias(alias)
         show(f"headway: quantizing {chosen.name}", quiet=quiet)
@@ -67,9 +67,9 @@ def quantize(
     result(document, text, as_json=as_json)
 
 
-def _published(model: Model, folder: Path, chosen: Chosen, scheme: str, alias: str | None) -> Version:
+def _published(model: RegisteredModel, folder: Path, chosen: ModelChoice, scheme: str, alias: str | None) -> Version:
     """Publish what was made, with the origin of what it was made from."""
-    source: Manifest | None = chosen.manifest
+    source: VersionManifest | None = chosen.manifest
     assert source
     version = model.publish(
         folder, source.origin, dtype=source.dtype, quantization=scheme, held_out=None, trace=source.trace

@@ -2,9 +2,9 @@
 
 from dataclasses import asdict
 
-from headway.cli.options import Json, Name, Quiet, StoreUrl, chosen_store
+from headway.cli.options import Json, Name, Quiet, StoreUrl, choose_store
 from headway.cli.screen import result, show
-from headway.launch import target as targets
+from headway.launch import resolve as targets
 
 
 def cancel(name: Name, store: StoreUrl = None, *, as_json: Json = False, quiet: Quiet = False) -> None:
@@ -12,7 +12,7 @@ def cancel(name: Name, store: StoreUrl = None, *, as_json: Json = False, quiet: 
 
     Example: **headway cancel slm**, and **headway cancel slm.seed-3** for one run of the array slm
     """
-    ended = targets.cancel(targets.target(chosen_store(store), name))
+    ended = targets.cancel(targets.resolve(choose_store(store), name))
     if as_json:
         result({"name": name, "cancelled": ended}, "", as_json=True)
     some = ", ".join(ended[:5]) + (f" and {len(ended) - 5} more" if len(ended) > 5 else "")
@@ -26,7 +26,7 @@ def requeue(name: Name, store: StoreUrl = None, *, as_json: Json = False, quiet:
 
     Example: **headway requeue slm**
     """
-    told = targets.requeue(targets.target(chosen_store(store), name))
+    told = targets.requeue(targets.resolve(choose_store(store), name))
     if as_json:
         result({"name": name, **asdict(told)}, "", as_json=True)
     words = [

@@ -18,16 +18,16 @@ from headway.cli.options import (
     RunName,
     StoreUrl,
     Tokens,
-    chosen_commit,
-    chosen_run,
-    chosen_store,
+    choose_commit,
+    choose_run,
+    choose_store,
 )
 from headway.cli.screen import ago, bar, count, decimal, result, show, size, table
 from headway.errors import DamageError, UsageError
-from headway.registry import Manifest, Model, Version, find, names
-from headway.store import Committed, Run
-from headway.store.probe import check_creates
-from headway.telemetry import Spans, Trace, given
+from headway.objectstore.probe import check_creates
+from headway.registry import RegisteredModel, Version, VersionManifest, find, model_names
+from headway.runs import Committed, Run
+from headway.telemetry import Spans, Trace, environment_trace
 
 COLUMNS = ("version", "aliases", "run", ">tokens", ">held-out", ">size", "published")
 ORIGIN = ("dtype", "checkpoint", "recipe", "data", "code")
@@ -37,12 +37,12 @@ SHORT = 12
 
 
 @dataclass(frozen=True)
-class Row:
+class ModelRow:
     """One version, and what is wrong with it."""
 
     version: Version
     aliases: Sequence[str]
-    manifest: Manifest | None
+    manifest: VersionManifest | None
     problem: str | None
 
 
@@ -65,15 +65,15 @@ def publish(
 
     Example: **headway publish quickstart --as coder --alias candidate**
     """
-    found = chosen_run(run, store)
-    commit = chosen_commit(found, tokens)
-    model = Model(found.store, name)
+    found = choose_run(run, store)
+    commit = choose_commit(found, tokens)
+    model = RegisteredModel(found.store, name)
     if alias is not None:
         model.check_alias(alias)
     check_creates(found.store, way_around="")
 
     from headway import export
-    from headway.checkpoint.stored import StoredCheckpoint
+    from headway.checkpoint.reader import StoredCheckpoint
 
     checkpoint = StoredCheckpoint(found.store, commit)
     held_out = checkpoint.manifest.progress.held_out
@@ -135,11 +135,15 @@ def models(
 
     Example: **headway models coder --verify**
     """
-    where = chosen_store(store)
-    asked = [Model(where, reference.partition("@")[0])] if reference else [Model(where, name) for name in names(where)]
+    where = choose_store(store)
+    asked = (
+        [RegisteredModel(where, reference.partition("@")[0])]
+        if reference
+        else [RegisteredModel(where, name) for name in model_names(where)]
+    )
     wanted = [asked[0].find(reference)] if reference and "@" in reference else None
     if reference and wanted is None and not asked[0].journal.read():
-        raise UsageError(f"no model {reference} in {where.url}; there: {', '.join(names(where)) or 'none'}")
+        raise UsageError(f"no model {reference} in {where.url}; there: {', '.join(model_names(where)) or 'none'}")
     rows, damage = [], list[str]()
     with bar(quiet=quiet) as progress:
         for model in asked:
@@ -175,7 +179,7 @@ def alias(
 
     Example: **headway alias coder@candidate stable**
     """
-    model, version = find(chosen_store(store), reference)
+    model, version = find(choose_store(store), reference)
     before = model.aliases().get(alias)
     model.alias(alias, version.number)
     was = f", before {model.name}@{before}" if before not in {None, version.number} else ""
@@ -188,7 +192,7 @@ def _trace(run: Run, commit: Committed) -> Trace | None:
     """The trace of the run, which its model goes on with; else that of this process."""
     attempts = run.history().attempts
     traces = (Trace.parse(each.claim.holder.trace) for each in attempts if each.number == commit.attempt)
-    return next(traces, None) or given()
+    return next(traces, None) or environment_trace()
 
 
 def _called(aliases: Mapping[str, int], version: Version) -> list[str]:
@@ -196,25 +200,25 @@ def _called(aliases: Mapping[str, int], version: Version) -> list[str]:
     return [alias for alias, number in aliases.items() if number == version.number]
 
 
-def _row(model: Model, version: Version, aliases: Sequence[str]) -> Row:
+def _row(model: RegisteredModel, version: Version, aliases: Sequence[str]) -> ModelRow:
     """What a version says of itself."""
     try:
-        return Row(version, aliases, model.manifest(version), None)
+        return ModelRow(version, aliases, model.manifest(version), None)
     except DamageError as error:
-        return Row(version, aliases, None, str(error))
+        return ModelRow(version, aliases, None, str(error))
 
 
-def _verified(model: Model, row: Row, advance: Any) -> Row:
+def _verified(model: RegisteredModel, row: ModelRow, advance: Any) -> ModelRow:
     """A version that was read whole."""
     try:
         for done in model.verify(row.version):
             advance(done)
     except DamageError as error:
-        return Row(row.version, row.aliases, row.manifest, str(error))
+        return ModelRow(row.version, row.aliases, row.manifest, str(error))
     return row
 
 
-def _document(row: Row) -> dict[str, Any]:
+def _document(row: ModelRow) -> dict[str, Any]:
     version, manifest = row.version, row.manifest
     return {
         "model": version.model,
@@ -234,7 +238,7 @@ def _document(row: Row) -> dict[str, Any]:
     }
 
 
-def _cells(row: Row) -> list[str]:
+def _cells(row: ModelRow) -> list[str]:
     version, manifest = row.version, row.manifest
     first = [str(version), ", ".join(row.aliases) or "-"]
     if manifest is None:

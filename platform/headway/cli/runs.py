@@ -2,10 +2,10 @@
 
 from typing import Any
 
-from headway.cli.options import Json, Quiet, StoreUrl, chosen_store
+from headway.cli.options import Json, Quiet, StoreUrl, choose_store
 from headway.cli.screen import ago, coloured, count, decimal, listing, percent, result, show
-from headway.store import names, submissions
-from headway.store.glance import Glance, glance
+from headway.reports.overview import RunOverview, overview
+from headway.runs import run_names, submissions
 
 COLUMNS = ("run", "state", ">tokens", ">of", ">", ">loss", ">held-out", ">attempts", ">goodput", ">last seen")
 SUBMITTED = "submitted"
@@ -19,12 +19,12 @@ def runs(store: StoreUrl = None, *, as_json: Json = False, quiet: Quiet = False)
 
     Example: **headway runs --store file:///shared/runs**
     """
-    chosen = chosen_store(store)
-    begun = names(chosen)
-    rows = glance(chosen, begun)
+    chosen = choose_store(store)
+    begun = run_names(chosen)
+    rows = overview(chosen, begun)
     submitted = {
         each.name: [member.run for member in each.members if member.run not in set(begun)]
-        for each in submissions.every(chosen)
+        for each in submissions.all_submissions(chosen)
         if each.sent and not each.sent[-1].cancelled
     }
     waiting = {name: its for name, its in submitted.items() if its}
@@ -43,7 +43,7 @@ def runs(store: StoreUrl = None, *, as_json: Json = False, quiet: Quiet = False)
             show(f"headway: run {row.run}: {row.problem}", quiet=quiet)
 
 
-def _document(row: Glance) -> dict[str, Any]:
+def _document(row: RunOverview) -> dict[str, Any]:
     return {
         "run": row.run,
         "state": row.state,
@@ -61,7 +61,7 @@ def _document(row: Glance) -> dict[str, Any]:
     }
 
 
-def _cells(row: Glance) -> list[Any]:
+def _cells(row: RunOverview) -> list[Any]:
     return [
         row.run,
         coloured(row.state),

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from headway.cli.model import Named, chosen_model
+from headway.cli.model import Named, choose_model
 from headway.cli.options import Json, Quiet, StoreUrl
 from headway.cli.screen import result, show
 from headway.errors import ServeError, UsageError
@@ -60,12 +60,12 @@ def serve(
     began = time.time()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # in order, also before the service listens to it
     with ExitStack() as stack:
-        chosen = chosen_model(model, store, stack, quiet=quiet)
+        chosen = choose_model(model, store, stack, quiet=quiet)
 
-        from headway.serve import Endpoint, Service
+        from headway.serve import ServeConfig, Service
         from headway.serve.engine import on_gpu
 
-        endpoint = Endpoint(
+        endpoint = ServeConfig(
             folder=chosen.folder.absolute(),
             name=name or chosen.name,
             version=chosen.version,
@@ -107,8 +107,8 @@ def _sound(keys: Path) -> Path:
     Raises:
         UsageError: it is none, or has none.
     """
-    from headway.serve.tenants import Keys
+    from headway.serve.tenants import KeyStore
 
-    if not Keys(keys).read():
+    if not KeyStore(keys).read():
         raise UsageError(f"{keys} has no API key, so nobody could ask; headway keys add TENANT --file {keys} makes one")
     return keys.absolute()

@@ -14,12 +14,13 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from headway.cli import array
-from headway.cli.options import Json, Name, Quiet, StoreUrl, chosen_store
+from headway.cli.options import Json, Name, Quiet, StoreUrl, choose_store
 from headway.cli.screen import ago, clock, coloured, count, decimal, facts, percent, result, show, size, span, table
 from headway.launch import members
-from headway.store import Run, keys, submissions
-from headway.store.curve import backwards, newest_losses, opening
-from headway.store.standing import Standing, Try, standing
+from headway.reports.curve import newest_losses
+from headway.reports.status import AttemptStatus, RunStatus, run_status
+from headway.runs import Run, keys, submissions
+from headway.runs.run_log import events_newest_first, opening_events
 
 RECENT = 32
 """Batches that the speed of a running attempt is measured over."""
@@ -34,15 +35,15 @@ def status(name: Name, store: StoreUrl = None, *, as_json: Json = False, quiet: 
 
     Example: **headway status quickstart**, and **headway status quickstart --json | jq .state** in a script
     """
-    chosen = chosen_store(store)
+    chosen = choose_store(store)
     found = submissions.find(chosen, name)
-    seen: members.Table | None
+    seen: members.MemberTable | None
     if found and found.array:
-        seen = members.table(chosen, found)
+        seen = members.member_table(chosen, found)
         result(array.document(seen), array.shown(seen), as_json=as_json)
     else:
         submitted = (found, 0) if found else submissions.of_run(chosen, name)
-        seen = members.table(chosen, submitted[0], [submitted[1]]) if submitted else None
+        seen = members.member_table(chosen, submitted[0], [submitted[1]]) if submitted else None
         row = seen.rows[0] if seen else None
         if row is None or row.seen:
             document = describe(Run.existing(chosen, name), store, row)
@@ -53,11 +54,11 @@ def status(name: Name, store: StoreUrl = None, *, as_json: Json = False, quiet: 
         show(f"headway: what SLURM knows is left out: {seen.blind}", quiet=quiet)
 
 
-def describe(run: Run, url: str | None, row: members.Row | None = None) -> dict[str, Any]:
+def describe(run: Run, url: str | None, row: members.MemberRow | None = None) -> dict[str, Any]:
     """All that `headway status` tells of a run; `row` is what is known of it as a member of a submission."""
-    stands = standing(run)
+    stands = run_status(run)
     loss, held_out = newest_losses(run.store, run.name)
-    speed = _speed(run, stands.tries[-1].number) if stands.state == "running" else None
+    speed = _speed(run, stands.attempts[-1].number) if stands.state == "running" else None
     newest = stands.history.commits[-1] if stands.history.commits else None
     left = None if stands.budget is None else stands.budget - stands.tokens
     return {
@@ -73,7 +74,7 @@ def describe(run: Run, url: str | None, row: members.Row | None = None) -> dict[
         "tokens_per_second": speed,
         "seconds_left": left / speed if left is not None and speed else None,
         "checkpoint": newest and newest.model_dump(include={"tokens", "time", "bytes", "manifest"}),
-        "attempts": [_attempt(run, each) for each in stands.tries],
+        "attempts": [_attempt(run, each) for each in stands.attempts],
         "decisions": [
             decision.model_dump(include={"attempt", "time", "action", "reason", "skip_from", "skip_to", "restored"})
             for decision in stands.history.decisions
@@ -83,7 +84,7 @@ def describe(run: Run, url: str | None, row: members.Row | None = None) -> dict[
     }
 
 
-def _not_begun(row: members.Row, url: str | None) -> dict[str, Any]:
+def _not_begun(row: members.MemberRow, url: str | None) -> dict[str, Any]:
     """The status of a run that was submitted and has said nothing yet."""
     nothing = dict.fromkeys(
         ("holder", "budget", "share", "loss", "held_out", "tokens_per_second", "seconds_left", "checkpoint")
@@ -101,7 +102,7 @@ def _not_begun(row: members.Row, url: str | None) -> dict[str, Any]:
     }
 
 
-def _queued_again(row: members.Row, url: str | None) -> str | None:
+def _queued_again(row: members.MemberRow, url: str | None) -> str | None:
     """The command that goes on with a submitted run, if nothing else will."""
     busy = row.job and (row.job.waits or row.job.runs)
     if busy or row.state in {"done", "running", "submitted"}:
@@ -109,11 +110,11 @@ def _queued_again(row: members.Row, url: str | None) -> str | None:
     return _with_store(["headway", "requeue", row.run], url)
 
 
-def _holder(stands: Standing) -> dict[str, Any] | None:
+def _holder(stands: RunStatus) -> dict[str, Any] | None:
     """Who works on the run now."""
     if stands.state != "running":
         return None
-    beat, last = stands.heartbeat, stands.tries[-1]
+    beat, last = stands.heartbeat, stands.attempts[-1]
     own = beat if beat and beat.attempt == last.number else None
     return {
         "process": str(last.holder),
@@ -125,10 +126,10 @@ def _holder(stands: Standing) -> dict[str, Any] | None:
     }
 
 
-def _attempt(run: Run, attempt: Try) -> dict[str, Any]:
+def _attempt(run: Run, attempt: AttemptStatus) -> dict[str, Any]:
     """An attempt, which began where it says that it did: not at a newest checkpoint which it found damaged."""
     restored = None
-    for event in opening(run.store, run.name, attempt.number):
+    for event in opening_events(run.store, run.name, attempt.number):
         if event.get("event") == "checkpoint.restored":
             restored = event.get("tokens")
         elif event.get("event") == "restore.nothing_sound":
@@ -142,7 +143,7 @@ def _attempt(run: Run, attempt: Try) -> dict[str, Any]:
 
 def _speed(run: Run, attempt: int) -> float | None:
     """Tokens per second of wall clock over the last batches, evaluation and checkpoints included."""
-    steps = (event for event in backwards(run.store, run.name) if event.get("attempt") == attempt)
+    steps = (event for event in events_newest_first(run.store, run.name) if event.get("attempt") == attempt)
     recent = list(islice((event for event in steps if event.get("event") == "step.done"), RECENT))
     if len(recent) < 2:
         return None
@@ -154,7 +155,7 @@ def _moment(timestamp: str) -> float:
     return datetime.fromisoformat(timestamp).timestamp()
 
 
-def _command(run: Run, stands: Standing, url: str | None) -> str | None:
+def _command(run: Run, stands: RunStatus, url: str | None) -> str | None:
     """The command that trains on, if there is anything left to train and nobody who does."""
     if stands.state in {"done", "running"}:
         return None

@@ -5,11 +5,12 @@ from typing import Annotated, Any
 
 import typer
 
-from headway.cli.options import Json, Quiet, StoreUrl, chosen_run, chosen_store
+from headway.cli.options import Json, Quiet, StoreUrl, choose_run, choose_store
 from headway.cli.screen import bar, count, result, show, size, span, table
 from headway.errors import DamageError, UsageError
-from headway.store import Run, Store, keys, names, open_store
-from headway.store.garbage import Garbage, garbage
+from headway.objectstore import Store, open_store
+from headway.runs import Run, keys, run_names
+from headway.runs.garbage import Garbage, garbage
 
 DAY_SECONDS = 86_400.0
 COLUMNS = ("run", ">entries", ">checkpoints", ">their size", ">garbage", ">all")
@@ -30,7 +31,7 @@ def ls(
 
     Example: **headway store ls --store s3://bucket/runs**
     """
-    chosen = chosen_store(store)
+    chosen = choose_store(store)
     rows = [_row(each) for each in _runs(chosen, run)]
     if not rows and not as_json:
         show(f"no runs in {chosen.url} yet; begin one with headway train RECIPE", quiet=quiet)
@@ -69,7 +70,7 @@ def gc(
 
     Example: **headway store gc --dry-run**
     """
-    chosen = chosen_store(store)
+    chosen = choose_store(store)
     deleted: list[dict[str, Any]] = []
     together: dict[tuple[str, str, str], list[int | None]] = {}
     for each in _runs(chosen, run):
@@ -116,15 +117,15 @@ def cp(
 
     Example: **headway store cp quickstart s3://bucket/runs --store file:///shared/runs**
     """
-    from headway.checkpoint import replica
+    from headway.checkpoint import run_copy
 
-    found, target = chosen_run(run, store), open_store(to)
+    found, target = choose_run(run, store), open_store(to)
     if target.url == found.store.url:
         raise UsageError(f"run {run} lies in {target.url} already; name another store")
     history = found.history()
     with bar(quiet=quiet) as progress:
-        task = progress.add_task("copying", total=replica.size(history), note="")
-        for done in replica.replicate(found, target):
+        task = progress.add_task("copying", total=run_copy.size(history), note="")
+        for done in run_copy.copy_run(found, target):
             progress.advance(task, done)
     copied = Run(target, run).history()
     length = sum(commit.bytes for commit in copied.commits)
@@ -141,7 +142,7 @@ def cp(
 
 
 def _runs(store: Store, wanted: list[str] | None) -> list[Run]:
-    return [Run.existing(store, name) for name in wanted] if wanted else [Run(store, name) for name in names(store)]
+    return [Run.existing(store, name) for name in wanted] if wanted else [Run(store, name) for name in run_names(store)]
 
 
 def _garbage(run: Run, *, quiet: bool) -> list[Garbage]:

@@ -6,14 +6,14 @@ from typing import Annotated, Any
 import typer
 
 from headway import recipe as recipes
-from headway.cli.options import Json, Overrides, Quiet, StoreUrl, chosen_store
+from headway.cli.options import Json, Overrides, Quiet, StoreUrl, choose_store
 from headway.cli.screen import result, show
 from headway.errors import UsageError
 from headway.launch.resources import resources
-from headway.launch.sweep import Member, members
-from headway.store.probe import check_creates
-from headway.store.submissions import Submission
-from headway.telemetry import Spans, given
+from headway.launch.sweep import SweepMember, sweep_members
+from headway.objectstore.probe import check_creates
+from headway.runs.submissions import Submission
+from headway.telemetry import Spans, environment_trace
 
 MACHINES, PLACE = "Machines", "Where in SLURM"
 
@@ -77,7 +77,7 @@ def submit(
     except ModuleNotFoundError as error:
         raise UsageError(f"headway submit needs {error.name}: pip install 'headway[launch]'") from error
     document = recipes.read(recipe)
-    wanted = members(document, overrides or (), array or (), name)
+    wanted = sweep_members(document, overrides or (), array or (), name)
     asked = resources(
         wanted,
         nodes=nodes,
@@ -92,10 +92,10 @@ def submit(
         exclude=exclude,
         parallel=parallel,
     )
-    chosen = chosen_store(store)
+    chosen = choose_store(store)
     whole = name or wanted[0].recipe.name
     with (
-        Spans("headway-submit", trace=given(), on=not dry_run) as spans,
+        Spans("headway-submit", trace=environment_trace(), on=not dry_run) as spans,
         spans.span("launch.submit", submission=whole, runs=[member.run for member in wanted]) as span,
     ):
         folder = logs.expanduser().absolute()
@@ -118,7 +118,7 @@ def submit(
     )
 
 
-def _look_for_data(wanted: list[Member]) -> None:
+def _look_for_data(wanted: list[SweepMember]) -> None:
     """Warn of data that nobody built, as far as can be seen from here."""
     for path in dict.fromkeys(member.recipe.data_path for member in wanted):
         if not Path(path, "manifest.json").is_file():

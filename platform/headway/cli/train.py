@@ -8,11 +8,11 @@ from typing import Annotated
 import typer
 
 from headway import recipe as recipes
-from headway.cli.options import Json, Overrides, Quiet, StoreUrl, chosen_store
+from headway.cli.options import Json, Overrides, Quiet, StoreUrl, choose_store
 from headway.cli.screen import result, show
 from headway.errors import UsageError
-from headway.store.probe import check_creates
-from headway.telemetry.exposition import asked
+from headway.objectstore.probe import check_creates
+from headway.telemetry.exposition import exposure_from_environment
 
 MACHINES = "Several machines"
 
@@ -62,9 +62,9 @@ def train(
     place = 0 if nodes == 1 else node if node is not None else int(os.environ.get("SLURM_NODEID", "0"))
     if place >= nodes:
         raise UsageError(f"--node {place} is not one of {nodes} machines; they count from 0")
-    exposure = asked(metrics)
+    exposure = exposure_from_environment(metrics)
     plan = recipes.load(recipe, overrides or ())
-    name, ranks, where = run or plan.name, nproc or plan.machine.ranks, chosen_store(store)
+    name, ranks, where = run or plan.name, nproc or plan.machine.ranks, choose_store(store)
     show(f"headway: run {name} in {where.url}: starting {ranks} ranks", quiet=quiet or not sys.stderr.isatty())
     if not allow_unfenced:
         check_creates(where)
@@ -88,7 +88,7 @@ def train(
     if as_json:
         result({"run": name, **dataclasses.asdict(outcome)}, "", as_json=True)
     if outcome.alone:
-        from headway.launch.rescue import rescue
+        from headway.launch.orphan import requeue_orphan
 
-        rescue(name)
+        requeue_orphan(name)
     raise typer.Exit(outcome.exit_code)

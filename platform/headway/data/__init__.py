@@ -4,8 +4,8 @@ Numpy only: torch is the business of those who are fed.
 """
 
 from headway.data.build import build
-from headway.data.feed import Dataset, MicroBatch, Prefetch, open_data
-from headway.data.manifest import Manifest
+from headway.data.data_manifest import DataManifest
+from headway.data.loader import Dataset, MicroBatch, Prefetcher, open_data
 from headway.data.order import Order
 
-__all__ = ["Dataset", "Manifest", "MicroBatch", "Order", "Prefetch", "build", "open_data"]
+__all__ = ["DataManifest", "Dataset", "MicroBatch", "Order", "Prefetcher", "build", "open_data"]

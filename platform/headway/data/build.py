@@ -22,14 +22,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from headway.data import manifest as manifests
-from headway.data import shard as shards
+from headway.data import build_worker
+from headway.data import data_manifest as manifests
+from headway.data import token_shard as shards
 from headway.data import tokenizer as tokenizers
-from headway.data import worker
-from headway.data.manifest import SHARDS, TOKENIZER, Manifest, Provenance
+from headway.data.build_worker import RECEIPTS, BuildJob, Receipt
+from headway.data.data_manifest import SHARDS, TOKENIZER, DataManifest, Provenance
 from headway.data.source import Inventory, inventory, provenance
 from headway.data.unit import Unit, units
-from headway.data.worker import RECEIPTS, Job, Receipt
 from headway.errors import DataError, HeadwayError
 from headway.recipe import Recipe, Source
 
@@ -49,7 +49,7 @@ class Work(NamedTuple):
     """Files that could not be opened to be cut into units, by reason."""
 
 
-def build(recipe: Recipe, *, workers: int | None = None, progress: Progress | None = None) -> Manifest:
+def build(recipe: Recipe, *, workers: int | None = None, progress: Progress | None = None) -> DataManifest:
     """Build the data that `recipe` names, or go on where a build of it was killed, or return what is built.
 
     The bytes do not depend on `workers` (default: one for each core), nor on how often it was killed.
@@ -76,7 +76,7 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _complete(folder: Path, recipe: Recipe) -> Manifest | None:
+def _complete(folder: Path, recipe: Recipe) -> DataManifest | None:
     """The manifest in `folder`, if it is this recipe's and its files are there."""
     found = manifests.read(folder)
     if found is None:
@@ -92,7 +92,7 @@ def _complete(folder: Path, recipe: Recipe) -> Manifest | None:
     return found if whole else None
 
 
-def _build(folder: Path, recipe: Recipe, workers: int, progress: Progress) -> Manifest:
+def _build(folder: Path, recipe: Recipe, workers: int, progress: Progress) -> DataManifest:
     data = recipe.data
     listed = {name: inventory(name, data.sources[name], exclude=folder.resolve()) for name in sorted(data.sources)}
     _plan(folder, recipe, listed)
@@ -103,7 +103,7 @@ def _build(folder: Path, recipe: Recipe, workers: int, progress: Progress) -> Ma
     every = [unit for part in work.values() for unit in part.units]
     done, total, tokens = 0, sum(unit.size for unit in every), 0
     progress(done, total, tokens)
-    job = Job(folder, _tokenizer(folder, recipe, work), data.held_out_share, data.document_bytes)
+    job = BuildJob(folder, _tokenizer(folder, recipe, work), data.held_out_share, data.document_bytes)
 
     def report(more_bytes: int, more_tokens: int) -> None:
         nonlocal done, tokens
@@ -112,21 +112,21 @@ def _build(folder: Path, recipe: Recipe, workers: int, progress: Progress) -> Ma
 
     receipts: dict[str, Receipt] = {}
     with ThreadPoolExecutor(workers) as pool:
-        for unit, receipt in zip(every, pool.map(lambda unit: worker.finished(unit, job), every), strict=True):
+        for unit, receipt in zip(every, pool.map(lambda unit: build_worker.finished(unit, job), every), strict=True):
             if receipt:
                 receipts[unit.name] = receipt
                 report(unit.size, sum(shard.tokens for shard in receipt.shards))
     missing = [unit for unit in every if unit.name not in receipts]
-    for unit, receipt in worker.run(missing, job, workers=workers, report=report):
+    for unit, receipt in build_worker.run(missing, job, workers=workers, report=report):
         receipts[unit.name] = receipt
     return _finish(folder, recipe, work, receipts)
 
 
-def _finish(folder: Path, recipe: Recipe, work: dict[str, Work], receipts: dict[str, Receipt]) -> Manifest:
+def _finish(folder: Path, recipe: Recipe, work: dict[str, Work], receipts: dict[str, Receipt]) -> DataManifest:
     """Write the manifest of a build whose units are all done; one that is too small leaves nothing behind."""
     tokenizer = tokenizers.load(folder / TOKENIZER)
     by_source = {name: [receipts[unit.name] for unit in part.units] for name, part in work.items()}
-    found = Manifest(
+    found = DataManifest(
         meaning=manifests.meaning(recipe),
         tokenizer_sha256=tokenizers.sha256(folder / TOKENIZER),
         vocabulary=tokenizer.get_vocab_size(),

@@ -84,7 +84,7 @@ class Permutation(NamedTuple):
         return found.astype(np.int64)
 
 
-class Stage(NamedTuple):
+class CurriculumStage(NamedTuple):
     """One stage of the curriculum, in blocks."""
 
     start: int
@@ -110,7 +110,7 @@ class Order:
         self.sources = tuple(sorted(blocks))
         self.block_tokens = recipe.data.block_tokens
         self.permutations = [Permutation(blocks[name], keyed(recipe.seed, "source", name)) for name in self.sources]
-        self.stages: list[Stage] = []
+        self.stages: list[CurriculumStage] = []
         for number, stage in enumerate(recipe.data.curriculum):
             weights: Mapping[str, float] = stage.weights or blocks
             if empty := [name for name in sorted(stage.weights or ()) if not blocks.get(name)]:
@@ -126,7 +126,7 @@ class Order:
             if self.stages:
                 last = self.stages[-1]
                 before = last.before + last.mixture.before(start - last.start)
-            self.stages.append(Stage(start, stage.sequence_tokens or self.block_tokens, mixture, before))
+            self.stages.append(CurriculumStage(start, stage.sequence_tokens or self.block_tokens, mixture, before))
         self.starts = np.array([stage.start for stage in self.stages], dtype=np.int64)
 
     def locate(self, indices: Int64) -> tuple[Int64, Int64]:

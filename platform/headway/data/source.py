@@ -37,7 +37,7 @@ TEXT_ENDINGS = frozenset({
 
 
 @dataclass(frozen=True)
-class File:
+class SourceFile:
     """One input file.
 
     Attributes:
@@ -59,7 +59,7 @@ class File:
 class Inventory:
     """The files of one source, sorted by name, and how many were left out for which reason."""
 
-    files: list[File]
+    files: list[SourceFile]
     dropped: Counter[str] = field(default_factory=Counter)
 
     @property
@@ -94,7 +94,7 @@ def inventory(name: str, source: Source, *, exclude: Path) -> Inventory:
             f"data.sources.{name}: no files at {source.path!r} (seen from {Path.cwd()}); "
             "give a file, a folder, a glob or python:stdlib"
         )
-    files: list[File] = []
+    files: list[SourceFile] = []
     dropped: Counter[str] = Counter()
     for file, place in sorted(found):
         entry = _look(file, place)
@@ -122,7 +122,7 @@ def form(name: str) -> tuple[Kind, Codec] | None:
     return ("text", codec) if ending in TEXT_ENDINGS else None
 
 
-def _look(name: str, path: Path) -> File | str:
+def _look(name: str, path: Path) -> SourceFile | str:
     """The file at `path`, or the reason why it is left out."""
     known = form(name)
     if known is None:
@@ -137,7 +137,7 @@ def _look(name: str, path: Path) -> File | str:
         return "unreadable: Permission denied"
     if not status.st_size:
         return "empty"
-    return File(name, str(path), status.st_size, status.st_mtime_ns, *known)
+    return SourceFile(name, str(path), status.st_size, status.st_mtime_ns, *known)
 
 
 def _walk(root: Path, exclude: Path, skip: frozenset[str] = frozenset()) -> list[tuple[str, Path]]:

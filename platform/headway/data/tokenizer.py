@@ -14,7 +14,7 @@ from pathlib import Path
 
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from headway.data.document import documents, pieces
+from headway.data.documents import pieces, read_documents
 from headway.data.unit import Unit
 from headway.errors import DataError
 
@@ -104,7 +104,7 @@ def sample(
 def _texts(unit: Unit, held_out_share: float, longest: int, *, limit: int) -> Iterator[bytes]:
     """Training documents from the start of a unit, the last one cut so that they are at most `limit` bytes."""
     for span in unit.spans if limit > 0 else ():
-        for document in documents(span, unit.text_key, longest, Counter()):
+        for document in read_documents(span, unit.text_key, longest, Counter()):
             if limit <= 0:
                 return
             if not document.held_out(held_out_share):

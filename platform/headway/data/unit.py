@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO
 
-from headway.data.source import File, Inventory
+from headway.data.source import Inventory, SourceFile
 from headway.errors import DataError
 
 SMALLEST = 1 << 20
@@ -24,10 +24,10 @@ WINDOW = 1 << 16
 
 
 @dataclass(frozen=True)
-class Span:
+class FileSpan:
     """A part of a file: bytes [start, stop), or row groups [start, stop) of a parquet file."""
 
-    file: File
+    file: SourceFile
     start: int
     stop: int
     size: int
@@ -40,7 +40,7 @@ class Unit:
 
     source: str
     number: int
-    spans: tuple[Span, ...]
+    spans: tuple[FileSpan, ...]
     text_key: str
 
     @property
@@ -65,7 +65,7 @@ def units(source: str, inventory: Inventory, text_key: str, longest: int) -> tup
     size = min(LARGEST, max(SMALLEST, inventory.size // UNITS))
     dropped: Counter[str] = Counter()
     found: list[Unit] = []
-    group: list[Span] = []
+    group: list[FileSpan] = []
     filled = 0
     for file in inventory.files:
         try:
@@ -84,8 +84,8 @@ def units(source: str, inventory: Inventory, text_key: str, longest: int) -> tup
     return found, dropped
 
 
-def _spans(source: str, file: File, text_key: str, size: int, longest: int) -> Iterator[Span]:
-    whole = Span(file, 0, file.size, file.size)
+def _spans(source: str, file: SourceFile, text_key: str, size: int, longest: int) -> Iterator[FileSpan]:
+    whole = FileSpan(file, 0, file.size, file.size)
     if file.kind == "text":  # a document is cut between units only where it would be cut in any case
         size = max(longest, size // longest * longest)
     if file.kind == "parquet":
@@ -120,7 +120,7 @@ def _next_line(file: IO[bytes]) -> int:
     return file.tell()
 
 
-def _row_groups(source: str, whole: Span, text_key: str, size: int) -> Iterator[Span]:
+def _row_groups(source: str, whole: FileSpan, text_key: str, size: int) -> Iterator[FileSpan]:
     import pyarrow.parquet as pq  # slow to import, and only parquet needs it
     from pyarrow import ArrowException
 

@@ -6,14 +6,14 @@ from typing import Literal
 
 import torch
 
-from headway.checkpoint.stored import PARAMETERS, StoredCheckpoint
+from headway.checkpoint.reader import PARAMETERS, StoredCheckpoint
 from headway.data import Dataset, open_data
 from headway.errors import UsageError
 from headway.export.directory import write
 from headway.export.parameters import parameters
 from headway.recipe import Recipe
 from headway.registry import Origin
-from headway.store import Run
+from headway.runs import Run
 
 
 def write_checkpoint(

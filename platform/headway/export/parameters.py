@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 
-from headway.checkpoint.stored import PARAMETERS, StoredCheckpoint
+from headway.checkpoint.reader import PARAMETERS, StoredCheckpoint
 
 
 def parameters(checkpoint: StoredCheckpoint) -> Iterator[tuple[str, torch.Tensor]]:

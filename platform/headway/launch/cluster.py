@@ -7,13 +7,13 @@ import re
 from collections.abc import Iterable
 
 from headway.errors import ClusterError
-from headway.launch.program import ask
-from headway.launch.records import Job, Node, Partition, hosts, jobs_of
+from headway.launch.scontrol import Partition, SlurmJob, SlurmNode, hosts, jobs_of
+from headway.launch.slurm_cli import run_slurm
 
 __all__ = [
-    "Job",
-    "Node",
     "Partition",
+    "SlurmJob",
+    "SlurmNode",
     "cancel",
     "down",
     "hosts",
@@ -27,7 +27,7 @@ __all__ = [
 ]
 
 
-def jobs(ids: Iterable[str]) -> list[Job]:
+def jobs(ids: Iterable[str]) -> list[SlurmJob]:
     """What SLURM knows of jobs, arrays (all their elements) and elements `A_a`; it forgets jobs soon after their end.
 
     Raises:
@@ -45,7 +45,7 @@ def jobs(ids: Iterable[str]) -> list[Job]:
     ]
 
 
-def job(id: str) -> Job | None:  # noqa: A002 - what SLURM calls it
+def job(id: str) -> SlurmJob | None:  # noqa: A002 - what SLURM calls it
     """What SLURM knows of one job or one element, by its id or its raw id; None if it knows nothing (any more)."""
     found = jobs([id])
     return next((each for each in found if id in (each.id, each.raw)), None) if len(found) != 1 else found[0]
@@ -57,7 +57,7 @@ def cancel(ids: Iterable[str]) -> None:
     Raises:
         ClusterError: SLURM refuses.
     """
-    ask("scancel", *ids)
+    run_slurm("scancel", *ids)
 
 
 def requeue(id: str) -> None:  # noqa: A002 - what SLURM calls it
@@ -66,7 +66,7 @@ def requeue(id: str) -> None:  # noqa: A002 - what SLURM calls it
     Raises:
         ClusterError: SLURM refuses, among others because it has done so by itself ("pending execution").
     """
-    ask("scontrol", "requeue", id)
+    run_slurm("scontrol", "requeue", id)
 
 
 def update(id: str, **changes: str) -> None:  # noqa: A002 - what SLURM calls it
@@ -75,12 +75,12 @@ def update(id: str, **changes: str) -> None:  # noqa: A002 - what SLURM calls it
     Raises:
         ClusterError: SLURM refuses.
     """
-    ask("scontrol", "update", f"JobId={id}", *(f"{key}={value}" for key, value in changes.items()))
+    run_slurm("scontrol", "update", f"JobId={id}", *(f"{key}={value}" for key, value in changes.items()))
 
 
-def nodes(names: Iterable[str] = ()) -> list[Node]:
+def nodes(names: Iterable[str] = ()) -> list[SlurmNode]:
     """Machines: these, or all."""
-    return [Node.parse(line) for line in _shown("node", *([",".join(names)] if names else []))]
+    return [SlurmNode.parse(line) for line in _shown("node", *([",".join(names)] if names else []))]
 
 
 def down(names: Iterable[str]) -> set[str]:
@@ -100,14 +100,14 @@ def partitions() -> list[Partition]:
 
 def setting(name: str) -> str | None:
     """A value of SLURM's configuration, such as MaxArraySize."""
-    lines = (line.partition("=") for line in ask("scontrol", "show", "config").splitlines())
+    lines = (line.partition("=") for line in run_slurm("scontrol", "show", "config").splitlines())
     return next((value.strip() for key, _, value in lines if key.strip() == name), None)
 
 
 def _shown(kind: str, *which: str) -> list[str]:
     """Lines of `scontrol -o show KIND`; none if it does not know of any."""
     try:
-        lines = ask("scontrol", "-a", "-o", "show", kind, *which).splitlines()
+        lines = run_slurm("scontrol", "-a", "-o", "show", kind, *which).splitlines()
     except ClusterError as error:
         if re.search(r"Invalid job id specified|Job \S+ not found", str(error)):
             return []

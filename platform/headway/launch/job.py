@@ -13,14 +13,14 @@ from typing import TypeVar
 from headway import recipe as recipes
 from headway.errors import ClusterError, UsageError
 from headway.launch import cluster
+from headway.launch.job_step import JobStep
 from headway.launch.plan import Plan
-from headway.launch.records import Job
+from headway.launch.requeue_policy import FAILED, PREEMPTED, LaunchResult, RequeueDecision, decide
 from headway.launch.resources import lead_seconds
-from headway.launch.step import Step
-from headway.launch.verdict import FAILED, PREEMPTED, Left, Verdict, decide
-from headway.store import Run
-from headway.telemetry import given, open_log
-from headway.telemetry.exposition import asked
+from headway.launch.scontrol import SlurmJob
+from headway.runs import Run
+from headway.telemetry import environment_trace, open_log
+from headway.telemetry.exposition import exposure_from_environment
 from headway.train.preemption import STOP, Preemption
 
 T = TypeVar("T")
@@ -34,16 +34,16 @@ SLURM_PATIENCE_SECONDS = 300.0
 """How long slurmctld may be away between two launches, and when the job ends [s]."""
 
 
-def work(plan: Plan) -> Verdict:
+def run_job(plan: Plan) -> RequeueDecision:
     """Train `plan` inside this job until there is nothing more to do here; SLURM is asked to go on, if need be.
 
     Raises:
         UsageError: this process is not in a SLURM job.
     """
-    return _Inside(plan).work()
+    return JobRunner(plan).work()
 
 
-class _Inside:
+class JobRunner:
     """One incarnation of the job."""
 
     def __init__(self, plan: Plan) -> None:
@@ -57,8 +57,8 @@ class _Inside:
                 "use headway submit RECIPE, sbatch jobs/slurm/pretrain.sbatch RECIPE, or headway train RECIPE here"
             ) from None
         self.restarts = int(os.environ.get("SLURM_RESTART_COUNT", "0"))
-        trace = given()
-        exposure = asked()
+        trace = environment_trace()
+        exposure = exposure_from_environment()
         self.linger = LINGER_SECONDS + (exposure.linger if exposure else 0.0)
         self.log = open_log(
             quiet=plan.quiet,
@@ -74,13 +74,13 @@ class _Inside:
         self.claimed = False
         """Whether any launch of this incarnation did, and has the time in the queue in its books."""
 
-    def work(self) -> Verdict:
+    def work(self) -> RequeueDecision:
         """Launch until a verdict says otherwise."""
         while True:
             job = self.job()
             machines = self.machines(job)
             if len(machines) < self.plan.least_machines:
-                verdict = Verdict("requeue", f"only {len(machines)} machines are left", exclude=tuple(self.bad))
+                verdict = RequeueDecision("requeue", f"only {len(machines)} machines are left", exclude=tuple(self.bad))
             else:
                 left = self.launch(machines, None if self.claimed else self.queue(job))
                 verdict = self.judge(left)
@@ -91,30 +91,30 @@ class _Inside:
             if verdict.action == "leave":
                 return verdict
 
-    def machines(self, job: Job | None) -> list[str]:
+    def machines(self, job: SlurmJob | None) -> list[str]:
         """Those of the job that are up and not known to be bad, as many as the batch has lanes for."""
         names = job.nodes if job else []
         lost = self.down(names)
         usable = [name for name in names if name not in self.bad and name not in lost]
         return usable[: max(1, self.plan.recipe.train.lanes // self.plan.ranks)]
 
-    def launch(self, machines: Sequence[str], queue: str | None) -> Left:
+    def launch(self, machines: Sequence[str], queue: str | None) -> LaunchResult:
         """Have `headway train` run on `machines` to its end."""
         plan = self.plan
         if self.stop.level:
-            return Left("", PREEMPTED)
+            return LaunchResult("", PREEMPTED)
         arguments = ["--run", plan.run, "--store", plan.store.url, "--nproc", str(plan.ranks)]
         arguments += ["--quiet"] if plan.quiet else []
-        step = Step(machines, arguments, recipes.to_yaml(plan.recipe), queue)
+        step = JobStep(machines, arguments, recipes.to_yaml(plan.recipe), queue)
         self.log.info("job.launched", machines=list(machines), ranks=len(machines) * plan.ranks, launch=step.launch)
         self.attend(step)
         claimed = bool(self.run.history().launched(step.launch))
         self.claimed = self.claimed or claimed
         self.unclaimed = 0 if claimed else self.unclaimed + 1
         lost = sorted(self.down(machines))
-        return Left(step.launch, step.exit_code, tuple(lost), self.unclaimed, signalled=bool(self.stop.level))
+        return LaunchResult(step.launch, step.exit_code, tuple(lost), self.unclaimed, signalled=bool(self.stop.level))
 
-    def attend(self, step: Step) -> None:
+    def attend(self, step: JobStep) -> None:
         """Wait for a step's end; pass on a signal that came to this process, perhaps to it alone.
 
         Of a machine that is gone srun hears late, or never: what the journal says is enough.
@@ -135,13 +135,13 @@ class _Inside:
             if now > over:
                 step.kill()
 
-    def judge(self, left: Left) -> Verdict:
+    def judge(self, left: LaunchResult) -> RequeueDecision:
         """What to do after a launch."""
         recipe, job = self.plan.recipe, self.job()
         near = job is not None and job.ends is not None and job.ends - time.time() < lead_seconds(recipe)
         return decide(recipe, self.run.history(), left, job, restarts=self.restarts, time_is_up=near)
 
-    def requeue(self, verdict: Verdict) -> Verdict:
+    def requeue(self, verdict: RequeueDecision) -> RequeueDecision:
         """Ask SLURM to queue the job anew, without the bad machines."""
         job = self.job()
         if job is None:
@@ -154,7 +154,7 @@ class _Inside:
                 cluster.update(job.id, ExcNodeList=",".join(names))
         except ClusterError as error:
             self.log.warning("job.requeue_failed", problem=str(error), action=f"submit the run {self.plan.run} again")
-            return Verdict("leave", f"SLURM would not queue it anew: {error}", exit_code=FAILED)
+            return RequeueDecision("leave", f"SLURM would not queue it anew: {error}", exit_code=FAILED)
         return verdict
 
     def misses_some(self, machines: Sequence[str]) -> bool:
@@ -167,7 +167,7 @@ class _Inside:
         """Which of `machines` SLURM has given up."""
         return self.answer(lambda: cluster.down(machines))
 
-    def job(self) -> Job | None:
+    def job(self) -> SlurmJob | None:
         """What SLURM says of this job."""
         return self.answer(lambda: cluster.job(self.raw))
 
@@ -183,6 +183,6 @@ class _Inside:
                 self.log.warning("job.slurm_away", problem=str(error))
                 time.sleep(JOURNAL_SECONDS)
 
-    def queue(self, job: Job | None) -> str | None:
+    def queue(self, job: SlurmJob | None) -> str | None:
         """When SLURM queued and started this incarnation [s since 1970], as the ledger takes it."""
         return f"{job.submitted}:{job.started}" if job and job.submitted and job.started else None

@@ -6,11 +6,12 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from headway.errors import ClusterError
-from headway.launch.cluster import Job
+from headway.launch.cluster import SlurmJob
 from headway.launch.queue import queue
-from headway.store import Store, names
-from headway.store.glance import Glance, glance
-from headway.store.submissions import Submission
+from headway.objectstore import Store
+from headway.reports.overview import RunOverview, overview
+from headway.runs import run_names
+from headway.runs.submissions import Submission
 
 ORDER = (
     "done",
@@ -29,7 +30,7 @@ ORDER = (
 
 
 @dataclass(frozen=True)
-class Row:
+class MemberRow:
     """One member."""
 
     run: str
@@ -37,18 +38,18 @@ class Row:
     state: str
     """The run's own once it has begun; before, `submitted`, `pending`, `starting`, `ending`, `cancelled`, `failed`, or
     `lost`: SLURM does not know it any more. `starting` is also a run between two attempts of one job."""
-    seen: Glance | None
+    seen: RunOverview | None
     """Of a run that has begun."""
-    job: Job | None
+    job: SlurmJob | None
     """Its newest job, as far as SLURM knows it."""
 
 
 @dataclass(frozen=True)
-class Table:
+class MemberTable:
     """All members of a submission."""
 
     submission: Submission
-    rows: list[Row]
+    rows: list[MemberRow]
     blind: str | None
     """Why SLURM could not be asked."""
 
@@ -65,16 +66,16 @@ class Table:
         return not any(row.state in waiting or (row.job and (row.job.waits or row.job.runs)) for row in self.rows)
 
 
-def table(store: Store, submission: Submission, only: Sequence[int] | None = None) -> Table:
+def member_table(store: Store, submission: Submission, only: Sequence[int] | None = None) -> MemberTable:
     """Where all members stand, or `only` some; the store and SLURM are asked side by side."""
     indices = range(len(submission.members)) if only is None else only
     with ThreadPoolExecutor(1) as asking:
         answer = asking.submit(queue, submission)
         runs = [submission.members[index].run for index in indices]
-        begun = set(names(store)).intersection(runs)
-        glances = {each.run: each for each in glance(store, [run for run in runs if run in begun])}
+        begun = set(run_names(store)).intersection(runs)
+        glances = {each.run: each for each in overview(store, [run for run in runs if run in begun])}
         blind = None
-        jobs: dict[int, Job] = {}
+        jobs: dict[int, SlurmJob] = {}
         try:
             jobs = answer.result()
         except ClusterError as error:
@@ -82,11 +83,11 @@ def table(store: Store, submission: Submission, only: Sequence[int] | None = Non
     rows = []
     for index, run in zip(indices, runs, strict=True):
         seen, job = glances.get(run), jobs.get(index)
-        rows.append(Row(run, index, state(seen, job, blind=blind is not None), seen, job))
-    return Table(submission, rows, blind)
+        rows.append(MemberRow(run, index, member_state(seen, job, blind=blind is not None), seen, job))
+    return MemberTable(submission, rows, blind)
 
 
-def state(seen: Glance | None, job: Job | None, *, blind: bool) -> str:
+def member_state(seen: RunOverview | None, job: SlurmJob | None, *, blind: bool) -> str:
     """The one word for a member, from what its run says and what SLURM says."""
     if seen is None or seen.state == "new":
         if job is None:

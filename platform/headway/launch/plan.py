@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 from headway import recipe as recipes
 from headway.errors import UsageError
+from headway.objectstore import Store
 from headway.recipe import Recipe
-from headway.store import Store, submissions
+from headway.runs import submissions
 
 
 @dataclass(frozen=True)

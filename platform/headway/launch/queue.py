@@ -2,11 +2,11 @@
 
 from headway.errors import ClusterError
 from headway.launch import cluster
-from headway.launch.cluster import Job
-from headway.store.submissions import Submission
+from headway.launch.cluster import SlurmJob
+from headway.runs.submissions import Submission
 
 
-def queue(submission: Submission) -> dict[int, Job]:
+def queue(submission: Submission) -> dict[int, SlurmJob]:
     """The newest job of each member that SLURM knows of; it forgets jobs soon after their end.
 
     Raises:
@@ -19,7 +19,7 @@ def queue(submission: Submission) -> dict[int, Job]:
         raise ClusterError(
             f"{submission.name} was submitted to the cluster {submission.cluster}, and this is {here}; go there"
         )
-    found: dict[int, Job] = {}
+    found: dict[int, SlurmJob] = {}
     known = {job.id: job for job in cluster.jobs([sent.job for sent in submission.sent])}
     for index in range(len(submission.members)):
         job = submission.job_of(index)

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from headway.errors import UsageError
-from headway.launch.records import duration
-from headway.launch.sweep import Member
+from headway.launch.scontrol import duration
+from headway.launch.sweep import SweepMember
 from headway.recipe import Recipe
 
 LEAD_SECONDS = 60.0
@@ -102,7 +102,7 @@ def lead_seconds(recipe: Recipe) -> int:
 
 
 def resources(
-    members: Sequence[Member],
+    members: Sequence[SweepMember],
     *,
     nodes: str = "1",
     nproc: int | None = None,

@@ -19,14 +19,15 @@ from submitit import SlurmExecutor
 from submitit.core.utils import FailedJobError
 
 from headway.errors import MissingObject, UsageError
-from headway.launch import cluster, refusal
-from headway.launch.program import absent
+from headway.launch import cluster, preflight
 from headway.launch.resources import Resources
-from headway.launch.sweep import Member
-from headway.recipe import Document
-from headway.store import Store, keys, submissions
-from headway.store.submissions import Sent, Submission
-from headway.telemetry import Trace, here
+from headway.launch.slurm_cli import is_absent
+from headway.launch.sweep import SweepMember
+from headway.objectstore import Store
+from headway.recipe import RecipeDocument
+from headway.runs import keys, submissions
+from headway.runs.submissions import Submission, SubmittedJob
+from headway.telemetry import Trace, current_trace
 from headway.telemetry.traces import VARIABLE
 
 DEAF = "trap '' TERM USR1 USR2"
@@ -79,8 +80,8 @@ class Batch(SlurmExecutor):
 def compose(
     store: Store,
     name: str,
-    document: Document,
-    members: Sequence[Member],
+    document: RecipeDocument,
+    members: Sequence[SweepMember],
     asked: Resources,
     *,
     array: bool,
@@ -93,7 +94,7 @@ def compose(
     """
     python = os.environ.get("HEADWAY_PYTHON") or shlex.quote(sys.executable)
     command = f"exec {python} -m headway.cli {shlex.join(['job', '--submission', name, '--store', store.url])}"
-    parent, count = str(trace or here()), len(members) if array else None
+    parent, count = str(trace or current_trace()), len(members) if array else None
     setup = [DEAF, f"export {VARIABLE}={parent}"]
     return Submission(
         name=name,
@@ -122,23 +123,23 @@ def submit(store: Store, wanted: Submission, asked: Resources) -> Submission:
         UsageError: the cluster cannot run it, or an earlier job of it waits or runs.
         ClusterError: SLURM is not there, or does not answer.
     """
-    refusal.foresee(asked)
+    preflight.foresee(asked)
     earlier = submissions.find(store, wanted.name)
     _check_free(store, wanted, earlier)
     wanted = wanted.model_copy(update={"cluster": cluster.setting("ClusterName")})
-    submissions.keep(store, wanted)  # a job may begin before sbatch is back
+    submissions.save(store, wanted)  # a job may begin before sbatch is back
     try:
         job = _send(wanted)
     except BaseException as error:
         if earlier:
-            submissions.keep(store, earlier)
+            submissions.save(store, earlier)
         else:
             store.delete(keys.submission(wanted.name))
         if isinstance(error, FailedJobError):
-            raise refusal.explain(str(error), asked) from error
+            raise preflight.explain(str(error), asked) from error
         raise
-    wanted = wanted.model_copy(update={"sent": [Sent(job=job, time=time.time())]})
-    submissions.keep(store, wanted)
+    wanted = wanted.model_copy(update={"sent": [SubmittedJob(job=job, time=time.time())]})
+    submissions.save(store, wanted)
     return wanted
 
 
@@ -155,9 +156,9 @@ def submit_again(store: Store, submission: Submission, indices: Sequence[int] | 
         job = _send(submission, options)
     except FailedJobError as error:
         raise UsageError(f"sbatch: {error}. Submit it anew with headway submit") from error
-    sent = Sent(job=job, time=time.time(), members=None if indices is None else list(indices))
+    sent = SubmittedJob(job=job, time=time.time(), members=None if indices is None else list(indices))
     submission = submission.model_copy(update={"sent": [*submission.sent, sent]})
-    submissions.keep(store, submission)
+    submissions.save(store, submission)
     return submission
 
 
@@ -165,7 +166,7 @@ def _send(submission: Submission, options: Sequence[str] = ()) -> str:
     try:
         return Batch(Path(submission.logs), text=submission.sbatch, options=options).send()
     except OSError as error:
-        raise absent("sbatch", error) from error
+        raise is_absent("sbatch", error) from error
 
 
 def _check_free(store: Store, wanted: Submission, earlier: Submission | None) -> None:

@@ -14,8 +14,8 @@ from pathlib import Path
 import yaml
 
 from headway.errors import RecipeError, UsageError
-from headway.recipe import Document, Recipe
-from headway.recipe.document import Loader
+from headway.recipe import Recipe, RecipeDocument
+from headway.recipe.parser import Loader
 
 Choice = Mapping[str, str]
 """Values by recipe key, as they were written."""
@@ -27,7 +27,7 @@ FILES = (".yaml", ".yml", ".json")
 
 
 @dataclass(frozen=True)
-class Member:
+class SweepMember:
     """One run of an array, or the only one."""
 
     run: str
@@ -36,7 +36,9 @@ class Member:
     recipe: Recipe
 
 
-def members(document: Document, shared: Sequence[str], arrays: Sequence[str], name: str | None = None) -> list[Member]:
+def sweep_members(
+    document: RecipeDocument, shared: Sequence[str], arrays: Sequence[str], name: str | None = None
+) -> list[SweepMember]:
     """The runs that are asked for, each with a valid recipe; `name` is by default the recipe's.
 
     Raises:
@@ -47,23 +49,23 @@ def members(document: Document, shared: Sequence[str], arrays: Sequence[str], na
         raise UsageError(f"--name {name}: use letters, digits, `.`, `_` and `-`, a letter or digit first, at most 100")
     if not arrays:
         recipe = document.recipe(shared)
-        return [Member(name or recipe.name, list(shared), recipe)]
+        return [SweepMember(name or recipe.name, list(shared), recipe)]
     choices = [
         {key: value for part in parts for key, value in part.items()}
         for parts in itertools.product(*(axis(each) for each in arrays))
     ]
-    found: list[Member] = []
+    found: list[SweepMember] = []
     for index, (run, choice) in enumerate(zip(_suffixes(choices), choices, strict=True)):
         overrides = [f"{key}={value}" for key, value in choice.items()]
         try:
             recipe = document.recipe([*shared, *overrides])
         except RecipeError as error:
             raise RecipeError(f"member {index} of the array, {' '.join(overrides)}: {error}") from error
-        found.append(Member(run, [*shared, *overrides], recipe))
+        found.append(SweepMember(run, [*shared, *overrides], recipe))
     base = name or found[0].recipe.name
     if max(len(base) + 1 + len(member.run) for member in found) > LONGEST_NAME:
-        return [Member(f"{base}.{index}", each.overrides, each.recipe) for index, each in enumerate(found)]
-    return [Member(f"{base}.{each.run}", each.overrides, each.recipe) for each in found]
+        return [SweepMember(f"{base}.{index}", each.overrides, each.recipe) for index, each in enumerate(found)]
+    return [SweepMember(f"{base}.{each.run}", each.overrides, each.recipe) for each in found]
 
 
 def axis(text: str) -> list[Choice]:

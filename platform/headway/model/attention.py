@@ -95,7 +95,7 @@ def _efficient(query: Tensor, key: Tensor, value: Tensor, starts: Tensor, longes
 
 
 @dataclass(frozen=True)
-class Span:
+class AttentionSpan:
     """Documents that are computed in one call on a CPU."""
 
     start: int
@@ -104,13 +104,13 @@ class Span:
     """What each query sees [L, L] bool; None where the span is one document."""
 
 
-def spans(starts: Sequence[int]) -> Iterator[Span]:
+def spans(starts: Sequence[int]) -> Iterator[AttentionSpan]:
     """Cut documents into spans: a long one by itself, short neighbours together."""
     first = 0
     for index in range(1, len(starts)):
         last = index == len(starts) - 1
         if last or starts[index + 1] - starts[first] > SPAN:
-            yield Span(starts[first], starts[index], _mask(starts[first : index + 1]))
+            yield AttentionSpan(starts[first], starts[index], _mask(starts[first : index + 1]))
             first = index
 
 
@@ -190,7 +190,7 @@ def _heads_first(tensor: Tensor) -> Tensor:
     return tensor.to(_span_dtype(tensor)).transpose(0, 1)[None]
 
 
-def _bias(span: Span, query: Tensor) -> Tensor | None:
+def _bias(span: AttentionSpan, query: Tensor) -> Tensor | None:
     """What is added to the scores of `span`: 0 where a query sees a key, else minus infinity."""
     if span.mask is None:
         return None

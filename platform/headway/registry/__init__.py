@@ -1,7 +1,7 @@
 """The model registry: versions that are published once, verified before they are loaded, and known by aliases."""
 
-from headway.registry.manifest import Code, Manifest, Origin
-from headway.registry.model import Model, find, names
+from headway.registry.model import RegisteredModel, find, model_names
 from headway.registry.version import Version
+from headway.registry.version_manifest import Code, Origin, VersionManifest
 
-__all__ = ["Code", "Manifest", "Model", "Origin", "Version", "find", "names"]
+__all__ = ["Code", "Origin", "RegisteredModel", "Version", "VersionManifest", "find", "model_names"]

@@ -5,7 +5,7 @@ import subprocess
 from pathlib import Path
 
 import headway
-from headway.registry.manifest import Code
+from headway.registry.version_manifest import Code
 
 PACKAGE = Path(headway.__file__).parent
 

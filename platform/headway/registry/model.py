@@ -9,15 +9,16 @@ from contextlib import suppress
 from pathlib import Path
 
 from headway.errors import DamageError, StoreError, UsageError
-from headway.registry import place
+from headway.objectstore import Store
+from headway.registry import local_cache
 from headway.registry.code import this_code
-from headway.registry.entries import KINDS, Aliased, Entry, History, Published, fold
 from headway.registry.files import digest, look, windows
-from headway.registry.manifest import File, Manifest, Origin
-from headway.registry.place import Advance
-from headway.registry.version import Copy, Version
-from headway.store import Store, keys
-from headway.store.chain import Chain, Place, sha256
+from headway.registry.local_cache import Advance
+from headway.registry.model_history import KINDS, Aliased, Entry, ModelHistory, Published, fold_model
+from headway.registry.version import Version, VersionReader
+from headway.registry.version_manifest import ModelFile, Origin, VersionManifest
+from headway.runs import keys
+from headway.runs.hashlog import EntryHeader, HashLog, sha256
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}\Z")
 ALIAS = re.compile(r"[a-z][a-z0-9._-]{0,99}\Z")
@@ -25,7 +26,7 @@ STABLE = "stable"
 """The alias that a name by itself means, if there is one."""
 
 
-class Model:
+class RegisteredModel:
     """A model, which exists from the moment that its first version is published."""
 
     def __init__(self, store: Store, name: str) -> None:
@@ -37,11 +38,11 @@ class Model:
         if not NAME.match(name):
             raise UsageError(f"{name!r} is no name of a model: letters, digits, and . _ - between them")
         self.store, self.name = store, name
-        self.journal: Chain[Entry] = Chain(store, keys.model_journal(name), KINDS)
+        self.journal: HashLog[Entry] = HashLog(store, keys.model_journal(name), KINDS)
 
-    def history(self) -> History:
+    def history(self) -> ModelHistory:
         """What the journal says now."""
-        return fold(self.journal.read())
+        return fold_model(self.journal.read())
 
     def versions(self) -> list[Version]:
         """All versions, oldest first."""
@@ -63,7 +64,7 @@ class Model:
             raise UsageError(f"{reference} is not of model {self.name}")
         history = self.history()
         if not history.published and not history.damaged:
-            there = ", ".join(names(self.store)) or "none"
+            there = ", ".join(model_names(self.store)) or "none"
             raise UsageError(f"no model {name} in {self.store.url}; there: {there}")
         if which.isdecimal():
             return self._numbered(history, int(which))
@@ -100,8 +101,8 @@ class Model:
             StoreError: the store failed. If that was the last step, nobody knows: the same again will tell.
         """
         paths = look(folder)
-        files = {name: File(size=path.stat().st_size, sha256=digest(path)) for name, path in paths.items()}
-        manifest = Manifest(
+        files = {name: ModelFile(size=path.stat().st_size, sha256=digest(path)) for name, path in paths.items()}
+        manifest = VersionManifest(
             model=self.name,
             files=files,
             origin=origin,
@@ -127,8 +128,8 @@ class Model:
             self._discard(prefix)
             raise
 
-        def make(where: Place) -> Published | None:
-            history = fold(self.journal.entries)
+        def make(where: EntryHeader) -> Published | None:
+            history = fold_model(self.journal.entries)
             if self._same(history, manifest.content, unsound):
                 return None
             return Published(
@@ -155,8 +156,8 @@ class Model:
         """
         self.check_alias(alias)
 
-        def make(where: Place) -> Aliased | None:
-            history = fold(self.journal.entries)
+        def make(where: EntryHeader) -> Aliased | None:
+            history = fold_model(self.journal.entries)
             self._numbered(history, version)
             if self._points(history, alias, version):
                 return None
@@ -173,11 +174,11 @@ class Model:
         if not ALIAS.match(alias):
             raise UsageError(f"{alias!r} is no alias: a small letter first, then small letters, digits, and . _ -")
 
-    def copy(self, version: Version) -> Copy:
+    def copy(self, version: Version) -> VersionReader:
         """A version's objects, to be verified."""
-        return Copy(self.store, version)
+        return VersionReader(self.store, version)
 
-    def manifest(self, version: Version) -> Manifest:
+    def manifest(self, version: Version) -> VersionManifest:
         """What a version is, and where it came from.
 
         Raises:
@@ -205,10 +206,10 @@ class Model:
         """
         copy = self.copy(version)
         if to is not None:
-            return place.at(copy, to, advance)
-        return place.in_store(copy, advance) or place.in_cache(copy, advance)
+            return local_cache.at(copy, to, advance)
+        return local_cache.in_store(copy, advance) or local_cache.in_cache(copy, advance)
 
-    def _numbered(self, history: History, number: int) -> Version:
+    def _numbered(self, history: ModelHistory, number: int) -> Version:
         """A version by its number, if an entry that can be believed vouches for it."""
         if number in history.published:
             return self._version(history.published[number])
@@ -222,7 +223,7 @@ class Model:
     def _version(self, entry: Published) -> Version:
         return Version(self.name, entry.version, entry.manifest, entry.sha256, entry.bytes, entry.time)
 
-    def _same(self, history: History, content: str, unsound: Container[int]) -> Version | None:
+    def _same(self, history: ModelHistory, content: str, unsound: Container[int]) -> Version | None:
         """The first version that has this content and is not known to be `unsound`, if there is one."""
         found = (e for e in history.published.values() if e.content == content and e.version not in unsound)
         return next(map(self._version, found), None)
@@ -236,11 +237,11 @@ class Model:
             return False
         return True
 
-    def _points(self, history: History, alias: str, version: int) -> bool:
+    def _points(self, history: ModelHistory, alias: str, version: int) -> bool:
         """Whether an alias points at a version, beyond doubt."""
         return alias in history.aliased and history.aliased[alias].version == version and not history.doubt(alias)
 
-    def _there(self, history: History) -> str:
+    def _there(self, history: ModelHistory) -> str:
         versions = ", ".join(str(number) for number in history.published) or "none"
         aliases = ", ".join(f"{alias} ({entry.version})" for alias, entry in sorted(history.aliased.items()))
         return f"versions {versions}" + (f" and aliases {aliases}" if aliases else "")
@@ -252,18 +253,18 @@ class Model:
                 self.store.delete(key)
 
 
-def names(store: Store) -> list[str]:
+def model_names(store: Store) -> list[str]:
     """Names of the models in a store: those that have a journal."""
     return [name for name in store.folders(keys.models()) if next(store.list(keys.model_journal(name)), None)]
 
 
-def find(store: Store, reference: str) -> tuple[Model, Version]:
-    """The model and the version that a reference means; see `Model.find`."""
-    model = Model(store, reference.partition("@")[0])
+def find(store: Store, reference: str) -> tuple[RegisteredModel, Version]:
+    """The model and the version that a reference means; see `RegisteredModel.find`."""
+    model = RegisteredModel(store, reference.partition("@")[0])
     return model, model.find(reference)
 
 
-def _unchanged(path: Path, file: File, advance: Advance) -> Iterator[bytes]:
+def _unchanged(path: Path, file: ModelFile, advance: Advance) -> Iterator[bytes]:
     """The bytes of a file, on their way; at their end it is seen that they are those that were looked at before.
 
     Raises:

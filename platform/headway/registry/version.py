@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from headway.errors import DamageError, MissingObject
+from headway.objectstore import Store
 from headway.registry.files import MANIFEST, WINDOW_BYTES
-from headway.registry.manifest import Manifest, decode
-from headway.store import Store, keys
-from headway.store.chain import sha256
+from headway.registry.version_manifest import VersionManifest, decode
+from headway.runs import keys
+from headway.runs.hashlog import sha256
 
 READERS = 4
 """Windows that are on their way side by side."""
@@ -36,7 +37,7 @@ class Version:
         return f"{self.model}@{self.number}"
 
 
-class Copy:
+class VersionReader:
     """The objects of a version below one prefix of a store, or in a folder that is looked at as one."""
 
     def __init__(self, store: Store, version: Version, prefix: str | None = None) -> None:
@@ -60,7 +61,7 @@ class Copy:
         return data
 
     @cached_property
-    def manifest(self) -> Manifest:
+    def manifest(self) -> VersionManifest:
         """The manifest, if its bytes are those that the journal vouches for.
 
         Raises:

@@ -4,7 +4,7 @@
 it is needed, so that `headway --help` stays quick.
 """
 
-from headway.serve.endpoint import Endpoint
+from headway.serve.config import ServeConfig
 from headway.serve.service import Service
 
-__all__ = ["Endpoint", "Service"]
+__all__ = ["ServeConfig", "Service"]

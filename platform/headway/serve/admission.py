@@ -12,8 +12,8 @@ from contextlib import ExitStack
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from headway.serve.call import call_of
 from headway.serve.refusal import refusal
+from headway.serve.request_context import context_of
 
 WINDOW = 64
 """Answers by which the rate is reckoned."""
@@ -85,5 +85,5 @@ class Admission:
                 """Free before the client hears the end: it may ask again at once."""
                 place.close()
 
-            call_of(scope).answer.at_end.append(leave)
+            context_of(scope).answer.at_end.append(leave)
             await self.app(scope, receive, send)

@@ -12,8 +12,8 @@ from contextlib import suppress
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from headway.serve.call import LATE, call_of
 from headway.serve.refusal import refusal
+from headway.serve.request_context import LATE, context_of
 
 HEADER = "X-Request-Timeout-Seconds"
 """How long the client will wait for the whole answer [s]. Serve knows it, too, and would answer with plain text."""
@@ -80,7 +80,7 @@ class _Timed:
                 await running
                 return
             self.passed.set()
-            call_of(scope).problem = LATE
+            context_of(scope).problem = LATE
             await self._tell(scope, receive, send)
             with suppress(Exception):  # it ends as it likes: the client has its answer
                 await running

@@ -8,7 +8,7 @@ from multiprocessing import forkserver, get_context
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from headway.serve.endpoint import Endpoint
+from headway.serve.config import ServeConfig
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -28,7 +28,7 @@ def on_gpu() -> bool:
     return Path("/dev/nvidiactl").exists() and os.environ.get("CUDA_VISIBLE_DEVICES") != ""
 
 
-def on_a_cpu(endpoint: Endpoint) -> dict[str, str]:
+def on_a_cpu(endpoint: ServeConfig) -> dict[str, str]:
     """The environment of an engine on a CPU."""
     return {
         "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # does not put the engine here: it lets it do without a worker process
@@ -39,7 +39,7 @@ def on_a_cpu(endpoint: Endpoint) -> dict[str, str]:
     }
 
 
-def settle(endpoint: Endpoint) -> None:
+def set_engine_environment(endpoint: ServeConfig) -> None:
     """Set what vLLM and torch read from the environment, and begin to load what the engine is forked from.
 
     To be called before either is imported: on a CPU most of a start is importing, which thus happens side by side.
@@ -49,11 +49,11 @@ def settle(endpoint: Endpoint) -> None:
     os.environ.update(QUIET)
     if not on_gpu():
         os.environ.update(on_a_cpu(endpoint))
-        forkserver.set_forkserver_preload(["headway.serve.preload"])
+        forkserver.set_forkserver_preload(["headway.serve.engine_preload"])
         forkserver.ensure_running()
 
 
-def arguments(endpoint: Endpoint) -> Namespace:
+def arguments(endpoint: ServeConfig) -> Namespace:
     """What `vllm serve` would have been told."""
     from vllm.entrypoints.launchers.cli_args import make_arg_parser
     from vllm.utils.argparse_utils import FlexibleArgumentParser
@@ -113,14 +113,14 @@ async def application(engine: "Failover", args: Namespace) -> "FastAPI":
     from vllm.entrypoints.launchers.app import build_app
     from vllm.envs import enable_envs_cache
 
-    from headway.serve import blame
+    from headway.serve import error_handlers
 
     enable_envs_cache()  # it looks into the environment for each token
     tasks = await engine.get_supported_tasks()
     app = build_app(args, tasks, engine.model_config)
     await init_app_state(cast("AsyncLLM", engine), app.state, args, tasks)
     app.user_middleware.clear()  # the links do what it would: origins, metrics
-    blame.tell(app)
+    error_handlers.tell(app)
     app.state.server = Namespace(should_exit=False)  # its error handler tells a server of its own to stop
     return app
 

@@ -14,10 +14,10 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
-from headway.serve.call import CURRENT, Call
-from headway.serve.gate import Gate
-from headway.serve.observed import Observed
-from headway.serve.transcript import Transcript
+from headway.serve.fair_queue import FairQueue
+from headway.serve.request_context import CURRENT, RequestContext
+from headway.serve.resumable_generation import ResumableGeneration
+from headway.serve.telemetry_sinks import TelemetrySinks
 
 if TYPE_CHECKING:
     from vllm import SamplingParams
@@ -34,7 +34,7 @@ class Failover:
     """The engine of a replica, whichever lives."""
 
     def __init__(
-        self, engine: "AsyncLLM", start: Callable[[], Awaitable["AsyncLLM"]], gate: Gate, told: Observed
+        self, engine: "AsyncLLM", start: Callable[[], Awaitable["AsyncLLM"]], gate: FairQueue, told: TelemetrySinks
     ) -> None:
         """`start` starts the next engine; it is ready when it has generated a token."""
         self._engine, self._start, self.gate = engine, start, gate
@@ -77,13 +77,13 @@ class Failover:
         self, prompt: Any, sampling_params: "SamplingParams", request_id: str, **rest: Any
     ) -> AsyncGenerator["RequestOutput", None]:
         """Answer a request, as AsyncLLM.generate does; the call that it is for may end it."""
-        call = CURRENT.get() or Call(request_id)
+        call = CURRENT.get() or RequestContext(request_id)
         answer = self._generate(call, prompt, sampling_params, request_id, **rest)
         call.answers.append(answer)
         return answer
 
     async def _generate(
-        self, call: Call, prompt: Any, sampling_params: "SamplingParams", request_id: str, **rest: Any
+        self, call: RequestContext, prompt: Any, sampling_params: "SamplingParams", request_id: str, **rest: Any
     ) -> AsyncGenerator["RequestOutput", None]:
         """An answer, piece by piece.
 
@@ -94,10 +94,10 @@ class Failover:
         from vllm.exceptions import VLLMValidationError
         from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
 
-        from headway.serve import blame
+        from headway.serve import error_handlers
 
         call.asked = True
-        transcript, resumed = Transcript(prompt, sampling_params), False
+        transcript, resumed = ResumableGeneration(prompt, sampling_params), False
         async with self.gate.place(call):
             while not call.over:
                 engine = await self._living()
@@ -105,7 +105,7 @@ class Failover:
                 try:
                     async with aclosing(asked) as outputs:
                         async for output in outputs:
-                            if sampling_params.structured_outputs and blame.ungrammatical(output):
+                            if sampling_params.structured_outputs and error_handlers.ungrammatical(output):
                                 raise VLLMValidationError(
                                     "The grammar or schema cannot be compiled, or not be followed."
                                 )
@@ -115,7 +115,7 @@ class Failover:
                                 _book(call, new)
                                 yield new
                 except EngineGenerateError as error:
-                    if blame.of_the_request(error):
+                    if error_handlers.of_the_request(error):
                         raise VLLMValidationError(f"The request cannot be computed: {error.__cause__}") from error
                     raise
                 except EngineDeadError:
@@ -177,7 +177,7 @@ class Failover:
             self.lost = error
 
 
-def _book(call: Call, output: "RequestOutput") -> None:
+def _book(call: RequestContext, output: "RequestOutput") -> None:
     """Note on the call what an output is worth."""
     now = time.perf_counter()
     tokens = sum(len(each.token_ids) for each in output.outputs)

@@ -12,12 +12,12 @@ from collections.abc import Callable
 import httpx
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from headway.serve.body import again
-from headway.serve.call import Call, call_of
-from headway.serve.identity import HEADER as NAME
-from headway.serve.identity import TRACE
+from headway.objectstore.breaker import CircuitBreaker
 from headway.serve.refusal import refusal
-from headway.store.breaker import Breaker
+from headway.serve.request_body import again
+from headway.serve.request_context import RequestContext, context_of
+from headway.serve.request_id import HEADER as NAME
+from headway.serve.request_id import TRACE
 
 KEY = "HEADWAY_FALLBACK_KEY"
 """Environment: the API key for the other service, if it wants one."""
@@ -35,8 +35,8 @@ class Fallback:
     def __init__(self, app: ASGIApp, *, model: str, url: str, well: Callable[[], bool]) -> None:
         """`url` is the other service's, as an OpenAI client has it; `well` says whether there is an engine."""
         self.app, self.model, self.well = app, model, well
-        self.engine = Breaker("the engine", FAILURES, REST_SECONDS)
-        self.other = Other(url.rstrip("/"))
+        self.engine = CircuitBreaker("the engine", FAILURES, REST_SECONDS)
+        self.other = FallbackUpstream(url.rstrip("/"))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Have a request answered by the engine, or else by the other service."""
@@ -52,7 +52,7 @@ class Fallback:
         if await self.other.answer(scope, self._renamed(message["body"]), receive, send):
             return
         if well:
-            call_of(scope).problem = "unavailable"
+            context_of(scope).problem = "unavailable"
             await _unavailable(scope, receive, send)
         else:  # the engine's successor is on its way, and waited for
             await self.app(scope, again(message, receive), send)
@@ -65,9 +65,9 @@ class Fallback:
         except Exception as error:
             first.failure = error
             if first.passed:
-                self.engine.tell(error)
+                self.engine.record(error)
                 raise
-        self.engine.tell(first.failure)
+        self.engine.record(first.failure)
         return first.failure is None
 
     def _renamed(self, body: bytes) -> tuple[bytes, bool]:
@@ -81,12 +81,12 @@ class Fallback:
         return json.dumps({name: value for name, value in asked.items() if name != "model"}).encode(), True
 
 
-class Other:
+class FallbackUpstream:
     """The other service."""
 
     def __init__(self, url: str) -> None:
         self.url = url
-        self.breaker = Breaker(url, FAILURES, REST_SECONDS)
+        self.breaker = CircuitBreaker(url, FAILURES, REST_SECONDS)
         key = os.environ.get(KEY)
         self._headers = {"Authorization": f"Bearer {key}"} if key else {}
         self._client = httpx.AsyncClient(timeout=httpx.Timeout(None, connect=CONNECT_SECONDS))
@@ -108,9 +108,9 @@ class Other:
         finally:
             relaying.cancel()
             leaving.cancel()
-        self.breaker.tell(first.failure)
+        self.breaker.record(first.failure)
         if first.failure and first.passed and not first.whole:
-            call_of(scope).problem = "fallback_broke_off"
+            context_of(scope).problem = "fallback_broke_off"
             told = {"message": "The answer broke off.", "type": "server_error", "param": None, "code": "broken"}
             await send({"type": "http.response.body", "body": f"data: {json.dumps({'error': told})}\n\n".encode()})
         return first.passed
@@ -124,7 +124,7 @@ class Other:
         body, nameless = asked
         if nameless:
             body = json.dumps(json.loads(body) | {"model": await self._name()}).encode()
-        call: Call = call_of(scope)
+        call: RequestContext = context_of(scope)
         told = {NAME: call.name, TRACE: str(call.span.trace), "Content-Type": "application/json"}
         url = self.url.removesuffix("/v1") + scope["path"]
         async with self._client.stream("POST", url, content=body, headers=self._headers | told) as answer:

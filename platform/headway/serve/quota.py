@@ -11,11 +11,11 @@ from starlette.datastructures import MutableHeaders
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from headway.serve.body import again
-from headway.serve.call import Call, call_of
 from headway.serve.estimate import estimate
 from headway.serve.meter import Charge, Level, Meter
 from headway.serve.refusal import refusal
+from headway.serve.request_body import again
+from headway.serve.request_context import RequestContext, context_of
 from headway.serve.tenants import Quota, Tenants
 
 REQUESTS, TOKENS = "requests", "tokens"
@@ -32,7 +32,7 @@ class Quotas:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, or answer 429, or 400 if it could never pass."""
-        call = call_of(scope) if scope["type"] == "http" and scope["method"] == "POST" else None
+        call = context_of(scope) if scope["type"] == "http" and scope["method"] == "POST" else None
         quota = self.tenants.quota(call.tenant) if call else None
         if call is None or quota is None:
             await self.app(scope, receive, send)
@@ -58,7 +58,7 @@ class Quotas:
 class _Account:
     """One request of a tenant, and what it costs."""
 
-    def __init__(self, meter: Meter, quota: Quota, call: Call) -> None:
+    def __init__(self, meter: Meter, quota: Quota, call: RequestContext) -> None:
         self.meter, self.call = meter, call
         limits = {REQUESTS: quota.requests_per_minute, TOKENS: quota.tokens_per_minute}
         self.limits = {what: limit for what, limit in limits.items() if limit}

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any
 from starlette.types import ASGIApp
 
 from headway.serve import engine as engines
-from headway.serve.endpoint import Endpoint
+from headway.serve.config import ServeConfig
 from headway.serve.failover import Failover
+from headway.serve.fair_queue import FairQueue
 from headway.serve.fallback import Fallback
-from headway.serve.gate import Gate
 from headway.serve.listening import reuse_address
-from headway.serve.observed import observed
-from headway.serve.shortcut import Shortcut
+from headway.serve.serve_bypass import ServeBypass
 from headway.serve.startup import Startup
+from headway.serve.telemetry_sinks import telemetry_sinks
 
 if TYPE_CHECKING:
     from vllm.v1.engine.async_llm import AsyncLLM
@@ -23,20 +23,20 @@ if TYPE_CHECKING:
 class Replica:
     """Ray Serve builds it in a process of its own, and asks it for its ASGI application when it is ready."""
 
-    async def __init__(self, endpoint: Endpoint, startup: Path) -> None:  # type: ignore[misc]  # Ray Serve awaits it
+    async def __init__(self, endpoint: ServeConfig, startup: Path) -> None:  # type: ignore[misc]  # Ray Serve awaits it
         """Start the engine; returns when it has generated a token."""
         stage, began = Startup(startup), time.time()
         self.endpoint = endpoint
         reuse_address()
-        engines.settle(endpoint)
+        engines.set_engine_environment(endpoint)
         self.arguments = engines.arguments(endpoint)
         stage.done("imports")
-        self.gate = Gate(endpoint.streams + endpoint.streams // 8)  # whose place gets free is not to be waited for
+        self.gate = FairQueue(endpoint.streams + endpoint.streams // 8)  # whose place gets free is not to be waited for
         engine = await engines.start(self.arguments, self.gate.told)
         stage.done("engine")
         await engines.first_token(engine)
         stage.done("first token")
-        self.engine = Failover(engine, self._successor, self.gate, told := observed())
+        self.engine = Failover(engine, self._successor, self.gate, told := telemetry_sinks())
         told.metrics.engine(
             busy_seconds=lambda: self.gate.busy_seconds,
             inside=lambda: self.gate.inside,
@@ -57,7 +57,7 @@ class Replica:
         app: ASGIApp = await engines.application(self.engine, self.arguments)
         if url := self.endpoint.fallback:
             app = Fallback(app, model=self.endpoint.name, url=url, well=lambda: self.engine.well)
-        Shortcut.application = app
+        ServeBypass.application = app
         return app
 
     async def check_health(self) -> None:
@@ -71,4 +71,4 @@ class Replica:
 
     def __del__(self) -> None:
         """Hand over the last spans; Serve calls it when it takes the replica down."""
-        observed().spans.close()
+        telemetry_sinks().spans.close()

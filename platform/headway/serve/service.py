@@ -23,14 +23,14 @@ from types import TracebackType
 from typing import Any, Self
 
 from headway.errors import ServeError, UsageError
-from headway.serve import chain
+from headway.serve import middleware
+from headway.serve.config import VARIABLE, ServeConfig
 from headway.serve.draining import IN_FLIGHT
-from headway.serve.endpoint import VARIABLE, Endpoint
 from headway.serve.engine import on_gpu
-from headway.serve.identity import HEADER
-from headway.serve.observed import LOG, TERMINAL
-from headway.serve.relay import Relay
+from headway.serve.log_pipe import LogPipe
+from headway.serve.request_id import HEADER
 from headway.serve.startup import stages
+from headway.serve.telemetry_sinks import LOG, TERMINAL
 
 APPLICATION = "headway"
 POLL_SECONDS = 0.2
@@ -47,7 +47,7 @@ OBJECTS_BYTES = 100 * 2**20
 class Service:
     """A service from its start to its end; used as a context, which leaves no process behind."""
 
-    def __init__(self, endpoint: Endpoint) -> None:
+    def __init__(self, endpoint: ServeConfig) -> None:
         self.endpoint = endpoint
         self.url = f"http://{endpoint.host}:{endpoint.port}/v1"
         """For an OpenAI client."""
@@ -61,7 +61,7 @@ class Service:
     def __enter__(self) -> Self:
         _check_free(self.endpoint)
         self._folder = Path(tempfile.mkdtemp(prefix="headway-"))
-        self._relay = Relay(self._folder / "log")
+        self._relay = LogPipe(self._folder / "log")
         try:
             self._begin()
         except BaseException as error:
@@ -207,9 +207,9 @@ class Service:
             "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": port,
             "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": str(self.endpoint.port + 1),
             "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1",
-            "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": chain.LINKS,
+            "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": middleware.LINKS,
             VARIABLE: self.endpoint.model_dump_json(),
-            chain.DRAINING: str(self._folder / "draining"),
+            middleware.DRAINING: str(self._folder / "draining"),
             LOG: str(self._folder / "log"),
             "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
             "RAY_SERVE_FORCE_STOP_UNHEALTHY_REPLICAS": "1",
@@ -251,7 +251,7 @@ class Service:
         return "\n".join([*filter(None, said), str(self._failure)])
 
 
-def _check_free(endpoint: Endpoint) -> None:
+def _check_free(endpoint: ServeConfig) -> None:
     """See that nobody listens at the endpoint's port.
 
     Raises:

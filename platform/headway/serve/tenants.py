@@ -54,7 +54,7 @@ class Quota(BaseModel):
     """Of prompts and answers together; None: as many as it likes."""
 
 
-class Roll(BaseModel):
+class KeyFile(BaseModel):
     """All that is kept of tenants, as it stands in the file."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -69,13 +69,13 @@ class Roll(BaseModel):
         return sorted({key.tenant for key in self.keys} | set(self.quotas))
 
 
-class Keys:
+class KeyStore:
     """The keys and quotas in a file, which is replaced whole and may change at any time."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    def roll(self) -> Roll:
+    def load(self) -> KeyFile:
         """All that is in the file; nothing if there is none yet.
 
         Raises:
@@ -84,9 +84,9 @@ class Keys:
         try:
             text = self.path.read_bytes()
         except FileNotFoundError:
-            return Roll(keys=[])
+            return KeyFile(keys=[])
         try:
-            return Roll.model_validate_json(text)
+            return KeyFile.model_validate_json(text)
         except ValidationError as error:
             raise UsageError(f"{self.path} is no file of API keys; headway keys add TENANT makes one") from error
 
@@ -96,13 +96,13 @@ class Keys:
         Raises:
             UsageError: it is no file of keys.
         """
-        return self.roll().keys
+        return self.load().keys
 
     def add(self, tenant: str) -> str:
         """Make a key for `tenant`; returns it, which is the only time that anybody sees it."""
         key = PREFIX + secrets.token_urlsafe(32)
         with self._alone():
-            roll = self.roll()
+            roll = self.load()
             new = Key(tenant=tenant, sha256=digest(key), created=round(time.time(), 3))
             self._write(roll.model_copy(update={"keys": [*roll.keys, new]}))
         return key
@@ -114,7 +114,7 @@ class Keys:
             UsageError: there is none of that name; says which there are.
         """
         with self._alone():
-            roll = self.roll()
+            roll = self.load()
             found = [key for key in roll.keys if key.name == name]
             if not found:
                 there = ", ".join(f"{key.name} ({key.tenant})" for key in roll.keys) or "none"
@@ -129,7 +129,7 @@ class Keys:
             UsageError: nothing is kept of such a tenant, which may be a slip of the pen; says of whom something is.
         """
         with self._alone():
-            roll = self.roll()
+            roll = self.load()
             if tenant not in roll.tenants:
                 there = ", ".join(roll.tenants) or "none"
                 raise UsageError(
@@ -151,7 +151,7 @@ class Keys:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
 
-    def _write(self, roll: Roll) -> None:
+    def _write(self, roll: KeyFile) -> None:
         new = self.path.with_name(f".{self.path.name}-{secrets.token_hex(4)}")
         with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
             json.dump(roll.model_dump(exclude_none=True), file, indent=1)
@@ -167,7 +167,7 @@ class Keys:
 class Tenants:
     """Tells tenants by their keys, and their quotas, as the file says now: nothing has to be started anew for it."""
 
-    def __init__(self, keys: Keys, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, keys: KeyStore, clock: Callable[[], float] = time.monotonic) -> None:
         """Read the keys; from now on a file that cannot be read leaves things as they were.
 
         Raises:
@@ -176,7 +176,7 @@ class Tenants:
         self._keys, self._clock = keys, clock
         self._log = open_log()
         self._seen, self._looked = self._mark(), clock()
-        self._roll = keys.roll()
+        self._roll = keys.load()
 
     def of(self, key: str) -> str | None:
         """Whose key this is. Takes equally long for every wrong one."""
@@ -198,7 +198,7 @@ class Tenants:
         self._looked = self._clock()
         if (mark := self._mark()) != self._seen:
             try:
-                self._roll, self._seen = self._keys.roll(), mark
+                self._roll, self._seen = self._keys.load(), mark
             except (UsageError, OSError) as error:
                 self._log.warning("keys.unreadable", problem=str(error), action="those known before are in force")
 

@@ -4,6 +4,6 @@ All three are loaded when they are used, so that commands which say nothing star
 """
 
 from headway.telemetry.logs import Log, open_log
-from headway.telemetry.traces import Span, Spans, Trace, given, here
+from headway.telemetry.traces import Span, Spans, Trace, current_trace, environment_trace
 
-__all__ = ["Log", "Span", "Spans", "Trace", "given", "here", "open_log"]
+__all__ = ["Log", "Span", "Spans", "Trace", "current_trace", "environment_trace", "open_log"]

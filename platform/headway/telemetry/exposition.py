@@ -43,7 +43,7 @@ class Exposure:
     """How long they stay after the end [s]."""
 
 
-def asked(option: str | None = None) -> Exposure | None:
+def exposure_from_environment(option: str | None = None) -> Exposure | None:
     """What `[ADDRESS:]PORT` and the environment ask for; None if nobody wants metrics.
 
     Raises:

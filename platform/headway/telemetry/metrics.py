@@ -13,10 +13,9 @@ from prometheus_client.metrics import MetricWrapperBase
 from prometheus_client.registry import Collector
 
 import headway
+from headway.telemetry.phases import PHASES
 from headway.telemetry.traces import Trace
 
-PHASES = ("queue", "startup", "restore", "data", "step", "checkpoint", "evaluation", "drain", "lost")
-"""Those of the ledger (`headway.store.record`), which lies above this layer; a test compares them."""
 STEP_SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
 SAVE_SECONDS = (0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0)
 RECOVERY_SECONDS = (0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 900.0, 3600.0, 14400.0)
@@ -24,7 +23,7 @@ RECOVERY_SECONDS = (0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 900.0, 3
 Child = TypeVar("Child", bound=MetricWrapperBase)
 
 
-class Train:
+class TrainMetrics:
     """How training goes."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
@@ -65,7 +64,7 @@ class Train:
         self.slow_ranks = Gauge("headway_train_slow_ranks", "Ranks that keep the others waiting", registry=registry)
 
 
-class Checkpoint:
+class CheckpointMetrics:
     """What of the training is safe."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
@@ -95,7 +94,7 @@ class Checkpoint:
         )
 
 
-class Recovery:
+class RecoveryMetrics:
     """What preemptions cost."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
@@ -120,7 +119,7 @@ class Recovery:
         )
 
 
-class Store:
+class StoreMetrics:
     """How the object store of the run answers; a store in a folder is not counted."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
@@ -138,16 +137,16 @@ class Store:
         )
 
 
-class Training:
+class TrainingMetrics:
     """All that a training process shows."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         build(self.registry)
-        self.train = Train(self.registry)
-        self.checkpoint = Checkpoint(self.registry)
-        self.recovery = Recovery(self.registry)
-        self.store = Store(self.registry)
+        self.train = TrainMetrics(self.registry)
+        self.checkpoint = CheckpointMetrics(self.registry)
+        self.recovery = RecoveryMetrics(self.registry)
+        self.store = StoreMetrics(self.registry)
 
 
 def build(registry: CollectorRegistry) -> None:

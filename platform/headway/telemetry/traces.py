@@ -70,14 +70,14 @@ class Trace:
         return f"00-{self.trace_id}-{self.span_id}-{int(self.sampled):02x}"
 
 
-def given() -> Trace | None:
+def environment_trace() -> Trace | None:
     """The trace that this process was started in, by its environment."""
     return Trace.parse(os.environ.get(VARIABLE))
 
 
-def here() -> Trace:
+def current_trace() -> Trace:
     """The trace that this process was started in, or a new one."""
-    return given() or Trace.new()
+    return environment_trace() or Trace.new()
 
 
 class Span:
@@ -227,9 +227,9 @@ def _provider(service: str, resource: Attributes) -> "TracerProvider | None":
     if not file and (not collector or refused):
         return None
     try:
-        from headway.telemetry import exporter
+        from headway.telemetry import span_export
 
-        return exporter.provider(service, _present(resource), file=file, collector=collector and not refused)
+        return span_export.provider(service, _present(resource), file=file, collector=collector and not refused)
     except Exception as error:  # whatever the exporter makes of its environment: work goes on without spans
         log.warning("headway: no spans are recorded: %s", error)
         return None

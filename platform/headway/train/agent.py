@@ -9,9 +9,9 @@ import time
 from typing import Any
 
 from headway import errors
-from headway.train.meeting import Meeting
+from headway.train.heartbeat import HeartbeatTable
 from headway.train.outcome import Failure
-from headway.train.pulse import Pulses
+from headway.train.rendezvous import Rendezvous
 from headway.train.task import Task, work
 from headway.train.watchdog import LOST_PEERS
 
@@ -24,13 +24,13 @@ KILL_SECONDS = 5.0
 class Agent(threading.Thread):
     """torchelastic's agent for this machine. The main thread keeps the signals."""
 
-    def __init__(self, task: Task, meeting: Meeting, ranks: int) -> None:
+    def __init__(self, task: Task, meeting: Rendezvous, ranks: int) -> None:
         super().__init__(name="torchelastic", daemon=True)
         context = multiprocessing.get_context(FORKSERVER)
         self.task, self.meeting, self.ranks = task, meeting, ranks
         self.flag = context.Value("i", 0, lock=False)
         """How urgently the ranks are asked to stop."""
-        self.pulses = Pulses(context, ranks)
+        self.pulses = HeartbeatTable(context, ranks)
         self.failure: Failure | None = None
         """The first failure on this machine, or what the ranks were given up for."""
         self.given_up = False

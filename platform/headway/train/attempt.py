@@ -11,28 +11,28 @@ from typing import Self
 
 from headway import recipe as recipes
 from headway.checkpoint.commit import Lineage
+from headway.checkpoint.reader import StoredCheckpoint
 from headway.checkpoint.retention import Retention
 from headway.checkpoint.saver import Saver
-from headway.checkpoint.stored import StoredCheckpoint
-from headway.data import Prefetch
+from headway.data import Prefetcher
 from headway.errors import DamageError, HeadwayError, StoreError
-from headway.store import Committed, Decided, Ended, Holder, keys
-from headway.store.record import Row
+from headway.runs import Committed, Decided, Ended, Holder, keys
+from headway.runs.ledger import LedgerRow
 from headway.train.arithmetic import differences
 from headway.train.cadence import Cadence
 from headway.train.clock import Clock
-from headway.train.evaluation import Evaluation
-from headway.train.instruments import Instruments
+from headway.train.evaluation import Evaluator
 from headway.train.rank import Rank
-from headway.train.report import Report
-from headway.train.stability import Verdict, reach
-from headway.train.start import Start
+from headway.train.reporter import Reporter
+from headway.train.run_telemetry import RunTelemetry
+from headway.train.stability import BatchVerdict, rollback_horizon
+from headway.train.startup_timer import StartupTimer
 from headway.train.step import Gradient, lanes_of
-from headway.train.straggler import Stragglers
+from headway.train.straggler import StragglerDetector
 from headway.train.task import Task
 
 
-class Attempt:
+class TrainingAttempt:
     """The rank's part in one attempt. Every method but `skips` is collective."""
 
     def __init__(
@@ -40,11 +40,11 @@ class Attempt:
         rank: Rank,
         holder: Holder,
         clock: Clock,
-        start: Start,
+        start: StartupTimer,
         *,
         task: Task,
         follows: int | None,
-        instruments: Instruments,
+        instruments: RunTelemetry,
     ) -> None:
         """Claim the run, or after a roll-back claim it again.
 
@@ -57,12 +57,12 @@ class Attempt:
         data = rank.dataset.digest
         self.saved = 0
         """Tokens of the last save that was begun, or restored."""
-        self.number: int = rank.ranks.lead(
+        self.number: int = rank.ranks.on_rank0(
             lambda: self.run.claim(holder, self.recipe, data, take_over=task.take_over, follows=follows).seq
         )
         self.history = self.run.history(upto=self.number)
         self.cadence = Cadence(self.recipe.checkpoint, self.history)
-        self.report = Report(
+        self.report = Reporter(
             self.run,
             self.number,
             rank.ranks.rank,
@@ -74,7 +74,7 @@ class Attempt:
             instruments=instruments,
             trace=instruments.begin(self.run, self.history, clock),
         )
-        self.batches = Prefetch(
+        self.batches = Prefetcher(
             rank.dataset,
             [
                 lane % self.recipe.train.lanes
@@ -83,13 +83,13 @@ class Attempt:
             rank.transfer,
         )
         self.step = rank.step
-        self.stragglers = Stragglers(rank.ranks.gather(socket.gethostname()))
-        self.evaluation = Evaluation(self.recipe, rank.dataset, self.state, rank.transfer, rank.ranks.group)
+        self.stragglers = StragglerDetector(rank.ranks.gather(socket.gethostname()))
+        self.evaluation = Evaluator(self.recipe, rank.dataset, self.state, rank.transfer, rank.ranks.group)
         self.saver = Saver(
             self.run,
             Lineage(self.number, recipes.digest(self.recipe), rank.dataset.digest, rank.environment),
             rank.background,
-            retention=Retention(self.recipe.checkpoint.keep, reach=reach(self.recipe)),
+            retention=Retention(self.recipe.checkpoint.keep, reach=rollback_horizon(self.recipe)),
             announce=self._committed,
         )
 
@@ -137,7 +137,7 @@ class Attempt:
         self.report.event("batch.skipped", batch=position, reason=decision.reason if decision else "as decided before")
         return True
 
-    def decide(self, verdict: Verdict, position: int) -> str:
+    def decide(self, verdict: BatchVerdict, position: int) -> str:
         """Record what is done about the batch at `position`; returns the action.
 
         Raises:
@@ -153,7 +153,7 @@ class Attempt:
             )
         back = verdict.action == "rollback"
         skip_from = max(0, position - batch * (policy.rollback_batches - 1)) if back else position
-        seq = self.rank.ranks.lead(
+        seq = self.rank.ranks.on_rank0(
             lambda: (
                 self.run.journal.append(
                     Decided,
@@ -213,7 +213,7 @@ class Attempt:
         position = self.report.tokens
         if position == self.saved:  # what came after the last save is lost
             self._book(position)
-        self.rank.ranks.lead(
+        self.rank.ranks.on_rank0(
             lambda: self.run.journal.append(Ended, self.number, outcome=outcome, reason=reason, tokens=position).seq
         )
         self.report.event("attempt.ended", outcome=outcome, reason=reason)
@@ -284,14 +284,14 @@ class Attempt:
     def _book(self, position: int) -> None:
         """Write the ledger as of now."""
         data = _lines(self._rows(position)).encode()
-        self.rank.ranks.lead(lambda: self.run.store.put(keys.ledger(self.run.name, self.number), [data]))
+        self.rank.ranks.on_rank0(lambda: self.run.store.put(keys.ledger(self.run.name, self.number), [data]))
 
-    def _rows(self, position: int) -> list[Row]:
+    def _rows(self, position: int) -> list[LedgerRow]:
         row = self.clock.row(self.number, self.rank.ranks.rank, position)
-        rows = [Row.model_validate(each) for each in self.rank.ranks.gather(row.model_dump())]
+        rows = [LedgerRow.model_validate(each) for each in self.rank.ranks.gather(row.model_dump())]
         self.report.tally.book(rows)
         return rows
 
 
-def _lines(rows: Sequence[Row]) -> str:
+def _lines(rows: Sequence[LedgerRow]) -> str:
     return "".join(json.dumps(row.model_dump()) + "\n" for row in rows)

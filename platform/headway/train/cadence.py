@@ -7,7 +7,7 @@ from collections import deque
 from itertools import zip_longest
 
 from headway.recipe import Checkpoint
-from headway.store import History
+from headway.runs import History
 
 REMEMBERED = 8
 """Saves that the cost is averaged over, and steps that the usual step is the median of."""

@@ -5,8 +5,9 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from headway.store.record import PHASES, Row
-from headway.train.pulse import Pulse
+from headway.runs.ledger import LedgerRow
+from headway.telemetry.phases import PHASES
+from headway.train.heartbeat import HeartbeatWriter
 
 Queue = tuple[float, float]
 """When a job was submitted, and when it was given machines [s since 1970]."""
@@ -15,7 +16,7 @@ Queue = tuple[float, float]
 class Clock:
     """Books every second of a rank to a phase: of the queue first, then of `startup`, then of what is entered."""
 
-    def __init__(self, began: float, queue: Queue | None = None, pulse: Pulse | None = None) -> None:
+    def __init__(self, began: float, queue: Queue | None = None, pulse: HeartbeatWriter | None = None) -> None:
         """`began`: when the rank's launch began [s since 1970]; what passed since its `queue` is `startup`, too.
 
         `pulse` learns of each phase. SLURM's times are another machine's, in whole seconds: what contradicts `began`
@@ -23,7 +24,7 @@ class Clock:
         """
         started = min(queue[1], began) if queue else began
         self.started = min(queue[0], started) if queue else began
-        self._pulse = pulse or Pulse()
+        self._pulse = pulse or HeartbeatWriter()
         self.phase = "startup"
         self._booked = dict.fromkeys(PHASES, 0.0) | {"queue": started - self.started}
         now = time.monotonic()
@@ -51,10 +52,10 @@ class Clock:
         """Seconds by phase, up to now."""
         return self._booked | {self.phase: self._booked[self.phase] + time.monotonic() - self._since}
 
-    def row(self, attempt: int, rank: int, tokens: int) -> Row:
+    def row(self, attempt: int, rank: int, tokens: int) -> LedgerRow:
         """The account up to now."""
         self.enter(self.phase)
-        return Row(
+        return LedgerRow(
             attempt=attempt,
             rank=rank,
             started=self.started,

@@ -13,7 +13,7 @@ from headway.train.state import State
 from headway.train.transfer import Transfer
 
 
-class Evaluation:
+class Evaluator:
     """Evaluates on text that is never trained on."""
 
     def __init__(

@@ -15,16 +15,17 @@ import time
 from headway import recipe as recipes
 from headway.data import open_data
 from headway.errors import HeadwayError, UsageError
+from headway.objectstore import Store
 from headway.recipe import Recipe
-from headway.store import History, Holder, Run, Store, this_process
-from headway.telemetry import Spans, Trace, given
+from headway.runs import History, Holder, Run, this_process
+from headway.telemetry import Spans, Trace, environment_trace
 from headway.telemetry.exposition import Exposure, withdraw
 from headway.train.agent import Agent
-from headway.train.meeting import TURN_SECONDS, Meeting
 from headway.train.outcome import Failure, Outcome, conclude
 from headway.train.preemption import Preemption
+from headway.train.rendezvous import TURN_SECONDS, Rendezvous
 from headway.train.task import Task
-from headway.train.watchdog import Watchdog, Word, first_failure
+from headway.train.watchdog import NodeReport, Watchdog, first_failure
 
 POLL_SECONDS = 0.05
 REPORT_SECONDS = 5.0
@@ -61,17 +62,17 @@ def launch(
     )
     run = Run(store, name)
     launcher = this_process(launch_id or secrets.token_hex(8))
-    meeting = Meeting(run, launcher.launch, node=node, nodes=nodes, patience=recipe.machine.join_seconds)
+    meeting = Rendezvous(run, launcher.launch, node=node, nodes=nodes, patience=recipe.machine.join_seconds)
     try:
         history = prepare(run, recipe, launcher, ranks=ranks * nodes, take_over=take_over)
     except HeadwayError as error:
-        stay_away(meeting, error)
+        report_absence(meeting, error)
         raise
     if history.done:
-        return done_before(history)
+        return already_done(history)
 
-    before = trace_before(history)
-    trace = given() or before
+    before = previous_trace(history)
+    trace = environment_trace() or before
     other = [before] if before and trace and before.trace_id != trace.trace_id else []
     place = spans.record("train.launch", launched, time.time(), parent=trace, links=other, ranks=ranks * nodes)
     launcher = launcher.model_copy(update={"trace": str(trace or place)})
@@ -90,11 +91,11 @@ def launch(
     agent = Agent(task, meeting, ranks)
     agent.start()
     try:
-        failure = attend(agent, preemption, Watchdog(recipe.machine.hang_seconds))
+        failure = monitor(agent, preemption, Watchdog(recipe.machine.hang_seconds))
         outcome = conclude(run, launcher.launch, failure, stopped=bool(preemption.level), says=meeting.first)
-        return dataclasses.replace(outcome, alone=failure is not None and meeting.bereft())
+        return dataclasses.replace(outcome, alone=failure is not None and meeting.head_lost())
     finally:
-        meeting.adjourn()
+        meeting.shut_down()
         meeting.close()
         spans.close()
         if meeting.first:  # of a rank that was killed
@@ -122,26 +123,28 @@ def prepare(run: Run, recipe: Recipe, launcher: Holder, *, ranks: int, take_over
     return history
 
 
-def done_before(history: History) -> Outcome:
+def already_done(history: History) -> Outcome:
     """The outcome of a launch that finds the run done."""
     return Outcome("done", "done before; nothing was left to do", history.tokens, history.attempts[-1].number, 0)
 
 
-def trace_before(history: History) -> Trace | None:
+def previous_trace(history: History) -> Trace | None:
     """The trace of the attempts so far, which a launch that was started in none goes on with."""
     found = (Trace.parse(attempt.claim.holder.trace) for attempt in reversed(history.attempts))
     return next((trace for trace in found if trace), None)
 
 
-def stay_away(meeting: Meeting, error: HeadwayError) -> None:
+def report_absence(meeting: Rendezvous, error: HeadwayError) -> None:
     """Tell the first machine that this one cannot come, lest all wait for it."""
     if not meeting.first:
         host = socket.gethostname()
         meeting.open()
-        meeting.tell_last(Word(host, 1, failure=Failure(type(error).__name__, f"{host}: {error}", time=time.time())))
+        meeting.publish_final(
+            NodeReport(host, 1, failure=Failure(type(error).__name__, f"{host}: {error}", time=time.time()))
+        )
 
 
-def attend(agent: Agent, preemption: Preemption, watchdog: Watchdog) -> Failure | None:
+def monitor(agent: Agent, preemption: Preemption, watchdog: Watchdog) -> Failure | None:
     """Stay with the ranks to their end: pass on the wish to stop, and watch; returns what went wrong first."""
     grace, turn = agent.task.grace, 0
     deadline, next_turn = float("inf"), time.monotonic()
@@ -157,33 +160,33 @@ def attend(agent: Agent, preemption: Preemption, watchdog: Watchdog) -> Failure 
             break
         if now >= next_turn:
             turn, next_turn = turn + 1, now + TURN_SECONDS
-            if problem := look_round(agent, watchdog, turn):
+            if problem := poll_nodes(agent, watchdog, turn):
                 agent.give_up(problem)
-    return settle(agent, turn) if agent.failure else None
+    return root_failure(agent, turn) if agent.failure else None
 
 
-def look_round(agent: Agent, watchdog: Watchdog, turn: int) -> Failure | None:
+def poll_nodes(agent: Agent, watchdog: Watchdog, turn: int) -> Failure | None:
     """Tell the others how this machine is; the first one sees whether all are well, the others whether it goes on."""
     meeting = agent.meeting
-    word = own_word(agent, turn)
-    meeting.tell(word)
+    word = local_report(agent, turn)
+    meeting.publish(word)
     if meeting.first:
-        return watchdog.look({**meeting.hear(), meeting.node: word}, time.monotonic())
-    return Failure("", "the first machine sent all home, or is gone") if meeting.over() else None
+        return watchdog.look({**meeting.poll(), meeting.node: word}, time.monotonic())
+    return Failure("", "the first machine sent all home, or is gone") if meeting.is_over() else None
 
 
-def settle(agent: Agent, turn: int) -> Failure | None:
+def root_failure(agent: Agent, turn: int) -> Failure | None:
     """What went wrong first: on the first machine, when all others have told, or kept quiet for too long."""
     meeting = agent.meeting
-    meeting.tell_last(own_word(agent, turn + 1))
+    meeting.publish_final(local_report(agent, turn + 1))
     if not meeting.first or meeting.nodes == 1:
         return agent.failure
-    before, deadline = meeting.hear(), time.monotonic() + REPORT_SECONDS
+    before, deadline = meeting.poll(), time.monotonic() + REPORT_SECONDS
     words = before
     while any(word.failure is None for word in words.values()) and time.monotonic() < deadline:
-        meeting.adjourn()
+        meeting.shut_down()
         time.sleep(POLL_SECONDS)
-        words = meeting.hear()
+        words = meeting.poll()
     for node, word in words.items():
         if word.failure is None and node in before and word.turn == before[node].turn:
             ranks = ranks_of(node, agent.ranks)
@@ -197,7 +200,7 @@ def ranks_of(node: int, ranks: int) -> str:
     return f"rank {first}" if ranks == 1 else f"ranks {first} to {first + ranks - 1}"
 
 
-def own_word(agent: Agent, turn: int) -> Word:
+def local_report(agent: Agent, turn: int) -> NodeReport:
     """How this machine is."""
-    signs = agent.pulses.signs(first=agent.meeting.node * agent.ranks)
-    return Word(socket.gethostname(), turn, tuple(signs), agent.failure)
+    signs = agent.pulses.read(first=agent.meeting.node * agent.ranks)
+    return NodeReport(socket.gethostname(), turn, tuple(signs), agent.failure)

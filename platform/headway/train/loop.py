@@ -6,13 +6,13 @@ as if nothing had happened.
 
 import time
 
-from headway.train.attempt import Attempt
-from headway.train.preemption import HURRY
+from headway.train.attempt import TrainingAttempt
+from headway.train.preemption import IMMEDIATE
 from headway.train.schedule import due
 from headway.train.stability import judge
 
 
-def train(attempt: Attempt) -> str:
+def train(attempt: TrainingAttempt) -> str:
     """Train until the budget is spent, or somebody asks to stop. Collective.
 
     Returns:
@@ -56,6 +56,6 @@ def train(attempt: Attempt) -> str:
         stop = attempt.evaluate(position)
     finished = not stop
     clock.enter("drain")
-    if finished or (position > saved and stop < HURRY):
+    if finished or (position > saved and stop < IMMEDIATE):
         attempt.save(position)
     return "done" if finished else "preempted"

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from headway import errors
 from headway.errors import FencedError, HeadwayError
-from headway.store import Attempt, Ended, Run
+from headway.runs import Attempt, Ended, Run
 
 EXIT_CODES = {"done": 0, "preempted": 75, "failed": 1}
 

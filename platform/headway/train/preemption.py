@@ -11,10 +11,10 @@ import time
 from types import FrameType
 from typing import Any
 
-from headway.store import Holder, lives
+from headway.runs import Holder, is_alive
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
-STOP, HURRY = 1, 2
+STOP, IMMEDIATE = 1, 2
 
 
 class Preemption:
@@ -43,7 +43,7 @@ class Preemption:
     @property
     def level(self) -> int:
         """0, STOP or HURRY, from this process's signals, the launcher's flag, or the launcher's death."""
-        if self._launcher and not self._level and lives(self._launcher) is False:
+        if self._launcher and not self._level and is_alive(self._launcher) is False:
             self._level = STOP
         level = max(self._level, int(self._flag.value))
         if level and self.since is None:
@@ -55,7 +55,7 @@ class Preemption:
         if not self._level:
             self._level, self._first = STOP, now
         elif now - self._first >= 1.0:
-            self._level = HURRY
+            self._level = IMMEDIATE
 
 
 early = threading.Event()

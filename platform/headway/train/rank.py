@@ -6,17 +6,17 @@ from dataclasses import dataclass
 import torch
 import torch.distributed as dist
 
+from headway.checkpoint.collectives import Collectives
 from headway.checkpoint.manifest import Environment
-from headway.checkpoint.ranks import Ranks
 from headway.data import Dataset, open_data
 from headway.errors import UsageError
 from headway.recipe import Recipe
-from headway.store import Run
+from headway.runs import Run
 from headway.train import arithmetic
+from headway.train.heartbeat import HeartbeatWriter
 from headway.train.preemption import Preemption
-from headway.train.pulse import Pulse
 from headway.train.sharding import build, optimizer
-from headway.train.start import Start
+from headway.train.startup_timer import StartupTimer
 from headway.train.state import State
 from headway.train.step import Step
 from headway.train.transfer import Transfer
@@ -29,12 +29,12 @@ class Rank:
     recipe: Recipe
     run: Run
     preemption: Preemption
-    pulse: Pulse
+    pulse: HeartbeatWriter
     device: torch.device
     dataset: Dataset
-    ranks: Ranks
+    ranks: Collectives
     """For the main thread."""
-    background: Ranks
+    background: Collectives
     """For the thread that saves."""
     environment: Environment
     state: State
@@ -42,14 +42,16 @@ class Rank:
     transfer: Transfer
 
     @classmethod
-    def join(cls, recipe: Recipe, run: Run, preemption: Preemption, pulse: Pulse, start: Start) -> "Rank":
+    def join(
+        cls, recipe: Recipe, run: Run, preemption: Preemption, pulse: HeartbeatWriter, start: StartupTimer
+    ) -> "Rank":
         """Join the other ranks, and build this one's share of the model. Collective."""
         device = choose_device(recipe)
         arithmetic.fix(recipe, device)
         if os.environ.get("WORLD_SIZE") == os.environ.get("LOCAL_WORLD_SIZE"):
             os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # all ranks are on this machine
         dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
-        ranks, background = Ranks(dist.new_group(backend="gloo")), Ranks(dist.new_group(backend="gloo"))
+        ranks, background = Collectives(dist.new_group(backend="gloo")), Collectives(dist.new_group(backend="gloo"))
         start.done("group")
         dataset = open_data(recipe)
         model = build(recipe, dataset.vocabulary, device)

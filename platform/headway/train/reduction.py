@@ -11,13 +11,13 @@ import torch
 import torch.distributed as dist
 from torch.distributed.fsdp import FSDPModule
 
-from headway.train.waiting import Waiting
+from headway.train.collective_timer import CollectiveTimer
 
 
 class OrderedReduceScatter:
     """FSDP2's reduce-scatter of one parameter group, replaced by exchange and ordered addition."""
 
-    def __init__(self, waiting: Waiting) -> None:
+    def __init__(self, waiting: CollectiveTimer) -> None:
         """`waiting` takes note of the exchanges."""
         self.waiting = waiting
         self.sum: torch.Tensor | None = None
@@ -58,7 +58,7 @@ class OrderedSum:
     On a single rank FSDP adds each lane's gradient to the sum so far by itself, which is the same order.
     """
 
-    def __init__(self, model: torch.nn.Module, waiting: Waiting) -> None:
+    def __init__(self, model: torch.nn.Module, waiting: CollectiveTimer) -> None:
         """Replace the reduce-scatter of every FSDP group in `model`; `waiting` takes note of what it waits."""
         self.parameters = list(model.parameters())
         self.groups: list[OrderedReduceScatter] = []

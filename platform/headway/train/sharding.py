@@ -10,7 +10,7 @@ from torch.distributed.tensor import DTensor
 
 from headway.model import Block, Decoder, initialise
 from headway.recipe import Recipe
-from headway.train import cache
+from headway.train import compile_cache
 from headway.train.arithmetic import precision
 
 
@@ -28,7 +28,7 @@ def shard(recipe: Recipe, vocabulary: int, device: torch.device) -> Decoder:
     mesh = init_device_mesh(device.type, (dist.get_world_size(),))
     compute = torch.bfloat16 if precision(recipe, device) == "bf16" else None
     if recipe.train.compile:
-        cache.settle()
+        compile_cache.use_compile_cache()
         model.compile_parts()
     # Without the casts: the rotary tables, which a block is called with, are fp32.
     policy = MixedPrecisionPolicy(param_dtype=compute, reduce_dtype=torch.float32, cast_forward_inputs=False)

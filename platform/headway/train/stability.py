@@ -11,17 +11,17 @@ from headway.recipe.schema import Stability
 
 
 @dataclass(frozen=True)
-class Verdict:
+class BatchVerdict:
     """What is to be done about a batch, and why."""
 
     action: Literal["skip", "rollback", "stop"]
     reason: str
 
 
-def judge(policy: Stability, losses: Sequence[float], loss: float, norm: float) -> Verdict | None:
+def judge(policy: Stability, losses: Sequence[float], loss: float, norm: float) -> BatchVerdict | None:
     """Judge a batch by its loss and gradient norm, given the losses of the batches before it; None: it is fine."""
     if not (math.isfinite(loss) and math.isfinite(norm)):
-        return Verdict(policy.on_nonfinite, f"loss {loss} and gradient norm {norm}: not finite")
+        return BatchVerdict(policy.on_nonfinite, f"loss {loss} and gradient norm {norm}: not finite")
     window = losses[-policy.spike_window :]
     if policy.on_spike == "ignore" or len(window) < policy.spike_window:
         return None
@@ -29,10 +29,10 @@ def judge(policy: Stability, losses: Sequence[float], loss: float, norm: float) 
     if loss <= mean + policy.spike_sigmas * deviation:
         return None
     reason = f"loss {loss:.4f} is {(loss - mean) / max(deviation, 1e-12):.1f} deviations above the mean {mean:.4f}"
-    return Verdict(policy.on_spike, reason)
+    return BatchVerdict(policy.on_spike, reason)
 
 
-def reach(recipe: Recipe) -> int:
+def rollback_horizon(recipe: Recipe) -> int:
     """How far back a roll-back may go [tokens]."""
     policy = recipe.train.stability
     rolls_back = "rollback" in {policy.on_spike, policy.on_nonfinite}

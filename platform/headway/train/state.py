@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 import torch
 
 from headway.checkpoint.manifest import Progress
+from headway.checkpoint.reader import PARAMETERS, StoredCheckpoint
 from headway.checkpoint.restore import restore
-from headway.checkpoint.stored import PARAMETERS, StoredCheckpoint
 from headway.model import Decoder, initialise
 from headway.recipe import Recipe
 

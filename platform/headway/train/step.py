@@ -10,15 +10,15 @@ from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
 
 from headway.recipe import Recipe
+from headway.train.collective_timer import CollectiveTimer
+from headway.train.heartbeat import HeartbeatWriter
 from headway.train.norm import clip, fast_norm, ordered_norm
-from headway.train.preemption import HURRY, STOP, Preemption
-from headway.train.pulse import Pulse
+from headway.train.preemption import IMMEDIATE, STOP, Preemption
 from headway.train.reduction import OrderedSum
 from headway.train.schedule import learning_rate
 from headway.train.state import State
-from headway.train.straggler import FIELDS, Pace
+from headway.train.straggler import FIELDS, StepTiming
 from headway.train.transfer import DeviceBatch
-from headway.train.waiting import Waiting
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Gradient:
     """How urgently some rank was asked to stop: 0, STOP or HURRY."""
     save: bool
     """Whether rank 0 wishes to save."""
-    paces: tuple[Pace, ...]
+    paces: tuple[StepTiming, ...]
     """What each rank took for it, by rank."""
 
 
@@ -46,7 +46,7 @@ class Step:
     """Computes and applies gradients for one rank."""
 
     def __init__(
-        self, recipe: Recipe, state: State, device: torch.device, agreement: dist.ProcessGroup, pulse: Pulse
+        self, recipe: Recipe, state: State, device: torch.device, agreement: dist.ProcessGroup, pulse: HeartbeatWriter
     ) -> None:
         """`agreement` is a gloo group, over which the ranks compare losses and flags; `pulse` counts micro-batches."""
         self.recipe, self.state, self.device, self.agreement = recipe, state, device, agreement
@@ -55,7 +55,7 @@ class Step:
         self.sharded: FSDPModule = state.model
         self.parameters = list(state.model.parameters())
         self.bitwise = recipe.train.determinism == "bitwise"
-        self.waiting = Waiting(device)
+        self.waiting = CollectiveTimer(device)
         self.waiting.watch(state.model, reductions=not self.bitwise)
         self.sum = OrderedSum(state.model, self.waiting) if self.bitwise else None
         self._applied = 0.0
@@ -94,7 +94,7 @@ class Step:
                     losses[number, index] = loss
         losses = losses.cpu()  # a GPU is done here
         took, waited = time.perf_counter() - began, self.waiting.take()
-        pace = Pace(fetched, fetched + self._applied + max(0.0, took - waited), waited)
+        pace = StepTiming(fetched, fetched + self._applied + max(0.0, took - waited), waited)
         return self._agree(losses, preemption.level, pace, save=save)
 
     def apply(self, tokens: int, gradient: Gradient) -> float:
@@ -122,11 +122,11 @@ class Step:
         self.pulse.advance()
         return loss.detach()
 
-    def _agree(self, losses: torch.Tensor, stop: int, pace: Pace, *, save: bool) -> Gradient:
+    def _agree(self, losses: torch.Tensor, stop: int, pace: StepTiming, *, save: bool) -> Gradient:
         """Bring the losses and paces of all ranks together, in order, and the wishes to stop or save."""
         paces = torch.zeros(dist.get_world_size(), FIELDS, dtype=torch.float64)
         paces[dist.get_rank()] = torch.tensor(astuple(pace))
-        wishes = torch.tensor([stop >= STOP, stop >= HURRY, save], dtype=torch.float64)
+        wishes = torch.tensor([stop >= STOP, stop >= IMMEDIATE, save], dtype=torch.float64)
         shared = torch.cat([losses.flatten(), paces.flatten(), wishes])
         dist.all_reduce(shared, group=self.agreement)
         summed, took, (asked, hurried, wished) = torch.split(shared, [losses.numel(), paces.numel(), len(wishes)])
@@ -134,9 +134,9 @@ class Step:
         return Gradient(
             loss=float(summed.sum()) / self.recipe.train.batch_tokens,
             norm=ordered_norm(gradients) if self.bitwise else fast_norm(gradients),
-            stop=HURRY if hurried else STOP if asked else 0,
+            stop=IMMEDIATE if hurried else STOP if asked else 0,
             save=bool(wished > 0),
-            paces=tuple(Pace(*row) for row in took.view_as(paces).tolist()),
+            paces=tuple(StepTiming(*row) for row in took.view_as(paces).tolist()),
         )
 
     def _gradients(self) -> list[DTensor]:

@@ -34,7 +34,7 @@ RECOVERED = 1.2
 
 
 @dataclass(frozen=True)
-class Pace:
+class StepTiming:
     """What a step took on one rank [s]."""
 
     data: float
@@ -50,7 +50,7 @@ FIELDS = 3
 
 
 @dataclass(frozen=True)
-class Slow:
+class SlowRank:
     """A rank that keeps the others waiting."""
 
     rank: int
@@ -63,18 +63,18 @@ class Slow:
     """Where it is slow: `data` or `step`."""
 
 
-class Stragglers:
+class StragglerDetector:
     """Watches the ranks of an attempt; the same on every rank, as their paces are."""
 
     def __init__(self, hosts: Sequence[str]) -> None:
         """`hosts`: the machine of each rank."""
         self.hosts = hosts
-        self.slow: Slow | None = None
+        self.slow: SlowRank | None = None
         """The rank that keeps the others waiting at present, as it was when that was noticed."""
         self._left = WARM_UP
-        self._steps: deque[Sequence[Pace]] = deque(maxlen=WINDOW)
+        self._steps: deque[Sequence[StepTiming]] = deque(maxlen=WINDOW)
 
-    def look(self, paces: Sequence[Pace]) -> bool:
+    def look(self, paces: Sequence[StepTiming]) -> bool:
         """Take in what a step took on each rank; returns whether `slow` is another one now, or none any more."""
         if self._left or len(paces) < 2:
             self._left = max(0, self._left - 1)
@@ -90,7 +90,7 @@ class Stragglers:
         before, self.slow = self.slow, self._slow(rank, own)
         return self.slow != before
 
-    def _slow(self, rank: int, own: Sequence[float]) -> Slow | None:
+    def _slow(self, rank: int, own: Sequence[float]) -> SlowRank | None:
         """Whether `rank`, whose own time is the longest of `own`, is slow in the present window."""
         worst = max(range(WINDOW), key=lambda index: self._steps[index][rank].own)
         rest = _sums([[pace.own for pace in step] for index, step in enumerate(self._steps) if index != worst])
@@ -103,7 +103,7 @@ class Stragglers:
         data = _sums([[pace.data for pace in step] for step in self._steps])
         late = data[rank] - _others(data, rank)
         phase = "data" if late > (own[rank] - usual) / 2 else "step"
-        return Slow(rank, self.hosts[rank], round(factor, 2), round(cost, 2), phase)
+        return SlowRank(rank, self.hosts[rank], round(factor, 2), round(cost, 2), phase)
 
 
 def _sums(steps: Sequence[Sequence[float]]) -> list[float]:

@@ -6,9 +6,9 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-from headway.store import Holder, lives
+from headway.runs import Holder, is_alive
 from headway.telemetry.exposition import Exposure
-from headway.train.pulse import Pulses
+from headway.train.heartbeat import HeartbeatTable
 
 ORPHAN_POLL_SECONDS = 0.2
 
@@ -36,7 +36,7 @@ class Task:
     """Where metrics are shown, if anybody asked."""
 
 
-def work(task: Task, flag: Any, pulses: Pulses) -> None:
+def work(task: Task, flag: Any, pulses: HeartbeatTable) -> None:
     """Train on this rank. Imports late: the launcher names this function, but needs none of what it uses."""
     from headway.train.worker import train_task
 
@@ -55,7 +55,7 @@ def leave_after(task: Task, finished: threading.Event) -> None:
 
     A rank that returns waits for its launcher to take the result, for ever if there is nobody to take it.
     """
-    while lives(task.launcher) is not False:
+    while is_alive(task.launcher) is not False:
         time.sleep(ORPHAN_POLL_SECONDS)
     finished.wait(task.grace)
     os._exit(1)

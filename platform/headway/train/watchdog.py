@@ -6,8 +6,8 @@ Pure logic over what the machines of a launch say of their ranks, so that it can
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from headway.train.heartbeat import RankHeartbeat
 from headway.train.outcome import Failure
-from headway.train.pulse import Sign
 
 WARM_UP = ("startup",)
 """Phases in which a rank may be silent for longer: libraries are loaded and devices opened, in long calls."""
@@ -16,20 +16,20 @@ TRAINING = ("step", "data")
 """Phases in which something is done at least every few seconds."""
 SLOWEST_FACTOR = 10
 """No progress for so many times the longest recent pause is too long."""
-ASLEEP_SECONDS = 5.0
+SUSPENDED_SECONDS = 5.0
 """A watchdog that has not looked for so long was suspended itself [s]: silence counts from its waking on."""
 FORGET = 0.9
 """What is left of the longest pause with each new one: that of the first step, which compiles, says little."""
 
 
 @dataclass(frozen=True)
-class Word:
+class NodeReport:
     """What the launcher of one machine says about once a second."""
 
     host: str
     turn: int
     """Grows from word to word."""
-    signs: tuple[Sign, ...] = ()
+    heartbeats: tuple[RankHeartbeat, ...] = ()
     failure: Failure | None = None
 
 
@@ -47,7 +47,7 @@ class Watchdog:
         self._looked = self._awake = float("-inf")
         """When it looked last, and since when it has done so without a break: it may have been suspended with all."""
 
-    def look(self, words: Mapping[int, Word], now: float) -> Failure | None:
+    def look(self, words: Mapping[int, NodeReport], now: float) -> Failure | None:
         """What is wrong by the newest word of each machine, if anything is; `now` is monotonic [s].
 
         The first failure that a machine tells, else a rank that gives no sign of life, else one that gets nothing done
@@ -55,22 +55,22 @@ class Watchdog:
         """
         if told := first_failure(word.failure for word in words.values()):
             return told
-        if now - self._looked > ASLEEP_SECONDS and self._heard:
+        if now - self._looked > SUSPENDED_SECONDS and self._heard:
             self._awake, self._progress = now, None
         self._looked = now
         signs = list(self._aged(words, now))
         return self._silent(signs) or self._stuck(signs, now)
 
-    def _aged(self, words: Mapping[int, Word], now: float) -> Iterable[tuple[str, Sign, float]]:
+    def _aged(self, words: Mapping[int, NodeReport], now: float) -> Iterable[tuple[str, RankHeartbeat, float]]:
         """Host, sign and silence of each rank; the silence of its machine counts, too [s]."""
         for node, word in words.items():
             turn, came = self._heard.get(node, (-1, now))
             if turn != word.turn:
                 self._heard[node] = (word.turn, came := now)
-            for sign in word.signs:
+            for sign in word.heartbeats:
                 yield word.host, sign, min(sign.silent + (now - came), now - self._awake)
 
-    def _silent(self, signs: Iterable[tuple[str, Sign, float]]) -> Failure | None:
+    def _silent(self, signs: Iterable[tuple[str, RankHeartbeat, float]]) -> Failure | None:
         for host, sign, silent in sorted(signs, key=lambda each: -each[2]):
             if silent > self.hang_seconds * (WARM_UP_FACTOR if sign.phase in WARM_UP else 1):
                 return Failure(
@@ -80,7 +80,7 @@ class Watchdog:
                 )
         return None
 
-    def _stuck(self, signs: list[tuple[str, Sign, float]], now: float) -> Failure | None:
+    def _stuck(self, signs: list[tuple[str, RankHeartbeat, float]], now: float) -> Failure | None:
         """All live, but nobody gets anything done: the one that is behind keeps the others waiting.
 
         The first step is not watched: it compiles, and takes what time it wants.

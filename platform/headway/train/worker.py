@@ -11,30 +11,31 @@ import torch.distributed as dist
 
 from headway import recipe as recipes
 from headway.errors import UsageError
-from headway.store import Run, born, open_store, this_process
+from headway.objectstore import open_store
+from headway.runs import Run, process_start, this_process
 from headway.telemetry import Trace
 from headway.train import trial
-from headway.train.attempt import Attempt
+from headway.train.attempt import TrainingAttempt
 from headway.train.clock import Clock, queue
-from headway.train.instruments import Instruments
+from headway.train.heartbeat import HeartbeatWriter
 from headway.train.loop import train
 from headway.train.preemption import Preemption
-from headway.train.pulse import Pulse
 from headway.train.rank import Rank
-from headway.train.start import Start
+from headway.train.run_telemetry import RunTelemetry
+from headway.train.startup_timer import StartupTimer
 from headway.train.task import Task
 
 
-def train_task(task: Task, flag: Any, pulse: Pulse) -> None:
+def train_task(task: Task, flag: Any, pulse: HeartbeatWriter) -> None:
     """Train `task` on this rank until it is done, is stopped, or fails."""
     preemption = Preemption(flag, task.launcher).listen()
-    began = born(task.launcher) or task.launched
-    start = Start(began, loaded())
+    began = process_start(task.launcher) or task.launched
+    start = StartupTimer(began, loaded())
     start.done("rendezvous")
     logging.getLogger("torch").setLevel(logging.ERROR)
     recipe = recipes.parse(task.recipe)
     run = Run(open_store(task.store), task.run)
-    with Instruments(task, recipe, preemption) as instruments:
+    with RunTelemetry(task, recipe, preemption) as instruments:
         try:
             rank = Rank.join(recipe, run, preemption, pulse, start)
             try:
@@ -50,7 +51,7 @@ def train_task(task: Task, flag: Any, pulse: Pulse) -> None:
         instruments.linger()
 
 
-def attempts(rank: Rank, task: Task, start: Start, began: float, instruments: Instruments) -> None:
+def attempts(rank: Rank, task: Task, start: StartupTimer, began: float, instruments: RunTelemetry) -> None:
     """Attempt the run until it is done, is stopped, or fails. Collective."""
     preemption, pulse = rank.preemption, rank.pulse
     holder = this_process(task.launcher.launch, Trace.parse(task.launcher.trace))
@@ -63,13 +64,15 @@ def attempts(rank: Rank, task: Task, start: Start, began: float, instruments: In
     if max(rank.ranks.gather(preemption.level)):
         return
     while True:
-        with Attempt(rank, holder, clock, start, task=task, follows=follows, instruments=instruments) as attempt:
+        with TrainingAttempt(
+            rank, holder, clock, start, task=task, follows=follows, instruments=instruments
+        ) as attempt:
             outcome = train(attempt)
             if outcome != "rolled back":
                 attempt.end(outcome, "budget reached" if outcome == "done" else "asked to stop")
                 return
         began, follows = time.time(), attempt.number
-        clock, start = Clock(began, pulse=pulse), Start(began)
+        clock, start = Clock(began, pulse=pulse), StartupTimer(began)
 
 
 def loaded() -> list[tuple[str, float]]:

@@ -8,13 +8,14 @@ import torch
 import torch.distributed as dist
 from torch._C._distributed_c10d import HashStore
 
+from headway.checkpoint.collectives import Collectives
 from headway.checkpoint.commit import Lineage
 from headway.checkpoint.manifest import Environment, Progress
-from headway.checkpoint.ranks import Ranks
 from headway.checkpoint.retention import Retention
 from headway.checkpoint.saver import Saver
-from headway.store import Committed, Holder, Run, Store
-from headway.store.directory import DirectoryStore
+from headway.objectstore import Store
+from headway.objectstore.folder import FolderStore
+from headway.runs import Committed, Holder, Run
 
 Tensors = Mapping[str, torch.Tensor]
 
@@ -22,7 +23,7 @@ Tensors = Mapping[str, torch.Tensor]
 class Keeping:
     """A run that saves checkpoints as a rank does, one after another."""
 
-    def __init__(self, store: Store, ranks: Ranks, keep: int) -> None:
+    def __init__(self, store: Store, ranks: Collectives, keep: int) -> None:
         self.run = Run(store, "run")
         holder = Holder(host="h", pid=1, started=1, launch="x")
         self.attempt = self.run.journal.claim(lambda: None, holder=holder, recipe="r").seq
@@ -48,22 +49,22 @@ Keep = Callable[..., Keeping]
 
 
 @pytest.fixture(scope="module")
-def ranks() -> Iterator[Ranks]:
+def ranks() -> Iterator[Collectives]:
     """A group in which this process is the only rank."""
     dist.init_process_group("gloo", store=HashStore(), rank=0, world_size=1)
     assert dist.group.WORLD is not None
-    yield Ranks(dist.group.WORLD)
+    yield Collectives(dist.group.WORLD)
     dist.destroy_process_group()
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> DirectoryStore:
+def store(tmp_path: Path) -> FolderStore:
     """An empty store."""
-    return DirectoryStore(tmp_path / "store")
+    return FolderStore(tmp_path / "store")
 
 
 @pytest.fixture
-def keeping(store: DirectoryStore, ranks: Ranks) -> Keep:
+def keeping(store: FolderStore, ranks: Collectives) -> Keep:
     """Makes runs: `keeping(keep=3, store=store)`."""
 
     def make(keep: int = 3, store: Store = store) -> Keeping:

@@ -3,19 +3,19 @@
 import torch
 from tests.unit.checkpoint.conftest import Keep
 
-from headway.checkpoint.manifest import Environment, Manifest, Progress, Tensor
-from headway.checkpoint.shard import Piece, lay
-from headway.checkpoint.stored import StoredCheckpoint
-from headway.store import Committed
-from headway.store.directory import DirectoryStore
-from headway.store.entries import sha256
+from headway.checkpoint.manifest import CheckpointManifest, Environment, Progress, Tensor
+from headway.checkpoint.reader import StoredCheckpoint
+from headway.checkpoint.shard import Piece, serialize
+from headway.objectstore.folder import FolderStore
+from headway.runs import Committed
+from headway.runs.entries import sha256
 
 Rectangle = tuple[int, int, int, int]
 """First row, first column, rows, columns."""
 WHOLE = torch.arange(48, dtype=torch.float32).reshape(6, 8)
 
 
-def stored(store: DirectoryStore, name: str, ranks: list[list[Rectangle]]) -> StoredCheckpoint:
+def stored(store: FolderStore, name: str, ranks: list[list[Rectangle]]) -> StoredCheckpoint:
     """A checkpoint of `WHOLE` as `model.w`, in which each rank holds these rectangles of it."""
     shards, chunks = [], []
     for rank, rectangles in enumerate(ranks):
@@ -23,11 +23,11 @@ def stored(store: DirectoryStore, name: str, ranks: list[list[Rectangle]]) -> St
         for row, column, rows, columns in rectangles:
             data = WHOLE[row : row + rows, column : column + columns].contiguous().view(-1).view(torch.uint8)
             pieces.append(Piece("model.w", "float32", (6, 8), (row, column), (rows, columns), data.numpy().data))
-        laid = lay(f"{name}/{rank}.safetensors", pieces)
+        laid = serialize(f"{name}/{rank}.safetensors", pieces)
         store.put(laid.shard.key, laid.parts)
         shards.append(laid.shard)
         chunks += [chunk.model_copy(update={"shard": rank}) for chunk in laid.chunks]
-    manifest = Manifest(
+    manifest = CheckpointManifest(
         run="run",
         attempt=1,
         tokens=64,
@@ -48,7 +48,7 @@ def stored(store: DirectoryStore, name: str, ranks: list[list[Rectangle]]) -> St
     )
 
 
-def test_the_fingerprint_does_not_depend_on_how_a_tensor_was_cut(store: DirectoryStore) -> None:
+def test_the_fingerprint_does_not_depend_on_how_a_tensor_was_cut(store: FolderStore) -> None:
     """Whole, by rows over ranks, by columns, or in unequal rectangles: the same parameters, one fingerprint."""
     found = {
         stored(store, name, ranks).fingerprint()
@@ -62,7 +62,7 @@ def test_the_fingerprint_does_not_depend_on_how_a_tensor_was_cut(store: Director
     assert len(found) == 1
 
 
-def test_the_fingerprint_is_of_parameters_alone(keeping: Keep, store: DirectoryStore) -> None:
+def test_the_fingerprint_is_of_parameters_alone(keeping: Keep, store: FolderStore) -> None:
     """The optimizer's state does not enter it; one bit, the name or the type of a parameter does."""
     keeper = keeping(keep=10)
     weights = torch.arange(4, dtype=torch.float32)

@@ -8,16 +8,16 @@ from tests.unit.checkpoint.conftest import Keep
 from torch.distributed.checkpoint.metadata import MetadataIndex
 from torch.distributed.checkpoint.planner import LoadItemType, ReadItem
 
-from headway.checkpoint import manifest, stored
+from headway.checkpoint import manifest, reader
+from headway.checkpoint.reader import StoredCheckpoint
 from headway.checkpoint.restore import _wanted
-from headway.checkpoint.stored import StoredCheckpoint
-from headway.store.directory import DirectoryStore
+from headway.objectstore.folder import FolderStore
 
 BLOCK = 64
 """Bytes of a block, in these tests."""
 
 
-class CountingStore(DirectoryStore):
+class CountingStore(FolderStore):
     """A folder that adds up what is read into buffers."""
 
     read = 0
@@ -32,8 +32,8 @@ class CountingStore(DirectoryStore):
 def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> CountingStore:
     """A store that counts, for checkpoints of small blocks."""
     monkeypatch.setattr(manifest, "BLOCK_BYTES", BLOCK)
-    monkeypatch.setattr(stored, "BLOCK_BYTES", BLOCK)
-    monkeypatch.setattr(stored, "WINDOW_BYTES", 4 * BLOCK)
+    monkeypatch.setattr(reader, "BLOCK_BYTES", BLOCK)
+    monkeypatch.setattr(reader, "WINDOW_BYTES", 4 * BLOCK)
     return CountingStore(tmp_path)
 
 

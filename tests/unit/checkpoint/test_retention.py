@@ -3,17 +3,17 @@
 import pytest
 from tests.unit.checkpoint.conftest import Keep
 
+from headway.checkpoint.reader import StoredCheckpoint
 from headway.checkpoint.retention import Retention
-from headway.checkpoint.stored import StoredCheckpoint
-from headway.store import Pruned, Run
-from headway.store.directory import DirectoryStore
+from headway.objectstore.folder import FolderStore
+from headway.runs import Pruned, Run
 
 
 class PowerCutError(Exception):
     """The machine went off."""
 
 
-class CutStore(DirectoryStore):
+class CutStore(FolderStore):
     """A store on a machine that goes off at the first deletion. A double: the test cannot pull the plug."""
 
     def delete(self, key: str) -> None:
@@ -21,7 +21,7 @@ class CutStore(DirectoryStore):
         raise PowerCutError(key)
 
 
-def test_the_newest_are_kept(keeping: Keep, store: DirectoryStore) -> None:
+def test_the_newest_are_kept(keeping: Keep, store: FolderStore) -> None:
     """Of five checkpoints the newest `keep` stay, whole, and no object of the others does."""
     keeper = keeping(keep=2)
     for tokens in (64, 128, 192, 256, 320):
@@ -33,7 +33,7 @@ def test_the_newest_are_kept(keeping: Keep, store: DirectoryStore) -> None:
 
 
 @pytest.mark.parametrize("what", ["shard", "short shard", "manifest", "changed manifest"])
-def test_an_incomplete_checkpoint_is_never_counted_as_kept(keeping: Keep, store: DirectoryStore, what: str) -> None:
+def test_an_incomplete_checkpoint_is_never_counted_as_kept(keeping: Keep, store: FolderStore, what: str) -> None:
     """A checkpoint that lost a shard, a byte or its manifest does not push out a complete one."""
     keeper = keeping(keep=10)
     commits = [keeper.save(tokens) for tokens in (64, 128, 192)]
@@ -61,7 +61,7 @@ def test_nothing_is_written_where_nothing_is_given_up(keeping: Keep) -> None:
     assert len(keeper.run.journal.read()) == before
 
 
-def test_a_checkpoint_is_given_up_in_the_journal_before_it_is_deleted(keeping: Keep, store: DirectoryStore) -> None:
+def test_a_checkpoint_is_given_up_in_the_journal_before_it_is_deleted(keeping: Keep, store: FolderStore) -> None:
     """When the power fails at the first deletion, the journal has it already, and no reader counts on it."""
     keeper = keeping(keep=10)
     old, new = keeper.save(64), keeper.save(128)

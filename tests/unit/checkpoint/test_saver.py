@@ -10,15 +10,16 @@ from tests.unit.checkpoint.conftest import Keep, Tensors
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import DTensor, Shard, distribute_tensor
 
-from headway.checkpoint.ranks import Ranks
+from headway.checkpoint.collectives import Collectives
+from headway.checkpoint.reader import StoredCheckpoint
 from headway.checkpoint.restore import restore
-from headway.checkpoint.stored import StoredCheckpoint
 from headway.errors import DamageError, FencedError, StoreError
-from headway.store import Buffer, Ended, Holder, Journal, Run
-from headway.store.directory import DirectoryStore
+from headway.objectstore import Buffer
+from headway.objectstore.folder import FolderStore
+from headway.runs import Ended, Holder, Journal, Run
 
 
-class FailingStore(DirectoryStore):
+class FailingStore(FolderStore):
     """A store that loses its disk while a shard is written. A double: a real disk cannot be filled on demand."""
 
     broken = False
@@ -65,7 +66,7 @@ def test_what_was_saved_comes_back_with_the_same_bits(keeping: Keep) -> None:
     assert keeper.announced == [64]
 
 
-def test_a_sharded_tensor_comes_back_into_a_sharded_one(keeping: Keep, ranks: Ranks) -> None:
+def test_a_sharded_tensor_comes_back_into_a_sharded_one(keeping: Keep, ranks: Collectives) -> None:
     """A DTensor is saved from its shards and restored into them."""
     assert ranks.size == 1
     mesh = DeviceMesh("cpu", [0])
@@ -92,7 +93,7 @@ def test_the_state_may_change_as_soon_as_the_copy_is_taken(keeping: Keep) -> Non
     assert not found["model.u"].any()
 
 
-def test_a_shard_is_a_safetensors_file(keeping: Keep, store: DirectoryStore) -> None:
+def test_a_shard_is_a_safetensors_file(keeping: Keep, store: FolderStore) -> None:
     """Anybody's safetensors reader opens a shard, and finds each tensor under its name and place."""
     keeper, saved = keeping(), tensors()
     shard = StoredCheckpoint(store, keeper.save(64, saved)).manifest.shards[0]
@@ -104,7 +105,7 @@ def test_a_shard_is_a_safetensors_file(keeping: Keep, store: DirectoryStore) -> 
             assert bits(opened.get_tensor(key)) == bits(saved[key.partition("@")[0]])
 
 
-def test_checkpoints_follow_one_another(keeping: Keep, store: DirectoryStore) -> None:
+def test_checkpoints_follow_one_another(keeping: Keep, store: FolderStore) -> None:
     """Each manifest names the one before it."""
     keeper = keeping()
     first, second = keeper.save(64), keeper.save(128)
@@ -112,7 +113,9 @@ def test_checkpoints_follow_one_another(keeping: Keep, store: DirectoryStore) ->
     assert StoredCheckpoint(store, second).manifest.parent == first.manifest
 
 
-def test_a_failed_save_names_rank_and_object_and_leaves_the_others(keeping: Keep, tmp_path: Path, ranks: Ranks) -> None:
+def test_a_failed_save_names_rank_and_object_and_leaves_the_others(
+    keeping: Keep, tmp_path: Path, ranks: Collectives
+) -> None:
     """When a shard cannot be written, the error says whose and which; earlier commits are whole, and saving goes on."""
     assert ranks.first
     store = FailingStore(tmp_path / "failing")
@@ -133,7 +136,7 @@ def test_a_failed_save_names_rank_and_object_and_leaves_the_others(keeping: Keep
     assert keeper.announced == [64, 128]
 
 
-def test_a_fenced_attempt_commits_nothing(keeping: Keep, store: DirectoryStore) -> None:
+def test_a_fenced_attempt_commits_nothing(keeping: Keep, store: FolderStore) -> None:
     """After a newer claim a save ends in an error, and no commit is made."""
     keeper = keeping()
     first = keeper.save(64)
@@ -145,7 +148,7 @@ def test_a_fenced_attempt_commits_nothing(keeping: Keep, store: DirectoryStore) 
 
 
 @pytest.mark.parametrize("place", [3, -1])
-def test_a_flipped_bit_is_damage_that_is_named(keeping: Keep, store: DirectoryStore, place: int) -> None:
+def test_a_flipped_bit_is_damage_that_is_named(keeping: Keep, store: FolderStore, place: int) -> None:
     """One flipped bit, in the header or in a tensor, is found, and no tensor is restored from it."""
     keeper, saved = keeping(), tensors()
     checkpoint = StoredCheckpoint(store, keeper.save(64, saved))
@@ -161,7 +164,7 @@ def test_a_flipped_bit_is_damage_that_is_named(keeping: Keep, store: DirectorySt
             restore(checkpoint, empty_like(saved))
 
 
-def test_a_checkpoint_without_a_tensor_that_is_asked_for_is_damage(keeping: Keep, store: DirectoryStore) -> None:
+def test_a_checkpoint_without_a_tensor_that_is_asked_for_is_damage(keeping: Keep, store: FolderStore) -> None:
     """A missing tensor, or one of another shape, is refused by name before anything is read."""
     checkpoint = StoredCheckpoint(store, keeping().save(64))
     for wanted in ({"model.v": torch.zeros(4, 4)}, {"model.w": torch.zeros(4, 5)}):
@@ -169,7 +172,7 @@ def test_a_checkpoint_without_a_tensor_that_is_asked_for_is_damage(keeping: Keep
             restore(checkpoint, wanted)
 
 
-class EndingStore(DirectoryStore):
+class EndingStore(FolderStore):
     """A store in which the launcher says that the attempt failed, just after a commit of it."""
 
     attempt = 0

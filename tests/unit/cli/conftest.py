@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from headway.cli import main
-from headway.store.directory import DirectoryStore
+from headway.objectstore.folder import FolderStore
 
 
 @dataclass(frozen=True)
@@ -30,9 +30,9 @@ Headway = Callable[..., Answer]
 
 
 @pytest.fixture
-def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> DirectoryStore:
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FolderStore:
     """An empty store, which commands find without being told."""
-    found = DirectoryStore(tmp_path / "store")
+    found = FolderStore(tmp_path / "store")
     monkeypatch.setenv("HEADWAY_STORE", found.url)
     monkeypatch.chdir(tmp_path)
     return found

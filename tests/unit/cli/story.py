@@ -7,13 +7,14 @@ from datetime import UTC, datetime
 from typing import Any
 
 from headway import recipe as recipes
-from headway.checkpoint.manifest import Environment, Manifest, Progress, Tensor
-from headway.checkpoint.shard import Piece, lay
+from headway.checkpoint.manifest import CheckpointManifest, Environment, Progress, Tensor
+from headway.checkpoint.shard import Piece, serialize
+from headway.objectstore import Store
 from headway.recipe import Recipe
-from headway.store import Claimed, Committed, Decided, Ended, Heartbeat, Holder, Pruned, Store, beat, keys
-from headway.store.entries import encode, sha256
-from headway.store.record import Row
-from headway.store.summary import Summary
+from headway.runs import Claimed, Committed, Decided, Ended, Heartbeat, Holder, Pruned, keys, write_heartbeat
+from headway.runs.entries import encode, sha256
+from headway.runs.ledger import LedgerRow
+from headway.runs.liveness import RunSummary
 
 BATCH = 1000
 BUDGET = 10 * BATCH
@@ -63,9 +64,9 @@ class Story:
             Piece(name, dtype, shape, (0,) * len(shape), shape, memoryview(data))
             for name, (dtype, shape, data) in held.items()
         ]
-        laid = lay(f"{prefix}00000-of-00001.safetensors", pieces)
+        laid = serialize(f"{prefix}00000-of-00001.safetensors", pieces)
         self.store.put(laid.shard.key, laid.parts)
-        manifest = Manifest(
+        manifest = CheckpointManifest(
             run=self.run,
             attempt=self.attempt,
             tokens=tokens,
@@ -108,7 +109,7 @@ class Story:
     def ledger(self, began: float, until: float, *phases: Mapping[str, float]) -> None:
         """The attempt's ledger: phases for each rank."""
         rows = [
-            Row(attempt=self.attempt, rank=rank, started=began, until=until, phases=booked, tokens=0)
+            LedgerRow(attempt=self.attempt, rank=rank, started=began, until=until, phases=booked, tokens=0)
             for rank, booked in enumerate(phases)
         ]
         text = "".join(row.model_dump_json() + "\n" for row in rows)
@@ -122,9 +123,9 @@ class Story:
         text = "".join(json.dumps({**common, **event}) + "\n" for event in events)
         self.store.put(keys.log_chunk(self.run, self.attempt, chunk), [text.encode()])
 
-    def beat(self, at: float, tokens: int = 0, every: float = 2.0, summary: Summary | None = None) -> None:
+    def beat(self, at: float, tokens: int = 0, every: float = 2.0, summary: RunSummary | None = None) -> None:
         """The attempt shows that it is alive."""
-        beat(
+        write_heartbeat(
             self.store,
             self.run,
             Heartbeat(

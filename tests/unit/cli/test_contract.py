@@ -12,7 +12,7 @@ from tests.unit.cli.conftest import Headway
 from tests.unit.cli.story import Story, step, trained
 
 from headway.cli.commands import app
-from headway.store.directory import DirectoryStore
+from headway.objectstore.folder import FolderStore
 
 COMMON = "--json --quiet"
 CONTRACT = {
@@ -111,7 +111,7 @@ def test_the_command_line_starts_without_heavy_libraries() -> None:
     assert answer.stdout.split() == []
 
 
-def test_nothing_but_the_views_of_checkpoints_needs_numpy(store: DirectoryStore) -> None:
+def test_nothing_but_the_views_of_checkpoints_needs_numpy(store: FolderStore) -> None:
     """runs, status, logs, ledger and goodput work where only the login node's packages are."""
     trained(Story(store, "tale"))
     script = (
@@ -125,7 +125,7 @@ def test_nothing_but_the_views_of_checkpoints_needs_numpy(store: DirectoryStore)
         assert (words, answer.returncode, answer.stderr) == (words, 0, "")
 
 
-def test_a_reader_that_leaves_early_is_no_error_to_look_at(store: DirectoryStore) -> None:
+def test_a_reader_that_leaves_early_is_no_error_to_look_at(store: FolderStore) -> None:
     """`headway logs RUN | head -1`: no traceback."""
     story = Story(store, "tale")
     story.claim(100)

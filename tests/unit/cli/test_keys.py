@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from tests.unit.cli.conftest import Headway
 
-from headway.serve.tenants import Keys, Quota
+from headway.serve.tenants import KeyStore, Quota
 
 
 @pytest.fixture
@@ -22,7 +22,7 @@ def test_a_key_is_the_result_and_the_rest_a_remark(headway: Headway, file: Path)
     assert [len(answer.out.split()) for answer in (told, quiet)] == [1, 1]
     assert "once" in told.err
     assert quiet.err == ""
-    assert len(Keys(file).read()) == 2
+    assert len(KeyStore(file).read()) == 2
 
 
 def test_limits_are_set_shown_and_taken_away(headway: Headway, file: Path) -> None:
@@ -31,7 +31,7 @@ def test_limits_are_set_shown_and_taken_away(headway: Headway, file: Path) -> No
     assert headway("keys", "limit", "team-a", "--requests", "600").out == "team-a may use 600 requests a minute\n"
     told = headway("keys", "limit", "team-a", "--tokens", "100000").out
     assert told == "team-a may use 600 requests and 100,000 tokens a minute\n"
-    assert Keys(file).roll().quotas == {"team-a": Quota(requests_per_minute=600, tokens_per_minute=100_000)}
+    assert KeyStore(file).load().quotas == {"team-a": Quota(requests_per_minute=600, tokens_per_minute=100_000)}
     shown = headway("keys", "ls").out.splitlines()
     assert shown[0].split()[-2:] == ["requests/min", "tokens/min"]
     assert shown[-1].split()[-2:] == ["600", "100,000"]
@@ -43,14 +43,14 @@ def test_limits_are_set_shown_and_taken_away(headway: Headway, file: Path) -> No
         "file": "keys.json",
     }
     assert headway("keys", "limit", "team-a", "--tokens", "0").out == "team-a may use as much as it likes\n"
-    assert Keys(file).roll().quotas == {}
+    assert KeyStore(file).load().quotas == {}
 
 
 def test_a_list_shows_limits_without_keys_too(headway: Headway, file: Path) -> None:
     """They would limit the next key of that tenant: they are to be seen, and taken away."""
     headway("keys", "add", "team-a")
     headway("keys", "limit", "team-a", "--requests", "5")
-    headway("keys", "revoke", Keys(file).read()[0].name)
+    headway("keys", "revoke", KeyStore(file).read()[0].name)
     expected = {"key": None, "tenant": "team-a", "created": None, "requests_per_minute": 5, "tokens_per_minute": None}
     assert headway("keys", "ls", "--json").document == [expected]
     assert headway("keys", "ls").out.splitlines()[-1].split() == ["-", "team-a", "-", "5", "-"]
@@ -83,9 +83,9 @@ def test_quiet_says_only_results(headway: Headway, file: Path) -> None:
     headway("keys", "add", "team-a")
     limited = headway("keys", "limit", "team-a", "--requests", "1", "--quiet")
     assert (limited.code, limited.out, limited.err) == (0, "", "")
-    name = Keys(file).read()[0].name
+    name = KeyStore(file).read()[0].name
     assert name in headway("keys", "ls", "--quiet").out
     revoked = headway("keys", "revoke", name, "--quiet")
     assert (revoked.code, revoked.out, revoked.err) == (0, "", "")
     headway("keys", "add", "team-a")
-    assert headway("keys", "revoke", Keys(file).read()[0].name, "--quiet", "--json").document["tenant"] == "team-a"
+    assert headway("keys", "revoke", KeyStore(file).read()[0].name, "--quiet", "--json").document["tenant"] == "team-a"

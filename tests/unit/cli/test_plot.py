@@ -6,8 +6,9 @@ import pytest
 from tests.unit.cli.conftest import Headway
 from tests.unit.cli.story import BATCH, Story, step, steps, trained
 
-from headway.store.curve import curve, newest_losses, opening
-from headway.store.directory import DirectoryStore
+from headway.objectstore.folder import FolderStore
+from headway.reports.curve import curve, newest_losses
+from headway.runs.run_log import opening_events
 
 PNG = b"\x89PNG\r\n"
 
@@ -39,16 +40,16 @@ def test_what_a_roll_back_skips_is_not_drawn() -> None:
     assert [p.tokens for p in curve([*first, *second]).points] == [1000, 2000, 6000]
 
 
-def test_late_and_early_words_are_found_without_the_rest(store: DirectoryStore) -> None:
+def test_late_and_early_words_are_found_without_the_rest(store: FolderStore) -> None:
     """The newest losses come from the end of a log, an attempt's opening from its beginning."""
     story = trained(Story(store, "tale"))
     assert newest_losses(store, "tale") == (1.5, 1.75)
-    assert [event["event"] for event in opening(store, "tale", 7)] == ["attempt.claimed", "checkpoint.restored"]
-    assert list(opening(store, story.run, 99)) == []
+    assert [event["event"] for event in opening_events(store, "tale", 7)] == ["attempt.claimed", "checkpoint.restored"]
+    assert list(opening_events(store, story.run, 99)) == []
 
 
 @pytest.mark.parametrize(("name", "begins"), [("tale.png", PNG), ("x.pdf", b"%PDF"), ("x.svg", b"<?xml")])
-def test_a_picture_is_written(headway: Headway, store: DirectoryStore, name: str, begins: bytes) -> None:
+def test_a_picture_is_written(headway: Headway, store: FolderStore, name: str, begins: bytes) -> None:
     """RUN.png by default, or any of three kinds with --to; the document says where and of what."""
     trained(Story(store, "tale"))
     answer = headway("plot", "tale", "--json", *(["--to", name] if name != "tale.png" else []))
@@ -56,7 +57,7 @@ def test_a_picture_is_written(headway: Headway, store: DirectoryStore, name: str
     assert Path(name).read_bytes().startswith(begins)
 
 
-def test_a_picture_shows_every_way_to_stop(headway: Headway, store: DirectoryStore) -> None:
+def test_a_picture_shows_every_way_to_stop(headway: Headway, store: FolderStore) -> None:
     """Preemptions, kills, failures and roll-backs are in the legend, with their number, and so is what it cost."""
     story = trained(Story(store, "tale"))
     headway("plot", story.run, "--to", "x.svg")
@@ -66,7 +67,7 @@ def test_a_picture_shows_every_way_to_stop(headway: Headway, store: DirectorySto
     assert "rolled back" not in text
 
 
-def test_a_picture_of_many_attempts_can_be_drawn(headway: Headway, store: DirectoryStore) -> None:
+def test_a_picture_of_many_attempts_can_be_drawn(headway: Headway, store: FolderStore) -> None:
     """A run that was killed sixty times is drawn too."""
     story = Story(store, "often")
     for number in range(60):
@@ -80,7 +81,7 @@ def test_a_picture_of_many_attempts_can_be_drawn(headway: Headway, store: Direct
     assert Path("often.png").read_bytes().startswith(PNG)
 
 
-def test_what_cannot_be_drawn_is_said(headway: Headway, store: DirectoryStore) -> None:
+def test_what_cannot_be_drawn_is_said(headway: Headway, store: FolderStore) -> None:
     """No step yet, an unknown ending, a folder that is not there: a message, no picture, no traceback."""
     story = Story(store, "tale")
     assert headway("plot", "tale").code == 2

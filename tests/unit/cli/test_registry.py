@@ -7,26 +7,26 @@ from tests.unit.cli.conftest import Headway
 from tests.unit.cli.story import Story, trained
 from tests.unit.registry.conftest import origin, safetensors
 
-from headway.registry import Model, Version
-from headway.store import keys
-from headway.store.directory import DirectoryStore
+from headway.objectstore.folder import FolderStore
+from headway.registry import RegisteredModel, Version
+from headway.runs import keys
 
 
 @pytest.fixture
-def versions(store: DirectoryStore, tmp_path: Path) -> list[Version]:
+def versions(store: FolderStore, tmp_path: Path) -> list[Version]:
     """A model of two versions, of which the first is stable, and another model of one."""
     folder = tmp_path / "exported"
     folder.mkdir()
     (folder / "model.safetensors").write_bytes(safetensors(bytes(100)))
     (folder / "config.json").write_text("{}\n")
-    coder = Model(store, "coder")
+    coder = RegisteredModel(store, "coder")
     made = [coder.publish(folder, origin(tokens), dtype="float32", held_out=2.5) for tokens in (1000, 2000)]
     coder.alias("stable", 1)
-    Model(store, "poet").publish(folder, origin(3000), dtype="bfloat16")
+    RegisteredModel(store, "poet").publish(folder, origin(3000), dtype="bfloat16")
     return made
 
 
-def flip(store: DirectoryStore, version: Version, name: str) -> None:
+def flip(store: FolderStore, version: Version, name: str) -> None:
     """Change the last byte of a file of a version."""
     key = keys.folder(version.manifest) + name
     data = bytearray(store.get(key))
@@ -64,7 +64,7 @@ def test_one_model_is_listed_with_where_it_came_from(headway: Headway, versions:
         assert [row["version"] for row in headway("models", reference, "--json").document["models"]] == [number]
 
 
-def test_nothing_published_is_nothing_listed(headway: Headway, store: DirectoryStore) -> None:
+def test_nothing_published_is_nothing_listed(headway: Headway, store: FolderStore) -> None:
     """No models: 0, and how to make one; a model that is not there: 2, and what there is."""
     answer = headway("models")
     assert (answer.code, answer.out) == (0, "")
@@ -74,7 +74,7 @@ def test_nothing_published_is_nothing_listed(headway: Headway, store: DirectoryS
     assert (answer.code, "no model coder in" in answer.err) == (2, True)
 
 
-def test_verify_reads_every_byte(headway: Headway, store: DirectoryStore, versions: list[Version]) -> None:
+def test_verify_reads_every_byte(headway: Headway, store: FolderStore, versions: list[Version]) -> None:
     """Sound: 0. A flipped byte: 1, with version and file, which a look without --verify does not see."""
     assert headway("models", "--verify").code == 0
     flip(store, versions[1], "model.safetensors")
@@ -88,7 +88,7 @@ def test_verify_reads_every_byte(headway: Headway, store: DirectoryStore, versio
 
 
 def test_a_damaged_manifest_is_shown_and_the_others_are_listed(
-    headway: Headway, store: DirectoryStore, versions: list[Version]
+    headway: Headway, store: FolderStore, versions: list[Version]
 ) -> None:
     """A version of which nothing is known but what the journal says; so is a damaged entry of the journal."""
     flip(store, versions[0], "manifest.json")
@@ -96,11 +96,11 @@ def test_a_damaged_manifest_is_shown_and_the_others_are_listed(
     assert answer.code == 0
     assert answer.out.splitlines()[1].split()[:3] == ["coder@1", "stable", "damaged"]
     assert "manifest.json is not the one that the model's journal vouches for" in answer.err
-    store.put(keys.link(keys.model_journal("coder"), 3), [b"rubbish"])
+    store.put(keys.journal_entry(keys.model_journal("coder"), 3), [b"rubbish"])
     assert "headway: model coder: journal entry 3 is not readable as one" in headway("models").err
 
 
-def test_an_alias_is_moved(headway: Headway, store: DirectoryStore, versions: list[Version]) -> None:
+def test_an_alias_is_moved(headway: Headway, store: FolderStore, versions: list[Version]) -> None:
     """To a version by its number, or by what another alias means; what it was before is said."""
     assert headway("alias", "coder@2", "candidate").out == "coder@candidate is coder@2\n"
     assert headway("alias", "coder@candidate", "stable").out == "coder@stable is coder@2, before coder@1\n"
@@ -113,7 +113,7 @@ def test_an_alias_is_moved(headway: Headway, store: DirectoryStore, versions: li
         "version": 1,
         "before": 2,
     }
-    assert Model(store, "coder").aliases() == {"candidate": 2, "stable": versions[0].number}
+    assert RegisteredModel(store, "coder").aliases() == {"candidate": 2, "stable": versions[0].number}
     assert headway("alias", "coder@9", "stable").code == 2
     assert headway("alias", "coder@1", "Stable").code == 2
 
@@ -128,7 +128,7 @@ def test_an_alias_is_moved(headway: Headway, store: DirectoryStore, versions: li
     ],
 )
 def test_wrong_words_are_refused_before_anything_is_exported(
-    headway: Headway, store: DirectoryStore, words: list[str], said: str
+    headway: Headway, store: FolderStore, words: list[str], said: str
 ) -> None:
     """A name, an alias or a position that cannot be: 2, and nothing is written."""
     trained(Story(store, "tale"))
@@ -138,11 +138,11 @@ def test_wrong_words_are_refused_before_anything_is_exported(
 
 
 def test_a_store_that_ignores_conditions_takes_no_versions(
-    headway: Headway, store: DirectoryStore, monkeypatch: pytest.MonkeyPatch
+    headway: Headway, store: FolderStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Two publishers could overwrite each other's entries there: 1, and no way around it is offered."""
     trained(Story(store, "tale"))
-    monkeypatch.setattr(DirectoryStore, "create", lambda self, key, data: self.put(key, [data]))
+    monkeypatch.setattr(FolderStore, "create", lambda self, key, data: self.put(key, [data]))
     answer = headway("publish", "tale", "--as", "coder")
     assert (answer.code, "ignores the condition of a create-only write" in answer.err) == (1, True)
     assert "--allow-unfenced" not in answer.err

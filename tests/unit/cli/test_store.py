@@ -4,11 +4,11 @@ import pytest
 from tests.unit.cli.conftest import Headway
 from tests.unit.cli.story import Story, trained
 
-from headway.store import Run, keys
-from headway.store.directory import DirectoryStore
+from headway.objectstore.folder import FolderStore
+from headway.runs import Run, keys
 
 
-def killed(store: DirectoryStore, name: str = "tale") -> Story:
+def killed(store: FolderStore, name: str = "tale") -> Story:
     """A run whose first attempt was killed in a save, and whose second is open."""
     story = Story(store, name)
     story.claim(100)
@@ -21,7 +21,7 @@ def killed(store: DirectoryStore, name: str = "tale") -> Story:
     return story
 
 
-def test_ls_tells_what_each_run_takes(headway: Headway, store: DirectoryStore) -> None:
+def test_ls_tells_what_each_run_takes(headway: Headway, store: FolderStore) -> None:
     """A line a run: entries, checkpoints, garbage, all of it; a program gets the same in bytes."""
     killed(store)
     trained(Story(store, "whole"))
@@ -38,14 +38,14 @@ def test_ls_tells_what_each_run_takes(headway: Headway, store: DirectoryStore) -
     assert [each["run"] for each in headway("store", "ls", "whole", "--json").document["runs"]] == ["whole"]
 
 
-def test_ls_of_an_empty_store_is_no_error(headway: Headway, store: DirectoryStore) -> None:
+def test_ls_of_an_empty_store_is_no_error(headway: Headway, store: FolderStore) -> None:
     """A person is told how to begin, a program gets an empty list."""
     assert "begin one with headway train" in headway("store", "ls").err
     assert headway("store", "ls", "--quiet").err == ""
     assert headway("store", "ls", "--json").document == {"store": store.url, "runs": []}
 
 
-def test_a_dry_run_deletes_nothing(headway: Headway, store: DirectoryStore) -> None:
+def test_a_dry_run_deletes_nothing(headway: Headway, store: FolderStore) -> None:
     """It says what gc would delete, exactly, and leaves every object."""
     killed(store)
     before = [*store.list("")]
@@ -57,7 +57,7 @@ def test_a_dry_run_deletes_nothing(headway: Headway, store: DirectoryStore) -> N
     assert {each["key"] for each in done["objects"]} == {*before} - {*store.list("")}
 
 
-def test_gc_deletes_what_is_garbage_and_finds_nothing_after(headway: Headway, store: DirectoryStore) -> None:
+def test_gc_deletes_what_is_garbage_and_finds_nothing_after(headway: Headway, store: FolderStore) -> None:
     """A line a checkpoint, with why; what is committed, or may yet be, stays; then there is nothing."""
     killed(store)
     answer = headway("store", "gc")
@@ -70,7 +70,7 @@ def test_gc_deletes_what_is_garbage_and_finds_nothing_after(headway: Headway, st
     assert headway("verify", "tale").code == 0
 
 
-def test_gc_keeps_to_the_runs_that_are_named(headway: Headway, store: DirectoryStore) -> None:
+def test_gc_keeps_to_the_runs_that_are_named(headway: Headway, store: FolderStore) -> None:
     """Another run's garbage and unfinished writes stay; quiet, it says nothing but its result."""
     killed(store)
     killed(store, "other")
@@ -82,7 +82,7 @@ def test_gc_keeps_to_the_runs_that_are_named(headway: Headway, store: DirectoryS
     assert (aside / "half").exists()
 
 
-def test_gc_leaves_a_run_with_a_damaged_journal_alone(headway: Headway, store: DirectoryStore) -> None:
+def test_gc_leaves_a_run_with_a_damaged_journal_alone(headway: Headway, store: FolderStore) -> None:
     """What a damaged entry named is not known: the run is left, that is said, and the others are tidied."""
     killed(store, "bad")
     killed(store)
@@ -98,7 +98,7 @@ def test_gc_leaves_a_run_with_a_damaged_journal_alone(headway: Headway, store: D
     assert " ? " in headway("store", "ls").out
 
 
-def test_unfinished_writes_go_by_age(headway: Headway, store: DirectoryStore) -> None:
+def test_unfinished_writes_go_by_age(headway: Headway, store: FolderStore) -> None:
     """A write that was begun just now may be somebody's; one older than is said is abandoned."""
     trained(Story(store, "tale"))
     half = store.root / ".incoming" / "half"
@@ -111,10 +111,10 @@ def test_unfinished_writes_go_by_age(headway: Headway, store: DirectoryStore) ->
     assert not half.exists()
 
 
-def test_a_copy_is_a_run_of_the_other_store(headway: Headway, store: DirectoryStore) -> None:
+def test_a_copy_is_a_run_of_the_other_store(headway: Headway, store: FolderStore) -> None:
     """What was copied is said; the copy is verified, has the same fingerprint, and copying again changes nothing."""
     trained(Story(store, "tale"))
-    other = DirectoryStore(store.root.parent / "other")
+    other = FolderStore(store.root.parent / "other")
     answer = headway("store", "cp", "tale", other.url)
     assert answer.code == 0
     assert answer.out == f"copied run tale to {other.url}: 4 checkpoints with 672 bytes\n"
@@ -131,7 +131,7 @@ def test_a_copy_is_a_run_of_the_other_store(headway: Headway, store: DirectorySt
     assert Run(other, "tale").history() == Run(store, "tale").history()
 
 
-def test_a_damaged_run_is_not_copied(headway: Headway, store: DirectoryStore) -> None:
+def test_a_damaged_run_is_not_copied(headway: Headway, store: FolderStore) -> None:
     """1, what is damaged is named, and the other store has no such run."""
     story = Story(store, "tale")
     story.claim(100)
@@ -157,7 +157,7 @@ def test_a_damaged_run_is_not_copied(headway: Headway, store: DirectoryStore) ->
         (("cp", "tale"), "URL"),
     ],
 )
-def test_wrong_use_is_said(headway: Headway, store: DirectoryStore, words: tuple[str, ...], said: str) -> None:
+def test_wrong_use_is_said(headway: Headway, store: FolderStore, words: tuple[str, ...], said: str) -> None:
     """2, nothing on standard output, and what to do instead."""
     killed(store)
     before = [*store.list("")]

@@ -10,9 +10,9 @@ from tests.unit.cli.conftest import Headway
 from tests.unit.cli.story import Story, running, step, trained
 from tests.unit.launch.answers import PARTITION
 
-from headway.store import submissions
-from headway.store.directory import DirectoryStore
-from headway.store.submissions import Member, Sent, Submission
+from headway.objectstore.folder import FolderStore
+from headway.runs import submissions
+from headway.runs.submissions import Member, Submission, SubmittedJob
 from headway.telemetry import Trace, traces
 
 TEXT = """
@@ -35,19 +35,19 @@ def recipe(tmp_path: Path) -> str:
     return str(tmp_path / "slm.yaml")
 
 
-def kept(store: DirectoryStore, *runs: str, name: str = "slm", cancelled: bool = False) -> None:
+def kept(store: FolderStore, *runs: str, name: str = "slm", cancelled: bool = False) -> None:
     """A submission of runs, of which sbatch made job 7."""
-    submissions.keep(
+    submissions.save(
         store,
         Submission(
             name=name, cluster="c", user="u", host="h", folder="/", time=0, recipe=TEXT, array=runs != (name,),
             nodes_min=1, nodes_max=1, members=[Member(run=run, overrides=[]) for run in runs], ranks=1, trace="",
-            store=store.url, sbatch="", logs="", sent=[Sent(job="7", time=0, cancelled=cancelled)],
+            store=store.url, sbatch="", logs="", sent=[SubmittedJob(job="7", time=0, cancelled=cancelled)],
         ),
     )  # fmt: skip
 
 
-def test_a_dry_run_prints_what_sbatch_would_get(headway: Headway, store: DirectoryStore, recipe: str) -> None:
+def test_a_dry_run_prints_what_sbatch_would_get(headway: Headway, store: FolderStore, recipe: str) -> None:
     """And does nothing: it needs no SLURM, and leaves the store as it was."""
     answer = headway(
         "submit", recipe, "seed=3", "--array", "train.lanes=1,2", "--dry-run", "--time", "90", "--qos", "q"
@@ -74,7 +74,7 @@ def test_data_that_nobody_built_is_warned_of(headway: Headway, recipe: str) -> N
     assert headway("submit", recipe, "--dry-run").err == ""
 
 
-def test_submitting_needs_slurm(headway: Headway, store: DirectoryStore, recipe: str) -> None:
+def test_submitting_needs_slurm(headway: Headway, store: FolderStore, recipe: str) -> None:
     """Without it: wrong use, said so, and nothing left in the store."""
     answer = headway("submit", recipe, "--array", "seed=1,2")
     assert answer.code == 2
@@ -83,7 +83,7 @@ def test_submitting_needs_slurm(headway: Headway, store: DirectoryStore, recipe:
 
 
 def test_a_submission_is_where_the_trace_begins(
-    headway: Headway, store: DirectoryStore, recipe: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    headway: Headway, store: FolderStore, recipe: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its span is what all that its jobs do hangs from, and hangs from whoever submits; a dry run tells nothing."""
     file, parent = tmp_path / "spans.jsonl", Trace.new()
@@ -132,7 +132,7 @@ def test_what_is_wrong_is_said_before_slurm_is_asked(
     assert complaint in answer.err
 
 
-def test_an_array_is_counted_and_listed(headway: Headway, store: DirectoryStore) -> None:
+def test_an_array_is_counted_and_listed(headway: Headway, store: FolderStore) -> None:
     """One line with how many are in which state, and a row for each, in the array's order."""
     trained(Story(store, "slm.b"))
     running(Story(store, "slm.a"))
@@ -154,7 +154,7 @@ def test_an_array_is_counted_and_listed(headway: Headway, store: DirectoryStore)
     )  # fmt: skip
 
 
-def test_a_submitted_run_has_a_status_before_it_begins(headway: Headway, store: DirectoryStore) -> None:
+def test_a_submitted_run_has_a_status_before_it_begins(headway: Headway, store: FolderStore) -> None:
     """By itself and as a run of an array; afterwards it is that of any run, and goes on by SLURM."""
     kept(store, "one", name="one")
     kept(store, "slm.a", "slm.b")
@@ -171,7 +171,7 @@ def test_a_submitted_run_has_a_status_before_it_begins(headway: Headway, store: 
     assert (document["state"], document["continue"]) == ("preempted", f"headway requeue one --store {store.url}")
 
 
-def test_runs_lists_what_has_not_begun(headway: Headway, store: DirectoryStore) -> None:
+def test_runs_lists_what_has_not_begun(headway: Headway, store: FolderStore) -> None:
     """An array in one line for a person; not what was cancelled."""
     running(Story(store, "slm.a"))
     kept(store, "slm.a", "slm.b", "slm.c")
@@ -188,7 +188,7 @@ def test_runs_lists_what_has_not_begun(headway: Headway, store: DirectoryStore) 
     ]  # fmt: skip
 
 
-def test_logs_of_an_array_are_told_in_order_of_time(headway: Headway, store: DirectoryStore) -> None:
+def test_logs_of_an_array_are_told_in_order_of_time(headway: Headway, store: FolderStore) -> None:
     """What all runs said, each line with its run's name in front; JSON lines as they are stored."""
     for run, moments in {"slm.a": (10, 40), "slm.long": (20, 30)}.items():
         story = Story(store, run)
@@ -202,7 +202,7 @@ def test_logs_of_an_array_are_told_in_order_of_time(headway: Headway, store: Dir
     assert [event["tokens"] for event in told] == [10_000, 20_000, 30_000, 40_000]
 
 
-def test_following_an_array_ends_with_its_last_run(headway: Headway, store: DirectoryStore) -> None:
+def test_following_an_array_ends_with_its_last_run(headway: Headway, store: FolderStore) -> None:
     """All are over: it prints what there is and says how they stand."""
     trained(Story(store, "slm.a"))
     story = Story(store, "slm.b")
@@ -217,7 +217,7 @@ def test_following_an_array_ends_with_its_last_run(headway: Headway, store: Dire
 
 
 @pytest.mark.parametrize("command", ["cancel", "requeue"])
-def test_steering_needs_something_that_slurm_knows(headway: Headway, store: DirectoryStore, command: str) -> None:
+def test_steering_needs_something_that_slurm_knows(headway: Headway, store: FolderStore, command: str) -> None:
     """A name that was never submitted, and a run that was trained without SLURM, are told apart."""
     kept(store, "slm.a")
     trained(Story(store, "mine"))

@@ -4,18 +4,19 @@ import pytest
 from tests.unit.cli.conftest import Headway
 from tests.unit.cli.story import Story, running, trained
 
-from headway.store import Run, Store
-from headway.store.account import account
-from headway.store.directory import DirectoryStore
-from headway.store.record import PHASES
+from headway.objectstore import Store
+from headway.objectstore.folder import FolderStore
+from headway.reports.time_accounting import account_time
+from headway.runs import Run
+from headway.telemetry.phases import PHASES
 
 
 def lost(store: Store, run: str) -> dict[int, float]:
     """Seconds lost by the first rank of each attempt."""
-    return {line.attempt: line.phases["lost"] for line in account(Run(store, run)).lines if line.rank == 0}
+    return {line.attempt: line.phases["lost"] for line in account_time(Run(store, run)).lines if line.rank == 0}
 
 
-def test_the_phases_add_up_to_the_wall_clock(headway: Headway, store: DirectoryStore) -> None:
+def test_the_phases_add_up_to_the_wall_clock(headway: Headway, store: FolderStore) -> None:
     """However an attempt ended, the columns of each rank add up to its wall clock, to 0.1 %."""
     trained(Story(store, "tale"))
     document = headway("ledger", "tale", "--json").document
@@ -31,7 +32,7 @@ def test_the_phases_add_up_to_the_wall_clock(headway: Headway, store: DirectoryS
     assert document["total"] == pytest.approx(sum(spans.values()), rel=1e-3)
 
 
-def test_unbooked_time_shows_as_a_difference(headway: Headway, store: DirectoryStore) -> None:
+def test_unbooked_time_shows_as_a_difference(headway: Headway, store: FolderStore) -> None:
     """Books that do not account for all time are not made to look as if they did."""
     story = Story(store, "tale")
     story.claim(100)
@@ -42,13 +43,13 @@ def test_unbooked_time_shows_as_a_difference(headway: Headway, store: DirectoryS
     assert headway("ledger", "tale").out.splitlines()[-1].endswith("3.000")
 
 
-def test_what_was_not_committed_is_lost(store: DirectoryStore) -> None:
+def test_what_was_not_committed_is_lost(store: FolderStore) -> None:
     """Killed: from the last row to the next claim's `lost_at`; failed: to the end; no row at all: everything."""
     trained(Story(store, "tale"))
     assert lost(store, "tale") == pytest.approx({1: 0, 4: 7, 6: 5, 7: 6, 10: 0})
 
 
-def test_the_last_attempt_was_alive_until_its_heartbeat(store: DirectoryStore) -> None:
+def test_the_last_attempt_was_alive_until_its_heartbeat(store: FolderStore) -> None:
     """Nobody has claimed a killed run since: its heartbeat says how long it lived."""
     story = Story(store, "tale")
     story.claim(100)
@@ -58,7 +59,7 @@ def test_the_last_attempt_was_alive_until_its_heartbeat(store: DirectoryStore) -
     assert lost(store, "tale") == pytest.approx({1: 7})
 
 
-def test_a_running_attempt_has_lost_nothing(headway: Headway, store: DirectoryStore) -> None:
+def test_a_running_attempt_has_lost_nothing(headway: Headway, store: FolderStore) -> None:
     """Time since the last checkpoint of a live attempt is not lost yet, and is said to be missing."""
     running(Story(store, "live"))
     answer = headway("ledger", "live", "--json")
@@ -70,7 +71,7 @@ def test_a_running_attempt_has_lost_nothing(headway: Headway, store: DirectorySt
     assert headway("ledger", "live", "--quiet").err == ""
 
 
-def test_a_hurried_end_loses_what_it_did_not_save(store: DirectoryStore) -> None:
+def test_a_hurried_end_loses_what_it_did_not_save(store: FolderStore) -> None:
     """Asked twice to stop, an attempt ends without a save: what it trained after the last one is done again."""
     story = Story(store, "tale")
     story.claim(100)
@@ -84,17 +85,17 @@ def test_a_hurried_end_loses_what_it_did_not_save(store: DirectoryStore) -> None
     assert lost(store, "tale") == pytest.approx({1: 7, 4: 0})
 
 
-def test_what_a_fenced_attempt_did_is_lost(store: DirectoryStore) -> None:
+def test_what_a_fenced_attempt_did_is_lost(store: FolderStore) -> None:
     """It closed its books before it learned that another had the run: none of its time after that claim counts."""
     story = Story(store, "tale")
     story.claim(100)
     story.ledger(90, 130, {"startup": 10.0, "step": 24.0, "evaluation": 6.0})
     story.claim(120, lost_at=115)
-    (line,) = (line for line in account(Run(store, "tale")).lines if line.attempt == 1)
+    (line,) = (line for line in account_time(Run(store, "tale")).lines if line.attempt == 1)
     assert line.phases == pytest.approx(dict.fromkeys(PHASES, 0.0) | {"startup": 10, "step": 20, "lost": 10})
 
 
-def test_the_queue_begins_when_the_attempt_before_has_ended(store: DirectoryStore) -> None:
+def test_the_queue_begins_when_the_attempt_before_has_ended(store: FolderStore) -> None:
     """A job that waited while another had the run was in the queue, for the run, only from that one's end on."""
     story = Story(store, "tale")
     story.claim(100)
@@ -103,12 +104,12 @@ def test_the_queue_begins_when_the_attempt_before_has_ended(store: DirectoryStor
     story.claim(150)
     story.ledger(80, 160, {"queue": 60.0, "startup": 10.0, "step": 10.0})
     story.end(160, "preempted", 0)
-    _, second = account(Run(store, "tale")).lines
+    _, second = account_time(Run(store, "tale")).lines
     assert (second.began, second.phases["queue"]) == (110, 30)
     assert second.difference == pytest.approx(0)
 
 
-def test_goodput_is_the_share_of_steps(headway: Headway, store: DirectoryStore) -> None:
+def test_goodput_is_the_share_of_steps(headway: Headway, store: FolderStore) -> None:
     """Of the rank-time that was held, and of the wall clock; each column adds up to what it is the share of."""
     trained(Story(store, "tale"))
     document = headway("goodput", "tale", "--json").document
@@ -125,7 +126,7 @@ def test_goodput_is_the_share_of_steps(headway: Headway, store: DirectoryStore) 
     assert document["difference"] == pytest.approx(0, abs=1e-6)
 
 
-def test_the_queue_counts_for_the_wall_clock_alone(headway: Headway, store: DirectoryStore) -> None:
+def test_the_queue_counts_for_the_wall_clock_alone(headway: Headway, store: FolderStore) -> None:
     """Waiting for machines takes the run's time, and no rank's."""
     story = Story(store, "tale")
     story.claim(100)
@@ -139,7 +140,7 @@ def test_the_queue_counts_for_the_wall_clock_alone(headway: Headway, store: Dire
     assert (document["sum"], document["elapsed"]) == (90, 90)
 
 
-def test_goodput_explains_what_the_rest_was(headway: Headway, store: DirectoryStore) -> None:
+def test_goodput_explains_what_the_rest_was(headway: Headway, store: FolderStore) -> None:
     """Each phase that took time has its shares and a line that says what it was, the largest first; then the sums."""
     trained(Story(store, "tale"))
     lines = headway("goodput", "tale").out.splitlines()
@@ -154,7 +155,7 @@ def test_goodput_explains_what_the_rest_was(headway: Headway, store: DirectorySt
     assert "0.000 s" in lines[-2]
 
 
-def test_a_run_without_time_has_no_goodput(headway: Headway, store: DirectoryStore) -> None:
+def test_a_run_without_time_has_no_goodput(headway: Headway, store: FolderStore) -> None:
     """A run that nobody has begun accounts for nothing, and divides nothing by it."""
     Story(store, "new")
     document = headway("goodput", "new", "--json").document

@@ -14,19 +14,19 @@ from tests.unit.cli.story import BATCH, BUDGET, MODEL, Story, Tensors, plan, tra
 from headway.checkpoint.verify import verify
 from headway.cli.screen import WIDE
 from headway.model import Decoder, huggingface, initialise
+from headway.objectstore.folder import FolderStore
 from headway.recipe import Recipe
-from headway.store import Run, keys
-from headway.store.directory import DirectoryStore
+from headway.runs import Run, keys
 
 
-def flip(store: DirectoryStore, key: str, at: int = -1) -> None:
+def flip(store: FolderStore, key: str, at: int = -1) -> None:
     """Change one byte of an object."""
     data = bytearray(store.get(key))
     data[at] ^= 1
     store.put(key, [data])
 
 
-def test_a_sound_run_is_verified(headway: Headway, store: DirectoryStore) -> None:
+def test_a_sound_run_is_verified(headway: Headway, store: FolderStore) -> None:
     """Nothing is damaged: 0, and what was read is said."""
     trained(Story(store, "tale"))
     answer = headway("verify", "tale", "--json")
@@ -36,7 +36,7 @@ def test_a_sound_run_is_verified(headway: Headway, store: DirectoryStore) -> Non
     assert "sound: 12 journal entries, the recipe, 4 checkpoints" in headway("verify", "tale").out
 
 
-def test_a_flipped_byte_is_found_and_named(headway: Headway, store: DirectoryStore) -> None:
+def test_a_flipped_byte_is_found_and_named(headway: Headway, store: FolderStore) -> None:
     """A changed byte: 1, with shard and tensor by name, and where train falls back to."""
     story = Story(store, "tale")
     story.claim(100)
@@ -54,7 +54,7 @@ def test_a_flipped_byte_is_found_and_named(headway: Headway, store: DirectorySto
     assert document["sound"] == [1000]
 
 
-def test_nothing_sound_and_old_damage_are_told_apart(headway: Headway, store: DirectoryStore) -> None:
+def test_nothing_sound_and_old_damage_are_told_apart(headway: Headway, store: FolderStore) -> None:
     """Damage to an old checkpoint leaves the newest to go on from; with none sound, training begins again."""
     story = Story(store, "tale")
     story.claim(100)
@@ -65,7 +65,7 @@ def test_nothing_sound_and_old_damage_are_told_apart(headway: Headway, store: Di
     assert "findings; train falls back to the beginning" in headway("verify", "tale").out
 
 
-def test_damage_to_the_journal_is_found(headway: Headway, store: DirectoryStore) -> None:
+def test_damage_to_the_journal_is_found(headway: Headway, store: FolderStore) -> None:
     """A changed journal entry is a finding too."""
     trained(Story(store, "tale"))
     flip(store, keys.entry("tale", 3), at=10)
@@ -74,7 +74,7 @@ def test_damage_to_the_journal_is_found(headway: Headway, store: DirectoryStore)
     assert "journal entry 3" in answer.out
 
 
-def test_a_checkpoint_given_up_meanwhile_is_no_damage(store: DirectoryStore) -> None:
+def test_a_checkpoint_given_up_meanwhile_is_no_damage(store: FolderStore) -> None:
     """Retention that deletes a checkpoint of a live run while it is verified is not taken for damage."""
     story = Story(store, "tale")
     story.claim(100)
@@ -86,7 +86,7 @@ def test_a_checkpoint_given_up_meanwhile_is_no_damage(store: DirectoryStore) -> 
     assert [found for found in reading if not isinstance(found, int)] == []
 
 
-def test_equal_parameters_have_equal_fingerprints(headway: Headway, store: DirectoryStore) -> None:
+def test_equal_parameters_have_equal_fingerprints(headway: Headway, store: FolderStore) -> None:
     """A fingerprint is of the parameters alone, of the checkpoint that was asked for; a wrong one is wrong use."""
     for run, moment in (("a", b"x" * 16), ("b", b"y" * 16)):
         story = Story(store, run)
@@ -102,7 +102,7 @@ def test_equal_parameters_have_equal_fingerprints(headway: Headway, store: Direc
 
 
 @pytest.fixture
-def tale(store: DirectoryStore, tmp_path: Path, headway: Headway) -> Callable[[], tuple[Recipe, Answer]]:
+def tale(store: FolderStore, tmp_path: Path, headway: Headway) -> Callable[[], tuple[Recipe, Answer]]:
     """Builds small data, and gives its recipe and what the build said."""
 
     def build() -> tuple[Recipe, Answer]:
@@ -157,7 +157,7 @@ def stored(tensors: dict[str, torch.Tensor]) -> Tensors:
 
 
 def test_an_export_holds_the_parameters_of_the_checkpoint(
-    headway: Headway, store: DirectoryStore, tale: Callable[[], tuple[Recipe, Answer]], tmp_path: Path
+    headway: Headway, store: FolderStore, tale: Callable[[], tuple[Recipe, Answer]], tmp_path: Path
 ) -> None:
     """The directory has the checkpoint's bits under Hugging Face names, says where they came from, and goes on a text.
 
@@ -188,7 +188,7 @@ def test_an_export_holds_the_parameters_of_the_checkpoint(
 
 
 def test_a_damaged_checkpoint_is_not_exported(
-    headway: Headway, store: DirectoryStore, tale: Callable[[], tuple[Recipe, Answer]], tmp_path: Path
+    headway: Headway, store: FolderStore, tale: Callable[[], tuple[Recipe, Answer]], tmp_path: Path
 ) -> None:
     """One flipped byte in a parameter: 1, its shard is named, and no directory appears."""
     recipe, built = tale()

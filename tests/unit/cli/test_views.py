@@ -9,14 +9,14 @@ from tests.unit.cli.conftest import Headway
 from tests.unit.cli.story import Story, running, step, trained
 
 from headway.cli import screen
-from headway.store import keys
-from headway.store.directory import DirectoryStore
+from headway.objectstore.folder import FolderStore
+from headway.runs import keys
 
 OF_A_RUN = ("status", "logs", "ledger", "goodput", "plot", "verify", "fingerprint", "export")
 
 
 @pytest.mark.parametrize("command", OF_A_RUN)
-def test_a_missing_run_is_wrong_use(headway: Headway, store: DirectoryStore, command: str) -> None:
+def test_a_missing_run_is_wrong_use(headway: Headway, store: FolderStore, command: str) -> None:
     """A run that is not there leaves with 2, and the message names those that are."""
     Story(store, "there")
     answer = headway(command, "missing", *(["--to", "x"] if command == "export" else []))
@@ -26,7 +26,7 @@ def test_a_missing_run_is_wrong_use(headway: Headway, store: DirectoryStore, com
     assert "there are: there" in answer.err
 
 
-def test_runs_tells_each_state(headway: Headway, store: DirectoryStore) -> None:
+def test_runs_tells_each_state(headway: Headway, store: FolderStore) -> None:
     """Done, preempted, failed, killed, running and new runs are told apart, with what they learnt."""
     trained(Story(store, "a-done"))
     preempted, failed, killed = Story(store, "b-preempted"), Story(store, "c-failed"), Story(store, "d-killed")
@@ -51,7 +51,7 @@ def test_runs_tells_each_state(headway: Headway, store: DirectoryStore) -> None:
     assert (rows["f-new"]["tokens"], rows["f-new"]["seen"], rows["f-new"]["loss"]) == (0, None, None)
 
 
-def test_runs_prints_a_table(headway: Headway, store: DirectoryStore) -> None:
+def test_runs_prints_a_table(headway: Headway, store: FolderStore) -> None:
     """A person sees one line a run, with thousands marked and the share in per cent."""
     running(Story(store, "live"))
     lines = headway("runs").out.splitlines()
@@ -59,7 +59,7 @@ def test_runs_prints_a_table(headway: Headway, store: DirectoryStore) -> None:
     assert re.search(r"live +running +4,000 +10,000 +40.0%", lines[1])
 
 
-def test_no_runs_is_said_on_standard_error(headway: Headway, store: DirectoryStore) -> None:
+def test_no_runs_is_said_on_standard_error(headway: Headway, store: FolderStore) -> None:
     """An empty store is no error: a person is told how to begin, a program gets an empty list."""
     assert "begin one with headway train" in headway("runs").err
     assert headway("runs").out == ""
@@ -67,7 +67,7 @@ def test_no_runs_is_said_on_standard_error(headway: Headway, store: DirectorySto
     assert headway("runs", "--json").document == {"store": store.url, "runs": []}
 
 
-def test_a_damaged_recipe_does_not_hide_the_other_runs(headway: Headway, store: DirectoryStore) -> None:
+def test_a_damaged_recipe_does_not_hide_the_other_runs(headway: Headway, store: FolderStore) -> None:
     """A run whose recipe is damaged is listed, its budget unknown, and what is wrong is said."""
     trained(Story(store, "bad"))
     running(Story(store, "good"))
@@ -79,7 +79,7 @@ def test_a_damaged_recipe_does_not_hide_the_other_runs(headway: Headway, store: 
     assert "run bad" in answer.err
 
 
-def test_status_tells_every_attempt(headway: Headway, store: DirectoryStore) -> None:
+def test_status_tells_every_attempt(headway: Headway, store: FolderStore) -> None:
     """Each attempt has its outcome, its reason, its times, and the tokens it began and ended with."""
     trained(Story(store, "tale"))
     document = headway("status", "tale", "--json").document
@@ -98,7 +98,7 @@ def test_status_tells_every_attempt(headway: Headway, store: DirectoryStore) -> 
     assert (document["state"], document["holder"], document["continue"]) == ("done", None, None)
 
 
-def test_status_of_a_running_run_names_holder_and_time_left(headway: Headway, store: DirectoryStore) -> None:
+def test_status_of_a_running_run_names_holder_and_time_left(headway: Headway, store: FolderStore) -> None:
     """A live run says who holds it, in which phase, and how long it will take at its present speed."""
     running(Story(store, "live"))
     document = headway("status", "live", "--json").document
@@ -112,7 +112,7 @@ def test_status_of_a_running_run_names_holder_and_time_left(headway: Headway, st
     assert "go on with" not in shown
 
 
-def test_status_names_the_command_that_goes_on(headway: Headway, store: DirectoryStore) -> None:
+def test_status_names_the_command_that_goes_on(headway: Headway, store: FolderStore) -> None:
     """A stopped run comes with a command that trains on: its frozen recipe, its name, its store."""
     story = Story(store, "tale")
     story.claim(100)
@@ -123,7 +123,7 @@ def test_status_names_the_command_that_goes_on(headway: Headway, store: Director
     assert words[3:] == ["--run", "tale", "--store", store.url]
 
 
-def test_an_attempt_begins_where_it_restored(headway: Headway, store: DirectoryStore) -> None:
+def test_an_attempt_begins_where_it_restored(headway: Headway, store: FolderStore) -> None:
     """An attempt that found the newest checkpoint damaged began at an older one, and status says so."""
     story = Story(store, "tale")
     story.claim(100)
@@ -137,7 +137,7 @@ def test_an_attempt_begins_where_it_restored(headway: Headway, store: DirectoryS
     assert (last["from_tokens"], last["to_tokens"]) == (2000, 2000)
 
 
-def test_a_roll_back_is_not_called_a_kill(headway: Headway, store: DirectoryStore) -> None:
+def test_a_roll_back_is_not_called_a_kill(headway: Headway, store: FolderStore) -> None:
     """An attempt that decided to roll back and was followed by the next one is told as rolled back, and why."""
     story = Story(store, "tale")
     story.claim(100)
@@ -152,7 +152,7 @@ def test_a_roll_back_is_not_called_a_kill(headway: Headway, store: DirectoryStor
     assert "rollback" in headway("status", "tale").out
 
 
-def test_status_names_damage_in_the_journal(headway: Headway, store: DirectoryStore) -> None:
+def test_status_names_damage_in_the_journal(headway: Headway, store: FolderStore) -> None:
     """An entry that was changed is named, for people and programs."""
     trained(Story(store, "tale"))
     entry = keys.entry("tale", 5)
@@ -161,7 +161,7 @@ def test_status_names_damage_in_the_journal(headway: Headway, store: DirectorySt
     assert "journal entry 5" in headway("status", "tale").out
 
 
-def test_logs_come_in_order_and_by_attempt(headway: Headway, store: DirectoryStore) -> None:
+def test_logs_come_in_order_and_by_attempt(headway: Headway, store: FolderStore) -> None:
     """One line an event, oldest first; --attempt keeps to one attempt; --json gives the events as stored."""
     trained(Story(store, "tale"))
     lines = headway("logs", "tale").out.splitlines()
@@ -175,7 +175,7 @@ def test_logs_come_in_order_and_by_attempt(headway: Headway, store: DirectorySto
 
 
 def test_following_a_log_ends_with_the_run(
-    headway: Headway, store: DirectoryStore, monkeypatch: pytest.MonkeyPatch
+    headway: Headway, store: FolderStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What is said while a log is followed is printed, the last words after the end too, and then it ends."""
     story = running(Story(store, "live"))
@@ -196,9 +196,7 @@ def test_following_a_log_ends_with_the_run(
     assert "run live is done" in answer.err
 
 
-def test_ctrl_c_ends_following_in_order(
-    headway: Headway, store: DirectoryStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_ctrl_c_ends_following_in_order(headway: Headway, store: FolderStore, monkeypatch: pytest.MonkeyPatch) -> None:
     """Ctrl-C while following is how one stops: 0. Anywhere else it is 130, without a traceback."""
 
     def interrupt(*_: object) -> None:

@@ -17,9 +17,9 @@ import pytest
 import tokenizers
 
 import headway
-from headway.data import Manifest, build, open_data
+from headway.data import DataManifest, build, open_data
 from headway.data import tokenizer as tokenizer_module
-from headway.data.shard import header, token_bytes, tokens_of
+from headway.data.token_shard import header, token_bytes, tokens_of
 from headway.errors import DataError
 from headway.recipe import Recipe, to_yaml
 
@@ -66,7 +66,7 @@ def contents(folder: Path) -> dict[str, str]:
     }
 
 
-def texts(recipe: Recipe, manifest: Manifest, split: Any) -> list[str]:
+def texts(recipe: Recipe, manifest: DataManifest, split: Any) -> list[str]:
     """The documents of a split, decoded."""
     folder = Path(recipe.data_path)
     found = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
@@ -128,7 +128,7 @@ def test_two_builds_at_once_do_the_work_once(recipes: Recipes, corpus: dict[str,
     """The second waits for the first, and returns its result."""
     seen: set[int] = set()
 
-    def run(number: int) -> Manifest:
+    def run(number: int) -> DataManifest:
         return build(recipes(corpus), workers=1, progress=lambda *_: seen.add(number))
 
     with ThreadPoolExecutor(2) as pool:

@@ -15,8 +15,8 @@ import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headway.data import document
-from headway.data.document import documents, pieces
+from headway.data import documents
+from headway.data.documents import pieces, read_documents
 from headway.data.source import Inventory, inventory
 from headway.data.unit import units
 from headway.errors import DataError
@@ -31,7 +31,7 @@ def read(path: Path | str, *, text_key: str = "text", longest: int = 1 << 20) ->
     work, unopened = units("s", found, text_key, longest)
     dropped = found.dropped + unopened
     spans = [span for unit in work for span in unit.spans]
-    texts = [item.text for span in spans for item in documents(span, text_key, longest, dropped)]
+    texts = [item.text for span in spans for item in read_documents(span, text_key, longest, dropped)]
     return texts, dropped
 
 
@@ -118,7 +118,7 @@ def test_every_dropped_document_is_counted_with_its_reason(tmp_path: Path) -> No
 
 def test_a_line_too_long_to_parse_is_dropped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Only that line: the one after it is read."""
-    monkeypatch.setattr(document, "LONGEST_LINE", 100)
+    monkeypatch.setattr(documents, "LONGEST_LINE", 100)
     (tmp_path / "x.jsonl").write_text(json.dumps({"text": "x" * 350}) + '\n{"text": "next"}\n')
     assert read(tmp_path) == (["next"], Counter({f"line longer than {100 >> 20} MiB": 1}))
 

@@ -9,25 +9,25 @@ from tests.memory import MemoryStore
 from tests.unit.cli.story import Story, running, trained
 from tests.unit.launch.answers import PLAIN, WAITING
 
-from headway.launch.cluster import Job
-from headway.launch.members import ORDER, state, table
-from headway.launch.records import jobs_of
-from headway.store.glance import Glance
-from headway.store.standing import State
-from headway.store.submissions import Member, Sent, Submission
+from headway.launch.cluster import SlurmJob
+from headway.launch.members import ORDER, member_state, member_table
+from headway.launch.scontrol import jobs_of
+from headway.reports.overview import RunOverview
+from headway.reports.status import State
+from headway.runs.submissions import Member, Submission, SubmittedJob
 
 
-def seen(word: State) -> Glance:
+def seen(word: State) -> RunOverview:
     """A run in some state."""
-    return Glance("r", word, 0, 1, None, None, 1, 0, 0, None, None, None, "")
+    return RunOverview("r", word, 0, 1, None, None, 1, 0, 0, None, None, None, "")
 
 
-def job(word: str) -> Job:
+def job(word: str) -> SlurmJob:
     """A job in some state."""
     return jobs_of(PLAIN.replace("JobState=RUNNING", f"JobState={word}"))[0]
 
 
-def submission(*runs: str, cluster: str | None = "here", sent: tuple[Sent, ...] = ()) -> Submission:
+def submission(*runs: str, cluster: str | None = "here", sent: tuple[SubmittedJob, ...] = ()) -> Submission:
     """An array of runs."""
     return Submission(
         name="a", cluster=cluster, user="u", host="h", folder="/", time=0, recipe="", array=True, nodes_min=1,
@@ -67,15 +67,15 @@ def submission(*runs: str, cluster: str | None = "here", sent: tuple[Sent, ...] 
 )
 def test_one_word_tells_how_a_member_stands(run: State | None, slurm: str | None, word: str) -> None:
     """The run's own word once it has begun, unless its job is about to go on; before, SLURM's."""
-    assert state(seen(run) if run else None, job(slurm) if slurm else None, blind=False) == word
+    assert member_state(seen(run) if run else None, job(slurm) if slurm else None, blind=False) == word
     assert word in ORDER
 
 
 def test_where_slurm_cannot_be_asked_nothing_is_called_lost() -> None:
     """A laptop that looks at the store: what has not begun was submitted, what has says so itself."""
-    assert state(None, None, blind=True) == "submitted"
+    assert member_state(None, None, blind=True) == "submitted"
     for word in get_args(State):
-        assert state(seen(word), None, blind=True) == ("submitted" if word == "new" else word)
+        assert member_state(seen(word), None, blind=True) == ("submitted" if word == "new" else word)
 
 
 def test_members_are_read_from_the_store_without_slurm(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -84,7 +84,7 @@ def test_members_are_read_from_the_store_without_slurm(monkeypatch: pytest.Monke
     store = MemoryStore()
     trained(Story(store, "a.seed-1"))
     running(Story(store, "a.seed-2"))
-    found = table(store, submission("a.seed-1", "a.seed-2", "a.seed-3", sent=(Sent(job="5", time=0),)))
+    found = member_table(store, submission("a.seed-1", "a.seed-2", "a.seed-3", sent=(SubmittedJob(job="5", time=0),)))
     assert [(row.run, row.index, row.state, row.job) for row in found.rows] == [
         ("a.seed-1", 0, "done", None),
         ("a.seed-2", 1, "running", None),
@@ -94,7 +94,7 @@ def test_members_are_read_from_the_store_without_slurm(monkeypatch: pytest.Monke
     assert found.blind is not None
     assert "no SLURM" in found.blind
     assert not found.over
-    (only,) = table(store, submission("a.seed-1", "a.seed-2", sent=(Sent(job="5", time=0),)), [0]).rows
+    (only,) = member_table(store, submission("a.seed-1", "a.seed-2", sent=(SubmittedJob(job="5", time=0),)), [0]).rows
     assert (only.run, only.state) == ("a.seed-1", "done")
 
 
@@ -115,8 +115,8 @@ def slurm(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 def test_each_member_is_shown_with_its_newest_job() -> None:
     """One question for a whole array; a member that was submitted again counts by that, even when it is forgotten."""
     store = MemoryStore()
-    sent = (Sent(job="5935", time=1), Sent(job="6000", time=2, members=[3]))
-    rows = table(store, submission(*(f"a.{index}" for index in range(5)), sent=sent)).rows
+    sent = (SubmittedJob(job="5935", time=1), SubmittedJob(job="6000", time=2, members=[3]))
+    rows = member_table(store, submission(*(f"a.{index}" for index in range(5)), sent=sent)).rows
     assert [(row.state, row.job and row.job.id) for row in rows] == [
         ("starting", "5935_0"),
         ("lost", None),
@@ -129,6 +129,6 @@ def test_each_member_is_shown_with_its_newest_job() -> None:
 @pytest.mark.usefixtures("slurm")
 def test_another_clusters_ids_mean_nothing_here() -> None:
     """Its jobs are not looked up among this cluster's."""
-    found = table(MemoryStore(), submission("a.0", cluster="there", sent=(Sent(job="5935", time=1),)))
+    found = member_table(MemoryStore(), submission("a.0", cluster="there", sent=(SubmittedJob(job="5935", time=1),)))
     assert found.rows[0].job is None
     assert "submitted to the cluster there, and this is here" in (found.blind or "")

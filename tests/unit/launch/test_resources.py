@@ -7,8 +7,8 @@ import pytest
 
 from headway.errors import UsageError
 from headway.launch.resources import Resources, resources
-from headway.launch.sweep import Member, members
-from headway.recipe import Document
+from headway.launch.sweep import SweepMember, sweep_members
+from headway.recipe import RecipeDocument
 
 TEXT = """
 name: slm
@@ -19,9 +19,9 @@ machine: {ranks: 2, grace_seconds: 30}
 """
 
 
-def wanted(*overrides: str, array: tuple[str, ...] = ()) -> list[Member]:
+def wanted(*overrides: str, array: tuple[str, ...] = ()) -> list[SweepMember]:
     """Members of an array, or one run."""
-    return members(Document(TEXT), overrides, array)
+    return sweep_members(RecipeDocument(TEXT), overrides, array)
 
 
 def asked(**words: Any) -> Resources:

@@ -13,11 +13,12 @@ from tests.unit.launch.answers import PARTITION
 from headway.errors import UsageError
 from headway.launch.resources import resources
 from headway.launch.submission import compose, submit
-from headway.launch.sweep import members
-from headway.recipe import Document
-from headway.store import Store, keys, submissions
-from headway.store.directory import DirectoryStore
-from headway.store.submissions import Sent, Submission
+from headway.launch.sweep import sweep_members
+from headway.objectstore import Store
+from headway.objectstore.folder import FolderStore
+from headway.recipe import RecipeDocument
+from headway.runs import keys, submissions
+from headway.runs.submissions import Submission, SubmittedJob
 
 TEXT = """
 name: slm
@@ -26,13 +27,13 @@ train: {tokens: 8192, batch_tokens: 4096, micro_batch_tokens: 2048}
 """
 
 
-DOCUMENT = Document(TEXT)
-ASKED = resources(members(DOCUMENT, [], []))
+DOCUMENT = RecipeDocument(TEXT)
+ASKED = resources(sweep_members(DOCUMENT, [], []))
 
 
 def composed(*arrays: str, logs: Path = Path("/logs"), store: Store | None = None) -> Submission:
     """What would be submitted."""
-    wanted = members(DOCUMENT, [], arrays)
+    wanted = sweep_members(DOCUMENT, [], arrays)
     return compose(store or MemoryStore(), "slm", DOCUMENT, wanted, ASKED, array=bool(arrays), logs=logs)
 
 
@@ -113,7 +114,7 @@ def programs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 
 def test_a_job_that_begins_at_once_finds_what_it_is_to_do(programs: Path, tmp_path: Path) -> None:
     """The submission is in the store before sbatch is asked, and has the job's id afterwards."""
-    store = DirectoryStore(tmp_path / "store")
+    store = FolderStore(tmp_path / "store")
     kept = tmp_path / "store" / keys.submission("slm")
     (programs / "sbatch.sh").write_text(
         f'cp {kept} {tmp_path}/seen; cp "$1" {tmp_path}/given; echo "Submitted batch job 7"'
@@ -129,14 +130,14 @@ def test_a_job_that_begins_at_once_finds_what_it_is_to_do(programs: Path, tmp_pa
 
 def test_a_refusal_leaves_everything_as_it_was(programs: Path, tmp_path: Path) -> None:
     """Nothing, or the submission that was there; no files either."""
-    store = DirectoryStore(tmp_path / "store")
+    store = FolderStore(tmp_path / "store")
     (programs / "sbatch.sh").write_text("echo 'sbatch: error: Invalid qos specification' >&2; exit 1")
     with pytest.raises(UsageError, match=r"sbatch: Invalid qos specification\. Choose with --qos"):
         submit(store, composed(store=store, logs=tmp_path / "logs"), ASKED)
     assert list(store.list("")) == []
     assert list((tmp_path / "logs").iterdir()) == []
-    earlier = composed(store=store).model_copy(update={"sent": [Sent(job="3", time=0)], "name": "slm"})
-    submissions.keep(store, earlier)
+    earlier = composed(store=store).model_copy(update={"sent": [SubmittedJob(job="3", time=0)], "name": "slm"})
+    submissions.save(store, earlier)
     (programs / "scontrol").write_text(
         (programs / "scontrol").read_text().replace("*) exit 1", "*) echo 'Invalid job id specified' >&2; exit 1")
     )

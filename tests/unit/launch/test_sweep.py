@@ -5,33 +5,33 @@ from pathlib import Path
 import pytest
 
 from headway.errors import RecipeError, UsageError
-from headway.launch.sweep import members
-from headway.recipe import Document
+from headway.launch.sweep import sweep_members
+from headway.recipe import RecipeDocument
 
 TEXT = """
 name: slm
 model: {layers: 1, width: 16, heads: 2, kv_heads: 1, ffn_width: 32}
 train: {tokens: 8192, batch_tokens: 4096, micro_batch_tokens: 2048}
 """
-DOCUMENT = Document(TEXT, origin="slm.yaml")
+DOCUMENT = RecipeDocument(TEXT, origin="slm.yaml")
 RATE = "train.optimizer.learning_rate"
 
 
 def runs(*arrays: str, name: str | None = None) -> list[str]:
     """Names of the members."""
-    return [member.run for member in members(DOCUMENT, [], arrays, name)]
+    return [member.run for member in sweep_members(DOCUMENT, [], arrays, name)]
 
 
 def test_without_an_array_there_is_one_run() -> None:
     """Called as the recipe is, or as one says, with the overrides of all."""
-    (member,) = members(DOCUMENT, ["seed=3"], [])
+    (member,) = sweep_members(DOCUMENT, ["seed=3"], [])
     assert (member.run, member.overrides, member.recipe.seed) == ("slm", ["seed=3"], 3)
     assert runs(name="other") == ["other"]
 
 
 def test_several_keys_are_multiplied_in_order() -> None:
     """The last key turns fastest; names have the keys' last words and the values as they were written."""
-    found = members(DOCUMENT, ["train.lanes=2"], ["seed=1,2", f"{RATE}=3e-4,0.001"])
+    found = sweep_members(DOCUMENT, ["train.lanes=2"], ["seed=1,2", f"{RATE}=3e-4,0.001"])
     assert [member.run for member in found] == [
         "slm.seed-1.learning_rate-3e-4",
         "slm.seed-1.learning_rate-0.001",
@@ -53,7 +53,7 @@ def test_keys_of_one_name_are_told_apart_by_their_sections() -> None:
 
 def test_a_value_may_be_a_list() -> None:
     """Commas inside of brackets and quotes do not part values; what no name can hold is left out of it."""
-    found = members(DOCUMENT, [], ["train.optimizer.betas=[0.9, 0.95],[0.8,0.9]"])
+    found = sweep_members(DOCUMENT, [], ["train.optimizer.betas=[0.9, 0.95],[0.8,0.9]"])
     assert [member.recipe.train.optimizer.betas for member in found] == [[0.9, 0.95], [0.8, 0.9]]
     assert [member.run for member in found] == ["slm.betas-0.9-0.95", "slm.betas-0.8-0.9"]
     assert runs("data.path='a b/c',d") == ["slm.path-a-b-c", "slm.path-d"]
@@ -71,7 +71,7 @@ def test_a_sweep_file_lists_members(tmp_path: Path) -> None:
     file.write_text(
         f"- {{seed: 1, {RATE}: 3e-4}}\n- seed: 2\n  train:\n    optimizer: {{learning_rate: 1e-3}}\n- seed: 3\n"
     )
-    found = members(DOCUMENT, [], [str(file)])
+    found = sweep_members(DOCUMENT, [], [str(file)])
     assert [(member.recipe.seed, member.recipe.train.optimizer.learning_rate) for member in found] == [
         (1, 3e-4), (2, 1e-3), (3, 3e-4),
     ]  # fmt: skip
@@ -86,7 +86,7 @@ def test_a_sweep_file_multiplies_lists(tmp_path: Path) -> None:
     """A mapping of keys to lists is their product; it combines with other axes."""
     file = tmp_path / "sweep.json"
     file.write_text('{"seed": [1, 2], "train": {"optimizer": {"betas": [[0.9, 0.95]]}}}')
-    found = members(DOCUMENT, [], [str(file), f"{RATE}=1e-3,2e-3"])
+    found = sweep_members(DOCUMENT, [], [str(file), f"{RATE}=1e-3,2e-3"])
     assert [(member.recipe.seed, member.recipe.train.optimizer.learning_rate) for member in found] == [
         (1, 1e-3), (1, 2e-3), (2, 1e-3), (2, 2e-3),
     ]  # fmt: skip
@@ -96,7 +96,7 @@ def test_a_value_in_block_style_is_kept_whole(tmp_path: Path) -> None:
     """A list over several lines is the same list in the override."""
     file = tmp_path / "sweep.yaml"
     file.write_text("- train:\n    optimizer:\n      betas:\n        - 0.9\n        - 0.99\n")
-    (member,) = members(DOCUMENT, [], [str(file)])
+    (member,) = sweep_members(DOCUMENT, [], [str(file)])
     assert member.recipe.train.optimizer.betas == [0.9, 0.99]
     assert member.overrides == ["train.optimizer.betas=[0.9, 0.99]"]
 

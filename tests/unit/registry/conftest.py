@@ -8,8 +8,8 @@ from uuid import uuid4
 import pytest
 from tests.engines.s3.server import S3Server
 
-from headway.registry import Model, Origin, Version
-from headway.store import Store, open_store
+from headway.objectstore import Store, open_store
+from headway.registry import Origin, RegisteredModel, Version
 
 Publish = Callable[..., Version]
 
@@ -60,16 +60,16 @@ def store(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mo
 
 
 @pytest.fixture
-def model(store: Store) -> Model:
+def model(store: Store) -> RegisteredModel:
     """A model that has no version yet."""
-    return Model(store, "coder")
+    return RegisteredModel(store, "coder")
 
 
 @pytest.fixture
-def publish(model: Model, folder: Path) -> Publish:
+def publish(model: RegisteredModel, folder: Path) -> Publish:
     """Publishes the folder, `publish(tokens=1000)`, as somebody does who comes anew."""
 
     def call(tokens: int = 1000) -> Version:
-        return Model(model.store, model.name).publish(folder, origin(tokens), dtype="float32")
+        return RegisteredModel(model.store, model.name).publish(folder, origin(tokens), dtype="float32")
 
     return call

@@ -13,9 +13,10 @@ from tests.memory import MemoryStore
 from tests.unit.registry.conftest import Publish, origin, safetensors
 
 from headway.errors import DamageError
-from headway.registry import Model, Version
-from headway.store import Store, chain, keys
-from headway.store.chain import sha256
+from headway.objectstore import Store
+from headway.registry import RegisteredModel, Version
+from headway.runs import hashlog, keys
+from headway.runs.hashlog import sha256
 
 FILES = ("model.safetensors", "config.json", "tokenizer.json", "README.md", "manifest.json")
 
@@ -27,7 +28,7 @@ def key(version: Version, name: str) -> str:
 
 def refused(store: Store, reference: str = "coder@1") -> str:
     """What is said of a version that cannot be fetched; nothing of it may have got to the cache."""
-    model = Model(store, "coder")
+    model = RegisteredModel(store, "coder")
     with pytest.raises(DamageError) as caught:
         model.fetch(model.find(reference))
     with pytest.raises(DamageError):
@@ -37,7 +38,9 @@ def refused(store: Store, reference: str = "coder@1") -> str:
 
 @pytest.mark.parametrize("at", [0, -1])
 @pytest.mark.parametrize("name", FILES)
-def test_one_flipped_byte_is_found(model: Model, publish: Publish, tmp_path: Path, name: str, at: int) -> None:
+def test_one_flipped_byte_is_found(
+    model: RegisteredModel, publish: Publish, tmp_path: Path, name: str, at: int
+) -> None:
     """In whatever file it is, version and file are named, and no folder of the version appears."""
     version = publish()
     data = bytearray(model.store.get(key(version, name)))
@@ -48,14 +51,14 @@ def test_one_flipped_byte_is_found(model: Model, publish: Publish, tmp_path: Pat
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_a_missing_file_is_found(model: Model, publish: Publish, name: str) -> None:
+def test_a_missing_file_is_found(model: RegisteredModel, publish: Publish, name: str) -> None:
     """It is named."""
     version = publish()
     model.store.delete(key(version, name))
     assert refused(model.store).startswith(f"coder@1: {name} is missing")
 
 
-def test_a_missing_file_is_found_even_if_it_was_empty(model: Model, publish: Publish, folder: Path) -> None:
+def test_a_missing_file_is_found_even_if_it_was_empty(model: RegisteredModel, publish: Publish, folder: Path) -> None:
     """Nothing at all has a digest, too."""
     (folder / "notes.txt").write_bytes(b"")
     version = publish()
@@ -65,7 +68,7 @@ def test_a_missing_file_is_found_even_if_it_was_empty(model: Model, publish: Pub
 
 
 @pytest.mark.parametrize("length", [5, 17_000])
-def test_a_file_of_another_length_is_found(model: Model, publish: Publish, length: int) -> None:
+def test_a_file_of_another_length_is_found(model: RegisteredModel, publish: Publish, length: int) -> None:
     """Cut short or grown, without being read."""
     version = publish()
     data = model.store.get(key(version, "model.safetensors"))
@@ -75,13 +78,13 @@ def test_a_file_of_another_length_is_found(model: Model, publish: Publish, lengt
 
 
 @pytest.mark.parametrize("name", ["pytorch_model.bin", "more.safetensors", "deep/config.json"])
-def test_an_additional_file_is_found(model: Model, publish: Publish, name: str) -> None:
+def test_an_additional_file_is_found(model: RegisteredModel, publish: Publish, name: str) -> None:
     """What was not published with a version may be what a loader looks at first."""
     model.store.put(key(publish(), name), [b"x"])
     assert refused(model.store).startswith(f"coder@1: {name} was not published with it")
 
 
-def test_a_forged_manifest_is_found(model: Model, publish: Publish) -> None:
+def test_a_forged_manifest_is_found(model: RegisteredModel, publish: Publish) -> None:
     """Files and manifest that agree with each other, but not with the journal, are refused."""
     version = publish()
     forged = b'{"model_type": "other"}\n'
@@ -94,26 +97,26 @@ def test_a_forged_manifest_is_found(model: Model, publish: Publish) -> None:
 
 def rewrite(store: Store, seq: int, **changes: object) -> None:
     """Edit an entry of the journal, and its checksum with it."""
-    where = keys.link(keys.model_journal("coder"), seq)
-    entry = Model(store, "coder").journal.read()[seq - 1]
-    assert isinstance(entry, chain.Link)
-    store.put(where, [chain.encode(entry.model_copy(update=changes))])
+    where = keys.journal_entry(keys.model_journal("coder"), seq)
+    entry = RegisteredModel(store, "coder").journal.read()[seq - 1]
+    assert isinstance(entry, hashlog.LogEntry)
+    store.put(where, [hashlog.encode(entry.model_copy(update=changes))])
 
 
-def test_an_edited_journal_is_found(model: Model, publish: Publish) -> None:
+def test_an_edited_journal_is_found(model: RegisteredModel, publish: Publish) -> None:
     """An entry that vouches for another manifest, with a checksum of its own, is betrayed by the entry after it."""
     one, two = publish(1000), publish(2000)
     rewrite(model.store, 1, manifest=two.manifest, sha256=two.sha256)
     with pytest.raises(DamageError, match=r"coder@1: nobody vouches for it .journal entry 1 was changed after entry 2"):
-        Model(model.store, "coder").find("coder@1")
-    assert Model(model.store, "coder").find("coder@2") == two
+        RegisteredModel(model.store, "coder").find("coder@1")
+    assert RegisteredModel(model.store, "coder").find("coder@2") == two
     assert one.sha256 != two.sha256
 
 
-def test_a_version_of_another_model_is_found(model: Model, publish: Publish, folder: Path) -> None:
+def test_a_version_of_another_model_is_found(model: RegisteredModel, publish: Publish, folder: Path) -> None:
     """An entry that names a sound version of another model vouches for nothing."""
     publish()
-    other = Model(model.store, "other").publish(folder, origin(), dtype="float32")
+    other = RegisteredModel(model.store, "other").publish(folder, origin(), dtype="float32")
     rewrite(model.store, 1, manifest=other.manifest, sha256=other.sha256)
     assert "is of another model, other" in refused(model.store)
 
@@ -126,7 +129,7 @@ SPOILS: dict[str, Callable[[dict[str, object]], object]] = {
 
 
 @pytest.mark.parametrize("spoil", SPOILS)
-def test_a_manifest_that_should_not_be_is_refused(model: Model, publish: Publish, spoil: str) -> None:
+def test_a_manifest_that_should_not_be_is_refused(model: RegisteredModel, publish: Publish, spoil: str) -> None:
     """Even one that the journal vouches for, as another program may have written it: no pickles, no paths."""
     version = publish()
     document = json.loads(model.store.get(version.manifest))
@@ -147,8 +150,8 @@ def test_any_flipped_bit_is_found(data: st.DataObject) -> None:
     flipped = bytearray(sound[key])
     flipped[bit // 8] ^= 1 << bit % 8
     store.objects[key] = bytes(flipped)
-    model = Model(store, "coder")
-    if key == keys.link(keys.model_journal("coder"), 2) and same(bytes(flipped), sound[key]):
+    model = RegisteredModel(store, "coder")
+    if key == keys.journal_entry(keys.model_journal("coder"), 2) and same(bytes(flipped), sound[key]):
         return  # white space in the last entry changes nothing that it says
     with pytest.raises(DamageError, match="coder@"):
         list(model.verify(model.find("coder@stable")))
@@ -162,8 +165,8 @@ def published() -> dict[str, bytes]:
         folder = Path(scratch)
         (folder / "model.safetensors").write_bytes(safetensors(bytes(range(256))))
         (folder / "config.json").write_text('{"model_type": "llama"}\n')
-        Model(store, "coder").publish(folder, origin(), dtype="float32")
-    Model(store, "coder").alias("stable", 1)
+        RegisteredModel(store, "coder").publish(folder, origin(), dtype="float32")
+    RegisteredModel(store, "coder").alias("stable", 1)
     return store.objects
 
 

@@ -8,14 +8,14 @@ from tests.memory import MemoryStore
 from tests.unit.registry.conftest import origin
 
 from headway.errors import UsageError
-from headway.registry import Model
+from headway.registry import RegisteredModel
 
 
 def refused(folder: Path) -> str:
     """Why a folder is not published; nothing may have been written."""
     store = MemoryStore()
     with pytest.raises(UsageError) as caught:
-        Model(store, "coder").publish(folder, origin(), dtype="float32")
+        RegisteredModel(store, "coder").publish(folder, origin(), dtype="float32")
     assert store.objects == {}
     return str(caught.value)
 

@@ -11,9 +11,10 @@ from tests.memory import MemoryStore
 from tests.unit.registry.conftest import Publish, origin, safetensors
 
 from headway.errors import DamageError, StoreError, UsageError
-from headway.registry import Model, find, names
+from headway.objectstore import Buffer, Store
+from headway.registry import RegisteredModel, find, model_names
 from headway.registry.code import this_code
-from headway.store import Buffer, Store, keys
+from headway.runs import keys
 
 
 def journal(store: Store) -> list[str]:
@@ -21,17 +22,17 @@ def journal(store: Store) -> list[str]:
     return list(store.list(keys.model_journal("coder")))
 
 
-def test_versions_are_numbered_from_one(model: Model, publish: Publish) -> None:
+def test_versions_are_numbered_from_one(model: RegisteredModel, publish: Publish) -> None:
     """Each publication of another checkpoint is the next version, in the journal and in the store."""
     assert [publish(tokens).number for tokens in (1000, 2000, 3000)] == [1, 2, 3]
     assert [str(version) for version in model.versions()] == ["coder@1", "coder@2", "coder@3"]
-    assert names(model.store) == ["coder"]
+    assert model_names(model.store) == ["coder"]
     assert len(journal(model.store)) == 3
     assert journal(model.store)[0] == "models/coder/journal/00000001.json"
 
 
 def test_a_manifest_says_what_the_files_are_and_where_they_came_from(
-    model: Model, folder: Path, monkeypatch: pytest.MonkeyPatch
+    model: RegisteredModel, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Files with sizes and digests, run, position, checkpoint, recipe, data, code, trace: for a person to read."""
     monkeypatch.setenv("HEADWAY_COMMIT", "abc")
@@ -47,7 +48,9 @@ def test_a_manifest_says_what_the_files_are_and_where_they_came_from(
     assert version.bytes == sum(sizes.values())
 
 
-def test_the_same_files_of_the_same_checkpoint_are_one_version(model: Model, publish: Publish, folder: Path) -> None:
+def test_the_same_files_of_the_same_checkpoint_are_one_version(
+    model: RegisteredModel, publish: Publish, folder: Path
+) -> None:
     """Publishing again gives the version that is there and writes nothing; other files or another origin do not."""
     first = publish()
     before = list(model.store.list("models/"))
@@ -58,7 +61,7 @@ def test_the_same_files_of_the_same_checkpoint_are_one_version(model: Model, pub
     assert publish().number == 3
 
 
-def test_a_version_that_is_damaged_is_published_anew(model: Model, publish: Publish) -> None:
+def test_a_version_that_is_damaged_is_published_anew(model: RegisteredModel, publish: Publish) -> None:
     """The same files again make a sound version under a new number: the damaged one does not count as the same."""
     first = publish()
     key = keys.folder(first.manifest) + "config.json"
@@ -92,12 +95,12 @@ def test_two_who_publish_at_once_get_different_versions(folder: Path) -> None:
     store = MeetingStore(4)
 
     def one(tokens: int) -> tuple[int, int]:
-        return tokens, Model(store, "coder").publish(folder, origin(tokens), dtype="float32").number
+        return tokens, RegisteredModel(store, "coder").publish(folder, origin(tokens), dtype="float32").number
 
     with ThreadPoolExecutor(4) as publishers:
         got = dict(publishers.map(one, [1, 2, 3, 4]))
     assert sorted(got.values()) == [1, 2, 3, 4]
-    model = Model(store, "coder")
+    model = RegisteredModel(store, "coder")
     for tokens, number in got.items():
         assert model.manifest(model.find(f"coder@{number}")).origin.tokens == tokens
 
@@ -107,7 +110,9 @@ def test_two_who_publish_the_same_at_once_get_the_same_version(folder: Path) -> 
     store = MeetingStore(2)
     with ThreadPoolExecutor(2) as publishers:
         made = list(
-            publishers.map(lambda _: Model(store, "coder").publish(folder, origin(), dtype="float32"), range(2))
+            publishers.map(
+                lambda _: RegisteredModel(store, "coder").publish(folder, origin(), dtype="float32"), range(2)
+            )
         )
     assert made[0] == made[1]
     assert len(journal(store)) == 1
@@ -131,10 +136,10 @@ def test_a_publication_that_breaks_off_leaves_no_version(folder: Path) -> None:
 
         store = Failing()
         with pytest.raises(StoreError, match=broken):
-            Model(store, "coder").publish(folder, origin(), dtype="float32")
+            RegisteredModel(store, "coder").publish(folder, origin(), dtype="float32")
         assert store.objects == {}
         store.objects["mended"] = b"."
-        assert Model(store, "coder").publish(folder, origin(), dtype="float32").number == 1
+        assert RegisteredModel(store, "coder").publish(folder, origin(), dtype="float32").number == 1
 
 
 def test_a_file_that_changes_while_it_is_published_is_noticed(folder: Path) -> None:
@@ -149,7 +154,7 @@ def test_a_file_that_changes_while_it_is_published_is_noticed(folder: Path) -> N
 
     store = Changing()
     with pytest.raises(UsageError, match=r"model\.safetensors was changed while it was published"):
-        Model(store, "coder").publish(folder, origin(), dtype="float32")
+        RegisteredModel(store, "coder").publish(folder, origin(), dtype="float32")
     assert store.objects == {}
 
 
@@ -167,7 +172,7 @@ def test_large_files_are_never_whole_in_memory(folder: Path, monkeypatch: pytest
             given.extend(memoryview(part).nbytes for part in held if key.endswith(".safetensors"))
             super().put(key, held)
 
-    model = Model(Counting(), "coder")
+    model = RegisteredModel(Counting(), "coder")
     version = model.publish(folder, origin(), dtype="float32")
     assert max(given) == 1000
     windows = list(model.verify(version))
@@ -175,7 +180,7 @@ def test_large_files_are_never_whole_in_memory(folder: Path, monkeypatch: pytest
     assert sum(windows) == version.bytes
 
 
-def test_an_alias_moves(model: Model, publish: Publish) -> None:
+def test_an_alias_moves(model: RegisteredModel, publish: Publish) -> None:
     """An alias is what was said of it last; saying the same again writes nothing."""
     publish(1000), publish(2000)
     model.alias("candidate", 2)
@@ -185,10 +190,10 @@ def test_an_alias_moves(model: Model, publish: Publish) -> None:
     model.alias("stable", 1)
     assert len(journal(model.store)) == length
     model.alias("stable", 2)
-    assert Model(model.store, "coder").aliases() == {"candidate": 2, "stable": 2}
+    assert RegisteredModel(model.store, "coder").aliases() == {"candidate": 2, "stable": 2}
 
 
-def test_a_reference_finds_a_version(model: Model, publish: Publish) -> None:
+def test_a_reference_finds_a_version(model: RegisteredModel, publish: Publish) -> None:
     """By number, by alias; a name alone is its stable version, and before there is one its newest."""
     one, two = publish(1000), publish(2000)
     assert model.find("coder@1") == one
@@ -210,7 +215,9 @@ def test_a_reference_finds_a_version(model: Model, publish: Publish) -> None:
         ("../coder", "is no name of a model"),
     ],
 )
-def test_what_is_not_there_is_said_with_what_is(model: Model, publish: Publish, reference: str, said: str) -> None:
+def test_what_is_not_there_is_said_with_what_is(
+    model: RegisteredModel, publish: Publish, reference: str, said: str
+) -> None:
     """A wrong reference names what there is."""
     publish(1000), publish(2000)
     model.alias("candidate", 2)
@@ -220,14 +227,14 @@ def test_what_is_not_there_is_said_with_what_is(model: Model, publish: Publish, 
 
 
 @pytest.mark.parametrize("alias", ["", "3", "Stable", "a/b", "a@b", "a" * 101])
-def test_an_alias_is_a_word(model: Model, publish: Publish, alias: str) -> None:
+def test_an_alias_is_a_word(model: RegisteredModel, publish: Publish, alias: str) -> None:
     """What could be a version, a path or a reference is no alias."""
     publish()
     with pytest.raises(UsageError, match="is no alias"):
         model.alias(alias, 1)
 
 
-def test_an_alias_points_at_what_there_is(model: Model, publish: Publish) -> None:
+def test_an_alias_points_at_what_there_is(model: RegisteredModel, publish: Publish) -> None:
     """A version that nobody published gets none."""
     publish()
     with pytest.raises(UsageError, match="has no version 2; it has versions 1"):
@@ -235,29 +242,29 @@ def test_an_alias_points_at_what_there_is(model: Model, publish: Publish) -> Non
     assert model.aliases() == {}
 
 
-def test_no_number_is_used_twice_after_damage(model: Model, publish: Publish) -> None:
+def test_no_number_is_used_twice_after_damage(model: RegisteredModel, publish: Publish) -> None:
     """An entry that cannot be read may have been a version: the next one has a number that it cannot have had."""
     publish(1000), publish(2000)
     model.store.put(journal(model.store)[1], [b"rubbish"])
     assert publish(3000).number == 3
-    assert [version.number for version in Model(model.store, "coder").versions()] == [1, 3]
+    assert [version.number for version in RegisteredModel(model.store, "coder").versions()] == [1, 3]
     with pytest.raises(DamageError, match="coder@2: nobody vouches for it"):
-        Model(model.store, "coder").find("coder@2")
+        RegisteredModel(model.store, "coder").find("coder@2")
 
 
-def test_a_damaged_entry_may_have_moved_an_alias(model: Model, publish: Publish) -> None:
+def test_a_damaged_entry_may_have_moved_an_alias(model: RegisteredModel, publish: Publish) -> None:
     """The version that an alias meant before is not served in its place; saying it anew ends the doubt."""
     publish(1000), publish(2000)
     model.alias("stable", 1)
     model.alias("stable", 2)
     model.store.put(journal(model.store)[3], [b"rubbish"])
-    fresh = Model(model.store, "coder")
+    fresh = RegisteredModel(model.store, "coder")
     for reference in ("coder", "coder@stable", "coder@candidate"):
         with pytest.raises(DamageError, match="journal entry 4 is not readable as one, and it may have moved"):
             fresh.find(reference)
     assert fresh.find("coder@2").number == 2
     fresh.alias("stable", 1)
-    assert Model(model.store, "coder").find("coder").number == 1
+    assert RegisteredModel(model.store, "coder").find("coder").number == 1
 
 
 def test_the_code_is_named_by_its_checkout(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,7 +18,7 @@ from starlette.testclient import TestClient
 from starlette.types import Receive, Scope, Send
 
 from headway.serve.fallback import FAILURES, KEY, SERVED_BY, Fallback
-from headway.serve.identity import Identity
+from headway.serve.request_id import RequestId
 from headway.telemetry import Spans
 
 BODY = {"model": "coder", "prompt": "a"}
@@ -102,7 +102,7 @@ def engine() -> Engine:
 def client(engine: Engine, service: Service) -> TestClient:
     """A client of both."""
     link = Fallback(engine, model="coder", url=service.url, well=lambda: engine.well)
-    return TestClient(Identity(link, Spans("headway-serve", on=False)))
+    return TestClient(RequestId(link, Spans("headway-serve", on=False)))
 
 
 def test_an_engine_that_works_is_asked_alone(engine: Engine, service: Service) -> None:
@@ -145,15 +145,15 @@ def test_one_request_tries_whether_the_engine_is_back(
 ) -> None:
     """After a rest; if it answers, all are its own again."""
     now = [0.0]
-    monkeypatch.setattr("headway.store.breaker.time", SimpleNamespace(monotonic=lambda: now[0]))
+    monkeypatch.setattr("headway.objectstore.breaker.time", SimpleNamespace(monotonic=lambda: now[0]))
     engine.status = 500
     link = Fallback(engine, model="coder", url=service.url, well=lambda: True)
     for _ in range(FAILURES):
-        link.engine.tell(RuntimeError())
+        link.engine.record(RuntimeError())
     assert not link.engine.admits()
     now[0] += 60
     assert [link.engine.admits() for _ in range(3)] == [True, False, False]
-    link.engine.tell(None)
+    link.engine.record(None)
     assert [link.engine.admits() for _ in range(3)] == [True, True, True]
 
 

@@ -15,15 +15,15 @@ from starlette.responses import PlainTextResponse
 from starlette.testclient import TestClient
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from headway.serve.access import Access
-from headway.serve.body import Body
-from headway.serve.call import call_of
+from headway.serve.auth import Authentication
 from headway.serve.estimate import ANSWER_TOKENS, estimate
-from headway.serve.identity import Identity
+from headway.serve.memory_budget import MemoryBudget
 from headway.serve.meter import Meter
 from headway.serve.quota import Quotas
-from headway.serve.room import Room
-from headway.serve.tenants import Keys, Tenants
+from headway.serve.request_body import RequestBody
+from headway.serve.request_context import context_of
+from headway.serve.request_id import RequestId
+from headway.serve.tenants import KeyStore, Tenants
 from headway.telemetry import Spans
 
 PATH = "/v1/completions"
@@ -50,7 +50,7 @@ class Engine:
         """Answer, in two pieces."""
         self.asked += 1
         body = (await receive())["body"]
-        call = call_of(scope)
+        call = context_of(scope)
         await send({"type": "http.response.start", "status": self.status, "headers": []})
         await send({"type": "http.response.body", "body": body, "more_body": True})
         call.prompt_tokens, call.generated_tokens = self.used // 2, self.used - self.used // 2
@@ -61,7 +61,7 @@ class Site:
     """An endpoint with one tenant."""
 
     def __init__(self, folder: Path) -> None:
-        self.clock, self.engine, self.keys = Clock(), Engine(), Keys(folder / "keys.json")
+        self.clock, self.engine, self.keys = Clock(), Engine(), KeyStore(folder / "keys.json")
         self.key = self.keys.add("team-a")
         self.meter = Meter(self.clock)
 
@@ -77,10 +77,10 @@ class Site:
     def client(self, app: ASGIApp | None = None, key: str | None = None) -> TestClient:
         """A client of the links around the engine."""
         tenants = Tenants(self.keys, self.clock)
-        inner = Body(Quotas(app or self.engine, tenants, self.meter), 2**20, 30, Room(2**30))
+        inner = RequestBody(Quotas(app or self.engine, tenants, self.meter), 2**20, 30, MemoryBudget(2**30))
         headers = {"Authorization": f"Bearer {key or self.key}"}
         return TestClient(
-            Identity(Access(inner, tenants), Spans("headway-serve", on=False)),
+            RequestId(Authentication(inner, tenants), Spans("headway-serve", on=False)),
             headers=headers,
             raise_server_exceptions=False,
         )
@@ -172,7 +172,7 @@ def test_what_is_broken_off_is_settled(site: Site, raised: type[BaseException]) 
     """By what the engine had used until then."""
 
     async def broken(scope: Scope, *_: Any) -> None:
-        call_of(scope).generated_tokens = 7
+        context_of(scope).generated_tokens = 7
         raise raised
 
     site.limit(tokens=1000)
@@ -185,9 +185,9 @@ def test_what_the_engine_uses_after_the_answer_counts_too(site: Site) -> None:
     """A deadline answers first and has the engine stop then: what it used until it did is charged."""
 
     async def late(scope: Scope, receive: Receive, send: Send) -> None:
-        call_of(scope).generated_tokens = 5
+        context_of(scope).generated_tokens = 5
         await PlainTextResponse("too late", 504)(scope, receive, send)
-        call_of(scope).generated_tokens = 8
+        context_of(scope).generated_tokens = 8
 
     site.limit(tokens=1000)
     assert ask(site.client(late), 500).status_code == 504

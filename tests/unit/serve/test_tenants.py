@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from headway.errors import UsageError
-from headway.serve.tenants import Keys, Quota, Roll, Tenants
+from headway.serve.tenants import KeyFile, KeyStore, Quota, Tenants
 
 
 class Clock:
@@ -20,12 +20,12 @@ class Clock:
 
 
 @pytest.fixture
-def keys(tmp_path: Path) -> Keys:
+def keys(tmp_path: Path) -> KeyStore:
     """A file of keys that does not exist yet."""
-    return Keys(tmp_path / "kept" / "keys.json")
+    return KeyStore(tmp_path / "kept" / "keys.json")
 
 
-def test_a_key_tells_its_tenant(keys: Keys) -> None:
+def test_a_key_tells_its_tenant(keys: KeyStore) -> None:
     """Of several, each its own; nobody's key tells nobody."""
     first, second = keys.add("a"), keys.add("b")
     tenants = Tenants(keys)
@@ -33,7 +33,7 @@ def test_a_key_tells_its_tenant(keys: Keys) -> None:
     assert [tenants.of(wrong) for wrong in ("", "hw-", first[:-1], first + "x", first.upper())] == [None] * 5
 
 
-def test_a_key_is_kept_nowhere(keys: Keys) -> None:
+def test_a_key_is_kept_nowhere(keys: KeyStore) -> None:
     """Neither it nor a part of it is in the file, which only its owner reads."""
     key = keys.add("a")
     text = keys.path.read_text()
@@ -41,7 +41,7 @@ def test_a_key_is_kept_nowhere(keys: Keys) -> None:
     assert keys.path.stat().st_mode & 0o077 == 0
 
 
-def test_a_running_endpoint_follows_the_file(keys: Keys) -> None:
+def test_a_running_endpoint_follows_the_file(keys: KeyStore) -> None:
     """A new key is known and a revoked one refused, once the file is looked at again."""
     first, clock = keys.add("a"), Clock()
     tenants = Tenants(keys, clock)
@@ -70,7 +70,7 @@ def test_a_running_endpoint_follows_the_file(keys: Keys) -> None:
         '{"keys": [], "quotas": {"a": {"tokens_a_minute": 1}}}',
     ],
 )
-def test_a_file_that_got_damaged_locks_nobody_out(keys: Keys, text: str) -> None:
+def test_a_file_that_got_damaged_locks_nobody_out(keys: KeyStore, text: str) -> None:
     """What was known stays known until the file can be read again; a start with such a file is refused."""
     key, clock = keys.add("a"), Clock()
     tenants = Tenants(keys, clock)
@@ -85,7 +85,7 @@ def test_a_file_that_got_damaged_locks_nobody_out(keys: Keys, text: str) -> None
     assert tenants.of(key) == "a"
 
 
-def test_an_emptied_file_locks_all_out(keys: Keys) -> None:
+def test_an_emptied_file_locks_all_out(keys: KeyStore) -> None:
     """The last key was revoked."""
     key, clock = keys.add("a"), Clock()
     tenants = Tenants(keys, clock)
@@ -94,7 +94,7 @@ def test_an_emptied_file_locks_all_out(keys: Keys) -> None:
     assert tenants.of(key) is None
 
 
-def test_a_file_that_others_may_read_stays_so(keys: Keys) -> None:
+def test_a_file_that_others_may_read_stays_so(keys: KeyStore) -> None:
     """Whoever serves is to see a revocation, whoever revokes."""
     keys.add("a")
     keys.path.chmod(0o640)
@@ -102,21 +102,21 @@ def test_a_file_that_others_may_read_stays_so(keys: Keys) -> None:
     assert keys.path.stat().st_mode & 0o777 == 0o640
 
 
-def test_keys_made_at_once_are_all_kept(keys: Keys) -> None:
+def test_keys_made_at_once_are_all_kept(keys: KeyStore) -> None:
     """No change gets lost, whoever reads and writes meanwhile."""
     with ThreadPoolExecutor(8) as many:
         made = list(many.map(lambda number: keys.add(str(number)), range(40)))
     assert len({*made}) == len(keys.read()) == 40
 
 
-def test_revoking_what_is_not_there_names_what_is(keys: Keys) -> None:
+def test_revoking_what_is_not_there_names_what_is(keys: KeyStore) -> None:
     """By name and tenant."""
     keys.add("team-a")
     with pytest.raises(UsageError, match="team-a"):
         keys.revoke("00000000")
 
 
-def test_a_running_endpoint_follows_a_limit(keys: Keys) -> None:
+def test_a_running_endpoint_follows_a_limit(keys: KeyStore) -> None:
     """It is in force once the file is looked at again; one that is taken away, too; both look by themselves."""
     keys.add("a")
     clock = Clock()
@@ -131,35 +131,35 @@ def test_a_running_endpoint_follows_a_limit(keys: Keys) -> None:
     assert tenants.quota("a") is None
 
 
-def test_each_limit_is_set_by_itself(keys: Keys) -> None:
+def test_each_limit_is_set_by_itself(keys: KeyStore) -> None:
     """What is not given stays, 0 takes one away; a tenant without limits has no place among the quotas."""
     key = keys.add("a")
     assert keys.limit("a", requests=5) == Quota(requests_per_minute=5)
     assert keys.limit("a", tokens=7) == Quota(requests_per_minute=5, tokens_per_minute=7)
     assert keys.limit("a", requests=0) == Quota(tokens_per_minute=7)
-    assert keys.roll().quotas == {"a": Quota(tokens_per_minute=7)}
+    assert keys.load().quotas == {"a": Quota(tokens_per_minute=7)}
     assert keys.limit("a", tokens=0) == Quota()
-    assert keys.roll() == Roll(keys=keys.read())
+    assert keys.load() == KeyFile(keys=keys.read())
     assert Tenants(keys).of(key) == "a"
 
 
-def test_a_quota_outlives_the_keys_of_its_tenant(keys: Keys) -> None:
+def test_a_quota_outlives_the_keys_of_its_tenant(keys: KeyStore) -> None:
     """A key that is replaced has the limits of the one before; keys that come and go change no quota."""
     keys.add("a")
     keys.limit("a", requests=5)
     keys.revoke(keys.read()[0].name)
-    assert keys.roll() == Roll(keys=[], quotas={"a": Quota(requests_per_minute=5)})
+    assert keys.load() == KeyFile(keys=[], quotas={"a": Quota(requests_per_minute=5)})
     keys.add("a")
     keys.add("b")
-    assert keys.roll().quotas == {"a": Quota(requests_per_minute=5)}
+    assert keys.load().quotas == {"a": Quota(requests_per_minute=5)}
     keys.limit("b", requests=1)
     assert keys.limit("a", requests=0) == Quota()
-    assert keys.roll().quotas == {"b": Quota(requests_per_minute=1)}
+    assert keys.load().quotas == {"b": Quota(requests_per_minute=1)}
 
 
-def test_nobody_is_limited_by_a_slip_of_the_pen(keys: Keys) -> None:
+def test_nobody_is_limited_by_a_slip_of_the_pen(keys: KeyStore) -> None:
     """A limit for whom nothing is kept would limit nobody: it is refused, with the names that there are."""
     keys.add("team-a")
     with pytest.raises(UsageError, match="team-a"):
         keys.limit("team-b", requests=1)
-    assert keys.roll().quotas == {}
+    assert keys.load().quotas == {}

@@ -13,8 +13,8 @@ import pytest
 
 from headway.errors import UsageError
 from headway.telemetry import exposition
-from headway.telemetry.exposition import OWNER, Exposition, Exposure, asked, withdraw
-from headway.telemetry.metrics import Training
+from headway.telemetry.exposition import OWNER, Exposition, Exposure, exposure_from_environment, withdraw
+from headway.telemetry.metrics import TrainingMetrics
 
 PATIENCE = 30.0
 """A bound for what hangs, not a measure [s]."""
@@ -31,7 +31,7 @@ def nobody_asks(monkeypatch: pytest.MonkeyPatch) -> None:
 def shown(tmp_path: Path) -> Iterator[Exposition]:
     """Metrics of a training process, on a free port, with a folder for targets that is not there yet."""
     exposure = Exposure(address="127.0.0.1", targets=str(tmp_path / "targets"))
-    made = Exposition(exposure, Training().registry, "slm.seed-1", "launch-1")
+    made = Exposition(exposure, TrainingMetrics().registry, "slm.seed-1", "launch-1")
     assert made.await_port(PATIENCE)
     yield made
     made.close()
@@ -54,9 +54,9 @@ def file_of(shown: Exposition) -> Path:
 
 def test_nobody_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     """Then there are none; an empty variable asks for nothing."""
-    assert asked() is None
+    assert exposure_from_environment() is None
     monkeypatch.setenv(exposition.PORT_VARIABLE, "")
-    assert asked("") is None
+    assert exposure_from_environment("") is None
 
 
 @pytest.mark.parametrize(
@@ -65,24 +65,24 @@ def test_nobody_asked(monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_a_port_is_asked_for(option: str, port: int, address: str) -> None:
     """On all addresses of the machine, or on one; they leave with the process where nobody is told of them."""
-    assert asked(option) == Exposure(port, address, None, 0.0)
+    assert exposure_from_environment(option) == Exposure(port, address, None, 0.0)
 
 
 def test_a_folder_for_targets_asks_for_any_port(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """And for two scrapes more at the end, or as long as is said."""
     monkeypatch.setenv(exposition.TARGETS_VARIABLE, str(tmp_path))
-    assert asked() == Exposure(targets=str(tmp_path), linger=exposition.LINGER_SECONDS)
+    assert exposure_from_environment() == Exposure(targets=str(tmp_path), linger=exposition.LINGER_SECONDS)
     monkeypatch.setenv(exposition.LINGER_VARIABLE, "5")
     monkeypatch.setenv(exposition.PORT_VARIABLE, "9464")
-    assert asked() == Exposure(9464, targets=str(tmp_path), linger=5.0)
-    assert asked("9465") == Exposure(9465, targets=str(tmp_path), linger=5.0)
+    assert exposure_from_environment() == Exposure(9464, targets=str(tmp_path), linger=5.0)
+    assert exposure_from_environment("9465") == Exposure(9465, targets=str(tmp_path), linger=5.0)
 
 
 @pytest.mark.parametrize("option", ["", "port", "-1", "65536", "host:", "1.5"])
 def test_what_is_no_port_is_refused(option: str) -> None:
     """With what would be one."""
     with pytest.raises(UsageError, match="PORT or ADDRESS:PORT"):
-        asked(option or ":")
+        exposure_from_environment(option or ":")
 
 
 @pytest.mark.parametrize("seconds", ["long", "-1", "inf", "nan"])
@@ -90,7 +90,7 @@ def test_what_is_no_time_is_refused(monkeypatch: pytest.MonkeyPatch, seconds: st
     """Not taken for some other time."""
     monkeypatch.setenv(exposition.LINGER_VARIABLE, seconds)
     with pytest.raises(UsageError, match="no number of seconds"):
-        asked("0")
+        exposure_from_environment("0")
 
 
 def test_metrics_are_shown_in_the_form_that_is_asked_for(shown: Exposition) -> None:
@@ -116,7 +116,9 @@ def test_prometheus_finds_the_port_by_a_file(shown: Exposition) -> None:
 
 def test_what_is_announced_early_is_written_once_there_is_a_port(tmp_path: Path) -> None:
     """Nothing waits for the port."""
-    made = Exposition(Exposure(address="127.0.0.1", targets=str(tmp_path)), Training().registry, "run", "launch-1")
+    made = Exposition(
+        Exposure(address="127.0.0.1", targets=str(tmp_path)), TrainingMetrics().registry, "run", "launch-1"
+    )
     made.announce(run="run")
     port = made.await_port(PATIENCE)
     assert json.loads((tmp_path / "run.json").read_text())[0]["targets"] == [f"{socket.gethostname()}:{port}"]
@@ -152,7 +154,7 @@ def test_the_file_of_a_newer_process_stays(shown: Exposition) -> None:
 def test_a_port_that_is_taken_is_a_warning(shown: Exposition, caplog: pytest.LogCaptureFixture) -> None:
     """Work goes on unseen."""
     assert shown.port
-    second = Exposition(Exposure(shown.port, "127.0.0.1"), Training().registry, "run", "launch-2")
+    second = Exposition(Exposure(shown.port, "127.0.0.1"), TrainingMetrics().registry, "run", "launch-2")
     assert second.await_port(PATIENCE) is None
     second.announce(run="run")
     second.linger(PATIENCE)  # for what? nobody sees it
@@ -164,7 +166,7 @@ def test_a_folder_that_cannot_be_written_is_a_warning(tmp_path: Path, caplog: py
     """The port is there all the same."""
     (tmp_path / "file").touch()
     exposure = Exposure(address="127.0.0.1", targets=str(tmp_path / "file" / "targets"))
-    made = Exposition(exposure, Training().registry, "run", "launch-1")
+    made = Exposition(exposure, TrainingMetrics().registry, "run", "launch-1")
     made.announce(run="run")
     assert scraped(made.await_port(PATIENCE), "text/plain")
     assert "Prometheus is not told" in caplog.text

@@ -8,9 +8,9 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.openmetrics.exposition import generate_latest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
-from headway.store.record import PHASES
 from headway.telemetry import Trace, metrics
-from headway.telemetry.serving import SERVED, Serving
+from headway.telemetry.phases import PHASES
+from headway.telemetry.serving_metrics import SERVED, ServingMetrics
 
 PAGE = Path(__file__).parents[3] / "docs" / "telemetry.md"
 UNITS = (
@@ -30,12 +30,12 @@ UNITS = (
 
 
 @pytest.fixture
-def training() -> metrics.Training:
+def training() -> metrics.TrainingMetrics:
     """What a training process shows before anything happened."""
-    return metrics.Training()
+    return metrics.TrainingMetrics()
 
 
-def test_all_series_are_there_before_anything_happened(training: metrics.Training) -> None:
+def test_all_series_are_there_before_anything_happened(training: metrics.TrainingMetrics) -> None:
     """Each child at 0, so that a query tells "never" from "unknown"; only who this is has a value."""
     samples = [sample for family in training.registry.collect() for sample in family.samples]
     values = {(s.name, *s.labels.values()): s.value for s in samples if not s.name.endswith("_created")}
@@ -46,12 +46,7 @@ def test_all_series_are_there_before_anything_happened(training: metrics.Trainin
     assert {key[1] for key in values if key[0] == "headway_train_phase_seconds_total"} == set(PHASES)
 
 
-def test_phases_are_those_of_the_ledger() -> None:
-    """The list stands twice, because the ledger is a layer above."""
-    assert metrics.PHASES == PHASES
-
-
-def test_names_end_in_what_they_count(training: metrics.Training) -> None:
+def test_names_end_in_what_they_count(training: metrics.TrainingMetrics) -> None:
     """As Prometheus advises; none carries the labels that its target has."""
     for name, kind in metrics.families(training.registry).items():
         assert re.fullmatch(r"headway_[a-z_]+", name)
@@ -61,7 +56,7 @@ def test_names_end_in_what_they_count(training: metrics.Training) -> None:
     assert not labels & {"run", "recipe", "attempt", "job", "instance"}
 
 
-def test_an_observation_leads_to_its_trace(training: metrics.Training) -> None:
+def test_an_observation_leads_to_its_trace(training: metrics.TrainingMetrics) -> None:
     """In the OpenMetrics form, which a parser reads back."""
     trace = Trace.new()
     training.train.step_duration.observe(0.3, metrics.exemplar(trace))
@@ -75,17 +70,17 @@ def test_an_observation_leads_to_its_trace(training: metrics.Training) -> None:
 
 def test_two_registries_do_not_know_each_other() -> None:
     """So that one process can show several things, and a test begins at 0."""
-    first, second = metrics.Train(CollectorRegistry()), metrics.Train(CollectorRegistry())
+    first, second = metrics.TrainMetrics(CollectorRegistry()), metrics.TrainMetrics(CollectorRegistry())
     first.tokens.inc(5)
     values = [sample.value for family in second.tokens.collect() for sample in family.samples]
     assert values[0] == 0
 
 
-def test_the_documentation_lists_the_families_that_there_are(training: metrics.Training) -> None:
+def test_the_documentation_lists_the_families_that_there_are(training: metrics.TrainingMetrics) -> None:
     """With their types; and none that there is not."""
     rows = re.findall(r"^\| `(headway_[a-z_]+)` \| ([a-z]+) \|", PAGE.read_text(encoding="utf-8"), re.MULTILINE)
     registry = CollectorRegistry()
-    Serving(registry, **dict.fromkeys(SERVED, "x")).engine(
+    ServingMetrics(registry, **dict.fromkeys(SERVED, "x")).engine(
         busy_seconds=float, inside=float, waiting=float, cache_usage=float
     )
     assert dict(rows) == metrics.families(training.registry) | metrics.families(registry)

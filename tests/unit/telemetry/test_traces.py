@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from headway.telemetry import Spans, Trace, given, here, traces
+from headway.telemetry import Spans, Trace, current_trace, environment_trace, traces
 
 TEXT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 PARENT = Trace("0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331")
@@ -65,12 +65,12 @@ def test_what_is_no_trace_is_none(text: str | None) -> None:
 
 def test_a_process_belongs_to_the_trace_of_its_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without one, or with rubbish there, to one of its own."""
-    assert given() is None
-    assert here() != here()
+    assert environment_trace() is None
+    assert current_trace() != current_trace()
     monkeypatch.setenv(traces.VARIABLE, "rubbish")
-    assert given() is None
+    assert environment_trace() is None
     monkeypatch.setenv(traces.VARIABLE, TEXT)
-    assert given() == here() == PARENT
+    assert environment_trace() == current_trace() == PARENT
 
 
 def test_a_span_is_a_line_of_the_file(file: Path) -> None:

@@ -6,8 +6,8 @@ from itertools import count
 import pytest
 
 from headway.recipe import Checkpoint
-from headway.store import Decided, Ended, Entry, Holder, fold
-from headway.store.entries import Claimed, Committed
+from headway.runs import Decided, Ended, Entry, Holder, fold
+from headway.runs.entries import Claimed, Committed
 from headway.train.cadence import Cadence, failures, optimal_interval
 
 HOLDER = Holder(host="h", pid=1, started=1, launch="x")

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from headway.store.record import PHASES
+from headway.telemetry.phases import PHASES
 from headway.train import clock as module
 from headway.train.clock import Clock, queue
 

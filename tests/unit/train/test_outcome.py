@@ -6,7 +6,8 @@ import pytest
 from tests.memory import MemoryStore
 
 from headway.errors import StoreError
-from headway.store import Buffer, Committed, Ended, Holder, Run
+from headway.objectstore import Buffer
+from headway.runs import Committed, Ended, Holder, Run
 from headway.train.outcome import Failure, Outcome, conclude
 
 HOLDER = Holder(host="h", pid=1, started=1, launch="mine")

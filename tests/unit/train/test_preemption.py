@@ -9,9 +9,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from headway.store import this_process
+from headway.runs import this_process
 from headway.train import preemption as module
-from headway.train.preemption import HURRY, SIGNALS, STOP, Preemption, remember_early
+from headway.train.preemption import IMMEDIATE, SIGNALS, STOP, Preemption, remember_early
 
 
 class Wall:
@@ -71,9 +71,9 @@ def test_a_later_signal_asks_to_hurry(wall: Wall) -> None:
     signal.raise_signal(signal.SIGTERM)
     wall.now += 1.0
     signal.raise_signal(signal.SIGINT)
-    assert preemption.level == HURRY
+    assert preemption.level == IMMEDIATE
     signal.raise_signal(signal.SIGTERM)
-    assert preemption.level == HURRY
+    assert preemption.level == IMMEDIATE
 
 
 def test_a_signal_before_the_task_was_known_counts() -> None:
@@ -87,9 +87,9 @@ def test_the_launcher_asks_through_its_flag() -> None:
     flag = ctypes.c_int(0)
     preemption = Preemption(flag, this_process("launch")).listen()
     assert preemption.level == 0
-    flag.value = HURRY
+    flag.value = IMMEDIATE
     signal.raise_signal(signal.SIGTERM)
-    assert preemption.level == HURRY
+    assert preemption.level == IMMEDIATE
 
 
 def test_a_dead_launcher_asks_to_stop() -> None:

@@ -5,21 +5,21 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
-from headway.train.straggler import Pace, Slow, Stragglers
+from headway.train.straggler import SlowRank, StepTiming, StragglerDetector
 
 HOSTS = ("n1", "n1", "n2", "n2")
 Owns = Callable[[int], Sequence[float]]
 
 
-def paces(own: Sequence[float], data: Sequence[float] | None = None, transport: float = 0.005) -> list[Pace]:
+def paces(own: Sequence[float], data: Sequence[float] | None = None, transport: float = 0.005) -> list[StepTiming]:
     """A step in which each rank took `own` by itself, `data` of it for its batch, and waited for the slowest."""
     late = data or [0.0] * len(own)
-    return [Pace(fetched, each, max(own) - each + transport) for each, fetched in zip(own, late, strict=True)]
+    return [StepTiming(fetched, each, max(own) - each + transport) for each, fetched in zip(own, late, strict=True)]
 
 
-def watch(own: Owns, steps: int, transport: float = 0.005) -> list[tuple[int, Slow]]:
+def watch(own: Owns, steps: int, transport: float = 0.005) -> list[tuple[int, SlowRank]]:
     """What is found in `steps` steps, and after how many."""
-    stragglers = Stragglers(HOSTS)
+    stragglers = StragglerDetector(HOSTS)
     changes = [
         (step + 1, stragglers.slow) for step in range(steps) if stragglers.look(paces(own(step), transport=transport))
     ]
@@ -78,7 +78,7 @@ def test_a_rank_is_named_once_and_again_after_it_recovered() -> None:
 
 def test_recovery_is_noticed() -> None:
     """Once; from then on nobody is slow."""
-    stragglers = Stragglers(HOSTS)
+    stragglers = StragglerDetector(HOSTS)
     changes = [
         (step, stragglers.slow)
         for step in range(100)
@@ -97,7 +97,7 @@ def test_another_rank_that_gets_slow_is_named_too() -> None:
 def test_of_a_slow_machine_one_rank_is_named_once() -> None:
     """Its ranks take turns at being the slowest; that is no news."""
     hosts = [f"n{index // 2}" for index in range(8)]
-    stragglers = Stragglers(hosts)
+    stragglers = StragglerDetector(hosts)
     changes = 0
     for step in range(200):
         own = noisy([0.05] * 6 + [0.1] * 2, 1.1, step)
@@ -109,7 +109,7 @@ def test_of_a_slow_machine_one_rank_is_named_once() -> None:
 
 def test_slow_data_is_told_from_a_slow_processor() -> None:
     """The rank waits for its batch."""
-    stragglers = Stragglers(HOSTS)
+    stragglers = StragglerDetector(HOSTS)
     for _ in range(30):
         stragglers.look(paces([0.05, 0.05, 0.15, 0.05], [0.0, 0.0, 0.1, 0.0]))
     assert stragglers.slow
@@ -118,7 +118,7 @@ def test_slow_data_is_told_from_a_slow_processor() -> None:
 
 def test_of_two_ranks_the_slower_one_is_named() -> None:
     """The other is all there is to compare it with."""
-    stragglers = Stragglers(["a", "b"])
+    stragglers = StragglerDetector(["a", "b"])
     for _ in range(30):
         stragglers.look(paces([0.1, 0.05]))
     assert stragglers.slow
@@ -127,5 +127,5 @@ def test_of_two_ranks_the_slower_one_is_named() -> None:
 
 def test_a_single_rank_is_never_slow() -> None:
     """There is nobody that it could keep waiting."""
-    stragglers = Stragglers(["a"])
+    stragglers = StragglerDetector(["a"])
     assert not any(stragglers.look(paces([step + 1.0])) for step in range(30))

@@ -1,15 +1,15 @@
 """The watchdog names the rank that keeps the others waiting, and is not alarmed by what takes its time."""
 
+from headway.train.heartbeat import RankHeartbeat
 from headway.train.outcome import Failure
-from headway.train.pulse import Sign
-from headway.train.watchdog import Watchdog, Word, first_failure
+from headway.train.watchdog import NodeReport, Watchdog, first_failure
 
 HANG = 20.0
 
 
-def sign(rank: int, *, phase: str = "step", done: int = 0, silent: float = 0.1) -> Sign:
+def sign(rank: int, *, phase: str = "step", done: int = 0, silent: float = 0.1) -> RankHeartbeat:
     """A sign of life."""
-    return Sign(rank, phase, done, silent)
+    return RankHeartbeat(rank, phase, done, silent)
 
 
 class Launch:
@@ -24,8 +24,8 @@ class Launch:
             self.now, self.turn, self.done = self.now + 1, self.turn + 1, self.done + works
             second = self.turn if not mute else 0
             words = {
-                0: Word("one", self.turn, (sign(0, phase=phase, done=self.done),)),
-                1: Word("two", second, (sign(1, phase=phase, done=self.done - (not works)),)),
+                0: NodeReport("one", self.turn, (sign(0, phase=phase, done=self.done),)),
+                1: NodeReport("two", second, (sign(1, phase=phase, done=self.done - (not works)),)),
             }
             if found := self.watchdog.look(words, self.now):
                 return found
@@ -34,7 +34,7 @@ class Launch:
 
 def test_a_frozen_rank_is_named_with_its_phase() -> None:
     """It gives no sign of life for longer than it may: named, with host and phase."""
-    words = {0: Word("one", 1, (sign(0), sign(1, phase="data", silent=HANG + 1)))}
+    words = {0: NodeReport("one", 1, (sign(0), sign(1, phase="data", silent=HANG + 1)))}
     found = Watchdog(HANG).look(words, 0.0)
     assert found
     assert (found.host, "rank 1 on one is stuck in phase data" in found.message) == ("one", True)
@@ -42,7 +42,7 @@ def test_a_frozen_rank_is_named_with_its_phase() -> None:
 
 def test_a_rank_that_was_silent_for_a_while_is_left_alone() -> None:
     """Less than the limit is no alarm."""
-    assert Watchdog(HANG).look({0: Word("one", 1, (sign(0, silent=HANG - 1),))}, 0.0) is None
+    assert Watchdog(HANG).look({0: NodeReport("one", 1, (sign(0, silent=HANG - 1),))}, 0.0) is None
 
 
 def test_a_machine_that_is_cut_off_is_named_by_its_ranks() -> None:
@@ -58,8 +58,8 @@ def test_a_machine_that_is_cut_off_is_named_by_its_ranks() -> None:
 def test_start_up_may_be_silent_for_longer() -> None:
     """Libraries are loaded in long calls."""
     watchdog = Watchdog(HANG)
-    assert watchdog.look({0: Word("one", 1, (sign(0, phase="startup", silent=2 * HANG),))}, 0.0) is None
-    assert watchdog.look({0: Word("one", 2, (sign(0, phase="startup", silent=4 * HANG),))}, 1.0)
+    assert watchdog.look({0: NodeReport("one", 1, (sign(0, phase="startup", silent=2 * HANG),))}, 0.0) is None
+    assert watchdog.look({0: NodeReport("one", 2, (sign(0, phase="startup", silent=4 * HANG),))}, 1.0)
 
 
 def test_a_first_step_that_compiles_is_no_alarm() -> None:
@@ -111,12 +111,12 @@ def test_a_launch_that_was_suspended_as_a_whole_is_not_blamed() -> None:
     launch = Launch()
     assert launch.seconds(5) is None
     launch.now += 600
-    words = {0: Word("one", 100, (sign(0, silent=600.0), sign(1, silent=600.0)))}
+    words = {0: NodeReport("one", 100, (sign(0, silent=600.0), sign(1, silent=600.0)))}
     assert launch.watchdog.look(words, launch.now) is None
     for turn in range(1, int(HANG)):
-        words = {0: Word("one", 100 + turn, (sign(0, done=turn), sign(1, silent=600.0 + turn)))}
+        words = {0: NodeReport("one", 100 + turn, (sign(0, done=turn), sign(1, silent=600.0 + turn)))}
         assert launch.watchdog.look(words, launch.now + turn) is None
-    words = {0: Word("one", 200, (sign(0), sign(1, silent=600.0 + HANG)))}
+    words = {0: NodeReport("one", 200, (sign(0), sign(1, silent=600.0 + HANG)))}
     assert launch.watchdog.look(words, launch.now + HANG + 2), "the one that never came back is named"
 
 
@@ -127,4 +127,4 @@ def test_the_failure_that_came_first_counts() -> None:
     assert first_failure([lost, None, cause]) == cause
     assert first_failure([lost, None]) == lost
     assert first_failure([None]) is None
-    assert Watchdog(HANG).look({0: Word("one", 1), 1: Word("two", 1, failure=cause)}, 0.0) == cause
+    assert Watchdog(HANG).look({0: NodeReport("one", 1), 1: NodeReport("two", 1, failure=cause)}, 0.0) == cause

@@ -1,0 +1,6 @@
+"""Object storage: the protocol, folders, S3 buckets, retries and circuit breakers. The one door to boto3."""
+
+from headway.objectstore.protocol import Buffer, Store
+from headway.objectstore.url import open_store
+
+__all__ = ["Buffer", "Store", "open_store"]

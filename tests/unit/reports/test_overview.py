@@ -1,0 +1,157 @@
+"""A thousand runs at a glance tell what each would tell at length, and a run that says too little is read whole."""
+
+import time
+from collections.abc import Mapping
+
+import pytest
+from tests.memory import MemoryStore
+from tests.unit.cli.story import BUDGET, Story, running, step, trained
+
+from headway.reports.overview import RunOverview, overview
+from headway.reports.summary import SummaryBuilder
+from headway.reports.time_accounting import TimeAccounting, account_time
+from headway.runs import Heartbeat, Run, keys, read_heartbeat
+from headway.runs.ledger import LedgerRow
+
+PHASES: Mapping[str, float] = {"startup": 10.0, "step": 30.0}
+
+
+def attempt(story: Story, began: float, tokens: int, outcome: str | None, *, loss: float = 3.0) -> SummaryBuilder:
+    """An attempt that counts along as a trainer does, up to its last heartbeat."""
+    number = story.claim(began)
+    tally = SummaryBuilder(Run(story.store, story.run), number, BUDGET)
+    tally.take("attempt.claimed", {"ranks": 1})
+    tally.take("step.done", {"loss": loss})
+    tally.take("evaluation.done", {"held_out": loss + 1})
+    story.say(step(tokens, loss), {"event": "evaluation.done", "tokens": tokens, "held_out": loss + 1})
+    story.commit(began + 40, tokens)
+    story.ledger(began, began + 40, PHASES)
+    tally.book([LedgerRow(attempt=number, rank=0, started=began, until=began + 40, phases=PHASES, tokens=tokens)])
+    if outcome:
+        story.end(began + 40, outcome, tokens)
+        tally.take("attempt.ended", {"outcome": outcome, "reason": "asked to stop"})
+    story.beat(began + 40, tokens, summary=tally.summary())
+    return tally
+
+
+class Counting(MemoryStore):
+    """Counts what is read."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.reads: list[str] = []
+
+    def get(self, key: str, start: int = 0, length: int | None = None) -> bytes:
+        """Read an object, and take note of it."""
+        self.reads.append(key)
+        return super().get(key, start, length)
+
+
+def at_length(run: Run) -> RunOverview:
+    """The same, from journal, log and ledgers."""
+    store = MemoryStore()
+    store.objects = {key: data for key, data in run.store.objects.items() if "heartbeat" not in key}  # type: ignore[attr-defined]
+    (found,) = overview(store, [run.name])
+    return found
+
+
+@pytest.mark.parametrize("outcome", ["done", "preempted", "failed"])
+def test_a_run_that_ended_in_order_is_read_at_one_object(outcome: str) -> None:
+    """And that object says what the whole history says."""
+    store = Counting()
+    story = Story(store, "run")
+    attempt(story, 100, 2000, "preempted")
+    attempt(story, 200, 4000, None)  # killed
+    attempt(story, 300, 6000, "failed")
+    attempt(story, 400, 8000, outcome, loss=1.5)
+    store.reads.clear()
+    (found,) = overview(store, ["run"])
+    assert store.reads == [keys.heartbeat("run")]
+    assert found == at_length(Run(store, "run"))
+    assert (found.state, found.tokens, found.loss, found.held_out) == (outcome, 8000, 1.5, 2.5)
+    assert found.attempts == 4
+    assert found.goodput == account_time(Run(store, "run")).goodput
+
+
+def test_a_run_that_is_alive_is_read_at_one_object() -> None:
+    """It is where its heartbeat says."""
+    store = Counting()
+    story = Story(store, "run")
+    attempt(story, 100, 2000, "preempted")
+    tally = attempt(story, 200, 4000, None)
+    story.beat(time.time(), 4500, every=60, summary=tally.summary())
+    store.reads.clear()
+    (found,) = overview(store, ["run"])
+    assert store.reads == [keys.heartbeat("run")]
+    assert (found.state, found.tokens, found.preemptions, found.failures) == ("running", 4500, 1, 0)
+    assert found.share == 0.45
+
+
+def test_of_a_run_that_died_in_the_middle_of_a_sentence_the_journal_is_read() -> None:
+    """Its launcher may have said afterwards that it failed, and somebody may have begun anew; else it was killed."""
+    store = Counting()
+    killed, failed, anew = Story(store, "killed"), Story(store, "failed"), Story(store, "anew")
+    for story in (killed, failed, anew):
+        tally = attempt(story, 100, 2000, None)
+        story.beat(145, 2600, summary=tally.summary())  # more than is committed
+    failed.end(150, "failed", 2000, "rank 0 was killed by SIGKILL")
+    anew.claim(200)
+    anew.commit(240, 4000)
+    store.reads.clear()
+    found = overview(store, ["killed", "failed"])
+    assert not any("ledger" in key or "log" in key or "recipe" in key for key in store.reads)
+    found += overview(store, ["anew"])
+    assert [(each.state, each.tokens, each.failures, each.seen, each.reason) for each in found] == [
+        ("killed", 2000, 1, 145, ""),
+        ("failed", 2000, 1, 150, "rank 0 was killed by SIGKILL"),
+        ("killed", 4000, 2, 240, ""),
+    ]
+
+
+def test_runs_that_say_nothing_of_themselves_are_read_whole() -> None:
+    """Trained by an older Headway, just begun, or with a damaged heartbeat; in the order that was asked for."""
+    store = MemoryStore()
+    trained(Story(store, "old"))
+    running(Story(store, "live"))
+    Story(store, "new")
+    trained(Story(store, "torn"))
+    store.put(keys.heartbeat("torn"), [b"{"])
+    found = overview(store, ["live", "new", "old", "torn"])
+    assert [(each.run, each.state) for each in found] == [
+        ("live", "running"), ("new", "new"), ("old", "done"), ("torn", "done"),
+    ]  # fmt: skip
+    assert found[2] == at_length(Run(store, "old"))
+    assert (found[2].preemptions, found[2].failures, found[2].attempts) == (1, 3, 5)
+    assert overview(store, []) == []
+
+
+def test_a_tally_goes_on_from_what_the_last_heartbeat_summed_up() -> None:
+    """An attempt reads the ledgers since then, not all there ever were."""
+    store = Counting()
+    story = Story(store, "run")
+    for number in range(5):
+        attempt(story, 100 * number, 1000, "preempted")
+    number = story.claim(1000)
+    store.reads.clear()
+    summary = SummaryBuilder(Run(store, "run"), number, BUDGET).summary()
+    assert {key for key in store.reads if "ledger" in key} == {
+        keys.ledger("run", each) for each in (number - 3, number)
+    }
+    books = TimeAccounting([line for line in account_time(Run(store, "run")).lines if line.attempt < number], None)
+    assert (summary.earlier_step, summary.earlier_total) == (books.phases["step"], books.total)
+    assert (summary.attempts, summary.preemptions, summary.failures, summary.loss) == (6, 5, 0, 3.0)
+
+
+def test_what_is_no_number_does_not_break_a_heartbeat() -> None:
+    """A loss that is not finite is written as unknown."""
+    store = MemoryStore()
+    story = Story(store, "run")
+    story.claim(100)
+    tally = SummaryBuilder(Run(store, "run"), 1, BUDGET)
+    tally.take("step.done", {"loss": float("nan")})
+    story.beat(100, summary=tally.summary())
+    beat = read_heartbeat(store, "run")
+    assert isinstance(beat, Heartbeat)
+    assert beat.summary
+    assert beat.summary.loss is None
+    assert beat.summary.goodput is None
