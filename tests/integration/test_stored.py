@@ -62,6 +62,8 @@ def test_a_stored_run_is_sound(folder: Path) -> None:
         (1, "preempted", 9728),
         (8, "killed", 12288),
     ]
+    [row] = headway(folder, "runs", "--store", "store")["runs"]
+    assert (status["loss"], row["loss"]) == (4.346449255943298, 4.362753987312317), "of the log, and of the heartbeat"
     verified = headway(folder, "verify", "stored", "--store", "store")
     assert (verified["entries"], verified["sound"], verified["findings"]) == (10, [12288], [])
     rows = headway(folder, "ledger", "stored", "--store", "store")["rows"]
