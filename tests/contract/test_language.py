@@ -59,7 +59,7 @@ RETIRED = (
     Retired(("launch/*",), "target refusal rescue", ANY),
     Retired(("launch/*",), "program records verdict", frozenset({"module"})),
     Retired(("launch/*",), "left inside", CLASSES),
-    Retired(("checkpoint/*",), "ranks", ANY),
+    Retired(("checkpoint/*",), "ranks", MODULES_AND_CLASSES),
     Retired(("checkpoint/*",), "stored replica", frozenset({"module"})),
     Retired(("checkpoint/*",), "laid", CLASSES),
     Retired(("checkpoint/*",), "lead tell lay make_true together", FUNCTIONS),

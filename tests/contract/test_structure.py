@@ -107,7 +107,7 @@ def imports(module: Module) -> set[str]:
     """The files of the package that a module imports anywhere.
 
     `from headway.a.b import c` leads to `a/b`. The packages that Python passes on the way there do not count, or every
-    module would import itself; a package counts when a name is taken from it.
+    module would import itself; a package counts when a name is taken from it that is not one of its modules.
     """
     files = {each.dotted: each.name for each in MODULES}
     found = set()
@@ -116,7 +116,8 @@ def imports(module: Module) -> set[str]:
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             origin = origin_of(node, module)
-            found |= {origin, *(f"{origin}.{alias.name}" for alias in node.names)}
+            members = {f"{origin}.{alias.name}" for alias in node.names}
+            found |= members if members <= files.keys() else {origin, *members}
     return {files[name] for name in found if name in files} - {module.name}
 
 
