@@ -6,6 +6,8 @@ BIN := .venv/bin
 READY := .venv/.ready
 GO := $(shell command -v go || echo .go/bin/go)
 ENGINES := .engines/versitygw .engines/slurm/version
+WORKERS ?= 2
+PYTEST := $(BIN)/pytest --quiet --numprocesses $(WORKERS) --dist loadgroup
 
 .DEFAULT_GOAL := help
 .PHONY: help setup system engines lock fmt check test test-fast test-kills test-protocol test-slurm test-soak s3 slurm quickstart bench gpu-kit clean
@@ -55,10 +57,10 @@ check: $(READY) ## style, types, layers
 	$(BIN)/lint-imports --no-cache
 
 test-fast: $(READY) $(ENGINES) ## the tests that start no training processes
-	$(BIN)/pytest --quiet -m "not slow"
+	$(PYTEST) -m "not slow"
 
-test: $(READY) $(ENGINES) ## all tests: real ranks, real kills
-	$(BIN)/pytest --quiet
+test: $(READY) $(ENGINES) ## all tests: real ranks, real kills, real services, on WORKERS=2 workers
+	$(PYTEST)
 
 test-kills: $(READY) $(ENGINES) ## the kill tests at length: HEADWAY_KILL_RUNS=100 HEADWAY_KILL_SEED=1 make test-kills
 	HEADWAY_KILL_RUNS=$${HEADWAY_KILL_RUNS:-40} $(BIN)/pytest --quiet -s tests/integration/test_kills.py
@@ -86,7 +88,8 @@ test-slurm: $(READY) $(ENGINES) ## an array on a real SLURM cluster under random
 		$(BIN)/pytest --quiet -s tests/integration/test_slurm_array.py
 
 test-soak: $(READY) $(ENGINES) ## streams through dying engines, replaced and scaled services: HEADWAY_SOAK_STREAMS=1000
-	HEADWAY_SOAK_STREAMS=$${HEADWAY_SOAK_STREAMS:-1000} $(BIN)/pytest --quiet -s tests/integration/test_soak.py
+	HEADWAY_SOAK_STREAMS=$${HEADWAY_SOAK_STREAMS:-1000} HEADWAY_SOAK_AT_A_TIME=$${HEADWAY_SOAK_AT_A_TIME:-8} \
+		$(BIN)/pytest --quiet -s tests/integration/test_soak.py
 
 bench: $(READY) $(ENGINES) ## step, data, checkpoints and journal, side by side with what they replace; submission, restarts, serving, overload, goodput
 	$(BIN)/python -m bench.step
@@ -103,5 +106,6 @@ bench: $(READY) $(ENGINES) ## step, data, checkpoints and journal, side by side 
 gpu-kit: $(READY) ## gather in out/gpu-kit the wheels that a machine with a GPU and no network lacks
 	$(BIN)/python -m bench.gpu_kit
 
-clean: ## remove the environment and what the quick start made
-	rm -rf .venv .uv .go .engines runs data out
+clean: ## remove what make made: the environment, the engines, and what its targets left in out/; no store, no data
+	rm -rf .venv .uv .go .engines $(addprefix out/,quickstart quickstart-s3 s3 slurm gpu-kit)
+	if [ -d out ]; then rmdir --ignore-fail-on-non-empty out; fi

@@ -1,1 +1,1 @@
-"""Benchmarks: each prints a ratio, measured interleaved in one run."""
+"""Benchmarks: each prints ratios, measured interleaved in one run."""

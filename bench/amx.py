@@ -1,9 +1,9 @@
-"""Loaded by a vLLM worker of Ray Serve LLM, which dies of its first AMX tile if nobody has asked Linux for them."""
+"""Enables AMX tiles in a vLLM worker of Ray Serve LLM, which otherwise dies at its first AMX instruction."""
 
 import torch
 
-torch.cpu._init_amx()  # noqa: SLF001 - there is no public way
+torch.cpu._init_amx()  # noqa: SLF001 - torch has no public function
 
 
 class Extension:
-    """Adds nothing to the worker: to load it is enough."""
+    """A worker extension without methods; importing this module is enough."""

@@ -1,8 +1,8 @@
-"""Data: building against `tokenizers.encode_batch`, feeding against torch's DataLoader, and the memory of a build.
+"""Data: building against `tokenizers.encode_batch`, reading against torch's DataLoader, and the memory of a build.
 
-Run `python bench/data.py [--corpus-mib N]`. Competitors take turns within one run, so what else the machine does
-hits them alike; each figure is the median of `--rounds`. The corpus is slices of the standard library's text, as
-JSONL, plain text and parquet.
+Run `python bench/data.py [--corpus-mib N]`. The competitors are interleaved in one run, so other load affects both.
+Each figure is the median of `--rounds`. The corpus consists of slices of the standard library, as JSONL, plain text
+and parquet.
 """
 
 import argparse
@@ -28,28 +28,28 @@ import pyarrow.parquet as pq
 import tokenizers
 
 from headway.data import build, open_data
-from headway.data.token_shard import tokens_of
+from headway.data.token_shard import map_tokens
 from headway.recipe import Recipe
 
 BLOCK, MICRO_BLOCKS, BATCH_BLOCKS = 1024, 8, 64
 
 
 def slices(mib: int) -> Iterator[str]:
-    """Documents of 1 to 32 thousand characters, `mib` MiB in all."""
+    """Documents of 1,000 to 32,000 characters, `mib` MiB in total."""
     pool = "".join(
         path.read_text(encoding="utf-8", errors="ignore")
         for path in sorted(Path(sysconfig.get_path("stdlib")).glob("*.py"))
     )
-    random_, left = random.Random(0), mib << 20
-    while left > 0:
+    random_, remaining = random.Random(0), mib << 20
+    while remaining > 0:
         length = random_.randint(1_000, 32_000)
         start = random_.randrange(len(pool) - length)
         yield pool[start : start + length]
-        left -= length
+        remaining -= length
 
 
 def write_corpus(folder: Path, mib: int) -> list[str]:
-    """Half of it JSONL, a quarter one text file, a quarter parquet in one row group; returns the sources' names."""
+    """Write a corpus: half JSONL, a quarter text, a quarter parquet in one row group; returns the file names."""
     folder.mkdir()
     with (folder / "lines.jsonl").open("w") as file:
         file.writelines(json.dumps({"text": text}) + "\n" for text in slices(mib // 2))
@@ -84,23 +84,23 @@ def recipe(folder: Path, names: list[str], built: str) -> Recipe:
 
 
 def interleaved(rounds: int, ours: Callable[[], float], theirs: Callable[[], float]) -> tuple[float, float]:
-    """Median rates of two competitors that take turns."""
+    """Median rates of two interleaved competitors."""
     rates = [(ours(), theirs()) for _ in range(rounds)]
     return statistics.median(a for a, _ in rates), statistics.median(b for _, b in rates)
 
 
 def bench_build(folder: Path, rounds: int) -> tuple[float, float]:
-    """Tokens per second on one core, the tokenizer there already: build, and encode_batch of text in memory."""
-    wanted = recipe(folder, ["lines.jsonl"], "built-lines")
-    build(wanted, workers=1)
+    """Tokens per second on one core with a trained tokenizer: build, and encode_batch of text in memory."""
+    plan = recipe(folder, ["lines.jsonl"], "built-lines")
+    build(plan, workers=1)
     texts = [json.loads(line)["text"] for line in (folder / "in" / "lines.jsonl").open()]
-    tokenizer = tokenizers.Tokenizer.from_file(f"{wanted.data_path}/tokenizer.json")
+    tokenizer = tokenizers.Tokenizer.from_file(f"{plan.data_path}/tokenizer.json")
 
     def ours() -> float:
-        (Path(wanted.data_path) / "manifest.json").unlink()
-        shutil.rmtree(Path(wanted.data_path) / "shards")
-        # A process of its own, as any build has: tokenizers slows down in one that loads them again and again.
-        return in_a_process(folder, wanted, workers=1)["rate"]
+        (Path(plan.data_path) / "manifest.json").unlink()
+        shutil.rmtree(Path(plan.data_path) / "shards")
+        # In a new process, like every build: tokenizers slow down in a process that loads them repeatedly.
+        return build_in_process(folder, plan, workers=1)["rate"]
 
     def theirs() -> float:
         start, tokens = time.perf_counter(), 0
@@ -111,9 +111,9 @@ def bench_build(folder: Path, rounds: int) -> tuple[float, float]:
     return interleaved(rounds, ours, theirs)
 
 
-def bench_feed(folder: Path, rounds: int) -> tuple[float, float]:
-    """Samples per second on one core: `Dataset.lane`, and a shuffled DataLoader over the same tokens."""
-    import torch  # only here: the builds whose memory is seen start from this file too
+def bench_read(folder: Path, rounds: int) -> tuple[float, float]:
+    """Samples per second on one core: `Dataset.lane_batches`, and a shuffled DataLoader over the same tokens."""
+    import torch  # not at the top: it would add to the measured memory of builds
     from torch.utils.data import DataLoader, Dataset
 
     class Blocks(Dataset[tuple[torch.Tensor, torch.Tensor]]):
@@ -135,7 +135,7 @@ def bench_feed(folder: Path, rounds: int) -> tuple[float, float]:
     joined = folder / "joined.bin"
     with joined.open("wb") as file:
         for shard in dataset.manifest.select("lines.jsonl", "train"):
-            file.write(tokens_of(shards / shard.name).tobytes())
+            file.write(map_tokens(shards / shard.name).tobytes())
     loader = DataLoader(Blocks(joined), batch_size=MICRO_BLOCKS, shuffle=True, drop_last=True)
     batches = max(1, len(Blocks(joined)) // BATCH_BLOCKS)
 
@@ -143,7 +143,7 @@ def bench_feed(folder: Path, rounds: int) -> tuple[float, float]:
         start = time.perf_counter()
         rows = 0
         for batch in range(batches):
-            for one in dataset.lane(batch * BATCH_BLOCKS * BLOCK, 0):
+            for one in dataset.lane_batches(batch * BATCH_BLOCKS * BLOCK, 0):
                 rows += torch.from_numpy(one.inputs).shape[0] + 0 * torch.from_numpy(one.targets).shape[0]
         return rows / (time.perf_counter() - start)
 
@@ -152,55 +152,55 @@ def bench_feed(folder: Path, rounds: int) -> tuple[float, float]:
         rows = sum(len(inputs) for inputs, _ in loader)
         return rows / (time.perf_counter() - start)
 
-    ours(), theirs()  # both have read every page once
+    ours(), theirs()  # warm up: read every page once
     return interleaved(rounds, ours, theirs)
 
 
 def bench_memory(folder: Path, names: list[str], workers: int) -> tuple[float, float, float]:
-    """Largest resident memory of a build's parent and of its workers [MiB], and its tokens per second."""
-    wanted = recipe(folder, names, f"built-{workers}")
-    found = in_a_process(folder, wanted, workers)
-    shutil.rmtree(wanted.data_path)
-    return found["parent"], found["worker"], found["rate"]
+    """Peak resident memory of a build's parent and of its workers [MiB], and tokens per second."""
+    plan = recipe(folder, names, f"built-{workers}")
+    figures = build_in_process(folder, plan, workers)
+    shutil.rmtree(plan.data_path)
+    return figures["parent"], figures["worker"], figures["rate"]
 
 
-def in_a_process(folder: Path, wanted: Recipe, workers: int) -> dict[str, float]:
-    """What `build_here` prints."""
-    (folder / "recipe.json").write_text(wanted.model_dump_json())
+def build_in_process(folder: Path, plan: Recipe, workers: int) -> dict[str, float]:
+    """Run `build_here` in a new process; returns what it prints."""
+    (folder / "recipe.json").write_text(plan.model_dump_json())
     command = [sys.executable, __file__, "--build-here", str(folder / "recipe.json"), "--workers", str(workers)]
-    found = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
-    return {key: float(value) for key, value in found.items()}
+    figures = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
+    return {key: float(value) for key, value in figures.items()}
 
 
 def build_here(path: Path, workers: int) -> None:
-    """Build, and print tokens per second and the largest memory of the parent and of a worker [MiB]."""
-    wanted = Recipe.model_validate_json(path.read_text())
+    """Build, and print tokens per second and the peak memory of the parent and of a worker [MiB]."""
+    plan = Recipe.model_validate_json(path.read_text())
     highest = {"parent": 0.0, "worker": 0.0}
 
-    def look(*_: int) -> None:
+    def poll(*_: int) -> None:
         for child in multiprocessing.active_children():
             highest["worker"] = max(highest["worker"], peak(child.pid))
 
     start = time.perf_counter()
-    manifest = build(wanted, workers=workers, progress=look)
+    manifest = build(plan, workers=workers, progress=poll)
     rate = sum(shard.tokens for shard in manifest.shards) / (time.perf_counter() - start)
     print(json.dumps({**highest, "parent": peak(os.getpid()), "rate": rate}))
 
 
 def peak(process: int | None) -> float:
-    """Largest resident memory of a process so far [MiB]; ru_maxrss would count its parent's before exec."""
+    """Peak resident memory of a process [MiB]. Not ru_maxrss, which includes the parent's memory before exec."""
     try:
         status = Path(f"/proc/{process}/status").read_text()
     except OSError:
         return 0.0
-    found = [line.split()[1] for line in status.splitlines() if line.startswith("VmHWM:")]
-    return int(found[0]) / 1024 if found else 0.0
+    peaks = [line.split()[1] for line in status.splitlines() if line.startswith("VmHWM:")]
+    return int(peaks[0]) / 1024 if peaks else 0.0
 
 
 def main() -> None:
     """Print the table."""
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    options.add_argument("--corpus-mib", type=int, default=64, help="size of the corpus whose build's memory is seen")
+    options.add_argument("--corpus-mib", type=int, default=64, help="size of the corpus for the memory of a build")
     options.add_argument("--rounds", type=int, default=5)
     options.add_argument("--workers", type=int, nargs="+", default=[1, 2])
     options.add_argument("--build-here", type=Path, help=argparse.SUPPRESS)
@@ -214,7 +214,7 @@ def main() -> None:
         write_corpus(folder / "in", min(chosen.corpus_mib, 32))
         for title, (ours, theirs) in {
             "build / encode_batch [tokens/s/core]": bench_build(folder, chosen.rounds),
-            "lane / DataLoader [samples/s/core]": bench_feed(folder, chosen.rounds),
+            "lane / DataLoader [samples/s/core]": bench_read(folder, chosen.rounds),
         }.items():
             print(f"{title:44}{ours:12,.0f}{theirs:12,.0f}{ours / theirs:8.2f}", flush=True)
         shutil.rmtree(folder / "in")
@@ -224,7 +224,7 @@ def main() -> None:
             each = f", each worker {worker:,.0f}" if workers > 1 else ""
             print(
                 f"memory of a build of {chosen.corpus_mib:,} MiB, {workers} worker(s): parent {parent:,.0f}{each} MiB; "
-                f"{rate:,.0f} tokens/s with its tokenizer's training"
+                f"{rate:,.0f} tokens/s including the training of its tokenizer"
             )
 
 

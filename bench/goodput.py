@@ -1,14 +1,14 @@
-"""What preemption costs: a run on a real SLURM cluster that is preempted once a minute, and what that makes of an hour.
+"""The cost of preemption: a run on a real SLURM cluster that is preempted once a minute, extrapolated to an hour.
 
     python -m bench.goodput [--preemptions 5] [--every 60]
 
-One machine, one rank, the quick start's model with a batch so small that a step takes about 50 ms. Each preemption is a
-job of a higher partition, which is over at once. The table says where the wall clock went, and each restart, itemised.
+One node, one rank, the quick start's model with a batch so small that a step takes about 50 ms. Each preemption is a
+short job in a higher partition. The tables show wall-clock time by phase, and restarts by stage.
 
-How one preemption an hour is extrapolated: the share of steps in the time between a restart and the next signal stays
-as it was measured (data, saves and evaluations cost the same share of any minute), and each preemption costs what it
-cost here: the drain, the start-up, the restore, and what was trained twice. SLURM's own part (the queue, and the time
-between the end of an attempt and the queue) is told apart: it is the cluster's, at its own KillWait and begin time.
+The extrapolation to one preemption per hour assumes that the share of steps between a restart and the next signal stays
+as measured (data, saves and evaluations take the same share of any minute), and that a preemption costs as much as
+here: drain, start-up, restore, and tokens trained twice. SLURM's part (the queue, and the time from the end of an
+attempt to the queue) is separate, because it depends on the cluster's KillWait and begin time.
 """
 
 import argparse
@@ -36,14 +36,14 @@ SMALL = (
 )
 FORGIVING = ("train.schedule.decay_tokens=10485760", "evaluation.every_tokens=1048576")
 COSTS = ("startup", "restore", "drain", "lost")
-"""Phases that a preemption brings about, and that are ours."""
+"""Phases that a preemption causes in Headway."""
 HOUR = 3600.0
 GOAL = 0.99
 GOAL_SECONDS = 15.0
 
 
 def measure(preemptions: int, every: float, folder: Path) -> tuple[TimeAccounting, int, Submitted]:
-    """A run that is preempted so often, and then cancelled; its account, its tokens, and what it said."""
+    """Run a job with this many preemptions, then cancel it; returns its time accounting, its tokens and the job."""
     document = Path("jobs/recipes/quickstart.yaml").absolute()
     data.build(recipe.load(document, [f"data.path={folder}/data"]))
     place = Place(document, folder / "store")
@@ -63,19 +63,19 @@ def measure(preemptions: int, every: float, folder: Path) -> tuple[TimeAccountin
 
 
 def restarts(job: Submitted) -> list[dict[str, Any]]:
-    """The itemised starts of all attempts but the first [s by stage]."""
+    """Start-up of all attempts but the first, by stage [s]."""
     hidden = {"event", "level", "timestamp", "run", "attempt", "rank", "phase", "tokens"}
-    found = [
+    starts = [
         {key: value for key, value in event.items() if key not in hidden} for event in job.named("attempt.started")
     ]
-    return found[1:]
+    return starts[1:]
 
 
 def main() -> None:
-    """Measure, and print."""
+    """Run the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--preemptions", type=int, default=5)
-    parser.add_argument("--every", type=float, default=60.0, help="seconds of training before each")
+    parser.add_argument("--every", type=float, default=60.0, help="seconds of training before each preemption")
     parser.add_argument("--json", action="store_true")
     chosen = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="goodput-") as folder:
@@ -84,7 +84,7 @@ def main() -> None:
     steps = tokens // BATCH_TOKENS
     clock = wall_time(books)
     cost = sum(books.phases[phase] for phase in COSTS) / (chosen.preemptions + 1)
-    steady = books.phases["step"] / (books.held - sum(books.phases[phase] for phase in COSTS))
+    steady = books.phases["step"] / (books.allocated - sum(books.phases[phase] for phase in COSTS))
     hourly = steady * (1 - cost / HOUR)
     result = {
         "preemptions": chosen.preemptions,
@@ -102,15 +102,15 @@ def main() -> None:
         return
     print(f"{chosen.preemptions} preemptions, one after every {chosen.every:.0f} s of training; a step took "
           f"{1000 * result['step_seconds']:.0f} ms")  # fmt: skip
-    print(f"{'phase':<12}{'seconds':>10}{'share of what was held':>26}")
+    print(f"{'phase':<12}{'seconds':>10}{'share of allocated time':>26}")
     for phase, seconds in sorted(books.phases.items(), key=lambda item: -item[1]):
-        share = "the cluster's" if phase == "queue" else f"{seconds / books.held:.2%}"
+        share = "cluster" if phase == "queue" else f"{seconds / books.allocated:.2%}"
         if seconds:
             print(f"{phase:<12}{seconds:>10.1f}{share:>26}")
-    print(f"goodput measured: {books.goodput:.2%} of what was held, {clock.goodput:.2%} of the wall clock")
-    print(f"one preemption cost {cost:.2f} s of ours; between them {steady:.2%} of the time were steps")
-    print(f"at one an hour: {steady:.4f} x (1 - {cost:.2f} / {HOUR:.0f}) = {hourly:.2%} (goal {GOAL:.0%})")
-    print(f"\na restart to its first step, {len(starts)} of them, medians [s] (goal {GOAL_SECONDS:.0f} in all):")
+    print(f"goodput measured: {books.goodput:.2%} of allocated time, {clock.goodput:.2%} of the wall clock")
+    print(f"one preemption cost {cost:.2f} s in Headway; between preemptions {steady:.2%} of the time were steps")
+    print(f"at one per hour: {steady:.4f} x (1 - {cost:.2f} / {HOUR:.0f}) = {hourly:.2%} (goal {GOAL:.0%})")
+    print(f"\nrestart to the first step, medians of {len(starts)} [s] (goal {GOAL_SECONDS:.0f} in total):")
     for stage in starts[0] if starts else ():
         print(f"  {stage:<20}{statistics.median(each[stage] for each in starts):>8.2f}")
 

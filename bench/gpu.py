@@ -1,23 +1,23 @@
-"""What Headway promises of a GPU, proved and measured on one card in at most eight minutes, offline.
+"""Checks and measures Headway on one GPU, offline, in at most eight minutes.
 
     python -m bench.gpu [--only PART,PART] [--minutes N] [--json FILE] [--rehearse]
 
-On a machine without Headway's dependencies: `make gpu-kit` where there is a network, copy the checkout there with
-out/gpu-kit, then
+For a machine without Headway's dependencies: run `make gpu-kit` on a machine with a network, copy the checkout with
+out/gpu-kit, then run
 
     python3 -m pip install --no-index --no-deps --target /tmp/site out/gpu-kit/*.whl
     PYTHONPATH=platform:/tmp/site python3 -m bench.gpu --json gpu.json
 
-Parts, the most valuable first; each is a process of its own with a time limit. Lines come on standard error as they are
-measured, and the file is written anew after each, so that a run that is cut keeps what it has; the table comes last:
+Each part runs in its own process with a time limit, the most valuable part first. Each result is printed on standard
+error and added to the file at once, so an interrupted run keeps its results; the table comes last:
 
-    numbers      attention and loss against double precision; what is refused; what repeats its bits
-    bits         runs again, killed and resumed, compiled, on one and two ranks: equal SHA-256 of the parameters
-    utilisation  MFU of 350M, 1.3B and 8B shapes beside a plain loop, and memory beside what was foreseen
-    saving       stall, bytes a second, restore to the card
-    kernels      the ten dearest kernels, and the share of gaps
+    numbers      attention and loss against double precision; refused operations; repeatability
+    bits         repeated, killed, resumed and compiled runs, one and two ranks: equal SHA-256 of the parameters
+    utilisation  MFU of 350M, 1.3B and 8B shapes against a plain loop; measured and predicted memory
+    saving       stall and speed of saves, restore to the device
+    kernels      the ten slowest kernels, and the share of idle time
 
-`--rehearse` does all of it on a CPU at a tiny size.
+`--rehearse` runs all parts on a CPU at a tiny size.
 """
 
 import argparse
@@ -39,17 +39,17 @@ from rich.console import Console
 from rich.table import Table
 
 LIMITS = {"numbers": 60.0, "bits": 120.0, "utilisation": 300.0, "saving": 60.0, "kernels": 60.0}
-"""Parts in their order, and how long each may take [s]."""
-LOOK_SECONDS = 0.5
+"""Time limit of each part, in their order [s]."""
+POLL_SECONDS = 0.5
 TABLE_WIDTH = 220
-"""Columns of the table where it is no terminal that it goes to."""
+"""Width of the table if standard output is not a terminal [columns]."""
 PRELOAD = ["headway.train.preload", "headway.train.trial", "bench.card.saving"]
 Row = dict[str, Any]
 
 
-def work(part: str, rehearse: bool, rows: Any) -> None:  # noqa: FBT001 (passed to a process)
-    """Measure a part; each row goes to `rows`, and None in the end."""
-    os.setsid()  # so that all it starts can be ended with it
+def run_part(part: str, rehearse: bool, rows: Any) -> None:  # noqa: FBT001 (passed to a process)
+    """Measure a part in this process; puts each row into `rows`, and None at the end."""
+    os.setsid()  # a process group that can be killed as a whole
     from bench.card.device import Device
 
     try:
@@ -57,13 +57,13 @@ def work(part: str, rehearse: bool, rows: Any) -> None:  # noqa: FBT001 (passed 
         rows.put({"device": device.name})
         for row in getattr(importlib.import_module(f"bench.card.{part}"), part)(device):
             rows.put(row)
-    except Exception:  # whatever it is, the other parts go on
-        rows.put({"name": "broke off", "left_out": traceback.format_exc()[-1500:], "good": False})
+    except Exception:  # the other parts run in any case
+        rows.put({"name": "failed", "left_out": traceback.format_exc()[-1500:], "good": False})
     rows.put(None)
 
 
-class Record:
-    """What was measured so far, in a file."""
+class Results:
+    """All results so far, in a file."""
 
     def __init__(self, file: Path | None) -> None:
         self.file = file
@@ -71,86 +71,88 @@ class Record:
         self.about: Row = {"python": sys.version.split()[0]}
 
     def add(self, part: str, row: Row) -> None:
-        """Keep a row, and write it all down."""
+        """Add a row, and rewrite the file."""
         if "device" in row:
             self.about |= row
         else:
             self.parts.setdefault(part, []).append(row)
-            print(f"{part:12} {shown(row)}", file=sys.stderr, flush=True)
+            print(f"{part:12} {as_line(row)}", file=sys.stderr, flush=True)
         if self.file:
             self.file.write_text(json.dumps({**self.about, "parts": self.parts}, indent=1), encoding="utf-8")
 
     def tables(self) -> Iterator[Table]:
-        """All of it, a table for each part."""
+        """One table per part."""
         for part, rows in self.parts.items():
             columns = [*dict.fromkeys(key for row in rows for key in row if key not in {"name", "good"})]
             table = Table("", *columns, "", title=f"{part}, {self.about.get('device', 'no device')}")
             for row in rows:
-                table.add_row(row["name"], *(form(row.get(key, "")) for key in columns), verdict(row))
+                table.add_row(row["name"], *(as_text(row.get(key, "")) for key in columns), verdict(row))
             yield table
 
     def conclusion(self) -> str:
-        """What it all comes to, in a sentence."""
+        """The overall result, in a sentence."""
         if not self.good:
-            return "something that was promised does not hold: see BROKEN"
+            return "some checks failed: see FAILED"
         cut = [f"{part}: {row['left_out']}" for part, rows in self.parts.items() for row in rows if "left_out" in row]
-        return f"what was tried holds; left out: {'; '.join(cut)}" if cut else "all that was promised holds"
+        return f"all completed checks hold; left out: {'; '.join(cut)}" if cut else "all checks hold"
 
     @property
     def good(self) -> bool:
-        """Whether nothing that was promised was broken."""
+        """Whether no check failed."""
         return all(row.get("good", True) for rows in self.parts.values() for row in rows)
 
 
-def measure(part: str, seconds: float, record: Record, *, rehearse: bool) -> None:
-    """Measure a part in a process of its own, for at most `seconds`; what it started is ended with it."""
+def measure(part: str, seconds: float, results: Results, *, rehearse: bool) -> None:
+    """Measure a part in its own process, for at most `seconds`; then kills its whole process group."""
     if seconds < 1:
-        record.add(part, {"name": "all of it", "left_out": "no time was left"})
+        results.add(part, {"name": "all of it", "left_out": "no time remained"})
         return
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(PRELOAD)
     rows = context.Queue()
-    process = context.Process(target=work, args=(part, rehearse, rows))
+    process = context.Process(target=run_part, args=(part, rehearse, rows))
     process.start()
-    follow(part, process, rows, record, seconds)
+    follow(part, process, rows, results, seconds)
     process.kill()
     with suppress(ProcessLookupError):
         os.killpg(process.pid or 0, signal.SIGKILL)
     process.join()
 
 
-def follow(part: str, process: Any, rows: Any, record: Record, seconds: float) -> None:
-    """Keep the rows of a part until it ends, dies, or has no time left."""
+def follow(part: str, process: Any, rows: Any, results: Results, seconds: float) -> None:
+    """Collect the rows of a part until it ends, dies, or exceeds its limit."""
     end = time.monotonic() + seconds
     while True:
         try:
-            row = rows.get(timeout=LOOK_SECONDS)
+            row = rows.get(timeout=POLL_SECONDS)
         except queue.Empty:
             if not process.is_alive():
-                record.add(part, {"name": "died", "left_out": f"the rest: exit code {process.exitcode}", "good": False})
+                results.add(
+                    part, {"name": "died", "left_out": f"the rest: exit code {process.exitcode}", "good": False}
+                )
                 return
             if time.monotonic() > end:
-                record.add(part, {"name": "cut", "left_out": f"the rest: the limit is {seconds:.0f} s"})
+                results.add(part, {"name": "stopped", "left_out": f"the rest: the limit is {seconds:.0f} s"})
                 return
             continue
         if row is None:
             return
-        record.add(part, row)
+        results.add(part, row)
 
 
-def shown(row: Row) -> str:
+def as_line(row: Row) -> str:
     """A row as a line."""
-    figures = [f"{key}={form(value)}" for key, value in row.items() if key not in {"name", "good"}]
+    figures = [f"{key}={as_text(value)}" for key, value in row.items() if key not in {"name", "good"}]
     return "  ".join([row["name"], *figures, verdict(row)]).rstrip()
 
 
 def verdict(row: Row) -> str:
-    """Whether a row holds what it promises, if it promises anything."""
-    return {True: "ok", False: "BROKEN", None: ""}[row.get("good")]
+    """The result of a row's check, if it has one."""
+    return {True: "ok", False: "FAILED", None: ""}[row.get("good")]
 
 
-def form(value: Any) -> str:
-    """A figure for people."""
+def as_text(value: Any) -> str:
+    """A value, formatted for the table."""
     if not isinstance(value, float):
         return str(value)
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
@@ -159,25 +161,25 @@ def form(value: Any) -> str:
 def main() -> None:
     """Run the parts."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", default=",".join(LIMITS), help="parts, with commas between them")
-    parser.add_argument("--minutes", type=float, default=8.0, help="for everything")
-    parser.add_argument("--json", type=Path, help="a file that is rewritten with each line")
-    parser.add_argument("--rehearse", action="store_true", help="on a CPU, at a tiny size")
-    wanted = parser.parse_args()
-    if strangers := set(wanted.only.split(",")) - LIMITS.keys():
-        parser.error(f"there is no part {', '.join(sorted(strangers))}; there are: {', '.join(LIMITS)}")
-    end = time.monotonic() + 60 * wanted.minutes
-    record = Record(wanted.json)
+    parser.add_argument("--only", default=",".join(LIMITS), help="comma-separated parts")
+    parser.add_argument("--minutes", type=float, default=8.0, help="time limit of all parts")
+    parser.add_argument("--json", type=Path, help="results file, rewritten after each result")
+    parser.add_argument("--rehearse", action="store_true", help="run on a CPU, at a tiny size")
+    options = parser.parse_args()
+    if unknown := set(options.only.split(",")) - LIMITS.keys():
+        parser.error(f"unknown part {', '.join(sorted(unknown))}; parts: {', '.join(LIMITS)}")
+    end = time.monotonic() + 60 * options.minutes
+    results = Results(options.json)
     for part, limit in LIMITS.items():
-        if part in wanted.only.split(","):
+        if part in options.only.split(","):
             began = time.monotonic()
-            measure(part, min(limit, end - began), record, rehearse=wanted.rehearse)
-            record.add(part, {"name": "took", "seconds": round(time.monotonic() - began, 1)})
+            measure(part, min(limit, end - began), results, rehearse=options.rehearse)
+            results.add(part, {"name": "duration", "seconds": round(time.monotonic() - began, 1)})
     console = Console(width=None if sys.stdout.isatty() else TABLE_WIDTH)
-    for table in record.tables():
+    for table in results.tables():
         console.print(table)
-    print(record.conclusion())
-    sys.exit(0 if record.good else 1)
+    print(results.conclusion())
+    sys.exit(0 if results.good else 1)
 
 
 if __name__ == "__main__":

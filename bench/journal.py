@@ -1,8 +1,8 @@
-"""How long it takes to read a long journal from S3 and to open the newest checkpoint it names; with and without packs.
+"""Time to read a long journal from S3 and to open its newest checkpoint, with and without packs.
 
     python -m bench.journal [--entries 1000 2500 5000 10000] [--rounds 5]
 
-A real S3 server on this machine; each reading is a fresh client. Medians, interleaved, and their growth.
+Uses a real S3 server on this machine, and a new client for each reading. Prints medians of interleaved rounds.
 """
 
 import argparse
@@ -26,8 +26,8 @@ GOAL_SECONDS = 2.0
 GOAL_ENTRIES = 10_000
 
 
-def written(entries: int, folder: Path) -> None:
-    """A run with so many entries, as one that saves and prunes leaves it, put straight into the bucket's folder."""
+def write_run(entries: int, folder: Path) -> None:
+    """Write a run with this many entries, saves and prunes included, directly to the bucket's folder."""
     store, name = MemoryStore(), f"run-{entries}"
     run = Run(store, name)
     claim = run.journal.claim(lambda: None, holder=Holder(host="h", pid=1, started=1, launch="x"), recipe="r").seq
@@ -42,7 +42,7 @@ def written(entries: int, folder: Path) -> None:
         run.journal.pack()
     last = CheckpointWriter(run, Lineage(claim, "r", "d", environment), entries)
     piece = Piece("model.w", "float32", (16,), (0,), (16,), memoryview(bytes(64)))
-    last.commit([last.write_shard([piece], rank=0, ranks=1)], parent=None, progress=Progress(seed=0, updates=1))
+    last.commit([last.write_shard([piece], rank=0, world_size=1)], parent=None, progress=Progress(seed=0, updates=1))
     run.journal.pack()
     for key, data in store.objects.items():
         path = folder / "objects" / BUCKET / key
@@ -51,7 +51,7 @@ def written(entries: int, folder: Path) -> None:
 
 
 def read(name: str, url: str, *, packed: bool) -> tuple[float, int]:
-    """Seconds to read a run's journal and open its newest checkpoint, and how many entries there were."""
+    """Time to read a run's journal and open its newest checkpoint [s], and the number of entries."""
     began = time.perf_counter()
     store = open_store(url)
     entries = Journal(store, name, packed=packed).read()
@@ -64,20 +64,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--entries", type=int, nargs="+", default=[1000, 2500, 5000, 10_000])
     parser.add_argument("--rounds", type=int, default=5)
-    wanted = parser.parse_args()
+    options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder, S3Server(Path(folder)) as server:
         os.environ.update(server.environment)
-        for entries in wanted.entries:
-            written(entries, Path(folder))
+        for entries in options.entries:
+            write_run(entries, Path(folder))
         seconds: dict[tuple[int, bool], list[float]] = {}
         counts: dict[int, int] = {}
-        for turn in range(wanted.rounds):
-            for entries in wanted.entries:
+        for turn in range(options.rounds):
+            for entries in options.entries:
                 for packed in (True, False) if turn < 2 else (True,):
-                    taken, counts[entries] = read(f"run-{entries}", server.url, packed=packed)
-                    seconds.setdefault((entries, packed), []).append(taken)
+                    duration, counts[entries] = read(f"run-{entries}", server.url, packed=packed)
+                    seconds.setdefault((entries, packed), []).append(duration)
     print(f"{'entries':>8} {'packed s':>9} {'us/entry':>9} {'loose s':>9} {'ratio':>6}")
-    for entries in wanted.entries:
+    for entries in options.entries:
         fast, slow = (statistics.median(seconds[entries, kind]) for kind in (True, False))
         count = counts[entries]
         print(f"{count:8,} {fast:9.2f} {1e6 * fast / count:9.0f} {slow:9.2f} {slow / fast:6.1f}")

@@ -1,4 +1,4 @@
-"""Ray Serve LLM with a model on a CPU, as its documentation builds it: a peer for `bench/serving.py`.
+"""Ray Serve LLM with a model on a CPU, set up as in its documentation: a peer for `bench/serving.py`.
 
 python -m bench.ray_serve_llm --model DIR --port PORT [--direct]
 """
@@ -9,7 +9,7 @@ import signal
 import threading
 
 DIRECT = {"RAY_SERVE_ENABLE_HA_PROXY": "1", "RAY_SERVE_LLM_ENABLE_DIRECT_STREAMING": "1"}
-"""Its fastest way: the replica streams by itself, behind HAProxy."""
+"""Environment of its fastest mode: the replica streams directly, behind HAProxy."""
 
 
 def main() -> None:
@@ -19,9 +19,9 @@ def main() -> None:
     parser.add_argument("--name", default="bench")
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--direct", action="store_true", help="direct streaming")
-    chosen = parser.parse_args()
+    options = parser.parse_args()
     os.environ |= {"RAY_SERVE_THROUGHPUT_OPTIMIZED": "1", "RAY_USAGE_STATS_ENABLED": "0"}
-    if chosen.direct:
+    if options.direct:
         os.environ |= DIRECT
     import ray
     from ray import serve
@@ -29,7 +29,7 @@ def main() -> None:
 
     ray.init(address="local", num_cpus=8, include_dashboard=False, _node_ip_address="127.0.0.1")
     config = LLMConfig(
-        model_loading_config={"model_id": chosen.name, "model_source": chosen.model},
+        model_loading_config={"model_id": options.name, "model_source": options.model},
         engine_kwargs={
             "max_num_seqs": 64,
             "enforce_eager": True,
@@ -46,7 +46,7 @@ def main() -> None:
         },
         log_engine_metrics=False,
     )
-    serve.start(http_options={"host": "127.0.0.1", "port": chosen.port})
+    serve.start(http_options={"host": "127.0.0.1", "port": options.port})
     serve.run(build_openai_app({"llm_configs": [config]}))
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -1,15 +1,15 @@
-"""From `headway train` on a run that exists to its first new step: where the time goes, beside a plain torchrun script.
+"""Time to restart a run, from `headway train` to its first new step, against a plain torchrun script.
 
     python -m bench.restart [--ranks 1 2] [--rounds 5] [--cold] [--compile] [KEY=VALUE ...]
 
-Each restart goes on from a checkpoint, is asked to stop at its first step, and saves. `plain` is what one writes first:
-a script for torchrun that loads its checkpoint with torch.distributed.checkpoint; it builds the same model on the same
-data. All variants in turn; medians. `first step` counts from the start of the process to the end of the first step;
-`leave` is how long the process takes to be gone, once the journal says how it ended (for `plain`: once it has stepped).
+Each restart resumes from a checkpoint, is stopped at its first step, and saves. `plain` is a torchrun script that loads
+its checkpoint with torch.distributed.checkpoint; it has the same model and data. The variants are interleaved; figures
+are medians. `first step` is the time from the start of the process to the end of the first step; `leave` is the time
+from the end of the attempt in the journal (for `plain`: from the step) to the exit of the process.
 
-`--cold` adds restarts whose files (Python's packages, data, run) were dropped from the page cache first, as on a node
-that did not run it before; pages that another process has mapped stay. `--compile` adds restarts with train.compile,
-with an empty compile cache and with the one that the restart before has left.
+`--cold` adds restarts whose files (Python's packages, data, run) are dropped from the page cache first, as on a new
+node; pages that another process maps stay. `--compile` adds restarts with train.compile, with an empty compile cache
+and with the cache of the previous restart.
 """
 
 import argparse
@@ -29,76 +29,80 @@ from pathlib import Path
 
 RECIPE = "jobs/recipes/quickstart.yaml"
 QUIET = ("evaluation.every_tokens=1000000000", "checkpoint.every_tokens=1000000000")
-"""Nothing but steps, and the save at the end."""
+"""Overrides: only steps, and the save at the end."""
 Stages = dict[str, float]
 """Seconds by stage."""
 
 
 class Variant:
-    """One way to restart, with a run of its own."""
+    """One way to restart, with its own run."""
 
     def __init__(
         self, name: str, folder: Path, ranks: int, overrides: Iterable[str], *, cold: bool = False, cached: bool = True
     ) -> None:
-        """`cold`: without the page cache. `cached`: with what the restart before left of compiled code."""
+        """`cold`: drop the page cache first. `cached`: keep the compile cache of the previous restart."""
         self.name, self.folder, self.ranks, self.cold, self.cached = f"{name} {ranks}", folder, ranks, cold, cached
         self.run = self.name.replace(" ", "-").replace(",", "")
         self.overrides = [*overrides]
-        self.taken: list[Stages] = []
+        self.restarts: list[Stages] = []
 
     def command(self) -> list[str]:
-        """What starts it."""
+        """The command of a restart."""
         command = [sys.executable, "-m", "headway.cli", "train", RECIPE, *QUIET, *self.overrides, "--run", self.run]
         return [*command, "--store", str(self.folder / "store"), "--nproc", str(self.ranks)]
 
     def restart(self) -> Stages:
-        """Start, stop at the first step, and see how long all took."""
+        """Start, stop at the first step, and time all stages."""
         cache = self.folder / f"cache-{self.run}"
         if not self.cached:
             shutil.rmtree(cache, ignore_errors=True)
         if self.cold:
-            forget([Path(sys.prefix), self.folder])
-        used, began = cpu(), time.time()
+            drop_from_page_cache([Path(sys.prefix), self.folder])
+        cpu_before, began = cpu(), time.time()
         process = subprocess.Popen(
             self.command(), stderr=subprocess.PIPE, text=True, env={**os.environ, "HEADWAY_CACHE": str(cache)}
         )
         assert process.stderr
-        taken: Stages = {}
+        stages: Stages = {}
         ended = began
         for line in process.stderr:
             event = json.loads(line) if line.startswith("{") else {}
             match event.get("event"):
                 case "attempt.started":
-                    taken = {key: value for key, value in event.items() if isinstance(value, float)}
-                    taken["first step"] = moment(event) - began
+                    stages = {key: value for key, value in event.items() if isinstance(value, float)}
+                    stages["first step"] = event_time(event) - began
                     process.send_signal(signal.SIGTERM)
                 case "attempt.ended":
-                    ended = moment(event)
-        if process.wait() != 75 or not taken:
-            sys.exit(f"{self.name} left with {process.returncode}")
-        return taken | {"leave": time.time() - ended, "cpu": cpu() - used}
+                    ended = event_time(event)
+        if process.wait() != 75 or not stages:
+            sys.exit(f"{self.name} exited with {process.returncode}")
+        return stages | {"leave": time.time() - ended, "cpu": cpu() - cpu_before}
 
 
-class Plain(Variant):
+class PlainScript(Variant):
     """A plain script under torchrun."""
 
     def command(self) -> list[str]:
-        """What starts it."""
+        """The command of a restart."""
         command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(self.ranks)]
         return [*command, "-m", "bench.restart", *self.overrides, "--plain", str(self.folder / self.run)]
 
     def restart(self) -> Stages:
-        """Start, stop at the first step, and see how long all took."""
-        used, began = cpu(), time.time()
+        """Start, stop at the first step, and time all stages."""
+        cpu_before, began = cpu(), time.time()
         done = subprocess.run(self.command(), capture_output=True, text=True, check=False)
         if done.returncode:
-            sys.exit(f"{self.name} left with {done.returncode}: {done.stderr}")
-        told = {key: value - began for key, value in json.loads(done.stdout.splitlines()[-1]).items()}
-        return {"first step": told["stepped"], "leave": time.time() - began - told["stepped"], "cpu": cpu() - used}
+            sys.exit(f"{self.name} exited with {done.returncode}: {done.stderr}")
+        times = {key: value - began for key, value in json.loads(done.stdout.splitlines()[-1]).items()}
+        return {
+            "first step": times["stepped"],
+            "leave": time.time() - began - times["stepped"],
+            "cpu": cpu() - cpu_before,
+        }
 
 
-def plain(folder: Path, overrides: list[str]) -> None:
-    """The script that one writes first: model, data, checkpoint, one step. Run by torchrun."""
+def plain_script(folder: Path, overrides: list[str]) -> None:
+    """The plain script: model, data, checkpoint, one step. Runs under torchrun."""
     import torch
     import torch.distributed as dist
     from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
@@ -108,7 +112,7 @@ def plain(folder: Path, overrides: list[str]) -> None:
 
     from headway import recipe as recipes
     from headway.data import open_data
-    from headway.model import Decoder, initialise
+    from headway.model import Decoder, initialize
 
     recipe = recipes.load(Path(RECIPE), overrides)
     torch.set_num_threads(recipe.train.threads)
@@ -120,14 +124,14 @@ def plain(folder: Path, overrides: list[str]) -> None:
         fully_shard(block)
     fully_shard(model)
     model.to_empty(device="cpu")
-    initialise(model, recipe.seed)
+    initialize(model, recipe.seed)
     adam = torch.optim.AdamW(model.parameters(), lr=1e-3, fused=True)
     if folder.exists():
         parameters, moments = get_state_dict(model, adam)
         load({"model": parameters, "optimizer": moments}, checkpoint_id=folder)
         set_state_dict(model, adam, model_state_dict=parameters, optim_state_dict=moments)
     for lane in range(dist.get_rank(), recipe.train.lanes, dist.get_world_size()):
-        for batch in dataset.lane(0, lane):
+        for batch in dataset.lane_batches(0, lane):
             model(torch.from_numpy(batch.inputs), torch.from_numpy(batch.targets), None).backward()
     adam.step()
     stepped = time.time()
@@ -139,18 +143,18 @@ def plain(folder: Path, overrides: list[str]) -> None:
     dist.destroy_process_group()
 
 
-def moment(event: dict[str, str]) -> float:
-    """When an event was said [s since 1970]."""
+def event_time(event: dict[str, str]) -> float:
+    """Time of a log event [s since 1970]."""
     return datetime.fromisoformat(event["timestamp"]).timestamp()
 
 
 def cpu() -> float:
-    """Seconds of processor time of all that this process has started and waited for."""
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return used.ru_utime + used.ru_stime
+    """CPU time of all finished child processes [s]."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
 
 
-def forget(folders: Iterable[Path]) -> None:
+def drop_from_page_cache(folders: Iterable[Path]) -> None:
     """Drop the files in `folders` from the page cache."""
     os.sync()
     for folder in folders:
@@ -163,22 +167,24 @@ def forget(folders: Iterable[Path]) -> None:
 
 def table(variants: list[Variant]) -> None:
     """Print the median of every stage, and ratios."""
-    stages = list(dict.fromkeys(stage for variant in variants for stage in variant.taken[0]))
+    stages = list(dict.fromkeys(stage for variant in variants for stage in variant.restarts[0]))
     last = [stage for stage in ("total", "first step", "leave", "cpu") if stage in stages]
     print(f"{'s':12}" + "".join(f"{variant.name:>24}" for variant in variants))
     for stage in [*(stage for stage in stages if stage not in last), *last]:
         cells = (
-            f"{statistics.median(taken[stage] for taken in variant.taken):.2f}" if stage in variant.taken[0] else ""
+            f"{statistics.median(restart[stage] for restart in variant.restarts):.2f}"
+            if stage in variant.restarts[0]
+            else ""
             for variant in variants
         )
         print(f"{stage:12}" + "".join(f"{cell:>24}" for cell in cells))
-    for mine in variants:
-        peers = [peer for peer in variants if isinstance(peer, Plain) and peer.ranks == mine.ranks]
-        for peer in peers if not isinstance(mine, Plain) and not mine.cold and "compile" not in mine.name else []:
-            pairs = list(zip(peer.taken, mine.taken, strict=True))
+    for own in variants:
+        peers = [peer for peer in variants if isinstance(peer, PlainScript) and peer.ranks == own.ranks]
+        for peer in peers if not isinstance(own, PlainScript) and not own.cold and "compile" not in own.name else []:
+            pairs = list(zip(peer.restarts, own.restarts, strict=True))
             first = statistics.median(p["first step"] / m["first step"] for p, m in pairs)
-            gone = statistics.median(p["leave"] / m["leave"] for p, m in pairs)
-            print(f"{peer.name} / {mine.name}: first step {first:.2f}, leave {gone:.2f} (medians over the rounds)")
+            leave = statistics.median(p["leave"] / m["leave"] for p, m in pairs)
+            print(f"{peer.name} / {own.name}: first step {first:.2f}, leave {leave:.2f} (medians over the rounds)")
 
 
 def main() -> None:
@@ -190,32 +196,32 @@ def main() -> None:
     parser.add_argument("--compile", action="store_true")
     parser.add_argument("--plain", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE")
-    wanted = parser.parse_args()
-    if wanted.plain:
-        plain(wanted.plain, wanted.overrides)
+    options = parser.parse_args()
+    if options.plain:
+        plain_script(options.plain, options.overrides)
         return
 
     from headway import data
     from headway import recipe as recipes
 
     with tempfile.TemporaryDirectory() as name:
-        folder, overrides = Path(name), [*wanted.overrides, f"data.path={name}/data"]
+        folder, overrides = Path(name), [*options.overrides, f"data.path={name}/data"]
         data.build(recipes.load(Path(RECIPE), overrides))
         variants: list[Variant] = []
-        for ranks in wanted.ranks:
+        for ranks in options.ranks:
             variants.append(Variant("headway", folder, ranks, overrides))
-            variants.append(Plain("plain", folder, ranks, overrides))
-            if wanted.cold:
+            variants.append(PlainScript("plain", folder, ranks, overrides))
+            if options.cold:
                 variants.append(Variant("headway, cold", folder, ranks, overrides, cold=True))
-            if wanted.compile:
+            if options.compile:
                 compiled = [*overrides, "train.compile=true"]
                 variants.append(Variant("compile, empty", folder, ranks, compiled, cached=False))
                 variants.append(Variant("compile, cached", folder, ranks, compiled))
-        for turn in range(wanted.rounds + 1):
+        for turn in range(options.rounds + 1):
             for variant in variants:
-                taken = variant.restart()
-                if turn:  # the first one begins the run
-                    variant.taken.append(taken)
+                stages = variant.restart()
+                if turn:  # the first one starts the run
+                    variant.restarts.append(stages)
         table(variants)
 
 

@@ -1,12 +1,11 @@
-"""`headway serve` beside bare vLLM, and Ray Serve LLM: what all that stands around the engine costs.
+"""`headway serve` against bare vLLM and Ray Serve LLM: the cost of everything around the engine.
 
     python -m bench.serving [--rounds 5] [--model DIR] [--peers]
 
-All serve the same model with the same engine settings at once, and are asked in turn, so only one of them works at a
-time; `headway serve` with API keys and quotas, so that a request passes every link. One request at a time: the time to
-the first token. 8, 32 and 64 at a time, as fast as they are answered: tokens per second, and the time between tokens.
-Medians of the rounds, and ratios within a round. Without a model, the quick start's is trained for a moment and
-exported.
+All servers run at once with the same model and engine settings, and get load in turn, so only one works at a time.
+`headway serve` has API keys and quotas, so that a request passes all middleware. With one request at a time: the time
+to the first token. With 8, 32 and 64 concurrent requests: tokens per second, and the time between tokens. Figures are
+medians of the rounds, and ratios within a round. Without a model, the quick start's is trained briefly and exported.
 """
 
 import argparse
@@ -33,7 +32,7 @@ import aiohttp
 
 NAME = "bench"
 LOADS = ((1, 30, 32), (8, 192, 64), (32, 256, 64), (64, 320, 64))
-"""Requests at a time, requests, tokens of each answer."""
+"""Concurrency, requests, tokens per response."""
 PROMPT = "import os\n\n\ndef main() -> None:\n"
 RECIPE = "jobs/recipes/quickstart.yaml"
 READY_SECONDS = 240.0
@@ -41,14 +40,14 @@ READY_SECONDS = 240.0
 
 @dataclass
 class Round:
-    """What one server did under one load in one round."""
+    """Results of one server under one load in one round."""
 
     first: float
     """Median time to the first token [s]."""
     throughput: float
     """Tokens per second, of all requests together."""
     between: float
-    """95th percentile of the time between two pieces of a stream [s]; under load a piece may hold several tokens."""
+    """95th percentile of the time between two chunks of a stream [s]; under load a chunk may hold several tokens."""
 
 
 @dataclass
@@ -73,8 +72,8 @@ class Server:
         deadline = time.monotonic() + READY_SECONDS
         while True:
             with suppress(urllib.error.URLError, OSError):
-                url, known = f"http://127.0.0.1:{self.port}/v1/models", {"Authorization": f"Bearer {self.key}"}
-                urllib.request.urlopen(urllib.request.Request(url, headers=known), timeout=5).close()
+                url, headers = f"http://127.0.0.1:{self.port}/v1/models", {"Authorization": f"Bearer {self.key}"}
+                urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=5).close()
                 return self
             if self.process.poll() is not None or time.monotonic() > deadline:
                 self.__exit__()
@@ -85,54 +84,54 @@ class Server:
         self.process.send_signal(signal.SIGTERM)
         self.process.wait()
 
-    async def ask(self, at_a_time: int, requests: int, tokens: int) -> Round:
-        """Send so many requests, so many at a time."""
-        left = iter(range(requests))
+    async def load(self, concurrency: int, requests: int, tokens: int) -> Round:
+        """Send `requests`, `concurrency` at a time."""
+        pending = iter(range(requests))
         firsts: list[float] = []
         gaps: list[float] = []
         headers = {"Authorization": f"Bearer {self.key}"}
         async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0), headers=headers) as session:
 
             async def client() -> None:
-                for _ in left:
+                for _ in pending:
                     await self._stream(session, tokens, firsts, gaps)
 
             began = time.perf_counter()
-            await asyncio.gather(*(client() for _ in range(at_a_time)))
-            took = time.perf_counter() - began
-        return Round(statistics.median(firsts), requests * tokens / took, sorted(gaps)[int(0.95 * len(gaps))])
+            await asyncio.gather(*(client() for _ in range(concurrency)))
+            seconds = time.perf_counter() - began
+        return Round(statistics.median(firsts), requests * tokens / seconds, sorted(gaps)[int(0.95 * len(gaps))])
 
     async def _stream(
         self, session: aiohttp.ClientSession, tokens: int, firsts: list[float], gaps: list[float]
     ) -> None:
         body = {"model": NAME, "prompt": PROMPT, "max_tokens": tokens, "temperature": 0, "ignore_eos": True}
         body |= {"stream": True, "stream_options": {"include_usage": True}}
-        asked = last = time.perf_counter()
-        seen, text = 0, b""
+        sent = last = time.perf_counter()
+        chunks, text = 0, b""
         url = f"http://127.0.0.1:{self.port}/v1/completions"
-        async with session.post(url, json=body) as answer:
-            async for line in answer.content:
+        async with session.post(url, json=body) as response:
+            async for line in response.content:
                 if not line.startswith(b"data: {"):
                     continue
                 now = time.perf_counter()
-                (gaps if seen else firsts).append(now - (last if seen else asked))
-                last, seen, text = now, seen + 1, line
+                (gaps if chunks else firsts).append(now - (last if chunks else sent))
+                last, chunks, text = now, chunks + 1, line
         computed = json.loads(text.removeprefix(b"data: "))["usage"]["completion_tokens"]
         if computed != tokens:
             raise RuntimeError(f"{self.name} ended a stream after {computed} of {tokens} tokens")
 
 
 def free_port() -> int:
-    """A port that nobody uses now, and that is given to nobody while a server starts: those are from 32768 on."""
+    """A free port below 32768: the kernel assigns ports above that to other processes while a server starts."""
     while True:
         port = random.randrange(20_000, 30_000)
-        with socket.socket() as tried, suppress(OSError):
-            tried.bind(("127.0.0.1", port))
+        with socket.socket() as candidate, suppress(OSError):
+            candidate.bind(("127.0.0.1", port))
             return port
 
 
 def train(folder: Path) -> Path:
-    """The quick start's model, trained for a moment."""
+    """Train the quick start's model briefly, and export it."""
     short = ["train.tokens=65536", "train.schedule.decay_tokens=null", "evaluation.every_tokens=65536"]
     headway = [sys.executable, "-m", "headway.cli"]
     store = ["--store", str(folder / "store"), "--quiet"]
@@ -145,23 +144,23 @@ def train(folder: Path) -> Path:
 
 
 def environment(model: Path) -> dict[str, str]:
-    """That of `headway serve`'s engine on a CPU, for all."""
+    """The environment of `headway serve`'s engine on a CPU, for all servers."""
     from headway.serve import ServeConfig
-    from headway.serve.engine import QUIET, on_a_cpu
+    from headway.serve.engine import OFFLINE_ENVIRONMENT, cpu_environment
 
-    return {**QUIET, **on_a_cpu(ServeConfig(folder=model, name=NAME))}
+    return {**OFFLINE_ENVIRONMENT, **cpu_environment(ServeConfig(folder=model, name=NAME))}
 
 
-def bare(model: Path) -> Server:
-    """Vllm's own server, with the engine settings of `headway serve` on a CPU."""
+def bare_vllm(model: Path) -> Server:
+    """The server of vLLM, with the engine settings of `headway serve` on a CPU."""
     command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(model)]
     command += ["--served-model-name", NAME, "--max-num-seqs", "64", "--enforce-eager", "--seed", "0"]
     command += ["--distributed-executor-backend", "uni", "--disable-uvicorn-access-log"]
     return Server("bare vLLM", command, free_port(), environment(model))
 
 
-def ours(model: Path, folder: Path) -> Server:
-    """`headway serve`, with a tenant whose quotas are never used up."""
+def headway_serve(model: Path, folder: Path) -> Server:
+    """`headway serve`, with a tenant whose quotas are never exhausted."""
     from headway.serve.tenants import KeyStore
 
     keys = KeyStore(folder / "keys.json")
@@ -172,27 +171,27 @@ def ours(model: Path, folder: Path) -> Server:
 
 
 def peers(model: Path) -> list[Server]:
-    """Ray Serve LLM, as it is, and with direct streaming."""
+    """Ray Serve LLM with its defaults, and with direct streaming."""
     command = [sys.executable, "-m", "bench.ray_serve_llm", "--name", NAME, "--model", str(model)]
-    found = environment(model) | {"PYTHONPATH": str(Path.cwd())}
+    variables = environment(model) | {"PYTHONPATH": str(Path.cwd())}
     return [
-        Server("Ray Serve LLM", command, free_port(), found),
-        Server("- direct", [*command, "--direct"], free_port(), found),
+        Server("Ray Serve LLM", command, free_port(), variables),
+        Server("- direct", [*command, "--direct"], free_port(), variables),
     ]
 
 
 async def measure(servers: Sequence[Server], rounds: int) -> None:
-    """All servers in turn; the first round warms up."""
+    """Load all servers in turn; the first round warms up."""
     for number in range(rounds + 1):
-        for at_a_time, requests, tokens in LOADS:
+        for concurrency, requests, tokens in LOADS:
             for server in servers if number % 2 else servers[::-1]:
-                done = await server.ask(at_a_time, requests, tokens)
+                result = await server.load(concurrency, requests, tokens)
                 if number:
-                    server.rounds[at_a_time].append(done)
+                    server.rounds[concurrency].append(result)
 
 
-def compared(server: Server, base: Server) -> list[dict[str, Any]]:
-    """A row for each load: medians, and ratios to `base` within a round."""
+def comparison(server: Server, base: Server) -> list[dict[str, Any]]:
+    """One row per load: medians, and ratios to `base` within a round."""
     rows = []
     for load, rounds in server.rounds.items():
         pairs = list(zip(rounds, base.rounds[load], strict=True))
@@ -212,21 +211,25 @@ def compared(server: Server, base: Server) -> list[dict[str, Any]]:
 
 
 def main() -> None:
-    """Measure, and print."""
+    """Run the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--model", type=Path, help="a Hugging Face directory")
-    parser.add_argument("--peers", action="store_true", help="Ray Serve LLM in the same table")
+    parser.add_argument("--peers", action="store_true", help="add Ray Serve LLM to the table")
     parser.add_argument("--json", action="store_true")
-    chosen = parser.parse_args()
+    options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
-        model = chosen.model or train(Path(folder))
+        model = options.model or train(Path(folder))
         with ExitStack() as stack:
-            asked = [bare(model), ours(model, Path(folder)), *(peers(model) if chosen.peers else [])]
-            servers = [stack.enter_context(server) for server in asked]
-            asyncio.run(measure(servers, chosen.rounds))
-    rows = [row for server in servers for row in compared(server, servers[0])]
-    if chosen.json:
+            configurations = [
+                bare_vllm(model),
+                headway_serve(model, Path(folder)),
+                *(peers(model) if options.peers else []),
+            ]
+            servers = [stack.enter_context(server) for server in configurations]
+            asyncio.run(measure(servers, options.rounds))
+    rows = [row for server in servers for row in comparison(server, servers[0])]
+    if options.json:
         print(json.dumps(rows, indent=1))
         return
     for line in (

@@ -1,11 +1,11 @@
-"""How long `headway submit` and `headway status` take for an array of 1,000 runs, on a real SLURM cluster.
+"""Duration of `headway submit` and `headway status` for an array of 1,000 runs, on a real SLURM cluster.
 
     python -m bench.submit [--runs 1000] [--rounds 5]
 
-Run store in a folder and on a real S3 server, on this machine; every command is a process of its own, start-up
-included (of compiled bytecode, as pip leaves it). Status twice: before any run has begun, and when all have: done,
-running, preempted, failed, and one in a hundred killed, which is read from its journal. Medians. What SLURM's programs
-take is shown apart; status waits for them beside its own work, so its own time is all of it.
+The run store is a folder, then a real S3 server on this machine. Each command is a new process, including its start-up
+from compiled bytecode. Status is measured before any run has started, and when all have: done, running, preempted,
+failed, and one in a hundred killed, which is read from its journal. Figures are medians. The time of SLURM's programs
+is separate; status waits for them in parallel with its own work, so its own time is the total.
 """
 
 import argparse
@@ -41,29 +41,29 @@ exit $code
 """
 
 
-class Taken(NamedTuple):
-    """Seconds that a command took."""
+class Duration(NamedTuple):
+    """Duration of a command [s]."""
 
-    whole: float
+    total: float
     slurm: float
-    """While programs of SLURM ran."""
+    """Time in SLURM's programs."""
     processor: float
 
 
 @dataclass
-class Place:
-    """A run store, and the environment in which commands find it and SLURM."""
+class Site:
+    """A run store, and the environment for commands that use it and SLURM."""
 
     objects: Path
-    """The folder that its objects are files of."""
+    """Folder that holds its objects as files."""
     environment: dict[str, str]
     folder: Path
 
-    def time(self, *words: str) -> Taken:
-        """How long a command takes."""
-        taken = self.folder / "slurm-seconds"
-        taken.unlink(missing_ok=True)
-        environment = {**os.environ, **self.environment, "SLURM_SECONDS": str(taken)}
+    def time(self, *words: str) -> Duration:
+        """Run a command, and return its duration."""
+        slurm_log = self.folder / "slurm-seconds"
+        slurm_log.unlink(missing_ok=True)
+        environment = {**os.environ, **self.environment, "SLURM_SECONDS": str(slurm_log)}
         environment |= {"PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": str(self.folder / "bytecode")}
         command = [sys.executable, "-m", "headway.cli", *words]
         before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
@@ -72,39 +72,41 @@ class Place:
         assert done.returncode == 0, done.stderr
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         processor = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-        slurm = sum(int(line) for line in taken.read_text().split()) / 1e9 if taken.exists() else 0.0
-        return Taken(seconds, slurm, processor)
+        slurm = sum(int(line) for line in slurm_log.read_text().split()) / 1e9 if slurm_log.exists() else 0.0
+        return Duration(seconds, slurm, processor)
 
 
-def tell(store: MemoryStore, name: str, number: int) -> None:
-    """A run as it would have happened: preempted once, and now in one state or another."""
+def write_run(store: MemoryStore, name: str, number: int) -> None:
+    """Write a run that was preempted once and is now in some state, as in reality."""
     now = time.time()
     story = Story(store, name)
     for began, tokens in ((now - 300, 4000), (now - 100, 8000)):
         attempt = story.claim(began)
-        tally = SummaryBuilder(Run(store, name), attempt, 10_000)
+        builder = SummaryBuilder(Run(store, name), attempt, 10_000)
         story.say({"event": "attempt.claimed", "ranks": 1}, *steps(tokens - 3000, tokens))
         story.commit(began + 60, tokens)
         phases = {"startup": 10.0, "step": 45.0, "checkpoint": 1.0}
         story.ledger(began, began + 56, phases)
-        tally.take("step.done", {"loss": 3.0})
-        tally.book([LedgerRow(attempt=attempt, rank=0, started=began, until=began + 56, phases=phases, tokens=tokens)])
+        builder.handle("step.done", {"loss": 3.0})
+        builder.record_ledger(
+            [LedgerRow(attempt=attempt, rank=0, started=began, until=began + 56, phases=phases, tokens=tokens)]
+        )
         outcome = "preempted" if tokens == 4000 else OUTCOMES[number % len(OUTCOMES)]
-        if number % 100 == 99 and tokens == 8000:  # killed: nobody says how it ended
-            story.beat(now - 30, tokens, summary=tally.summary())
+        if number % 100 == 99 and tokens == 8000:  # killed: it has not recorded an outcome
+            story.beat(now - 30, tokens, summary=builder.build())
         elif outcome == "running":
-            story.beat(now, tokens, every=3600, summary=tally.summary())
+            story.beat(now, tokens, every=3600, summary=builder.build())
         else:
             story.end(began + 65, outcome, tokens)
-            tally.take("attempt.ended", {"outcome": outcome, "reason": "as it was told"})
-            story.beat(began + 65, tokens, summary=tally.summary())
+            builder.handle("attempt.ended", {"outcome": outcome, "reason": "as recorded"})
+            story.beat(began + 65, tokens, summary=builder.build())
 
 
 OUTCOMES = ("done", "done", "done", "running", "running", "running", "preempted", "preempted", "done", "failed")
 
 
 def shims(folder: Path, environment: dict[str, str]) -> None:
-    """Put programs in front of SLURM's that note how long those take."""
+    """Put wrappers before SLURM's programs in PATH that record their durations."""
     folder.mkdir()
     for name in ("sbatch", "scontrol", "scancel"):
         program = shutil.which(name, path=environment["PATH"])
@@ -113,27 +115,27 @@ def shims(folder: Path, environment: dict[str, str]) -> None:
     environment["PATH"] = f"{folder}:{environment['PATH']}"
 
 
-def measure(place: Place, runs: int, rounds: int, told: MemoryStore) -> dict[str, list[Taken]]:
-    """How long each command takes in one place, time and again."""
+def measure(site: Site, runs: int, rounds: int, started: MemoryStore) -> dict[str, list[Duration]]:
+    """Durations of each command with one store, over the rounds."""
     seeds = "seed=" + ",".join(map(str, range(runs)))
     submit = ("submit", "recipe.yaml", "--sbatch", "hold", "--quiet", "--array")
-    place.time(*submit, "seed=1,2", "--name", "warm-up")
-    place.time("cancel", "warm-up")
-    times: dict[str, list[Taken]] = {}
+    site.time(*submit, "seed=1,2", "--name", "warm-up")
+    site.time("cancel", "warm-up")
+    times: dict[str, list[Duration]] = {}
     for turn in range(rounds):
-        array = "begun" if turn == 0 else f"array-{turn}"
-        times.setdefault("submit", []).append(place.time(*submit, seeds, "--name", array))
-        times.setdefault("status, none has begun", []).append(place.time("status", array))
+        array = "started" if turn == 0 else f"array-{turn}"
+        times.setdefault("submit", []).append(site.time(*submit, seeds, "--name", array))
+        times.setdefault("status, none started", []).append(site.time("status", array))
         if turn:
-            place.time("cancel", array)
-    for key, data in told.objects.items():
-        path = place.objects / key
+            site.time("cancel", array)
+    for key, data in started.objects.items():
+        path = site.objects / key
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(data)
     for _ in range(rounds):
-        times.setdefault("status, all have begun", []).append(place.time("status", "begun"))
-        times.setdefault("runs", []).append(place.time("runs"))
-    place.time("cancel", "begun")
+        times.setdefault("status, all started", []).append(site.time("status", "started"))
+        times.setdefault("runs", []).append(site.time("runs"))
+    site.time("cancel", "started")
     return times
 
 
@@ -142,11 +144,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=1000)
     parser.add_argument("--rounds", type=int, default=5)
-    wanted = parser.parse_args()
-    told = MemoryStore()
-    for number in range(wanted.runs):
-        tell(told, f"begun.seed-{number}", number)
-    title = f"command, {wanted.runs:,} runs"
+    options = parser.parse_args()
+    runs = MemoryStore()
+    for number in range(options.runs):
+        write_run(runs, f"started.seed-{number}", number)
+    title = f"command, {options.runs:,} runs"
     print(f"{'store':<6} {title:<28} {'all s':>6} {'SLURM s':>8} {'own s':>6} {'processor s':>12}")
     for kind in ("file", "s3"):
         with (
@@ -159,12 +161,12 @@ def main() -> None:
             (folder / "recipe.yaml").write_text(recipes.to_yaml(plan(name="array")))
             objects = folder / "files" if kind == "file" else folder / "s3" / "objects" / BUCKET
             environment |= {**server.environment, "HEADWAY_STORE": str(objects) if kind == "file" else server.url}
-            times = measure(Place(objects, environment, folder), wanted.runs, wanted.rounds, told)
-        for command, taken in times.items():
-            whole, slurm, processor = (statistics.median(column) for column in zip(*taken, strict=True))
-            own = statistics.median(each.whole - each.slurm for each in taken) if command == "submit" else whole
+            times = measure(Site(objects, environment, folder), options.runs, options.rounds, runs)
+        for command, durations in times.items():
+            total, slurm, processor = (statistics.median(column) for column in zip(*durations, strict=True))
+            own = statistics.median(each.total - each.slurm for each in durations) if command == "submit" else total
             verdict = "" if own <= GOAL_SECONDS else f"  above the goal of {GOAL_SECONDS} s"
-            print(f"{kind:<6} {command:<28} {whole:6.2f} {slurm:8.2f} {own:6.2f} {processor:12.2f}{verdict}")
+            print(f"{kind:<6} {command:<28} {total:6.2f} {slurm:8.2f} {own:6.2f} {processor:12.2f}{verdict}")
 
 
 if __name__ == "__main__":

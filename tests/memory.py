@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator
 
 from headway.errors import ExistingObject, MissingObject
 from headway.objectstore import Buffer
-from headway.objectstore.protocol import Unfinished, get_or_none
+from headway.objectstore.protocol import UnfinishedWrite, get_or_none
 
 
 class MemoryStore:
@@ -58,11 +58,11 @@ class MemoryStore:
         rests = (key.removeprefix(prefix) for key in self.objects if key.startswith(prefix))
         yield from sorted({rest.partition("/")[0] for rest in rests if "/" in rest})
 
-    def unfinished(self) -> Iterator[Unfinished]:
+    def unfinished(self) -> Iterator[UnfinishedWrite]:
         """Nothing is ever half written here."""
         return iter(())
 
-    def discard(self, unfinished: Unfinished) -> None:
+    def abort(self, write: UnfinishedWrite) -> None:
         """Nothing to give up."""
 
     def delete(self, key: str) -> None:

@@ -1,1 +1,1 @@
-"""What `bench/gpu.py` measures, a part a module; `device` is all that differs between a GPU and a rehearsal."""
+"""The parts of `bench/gpu.py`, one per module. Only `device` differs between a GPU and a rehearsal on a CPU."""

@@ -1,4 +1,4 @@
-"""Bits: runs that must end with the same parameters, trained by `headway train` itself, at once on the one card."""
+"""Bitwise equality: runs of `headway train` that must end with equal parameters, all at once on one device."""
 
 import json
 import os
@@ -28,28 +28,29 @@ from headway.data import MicroBatch
 from headway.recipe import Recipe
 from headway.train import arithmetic
 from headway.train.heartbeat import HeartbeatWriter
+from headway.train.optimizer import build_optimizer
 from headway.train.preemption import Preemption
-from headway.train.sharding import build, optimizer
+from headway.train.sharding import build_model
 from headway.train.state import State
 from headway.train.step import Step, lanes_of
 from headway.train.transfer import Transfer
-from headway.train.trial import made_up
+from headway.train.trial import random_batches
 
 KILL_AFTER = 6
 """Steps before a run is killed."""
 DEADLINE = 240.0
-"""How long a training may take [s]."""
+"""Time limit of a training run [s]."""
 
 
 @dataclass(frozen=True)
 class Case:
-    """A training."""
+    """A training run."""
 
     name: str
     changes: tuple[str, ...] = ()
     killed: bool = False
     fresh: bool = False
-    """Whether it finds no compiled code."""
+    """Whether its compile cache is empty."""
 
 
 EAGER = (Case("whole"), Case("whole again"), Case("killed and resumed", killed=True))
@@ -63,41 +64,45 @@ CASES = (
         Case("killed and resumed, compiled", COMPILED, killed=True),
     ),
 )
-"""Groups whose members must be equal. Compiled code rounds otherwise than torch's kernels: the recipe says which."""
+"""Groups with equal results. Compiled code rounds differently from torch's kernels, so it is in its own group."""
 
 
 def bits(device: Device) -> Iterator[Row]:
-    """One fingerprint for each group, and for one and two ranks."""
+    """Compare the fingerprints within each group, and those of one and two ranks."""
     with tempfile.TemporaryDirectory() as folder:
         recipe = prepare(Path(folder), device)
         cases = CASES if device.cuda else (EAGER,)
         with ThreadPoolExecutor(16 if device.cuda else 2) as threads:
-            found = [[threads.submit(train, recipe, case) for case in group] for group in cases]
-            shares = [threads.submit(together, recipe, device, ranks) for ranks in (1, 2)]
+            results = [[threads.submit(train, recipe, case) for case in group] for group in cases]
+            by_ranks = [threads.submit(train_ranks, recipe, device, ranks) for ranks in (1, 2)]
             large = threads.submit(too_large, recipe) if device.cuda else None
-            for group, futures in zip(cases, found, strict=True):
+            for group, futures in zip(cases, results, strict=True):
                 first = futures[0].result()
                 for case, each in zip(group, (future.result() for future in futures), strict=True):
-                    yield {"name": f"run, {case.name}", "sha256": short(each), "good": whole(each) and each == first}
-            one, two = (future.result() for future in shares)
-            yield {"name": "one rank", "sha256": short(one), "good": whole(one)}
+                    yield {
+                        "name": f"run, {case.name}",
+                        "sha256": short(each),
+                        "good": is_digest(each) and each == first,
+                    }
+            one, two = (future.result() for future in by_ranks)
+            yield {"name": "one rank", "sha256": short(one), "good": is_digest(one)}
             yield {"name": "two ranks on one card, through the host", "sha256": short(two), "good": two == one}
             if large:
                 yield large.result()
 
 
-def whole(digest: str) -> bool:
-    """Whether it is a SHA-256, and not what was said instead."""
+def is_digest(digest: str) -> bool:
+    """Whether a result is a SHA-256, not an error message."""
     return len(digest) == 64
 
 
 def short(digest: str) -> str:
-    """The beginning of a SHA-256; all of what was said instead."""
-    return digest[:16] if whole(digest) else digest
+    """The first digits of a SHA-256; an error message whole."""
+    return digest[:16] if is_digest(digest) else digest
 
 
 def prepare(folder: Path, device: Device) -> Path:
-    """A small recipe of attention inside documents, in bf16, and its data: some of the standard library."""
+    """Write a small bf16 recipe with attention inside documents, and build its data from the standard library."""
     small = {"layers": 4, "width": 512, "heads": 8, "kv_heads": 2, "ffn_width": 1024, "attention": "document"}
     tiny = {**small, "layers": 2, "width": 32, "heads": 2, "kv_heads": 1, "ffn_width": 64}
     length = 512 if device.cuda else 64
@@ -127,7 +132,7 @@ def prepare(folder: Path, device: Device) -> Path:
 
 
 def train(recipe: Path, case: Case) -> str:
-    """Train `case` to its end; returns the fingerprint, or what was said instead."""
+    """Train `case` to its end; returns the fingerprint, or an error message."""
     name = case.name.replace(" ", "-").replace(",", "")
     store = str(recipe.parent / "store")
     command = [sys.executable, "-m", "headway.cli"]
@@ -150,25 +155,25 @@ def train(recipe: Path, case: Case) -> str:
     done = subprocess.run(training, env=environment, capture_output=True, text=True, timeout=DEADLINE, check=False)
     if done.returncode:
         return f"{done.returncode}: {(done.stdout or done.stderr)[-700:]}"
-    shown = subprocess.run(
+    fingerprint = subprocess.run(
         [*command, "fingerprint", name, "--store", store], capture_output=True, text=True, check=True
     )
-    return shown.stdout.strip()
+    return fingerprint.stdout.strip()
 
 
 def too_large(recipe: Path) -> Row:
-    """A micro-batch that the card cannot hold is refused before the run is claimed, with what would fit."""
+    """Train with a micro-batch that does not fit into memory: it must be refused before the run is claimed."""
     sizes = ("train.micro_batch_tokens=4194304", "train.batch_tokens=16777216", "train.tokens=16777216")
-    said = train(recipe, Case("too large", sizes))
+    message = train(recipe, Case("too large", sizes))
     return {
         "name": "a micro-batch that does not fit",
-        "said": said,
-        "good": said.startswith("2:") and "would fit" in said,
+        "said": message,
+        "good": message.startswith("2:") and "would fit" in message,
     }
 
 
 def kill(training: list[str], environment: dict[str, str]) -> None:
-    """Begin a training, and kill all its processes after some steps."""
+    """Start a training run, and kill all its processes after some steps."""
     process = subprocess.Popen(training, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     assert process.stderr
     steps = 0
@@ -182,27 +187,26 @@ def kill(training: list[str], environment: dict[str, str]) -> None:
     process.communicate()
 
 
-def together(path: Path, device: Device, ranks: int) -> str:
-    """The digest of what some ranks on the one card come to, or what was said instead."""
-    answer = path.parent / f"ranks-{ranks}"
-    code = (
-        f"from bench.card.bits import spawned; spawned({ranks}, {str(path)!r}, {device.torch.type!r}, {str(answer)!r})"
-    )
+def train_ranks(path: Path, device: Device, ranks: int) -> str:
+    """Train with `ranks` processes on one device; returns the digest of the parameters, or an error message."""
+    result = path.parent / f"ranks-{ranks}"
+    arguments = (ranks, str(path), device.torch.type, str(result))
+    code = f"from bench.card.bits import spawn_ranks; spawn_ranks(*{arguments!r})"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=DEADLINE, check=False)
-    return answer.read_text(encoding="utf-8") if answer.exists() else done.stderr[-600:]
+    return result.read_text(encoding="utf-8") if result.exists() else done.stderr[-600:]
 
 
-def spawned(ranks: int, path: str, kind: str, answer: str) -> None:
-    """Run `share` on all ranks."""
-    spawn(share, (ranks, Path(path), kind, Path(answer)), nprocs=ranks)  # type: ignore[no-untyped-call]
+def spawn_ranks(ranks: int, path: str, kind: str, result: str) -> None:
+    """Run `train_rank` on all ranks."""
+    spawn(train_rank, (ranks, Path(path), kind, Path(result)), nprocs=ranks)  # type: ignore[no-untyped-call]
 
 
 @contextmanager
-def through_the_host() -> Iterator[None]:
-    """Let collectives go through host memory: NCCL takes one rank a card, and gloo crashes on a card's memory."""
+def host_collectives() -> Iterator[None]:
+    """Run collectives in host memory: NCCL allows one rank per GPU, and gloo crashes on GPU memory."""
 
     def staged(collective: Callable[..., Any]) -> Callable[..., None]:
-        def run(output: torch.Tensor, *tensors: torch.Tensor, async_op: bool = False, **options: Any) -> None:  # noqa: ARG001 (it waits in any case)
+        def run(output: torch.Tensor, *tensors: torch.Tensor, async_op: bool = False, **options: Any) -> None:  # noqa: ARG001 (the copy always waits)
             host = output.cpu()
             collective(host, *(tensor.cpu() for tensor in tensors), **options)
             output.copy_(host)
@@ -215,32 +219,32 @@ def through_the_host() -> Iterator[None]:
         yield
 
 
-def share(rank: int, ranks: int, path: Path, kind: str, answer: Path) -> None:
-    """Train some steps as one of `ranks` on one device of a `kind`; rank 0 writes the digest of all parameters."""
+def train_rank(rank: int, ranks: int, path: Path, kind: str, result: Path) -> None:
+    """Train some steps as one of `ranks` on one device of a `kind`; rank 0 writes the digest to `result`."""
     os.environ.update(RANK=str(rank), WORLD_SIZE=str(ranks), GLOO_SOCKET_IFNAME="lo")
     device = torch.device(kind, 0) if kind == "cuda" else torch.device(kind)
     recipe = recipes.load(path)
-    arithmetic.fix(recipe, device)
-    dist.init_process_group("gloo", init_method=f"file://{answer}.meeting", rank=rank, world_size=ranks)
+    arithmetic.configure(recipe, device)
+    dist.init_process_group("gloo", init_method=f"file://{result}.rendezvous", rank=rank, world_size=ranks)
     vocabulary = recipe.data.tokenizer.vocabulary
-    model = build(recipe, vocabulary, device)
-    state = State(recipe, model, optimizer(recipe, model, device))
+    model = build_model(recipe, vocabulary, device)
+    state = State(recipe, model, build_optimizer(recipe, model, device))
     step, transfer = Step(recipe, state, device, dist.new_group(backend="gloo"), HeartbeatWriter()), Transfer(device)
-    with through_the_host():
+    with host_collectives():
         for turn in range(5):
             batches = list(text(recipe, turn, vocabulary))
             lanes = [[transfer(batches[lane])] for lane in lanes_of(rank, ranks, recipe.train.lanes)]
-            step.apply(turn * recipe.train.batch_tokens, step.gradient(lanes, Preemption()))
-    mine = [parameter.to_local().cpu() for parameter in model.parameters() if isinstance(parameter, DTensor)]
+            step.apply(turn * recipe.train.batch_tokens, step.forward_backward(lanes, Preemption()))
+    local = [parameter.to_local().cpu() for parameter in model.parameters() if isinstance(parameter, DTensor)]
     pieces: list[Any] = [None] * ranks
-    dist.all_gather_object(pieces, mine)
-    if rank == 0:  # the rows of all ranks, one after the other
-        answer.write_text(digest([torch.cat(shards) for shards in zip(*pieces, strict=True)]), encoding="utf-8")
+    dist.all_gather_object(pieces, local)
+    if rank == 0:  # concatenate the rows of all ranks
+        result.write_text(digest([torch.cat(shards) for shards in zip(*pieces, strict=True)]), encoding="utf-8")
     dist.destroy_process_group()
 
 
 def text(recipe: Recipe, turn: int, vocabulary: int) -> Iterator[MicroBatch]:
-    """Made-up micro-batches, one for each lane."""
+    """Synthetic micro-batches, one per lane."""
     for lane in range(recipe.train.lanes):
         other = recipe.model_copy(update={"seed": turn * recipe.train.lanes + lane})
-        yield [*made_up(other, vocabulary, recipe.data.block_tokens)][-1]
+        yield [*random_batches(other, vocabulary, recipe.data.block_tokens)][-1]

@@ -1,4 +1,4 @@
-"""One rank by itself: a sharded model of some shape with its optimizer, and made-up text for it."""
+"""A single rank: a sharded model of some shape with its optimizer, and synthetic text for it."""
 
 import json
 import os
@@ -19,31 +19,32 @@ from headway.data import MicroBatch
 from headway.recipe import Recipe
 from headway.train import arithmetic
 from headway.train.heartbeat import HeartbeatWriter
+from headway.train.optimizer import build_optimizer
 from headway.train.preemption import Preemption
-from headway.train.sharding import optimizer, shard
+from headway.train.sharding import shard_model
 from headway.train.state import State
-from headway.train.step import Gradient, Step
+from headway.train.step import BatchResult, Step
 from headway.train.transfer import DeviceBatch, Transfer
 
 RECIPES = Path(__file__).parents[2] / "jobs/recipes"
 LLAMA_8B = {"layers": 32, "width": 4096, "heads": 32, "kv_heads": 8, "ffn_width": 14336, "rope_theta": 500_000.0}
-"""Llama 3 8B (Grattafiori et al. 2024), of which a card holds a few layers; its vocabulary is 128,256."""
+"""Llama 3 8B (Grattafiori et al., 2024); its vocabulary is 128,256. A card holds only a few of its layers."""
 DOCUMENT_TOKENS = 512
-"""Mean length of a document where there are many."""
+"""Mean document length in text of many documents [tokens]."""
 
 
 @dataclass(frozen=True)
 class Shape:
-    """A size of model."""
+    """A model size."""
 
     name: str
     recipe: str
     """File in `jobs/recipes`."""
     changes: tuple[tuple[str, Any], ...] = ()
-    """Of the recipe, by dotted key."""
+    """Changes to the recipe, by dotted key."""
 
     def plan(self, **changes: Any) -> Recipe:
-        """Its recipe with `changes` by dotted key, in which a double underscore stands for the dot."""
+        """The recipe with `changes`, by dotted key with a double underscore for each dot."""
         document = recipes.load(RECIPES / self.recipe).model_dump(mode="json")
         own = {"data.tokenizer.vocabulary": 32_768, "data.curriculum": [{"from_tokens": 0}]}
         for key, value in {
@@ -52,16 +53,16 @@ class Shape:
             **{k.replace("__", "."): v for k, v in changes.items()},
         }.items():
             *sections, name = key.split(".")
-            place = document
+            target = document
             for section in sections:
-                place = place[section]
-            place[name] = value
+                target = target[section]
+            target[name] = value
         return Recipe.model_validate_json(json.dumps(document))
 
 
 @contextmanager
-def alone() -> Iterator[dist.ProcessGroup]:
-    """A process group of this process alone; yields the one for agreements."""
+def single_process_group() -> Iterator[dist.ProcessGroup]:
+    """A process group of this process only; yields a gloo group for the ranks' agreements."""
     os.environ.update(RANK="0", WORLD_SIZE="1", LOCAL_RANK="0", LOCAL_WORLD_SIZE="1", MASTER_ADDR="localhost")
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)  # type: ignore[attr-defined]
@@ -72,42 +73,42 @@ def alone() -> Iterator[dist.ProcessGroup]:
 
 
 class Lab:
-    """A model in training."""
+    """A model with optimizer and training step."""
 
     def __init__(self, recipe: Recipe, device: Device, group: dist.ProcessGroup) -> None:
         self.recipe, self.device = recipe, device
         self.vocabulary = recipe.data.tokenizer.vocabulary
-        arithmetic.fix(recipe, device.torch)
-        model = shard(recipe, self.vocabulary, device.torch)
-        fill(model)
-        self.state = State(recipe, model, optimizer(recipe, model, device.torch))
+        arithmetic.configure(recipe, device.torch)
+        model = shard_model(recipe, self.vocabulary, device.torch)
+        randomize(model)
+        self.state = State(recipe, model, build_optimizer(recipe, model, device.torch))
         self.step = Step(recipe, self.state, device.torch, group, HeartbeatWriter())
         self.transfer = Transfer(device.torch)
         self.random = np.random.default_rng(recipe.seed)
 
     def lanes(self, *, many: bool) -> list[list[DeviceBatch]]:
-        """A batch of made-up text: each row one document, or `many`."""
+        """A batch of synthetic text: one document per row, or `many`."""
         plan = self.recipe.train
         return [[self.batch(many=many) for _ in range(plan.lane_micro_batches)] for _ in range(plan.lanes)]
 
     def batch(self, *, many: bool) -> DeviceBatch:
-        """A micro-batch of it."""
+        """A micro-batch of synthetic text."""
         length = self.recipe.data.block_tokens
         shape = (self.recipe.train.micro_batch_tokens // length, length)
         inputs, targets = self.random.integers(0, self.vocabulary, (2, *shape))
         ends = self.random.random(shape) < (1 / DOCUMENT_TOKENS if many else 0)
         return self.transfer(MicroBatch(inputs, targets, ends.cumsum(1).astype(np.int32)))
 
-    def train(self, lanes: list[list[DeviceBatch]]) -> Gradient:
-        """One step of Headway's."""
-        gradient = self.step.gradient(lanes, Preemption())
+    def train(self, lanes: list[list[DeviceBatch]]) -> BatchResult:
+        """One training step of Headway."""
+        gradient = self.step.forward_backward(lanes, Preemption())
         self.step.apply(self.recipe.train.tokens // 2, gradient)
         return gradient
 
 
 @torch.no_grad()
-def fill(model: torch.nn.Module) -> None:
-    """Random parameters, drawn where they lie: quicker than those of a run, which are drawn on one CPU."""
+def randomize(model: torch.nn.Module) -> None:
+    """Draw random parameters on the device; faster than a run's initialization, which is on one CPU."""
     torch.manual_seed(1)
     for parameter in model.parameters():
         assert isinstance(parameter, DTensor)

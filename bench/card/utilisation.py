@@ -1,4 +1,4 @@
-"""Utilisation: model FLOPs of shapes that people train, beside a plain FSDP2 + compile + flash loop, in turn."""
+"""Model FLOPs utilization of common shapes, interleaved with a plain FSDP2 + compile + flash loop."""
 
 import gc
 import statistics
@@ -10,13 +10,15 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.fsdp import FSDPModule
 from torch.nn import functional
 
 from bench.card.device import Device
-from bench.card.lab import LLAMA_8B, Lab, Shape, alone
+from bench.card.lab import LLAMA_8B, Lab, Shape, single_process_group
 from bench.card.numbers import Row
+from bench.plain import plain_step
 from headway.model import Documents, flops_per_token
-from headway.model.memory import GIB, foresee
+from headway.model.memory import GIB, estimate_memory
 from headway.train.transfer import DeviceBatch
 
 M350 = Shape("350M", "slm-350m.yaml")
@@ -28,31 +30,32 @@ ROUNDS, WARM_UP = 3, 1
 
 @dataclass(frozen=True)
 class Cell:
-    """A setting that is measured."""
+    """One measured setting."""
 
     shape: Shape
     sequence: int
     many: bool
+    """Many documents per row instead of one."""
     tokens: int
-    """Of a micro-batch."""
+    """Tokens of a micro-batch."""
     recompute: str = "none"
     layers: int | None = None
     mode: str = "fast"
     lanes: int = 1
     accumulate: int = 4
-    """Micro-batches in a batch."""
+    """Micro-batches per batch."""
     chunk: int = 8192
     plain: bool = True
-    """Whether the plain loop is measured beside it."""
+    """Whether to measure the plain loop too."""
     compiled: bool = True
 
     @property
     def name(self) -> str:
-        """What it is, in a line of the table."""
+        """Name of the row in the table."""
         some = f" ({self.layers} layers)" if self.layers else ""
         text = "many documents" if self.many else "one document"
         notes = "" if (self.mode, self.lanes) == ("fast", 1) else f", {self.mode}, {self.lanes} lanes"
-        batch = f"{self.recompute}, {self.tokens:,} a micro-batch{notes}"
+        batch = f"{self.recompute}, {self.tokens:,} per micro-batch{notes}"
         return f"{self.shape.name}{some}, {self.sequence:,}, {text}, {batch}"
 
 
@@ -76,7 +79,7 @@ CELLS = (
     Cell(M350, 8192, many=False, tokens=65_536),
     Cell(M350, 8192, many=True, tokens=65_536, plain=False),
 )
-REHEARSED = (
+REHEARSAL_CELLS = (
     Cell(TINY, 64, many=False, tokens=128, accumulate=2, compiled=False),
     Cell(TINY, 64, many=True, tokens=128, mode="bitwise", lanes=2, accumulate=2, compiled=False),
     Cell(TINY, 64, many=True, tokens=128, recompute="selective", accumulate=1, compiled=False, plain=False),
@@ -84,10 +87,10 @@ REHEARSED = (
 
 
 def utilisation(device: Device) -> Iterator[Row]:
-    """The variants of one shape, then every other shape at its setting."""
+    """Variants of one shape, then every other shape with one setting."""
     yield product(device)
-    with alone() as group:
-        for cell in (*VARIANTS, *CELLS) if device.cuda else REHEARSED:
+    with single_process_group() as group:
+        for cell in (*VARIANTS, *CELLS) if device.cuda else REHEARSAL_CELLS:
             try:
                 yield measure(cell, device, group)
             except torch.OutOfMemoryError as error:
@@ -97,7 +100,7 @@ def utilisation(device: Device) -> Iterator[Row]:
 
 
 def product(device: Device) -> Row:
-    """The rate of a large matrix product on random data [operations/s]."""
+    """Rate of a large matrix product on random data [operations/s]."""
     size = 8192 if device.cuda else 256
     left, right = (torch.randn(size, size, device=device.torch, dtype=torch.bfloat16) for _ in range(2))
     left @ right
@@ -129,50 +132,50 @@ def plan(cell: Cell) -> Any:
 
 
 def measure(cell: Cell, device: Device, group: dist.ProcessGroup) -> Row:
-    """Tokens a second of Headway's step, and of the plain loop over the same model in turn."""
+    """Throughput of Headway's step, interleaved with the plain loop on the same model."""
     lab = Lab(plan(cell), device, group)
-    loops = {"headway": lab.train} | ({"plain": Plain(lab).train} if cell.plain else {})
-    taken: dict[str, list[float]] = {name: [] for name in loops}
+    loops = {"headway": lab.train} | ({"plain": PlainLoop(lab).train} if cell.plain else {})
+    seconds: dict[str, list[float]] = {name: [] for name in loops}
     began = time.perf_counter()
-    device.forget_peak()
-    foreseen = foresee(lab.recipe, lab.vocabulary, ranks=1, half=device.cuda).total
+    device.reset_peak()
+    foreseen = estimate_memory(lab.recipe, lab.vocabulary, ranks=1, half=device.cuda).total
     peak = reserved = 0
     for turn in range(WARM_UP + ROUNDS):
         lanes = lab.lanes(many=cell.many)
         for name, loop in loops.items():
-            seconds = device.timed(lambda loop=loop: loop(lanes))  # type: ignore[misc]  # noqa: B023 (called here)
+            duration = device.timed(lambda loop=loop: loop(lanes))  # type: ignore[misc]  # noqa: B023 (called here)
             if turn >= WARM_UP:
-                taken[name].append(seconds)
+                seconds[name].append(duration)
             if not turn and name == "headway":
                 first = time.perf_counter() - began
                 peak, reserved = device.peak()
     batch = lab.recipe.train.batch_tokens
-    seconds = statistics.median(taken["headway"])
+    step = statistics.median(seconds["headway"])
     cost = flops_per_token(lab.recipe.model, lab.vocabulary, cell.sequence)
     row: Row = {
         "name": cell.name,
-        "tokens_s": batch / seconds,
-        "mfu": batch / seconds * cost.total / device.sheet,
-        "mfu_measured": batch / seconds * cost.total / device.measured,
-        "mfu_square": batch / seconds * (cost.total + cost.attention) / device.sheet,
-        "step_s": seconds,
+        "tokens_s": batch / step,
+        "mfu": batch / step * cost.total / device.sheet,
+        "mfu_measured": batch / step * cost.total / device.measured,
+        "mfu_square": batch / step * (cost.total + cost.attention) / device.sheet,
+        "step_s": step,
         "first_step_s": first,
         "peak_gib": peak / GIB,
         "reserved_gib": reserved / GIB,
         "foreseen_gib": foreseen / GIB,
     }
     if cell.many:
-        seen = sum(lengths(lanes)) / batch
+        visible = sum(document_lengths(lanes)) / batch
         row["mfu_seen"] = (
-            batch / seconds * (cost.total - cost.attention + cost.attention * seen / cell.sequence) / device.sheet
+            batch / step * (cost.total - cost.attention + cost.attention * visible / cell.sequence) / device.sheet
         )
     if cell.plain:
-        row["x_plain"] = statistics.median(p / h for p, h in zip(taken["plain"], taken["headway"], strict=True))
+        row["x_plain"] = statistics.median(p / h for p, h in zip(seconds["plain"], seconds["headway"], strict=True))
     return row
 
 
-def lengths(lanes: list[list[DeviceBatch]]) -> Iterator[int]:
-    """The length of the document that each token is in, summed by document."""
+def document_lengths(lanes: list[list[DeviceBatch]]) -> Iterator[int]:
+    """The length of each token's document, summed per document."""
     for batch in (batch for lane in lanes for batch in lane):
         if batch.documents and batch.documents.starts is not None:
             yield int(batch.documents.starts.long().diff().square().sum())
@@ -180,32 +183,31 @@ def lengths(lanes: list[list[DeviceBatch]]) -> Iterator[int]:
             yield batch.inputs.numel() * batch.inputs.shape[1]
 
 
-class Plain:
-    """The loop that one writes first, over the same compiled blocks: causal attention, compiled loss, torch's clipping.
+class PlainLoop:
+    """A plain loop over the same compiled blocks: causal attention, compiled loss, torch's clipping.
 
-    Its logits are whole, unless they would take more than a twelfth of the memory: then its loss comes in chunks, too.
+    It computes whole logits, unless they need more than a twelfth of the memory; then it computes the loss in chunks.
     """
 
     def __init__(self, lab: Lab) -> None:
         self.lab = lab
-        self.loss = torch.compile(mean_loss) if lab.recipe.train.compile else mean_loss
-        self.whole = 4 * lab.recipe.train.micro_batch_tokens * lab.vocabulary < lab.device.memory / 12
+        self.mean_loss = torch.compile(mean_loss) if lab.recipe.train.compile else mean_loss
+        self.whole_logits = 4 * lab.recipe.train.micro_batch_tokens * lab.vocabulary < lab.device.memory / 12
         self.causal = Documents(None, lab.recipe.data.block_tokens)
 
     def train(self, lanes: list[list[DeviceBatch]]) -> None:
-        """One batch."""
-        model, adam = self.lab.state.model, self.lab.state.optimizer
+        """One step."""
+        model = self.lab.state.model
+        assert isinstance(model, FSDPModule)
         batches = [batch for lane in lanes for batch in lane]
-        for index, batch in enumerate(batches):
-            model.set_requires_gradient_sync(index == len(batches) - 1)  # type: ignore[operator]
-            if self.whole:
-                loss = self.loss(model(batch.inputs), batch.targets) / len(batches)
-            else:
-                loss = model(batch.inputs, batch.targets, self.causal) / batch.inputs.numel() / len(batches)
-            loss.backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        adam.step()
-        adam.zero_grad()
+
+        def loss(batch: DeviceBatch) -> Tensor:
+            if self.whole_logits:
+                return self.mean_loss(model(batch.inputs), batch.targets) / len(batches)
+            total: Tensor = model(batch.inputs, batch.targets, self.causal)
+            return total / batch.inputs.numel() / len(batches)
+
+        plain_step(model, self.lab.state.optimizer, batches, loss)
 
 
 def mean_loss(logits: Tensor, targets: Tensor) -> Tensor:

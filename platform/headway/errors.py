@@ -1,41 +1,41 @@
-"""The exception tree. Every error that Headway raises on purpose is one of these.
+"""The exception tree: every error that Headway raises on purpose.
 
 HeadwayError                    exit code 1
-├── UsageError                  exit code 2: the command cannot mean anything; says what instead
-│   ├── RecipeError             a recipe is wrong; names file, line and the nearest known key
-│   ├── DataError               the data that a recipe names is missing, empty or does not fit
-│   ├── ClusterError            SLURM is not there, does not answer, or refuses; says what it said
-│   └── EndpointError           the URL of an S3 server cannot be one
-├── StoreError                  the run store could not do what was asked; names the object
-│   ├── MissingObject           no object has that key
-│   ├── ExistingObject          a create-only write found the key taken
+├── UsageError                  exit code 2: wrong use of the command; says what to do instead
+│   ├── RecipeError             invalid recipe; names file, line and the nearest known key
+│   ├── DataError               training data is missing, empty or does not fit
+│   ├── ClusterError            SLURM is missing, does not respond, or refuses; quotes its error
+│   └── EndpointError           invalid URL of an S3 server
+├── StoreError                  a request to the object store failed; names the object
+│   ├── MissingObject           the key does not exist
+│   ├── ExistingObject          a create-only write found that the key exists
 │   ├── PastEndError            a range begins after the last byte of its object
-│   ├── UploadAbortedError      an upload in parts was aborted by somebody else
-│   └── TransientError          a request failed, and may succeed if it is sent again
-├── ServeError                  a model could not be served, or not any more; says what its engine said
-├── DamageError                 bytes in the store are not the bytes that were written; names them
-└── JournalError                the run's journal does not let this process go on
-    ├── HeldError               another process is training this run; says who
-    └── FencedError             a newer attempt has claimed this run; this one must leave
+│   ├── UploadAbortedError      another process aborted a multipart upload
+│   └── TransientError          a request failed and may succeed when it is retried
+├── ServeError                  the model server cannot start or go on; quotes the engine's error
+├── DamageError                 stored bytes differ from what was written; names them
+└── JournalError                the run's journal refuses this process
+    ├── HeldError               another process trains this run; names it
+    └── FencedError             a newer attempt has claimed this run; this process must exit
 
 A message says what happened, to what, and what to do about it.
 """
 
 
 class HeadwayError(Exception):
-    """Base of all expected errors; `exit_code` is what the command line leaves with."""
+    """Base of all expected errors. The command line exits with `exit_code`."""
 
     exit_code = 1
 
 
 class UsageError(HeadwayError):
-    """The request itself is wrong."""
+    """A command, option or setting is wrong."""
 
     exit_code = 2
 
 
 class RecipeError(UsageError):
-    """A recipe is wrong, or does not fit the run it is used with."""
+    """A recipe is invalid, or does not fit the run it is used with."""
 
 
 class DataError(UsageError):
@@ -43,23 +43,23 @@ class DataError(UsageError):
 
 
 class ClusterError(UsageError):
-    """SLURM is not there, does not answer, or refuses."""
+    """SLURM is missing, does not respond, or refuses."""
 
 
 class EndpointError(UsageError):
-    """The URL of an S3 server cannot be one."""
+    """The URL of an S3 server is invalid."""
 
 
 class StoreError(HeadwayError):
-    """The run store failed; the message names the object and the cause."""
+    """A request to the object store failed; the message names the object and the cause."""
 
 
 class MissingObject(StoreError):
-    """No object has that key."""
+    """The key does not exist."""
 
 
 class ExistingObject(StoreError):
-    """A create-only write found the key taken."""
+    """A create-only write found that the key exists."""
 
 
 class PastEndError(StoreError):
@@ -67,15 +67,15 @@ class PastEndError(StoreError):
 
 
 class UploadAbortedError(StoreError):
-    """An upload in parts was aborted by somebody else."""
+    """Another process aborted a multipart upload."""
 
 
 class TransientError(StoreError):
-    """A request failed, and may succeed if it is sent again. Its cause is the failure itself."""
+    """A request failed and may succeed when it is retried. Its cause is the original exception."""
 
 
 class ServeError(HeadwayError):
-    """A model could not be served, or not any more."""
+    """The model server cannot start or go on."""
 
 
 class DamageError(HeadwayError):
@@ -83,12 +83,12 @@ class DamageError(HeadwayError):
 
 
 class JournalError(HeadwayError):
-    """The journal does not let this process go on."""
+    """The run's journal refuses this process."""
 
 
 class HeldError(JournalError):
-    """Another process is alive on this run."""
+    """Another live process holds the run."""
 
 
 class FencedError(JournalError):
-    """A newer attempt has claimed this run."""
+    """A newer attempt has claimed the run."""

@@ -1,6 +1,7 @@
-"""Files and folders on this machine: replaced whole, made durable, locked, cached."""
+"""Local files: atomic replacement, durability, lock files, hashes and the cache folder."""
 
 import fcntl
+import hashlib
 import os
 import secrets
 from collections.abc import Iterator
@@ -11,14 +12,14 @@ from typing import IO
 from headway.errors import UsageError
 
 CACHE_VARIABLE = "HEADWAY_CACHE"
-"""Environment variable: the folder of everything that Headway caches."""
+"""Environment variable for the folder of all cached files."""
 
 
 @contextmanager
 def replacing(path: Path, *, durable: bool = True, mode: int = 0o666) -> Iterator[IO[bytes]]:
-    """Open a file that takes the name `path`, whole, when the block ends without an error; else nothing changes.
+    """Open a new file that replaces `path` atomically when the block ends. After an error nothing changes.
 
-    `durable` files survive a power cut. `mode` holds the permissions of the new file, before the umask.
+    A `durable` file survives a power cut. `mode` is the permissions of the new file, before the umask.
     """
     partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
     try:
@@ -35,7 +36,7 @@ def replacing(path: Path, *, durable: bool = True, mode: int = 0o666) -> Iterato
 
 
 def sync(path: Path) -> None:
-    """Wait until the bytes of a file, or the names in a folder, are on the disk."""
+    """Flush the bytes of a file, or the names in a folder, to disk (fsync)."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -45,7 +46,7 @@ def sync(path: Path) -> None:
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Hold the lock file `path` during the block; other processes wait. The file stays."""
+    """Hold an exclusive lock on `path` during the block; other processes wait. The file remains."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("ab") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -53,14 +54,20 @@ def locked(path: Path) -> Iterator[None]:
 
 
 def cache_folder() -> Path:
-    """The folder of everything that Headway caches: `HEADWAY_CACHE`, else `headway` in the user's cache folder.
+    """The folder of all cached files: `HEADWAY_CACHE`, else `headway` in the user's cache folder.
 
     Raises:
-        UsageError: the variable is not set, and this user has no home.
+        UsageError: the variable is not set, and the user has no home folder.
     """
     if chosen := os.environ.get(CACHE_VARIABLE):
         return Path(chosen).absolute()
     try:
         return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser().absolute() / "headway"
     except RuntimeError as error:
-        raise UsageError(f"this user has no home folder to cache in; name a folder in {CACHE_VARIABLE}") from error
+        raise UsageError(f"this user has no home folder for the cache; set {CACHE_VARIABLE} to a folder") from error
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file, in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -67,13 +67,13 @@ def test_what_trains_imports_only_what_is_there_or_in_the_kit() -> None:
 
 def test_what_the_kit_needs_is_in_the_kit() -> None:
     """A wheel of the kit asks for nothing on Python 3.12 under Linux that the kit does not have."""
-    asked = {
-        canonicalize_name(wanted.name)
+    requirements = {
+        canonicalize_name(requirement.name)
         for name in gpu_kit.NAMES
-        for wanted in map(Requirement, requires(name) or ())
-        if not wanted.marker or wanted.marker.evaluate({**gpu_kit.TARGET, "extra": ""})
+        for requirement in map(Requirement, requires(name) or ())
+        if not requirement.marker or requirement.marker.evaluate({**gpu_kit.TARGET, "extra": ""})
     }
-    assert asked - set(gpu_kit.NAMES) == set()
+    assert requirements - set(gpu_kit.NAMES) == set()
 
 
 def test_the_kit_is_gathered(tmp_path: Path) -> None:
@@ -94,5 +94,5 @@ def test_a_kit_that_is_too_large_is_refused(tmp_path: Path, monkeypatch: pytest.
     """More than may be carried is an error that says how much, and leaves no sums."""
     monkeypatch.setattr(gpu_kit, "download", lambda _, folder, __: (folder / "big.whl").write_bytes(bytes(1_100_000)))
     with pytest.raises(gpu_kit.KitError, match=r"takes 1\.1 MB, more than 1 MB"):
-        gpu_kit.gather(tmp_path, gpu_kit.pip_python(), largest=1_000_000)
+        gpu_kit.gather(tmp_path, gpu_kit.pip_python(), max_bytes=1_000_000)
     assert not (tmp_path / gpu_kit.SUMS).exists()

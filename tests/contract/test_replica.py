@@ -26,15 +26,16 @@ def test_a_run_goes_to_s3_and_comes_back(tmp_path: Path, monkeypatch: pytest.Mon
     with S3Server(tmp_path / "server") as server:
         for name, value in server.environment.items():
             monkeypatch.setenv(name, value)
-        there = open_store(f"{server.url}/{uuid4().hex}?part_bytes=5242880&whole_bytes=0")
-        for source, target in ((here, there), (there, back)):
+        remote = open_store(f"{server.url}/{uuid4().hex}?part_bytes=5242880&whole_bytes=0")
+        for source, target in ((here, remote), (remote, back)):
             assert sum(copy_run(Run(source, "tale"), target)) == 2 * (12 << 20)
-            assert not [found for found in verify(Run(target, "tale")) if not isinstance(found, int)]
+            assert not [each for each in verify(Run(target, "tale")) if not isinstance(each, int)]
         prints = [
-            StoredCheckpoint(store, Run(store, "tale").history().commits[-1]).fingerprint() for store in (here, there)
+            StoredCheckpoint(store, Run(store, "tale").history().commits[-1]).fingerprint() for store in (here, remote)
         ]
         assert prints[0] == prints[1]
-        assert not [*there.unfinished()]
+        assert not [*remote.unfinished()]
     keys = [*here.list("")]
+    assert keys
     assert [*back.list("")] == keys
     assert all(back.get(key) == here.get(key) for key in keys)

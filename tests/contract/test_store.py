@@ -1,4 +1,4 @@
-"""Every kind of store keeps the same promises: a folder, a real S3 server, and a second implementation of S3."""
+"""All kinds of store behave the same: a folder, a real S3 server, and a second S3 implementation."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -15,13 +15,13 @@ from headway.objectstore import Store, open_store
 
 KINDS = ("file", "versitygw", "moto")
 Reach = Callable[[pytest.MonkeyPatch], str]
-"""Sets the environment by which a store is reached, and says its URL."""
+"""Sets the environment that reaches a store, and returns its URL."""
 SMALL_PARTS = "?part_bytes=5242880&whole_bytes=0"
 
 
 @pytest.fixture(scope="module")
 def urls(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Reach]]:
-    """How to reach each kind of store: a URL, once the environment says where its server is."""
+    """A way to reach each kind of store."""
     folder = tmp_path_factory.mktemp("stores")
     moto = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     moto.start()
@@ -30,7 +30,7 @@ def urls(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Reach]]
     at_moto = {**keys, "AWS_ENDPOINT_URL": f"http://{host}:{port}"}
     client = boto3.client(
         "s3", endpoint_url=at_moto["AWS_ENDPOINT_URL"], region_name="us-east-1",
-        aws_access_key_id="moto", aws_secret_access_key="moto",  # noqa: S106 - a server of the test's own
+        aws_access_key_id="moto", aws_secret_access_key="moto",  # noqa: S106 - a local test server
     )  # fmt: skip
     client.create_bucket(Bucket="headway")
 
@@ -69,7 +69,7 @@ def store(url: str) -> Store:
 
 
 def test_an_object_is_read_back_whole_and_in_ranges(store: Store) -> None:
-    """What was put comes back, all of it or any range of it, with its length; beyond its end there is nothing."""
+    """Reads return the object or any range of it, and its length; past its end there is nothing."""
     store.put("a/b.bin", [b"hello ", bytearray(b"wor"), memoryview(b"ld")])
     assert store.get("a/b.bin") == b"hello world"
     assert store.get("a/b.bin", 6, 3) == b"wor"
@@ -80,14 +80,14 @@ def test_an_object_is_read_back_whole_and_in_ranges(store: Store) -> None:
 
 
 def test_an_object_may_be_empty(store: Store) -> None:
-    """Nothing at all is something that can be stored."""
+    """An object without bytes can be stored and read."""
     store.put("empty", [])
     assert store.get("empty") == b""
     assert store.size("empty") == 0
 
 
 def test_bytes_are_read_into_a_buffer(store: Store) -> None:
-    """A buffer is filled from any byte on, and as far as the object goes."""
+    """A buffer is filled from any byte on, up to the end of the object."""
     store.put("key", [b"0123456789"])
     buffer = bytearray(b"....")
     assert store.fill("key", memoryview(buffer), 3) == 4
@@ -98,15 +98,15 @@ def test_bytes_are_read_into_a_buffer(store: Store) -> None:
     assert store.fill("key", memoryview(bytearray())) == 0
 
 
-def test_a_put_replaces_what_was_there(store: Store) -> None:
-    """The last of several puts is what is read."""
+def test_a_put_replaces_an_object(store: Store) -> None:
+    """Reads return the last of several puts."""
     store.put("key", [b"first, and longer"])
     store.put("key", [b"second"])
     assert store.get("key") == b"second"
 
 
 def test_a_created_object_is_never_replaced_by_a_create(store: Store) -> None:
-    """The second create of a key is refused, and the first one's bytes stay."""
+    """The second create of a key fails, and the bytes of the first stay."""
     store.create("key", b"first")
     with pytest.raises(ExistingObject, match="key: exists already in"):
         store.create("key", b"second")
@@ -114,7 +114,7 @@ def test_a_created_object_is_never_replaced_by_a_create(store: Store) -> None:
 
 
 def test_of_racing_creates_exactly_one_succeeds(store: Store) -> None:
-    """Sixteen writers create one key at once: one wins, and its bytes are what is there."""
+    """Sixteen writers create one key at once: one succeeds, and its bytes are stored."""
 
     def attempt(number: int) -> int | None:
         try:
@@ -129,8 +129,8 @@ def test_of_racing_creates_exactly_one_succeeds(store: Store) -> None:
     assert store.get("key") == str(winners[0]).encode()
 
 
-def test_what_is_missing_is_said_to_be_missing(store: Store) -> None:
-    """Reading and measuring a missing object is an error of its own kind; deleting one is none."""
+def test_a_missing_object_raises_its_own_error(store: Store) -> None:
+    """Reading or measuring it raises `MissingObject`; deleting it is no error."""
     for read in (store.get, store.size, lambda key: store.fill(key, memoryview(bytearray(1)))):
         with pytest.raises(MissingObject, match="nowhere: no such object in"):
             read("nowhere")
@@ -138,23 +138,23 @@ def test_what_is_missing_is_said_to_be_missing(store: Store) -> None:
 
 
 def test_a_deleted_object_is_gone(store: Store) -> None:
-    """It is neither read nor listed, and its key is free to be created."""
+    """It is not listed, and its key can be created again."""
     store.create("a/b/c", b"x")
     store.delete("a/b/c")
     assert list(store.list("")) == []
     store.create("a/b/c", b"y")
 
 
-def test_writers_are_not_disturbed_by_those_who_delete_beside_them(store: Store) -> None:
-    """Eight writers create and delete in one place: none finds it gone because another has just emptied it."""
+def test_concurrent_deletes_do_not_disturb_writers(store: Store) -> None:
+    """Eight writers create and delete in one folder; none fails because another has just emptied it."""
 
-    def come_and_go(number: int) -> None:
+    def create_and_delete(number: int) -> None:
         for again in range(50):
             store.create(f"place/of/all/{number}-{again}", b"x")
             store.delete(f"place/of/all/{number}-{again}")
 
     with ThreadPoolExecutor(8) as threads:
-        list(threads.map(come_and_go, range(8)))
+        list(threads.map(create_and_delete, range(8)))
     assert list(store.list("")) == []
 
 
@@ -170,7 +170,7 @@ def test_listing_is_sorted_and_starts_after(store: Store) -> None:
 
 
 def test_lengths_are_listed_with_the_keys(store: Store) -> None:
-    """What a listing says is what each object is asked for."""
+    """Listed lengths equal the lengths of the objects."""
     for key, data in {"a/2": b"12", "a/1": b"", "b": b"123"}.items():
         store.put(key, [data])
     assert list(store.sizes("a/")) == [("a/1", 0), ("a/2", 2)]
@@ -178,15 +178,15 @@ def test_lengths_are_listed_with_the_keys(store: Store) -> None:
 
 
 def test_many_objects_are_read_in_their_order(store: Store) -> None:
-    """Each body stands where its key stood; a missing one is None."""
+    """Bodies come in the order of the keys; None for a missing one."""
     for number in range(20):
         store.put(f"{number}", [b"%d" % number])
     assert list(store.get_all(["3", "nowhere", "19", "3"])) == [b"3", None, b"19", b"3"]
     assert list(store.get_all([])) == []
 
 
-def test_folders_are_listed_without_what_is_in_them(store: Store) -> None:
-    """The names below a prefix, each once; objects directly below it are no folders."""
+def test_folders_are_listed_without_their_contents(store: Store) -> None:
+    """Each name comes once; objects directly below the prefix are no folders."""
     for key in ("runs/b/1", "runs/b/2/3", "runs/a/1", "runs/file", "other/c/1"):
         store.put(key, [b"."])
     assert list(store.folders("runs/")) == ["a", "b"]
@@ -194,7 +194,7 @@ def test_folders_are_listed_without_what_is_in_them(store: Store) -> None:
 
 
 def test_a_long_listing_is_complete(store: Store) -> None:
-    """More keys than S3 puts on one page."""
+    """It has more keys than one page of S3."""
     keys = [f"journal/{number:08d}" for number in range(1, 1_201)]
     with ThreadPoolExecutor(8) as threads:
         list(threads.map(lambda key: store.put(key, [b"."]), keys))
@@ -203,13 +203,13 @@ def test_a_long_listing_is_complete(store: Store) -> None:
 
 
 def test_a_large_object_is_written_whole_or_in_parts_and_reads_the_same(url: str) -> None:
-    """Parts that do not fit the buffers given, a last part that is short; every byte is where it was."""
+    """Buffers that do not match the parts, and a short last part, change no byte."""
     for store in (open_store(url), open_store(url + (SMALL_PARTS if url.startswith("s3:") else ""))):
         large_object(store)
 
 
 def large_object(store: Store) -> None:
-    """Write one, and see that it reads the same."""
+    """Write a large object and compare it with what is read."""
     data = os.urandom(12_000_001)
     store.put("large", [data[:7], data[7:70_000], data[70_000:200_000], data[200_000:6_000_000], data[6_000_000:]])
     assert store.size("large") == len(data)
@@ -218,7 +218,7 @@ def large_object(store: Store) -> None:
 
 
 def test_a_large_object_appears_whole_or_not_at_all(url: str) -> None:
-    """A writer that fails midway leaves what was there before, and nothing in the listing that was not."""
+    """A writer that fails midway leaves the old object, and nothing else in the listing."""
     store = open_store(url + (SMALL_PARTS if url.startswith("s3:") else ""))
     store.put("large", [b"old"])
 
@@ -233,24 +233,24 @@ def test_a_large_object_appears_whole_or_not_at_all(url: str) -> None:
 
 
 def test_the_url_opens_the_same_store_again(store: Store) -> None:
-    """What a store says of itself is enough to find it: ranks are told it."""
+    """Ranks get the URL of a store and open it themselves."""
     store.put("key", [b"x"])
     assert open_store(store.url).get("key") == b"x"
 
 
 @pytest.mark.parametrize(
-    ("url", "said"),
+    ("url", "message"),
     [
-        ("ftp://host/x", "no such kind of store"),
+        ("ftp://host/x", "unknown kind of store"),
         ("s3:///prefix", "names no bucket"),
-        ("s3://bucket?speed=9", "speed: extra inputs are not permitted; after the ? may stand budget_seconds"),
+        ("s3://bucket?speed=9", "speed: extra inputs are not permitted; settings after the ? are budget_seconds"),
         ("s3://bucket?connections=0", "connections: input should be greater than 0"),
         ("s3://bucket?nonsense", "not name=value"),
     ],
 )
-def test_a_url_that_means_nothing_is_refused(url: str, said: str) -> None:
+def test_a_url_that_means_nothing_is_refused(url: str, message: str) -> None:
     """The message says what is wrong, and what may stand there."""
     with pytest.raises(UsageError) as caught:
         open_store(url)
-    assert said in str(caught.value)
+    assert message in str(caught.value)
     assert url in str(caught.value)

@@ -64,7 +64,7 @@ def test_the_server_keeps_a_checksum_of_all_bytes(url: str) -> None:
     for whole in (0, 100 * MEBIBYTE):
         store = S3Store(f"{url}?part_bytes={PART}&whole_bytes={whole}")
         store.put("key", [data])
-        kept = store.bucket.ask("looked up", "key", "head_object", ChecksumMode="ENABLED")
+        kept = store.bucket.request("looked up", "key", "head_object", ChecksumMode="ENABLED")
         assert ("-" in kept["ETag"]) == (not whole)
         assert kept[f"Checksum{CHECKSUM}"] == ObjectBody([memoryview(data)]).checksum
 
@@ -97,7 +97,7 @@ def test_bytes_that_are_made_on_the_way_are_held_in_few_parts(url: str, connecti
     """However slow the store is, `connections + 1` parts are held at most, and not all bytes of the object."""
     store = S3Store(f"{url}?part_bytes={PART}&connections={connections}")
     store.put("warm", [bytes(PART + MEBIBYTE)])
-    vars(store)["_carriers"] = Carriers()
+    vars(store)["_upload_pool"] = Carriers()
     made = (bytes([number]) * PART for number in range(PARTS))
     assert connections * PART < peak(lambda: store.put("key", made)) <= (connections + 1) * PART + AROUND
     assert store.size("key") == PARTS * PART

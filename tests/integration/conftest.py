@@ -1,24 +1,56 @@
 """A place to train in, its data built once a session, and the fingerprint that every history must end in."""
 
+import fcntl
+import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from shutil import copytree
+from shutil import copytree, rmtree
 
 import pytest
 import yaml
 
+from tests.conftest import group
 from tests.engines.s3.server import S3Server
+from tests.integration.serving import POOL, QUEUE, STREAMS, Limited, Served, Tenants
+from tests.integration.site import LONG
 from tests.integration.training import DEADLINE, Place, prepare
 
 
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
+    """Stop the service that a group of tests shares, with the last of them."""
+    if nextitem is None or group(nextitem) != group(item):
+        POOL.close()
+
+
+Shared = Callable[[str, Callable[[Path], object]], Path]
+
+
 @pytest.fixture(scope="session")
-def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Shared:
+    """Makes a folder once for all workers of the session: whoever needs it first fills it."""
+    base = tmp_path_factory.getbasetemp()
+    root = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+    def make(name: str, fill: Callable[[Path], object]) -> Path:
+        folder, complete = root / name, root / f"{name}.complete"
+        with (root / f"{name}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not complete.exists():
+                rmtree(folder, ignore_errors=True)
+                folder.mkdir()
+                fill(folder)
+                complete.touch()
+        return folder
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def built(shared: Shared) -> Path:
     """A folder with the tiny recipe and its data."""
-    folder = tmp_path_factory.mktemp("tiny")
-    prepare(folder, "tiny")
-    return folder
+    return shared("tiny", lambda folder: prepare(folder, "tiny"))
 
 
 @pytest.fixture
@@ -53,19 +85,62 @@ def own_data(built: Path, tmp_path: Path) -> Place:
 
 
 @pytest.fixture(scope="session")
-def unkilled(built: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+def unkilled(built: Path, shared: Shared) -> str:
     """The fingerprint of the run that nobody killed, on one rank."""
-    place = Place(built / "tiny.yaml", tmp_path_factory.mktemp("unkilled"))
-    assert place.train("unkilled").process.returncode == 0
-    return place.fingerprint("unkilled")
+
+    def train(folder: Path) -> None:
+        assert Place(built / "tiny.yaml", folder).train("unkilled").process.returncode == 0
+
+    return Place(built / "tiny.yaml", shared("unkilled", train)).fingerprint("unkilled")
 
 
 @pytest.fixture(scope="session")
-def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def uninterrupted(built: Path, shared: Shared) -> str:
+    """The fingerprint of the longer run that nothing happened to, trained without SLURM."""
+
+    def train(folder: Path) -> None:
+        assert Place(built / "tiny.yaml", folder).train("long", *LONG).process.returncode == 0
+
+    return Place(built / "tiny.yaml", shared("long", train)).fingerprint("long")
+
+
+@pytest.fixture(scope="session")
+def exported(shared: Shared) -> Path:
     """A trained model, exported; the store with its run `served` lies beside it."""
-    folder = tmp_path_factory.mktemp("served")
-    place = Place(prepare(folder, "served"), folder / "store")
-    assert place.train("served").process.returncode == 0
-    command = [sys.executable, "-m", "headway.cli", "export", "served", "--to", str(folder / "model")]
-    subprocess.run([*command, "--store", str(place.store)], check=True, timeout=DEADLINE)
-    return folder / "model"
+
+    def export(folder: Path) -> None:
+        place = Place(prepare(folder, "served"), folder / "store")
+        assert place.train("served").process.returncode == 0
+        command = [sys.executable, "-m", "headway.cli", "export", "served", "--to", str(folder / "model")]
+        subprocess.run([*command, "--store", str(place.store)], check=True, timeout=DEADLINE)
+
+    return shared("served", export) / "model"
+
+
+TEMPLATE = """\
+{%- for message in messages %}# {{ message['role'] }}: {{ message['content'] }}
+{% endfor %}{% if add_generation_prompt %}# assistant: {% endif %}"""
+
+
+@pytest.fixture
+def service(exported: Path, shared: Shared) -> Served:
+    """A service of a model that can chat, without options; the tests of the group `service` share it."""
+
+    def add_template(folder: Path) -> None:
+        copytree(exported, folder, dirs_exist_ok=True)
+        (folder / "chat_template.jinja").write_text(TEMPLATE)
+
+    return POOL.service(shared("chat", add_template))
+
+
+@pytest.fixture(scope="session")
+def tenants(tmp_path_factory: pytest.TempPathFactory) -> Tenants:
+    """The keys of the limited service."""
+    return Tenants(tmp_path_factory.mktemp("keys") / "keys.json")
+
+
+@pytest.fixture
+def limited(exported: Path, tenants: Tenants) -> Limited:
+    """A service with few places, for tenants only; the tests of the group `limits` share it."""
+    options = ("--streams", str(STREAMS), "--queue", str(QUEUE), "--body-mib", "1")
+    return Limited(POOL.service(exported, "--keys", str(tenants.path), *options), tenants)

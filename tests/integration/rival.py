@@ -39,7 +39,7 @@ def save(commit: CheckpointWriter, parent: str | None) -> str:
         size = rows * COLUMNS * 4
         data = whole[rank * size : (rank + 1) * size]
         piece = Piece("model.w", "float32", (ROWS, COLUMNS), (rank * rows, 0), (rows, COLUMNS), data)
-        return commit.write_shard([piece], rank=rank, ranks=RANKS)
+        return commit.write_shard([piece], rank=rank, world_size=RANKS)
 
     with ThreadPoolExecutor(RANKS) as ranks:
         reports = list(ranks.map(write, range(RANKS)))

@@ -1,7 +1,8 @@
-"""How the tests train on SLURM: a real cluster, a run store that its machines share, and jobs told by their logs."""
+"""How the tests train on SLURM: a real cluster, a run store that its machines share, and jobs with their logs."""
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -17,8 +18,8 @@ from tests.engines.slurm.login import Show
 from tests.integration.training import DEADLINE, Place
 
 POLL_SECONDS = 0.1
-LONG = ("train.tokens=61440", "evaluation.every_tokens=30720")
-"""Overrides of a run that is long enough to be hit while it trains."""
+LONG = ("train.tokens=30720", "evaluation.every_tokens=15360")
+"""Overrides of a run that is long enough to be hit, or frozen, while it trains."""
 
 
 @dataclass
@@ -33,7 +34,7 @@ class Site:
         """What `headway WORDS --json` prints, if it ends with `code`."""
         done = self.call(*words, "--json")
         assert done.returncode == code, done.stderr
-        document: dict[str, Any] = json.loads(done.stdout) if done.stdout.strip() else {"said": done.stderr}
+        document: dict[str, Any] = json.loads(done.stdout) if done.stdout.strip() else {"message": done.stderr}
         return document
 
     def call(self, *words: str) -> "subprocess.CompletedProcess[str]":
@@ -49,15 +50,20 @@ class Site:
 
     def ranks(self, node: str) -> list[psutil.Process]:
         """The training processes on a node, as this machine counts processes."""
-        found = []
+        family = []
         for process in psutil.process_iter():
             try:
-                if "forkserver" in " ".join(process.cmdline()) and process.environ().get("SLURMD_NODENAME") == node:
-                    found.append(process)
+                if "forkserver" in " ".join(process.cmdline()) and self._is_on(node, process.environ()):
+                    family.append(process)
             except psutil.Error:
                 continue
-        servers = {process.pid for process in found}
-        return [process for process in found if process.ppid() in servers]
+        servers = {process.pid for process in family}
+        return [process for process in family if process.ppid() in servers]
+
+    def _is_on(self, node: str, environment: dict[str, str]) -> bool:
+        """Whether a process with this environment belongs to a node of this cluster, for there may be others."""
+        ours = environment.get("SLURM_CONF") == self.cluster.environment["SLURM_CONF"]
+        return ours and environment.get("SLURMD_NODENAME") == node
 
 
 @dataclass
@@ -70,38 +76,56 @@ class Submitted:
 
     @property
     def log(self) -> str:
-        """What it has said."""
+        """All of it."""
         return "".join(path.read_text(errors="replace") for path in sorted(self.site.logs.glob(f"*-{self.job}.out")))
 
     @property
     def events(self) -> list[dict[str, Any]]:
-        """What it has said in events."""
-        found = []
+        """The events in its log."""
+        documents = []
         for line in self.log.splitlines():
             try:
-                found.append(json.loads(line))
+                documents.append(json.loads(line))
             except ValueError:
                 continue
-        return [event for event in found if isinstance(event, dict) and "event" in event]
+        return [event for event in documents if isinstance(event, dict) and "event" in event]
 
     def named(self, name: str) -> list[dict[str, Any]]:
         """Its events of one name."""
         return [event for event in self.events if event["event"] == name]
 
     def await_event(self, name: str, count: int = 1) -> list[dict[str, Any]]:
-        """Wait until `name` was said `count` times."""
-        found: list[dict[str, Any]] = self.await_that(
+        """Wait for the event `name`, for the `count`-th of them."""
+        events: list[dict[str, Any]] = self.await_that(
             lambda: len(self.named(name)) >= count and self.named(name), f"{count} {name}"
         )
-        return found
+        return events
+
+    def await_steps(self, count: int, attempt: int = 1) -> None:
+        """Wait until the `attempt`-th attempt has made `count` steps."""
+
+        def made() -> bool:
+            claims = self.named("attempt.claimed")
+            number = claims[attempt - 1]["attempt"] if len(claims) >= attempt else None
+            return [step["attempt"] for step in self.named("step.done")].count(number) >= count
+
+        self.await_that(made, f"{count} steps of attempt {attempt}")
+
+    def freeze(self) -> list[psutil.Process]:
+        """Stop its ranks wherever they are, lest the run be done before something happens to it; returns them."""
+        ranks = [rank for node in self.nodes for rank in self.site.ranks(node)]
+        assert ranks
+        for rank in ranks:
+            rank.send_signal(signal.SIGSTOP)
+        return ranks
 
     def await_that(self, holds: Callable[[], Any], what: str) -> Any:
-        """Wait until something holds; returns what it says."""
+        """Wait until something holds; returns its value."""
         deadline = time.monotonic() + DEADLINE
-        while not (found := holds()):
+        while not (value := holds()):
             assert time.monotonic() < deadline, f"no {what} in {DEADLINE:g} s:\n{self.log}\n{self.site.cluster.logs()}"
             time.sleep(POLL_SECONDS)
-        return found
+        return value
 
     def await_end(self, state: str = "COMPLETED", seconds: float = 2 * DEADLINE) -> Show:
         """Wait until SLURM says that the job is over, as `state`."""
@@ -127,6 +151,6 @@ def tokens_lost(submitted: Submitted) -> dict[int, int]:
     lost = {}
     for attempt in history.attempts:
         trained = [e["tokens"] for e in submitted.named("step.done") if e["attempt"] == attempt.number]
-        saved = attempt.commits[-1].tokens if attempt.commits else attempt.before
+        saved = attempt.commits[-1].tokens if attempt.commits else attempt.tokens_before
         lost[attempt.number] = max([*trained, saved]) - saved
     return lost

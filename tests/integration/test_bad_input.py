@@ -85,7 +85,7 @@ def test_a_recipe_that_changed_its_meaning_is_refused_on_resume(place: Place, un
     assert training.wait() == 75
     changed = place.train("run", "train.optimizer.learning_rate=0.1")
     assert changed.process.returncode == 2
-    assert "train.optimizer.learning_rate: 0.003 -> 0.1" in changed.said[-1]
+    assert "train.optimizer.learning_rate: 0.003 -> 0.1" in changed.messages[-1]
     assert place.train("run", "checkpoint.every_tokens=4096").process.returncode == 0
     assert place.fingerprint("run") == unkilled
 
@@ -110,7 +110,7 @@ def test_other_data_under_the_same_run_is_refused(own_data: Place) -> None:
     build()
     done = own_data.train("run", text)
     assert done.process.returncode == 2
-    assert "begun on other data" in done.said[-1]
+    assert "begun on other data" in done.messages[-1]
 
 
 @pytest.mark.slow
@@ -122,8 +122,8 @@ def test_of_two_trainings_of_one_run_one_wins(place: Place, unkilled: str, ranks
     assert codes == [0, 1]
     loser = next(training for training in both if training.process.returncode == 1)
     winner = place.history("run").attempts[-1].claim.holder
-    assert f"run run is being trained by process {winner.pid} on {winner.host}" in loser.said[-1]
-    assert "--take-over" in loser.said[-1]
+    assert f"run run is being trained by process {winner.pid} on {winner.host}" in loser.messages[-1]
+    assert "--take-over" in loser.messages[-1]
     assert place.fingerprint("run") == unkilled
 
 
@@ -137,7 +137,7 @@ def test_a_run_can_be_taken_over(place: Place, unkilled: str) -> None:
     first.send(signal.SIGCONT, first.ranks())
     assert second.process.returncode == 0
     assert first.wait() == 1
-    assert "is fenced" in first.said[-1]
+    assert "is fenced" in first.messages[-1]
     history = place.history("run")
     assert {commit.attempt for commit in history.commits} == {history.attempts[-1].number}
     assert place.fingerprint("run") == unkilled

@@ -7,61 +7,56 @@ import json
 import os
 import resource
 import socket
-from collections.abc import Iterator
 from contextlib import ExitStack
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass
 
-import httpx
 import psutil
 import pytest
 
-from tests.integration.serving import NAME, Served, title, until
+from tests.integration.serving import ASK, STREAMS, Limited, title, until
 from tests.integration.training import DEADLINE
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("limits")]
 
 CONNECTIONS = int(os.environ.get("HEADWAY_CONNECTIONS", "10000"))
 SPARE_FILES = 500
 """What this process and the replica need besides."""
 MOST_BYTES = 64 * 1024
 """What a connection on which nothing happens may cost the replica."""
-ASK: dict[str, Any] = {"model": NAME, "prompt": "a", "max_tokens": 2}
-HEAD = b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
-STALLED = {
-    "nothing": b"",
-    "half a line": b"POST /v1/comp",
-    "half a head": HEAD,
-    "half a body": HEAD + b'Content-Length: 100\r\n\r\n{"model"',
-}
-"""What is sent before a connection falls silent."""
 
 
-@pytest.fixture(scope="module")
-def served(exported: Path) -> Iterator[Served]:
-    """One service, that computes two requests at a time and lets two wait; bodies have 64 MiB."""
-    begun = Served(exported, "--streams", "2", "--queue", "2", "--body-mib", "1")
-    try:
-        begun.await_ready()
-        yield begun
-    finally:
-        begun.clean_up()
+@dataclass(frozen=True)
+class Target:
+    """The service that clients hold on to, and the process of it that listens."""
+
+    limited: Limited
+    replica: psutil.Process
+
+    @property
+    def head(self) -> bytes:
+        """The head of a request, but for its length and its end."""
+        lines = ["POST /v1/completions HTTP/1.1", "Host: x", "Content-Type: application/json"]
+        return "\r\n".join([*lines, f"Authorization: Bearer {self.limited.tenants.key['free']}", ""]).encode()
+
+    @property
+    def stalled(self) -> list[bytes]:
+        """What is sent before a connection falls silent: nothing, half a line, half a head, half a body."""
+        return [b"", b"POST /v1/comp", self.head, self.head + b'Content-Length: 100\r\n\r\n{"model"']
+
+    def connect(self) -> socket.socket:
+        """A connection."""
+        return socket.create_connection(("127.0.0.1", self.limited.served.port), timeout=DEADLINE)
+
+    def ask(self) -> None:
+        """A short request, on a connection of its own; it is answered."""
+        self.limited.post(json=ASK).raise_for_status()
 
 
-def replica_of(served: Served) -> psutil.Process:
-    """The process that listens."""
-    [replica] = [member for member in served.members if "ServeReplica" in title(member)]
-    return replica
-
-
-def connect(served: Served) -> socket.socket:
-    """A connection."""
-    return socket.create_connection(("127.0.0.1", served.port), timeout=DEADLINE)
-
-
-def ask(served: Served) -> httpx.Response:
-    """A short request, on a connection of its own."""
-    return httpx.post(f"http://127.0.0.1:{served.port}/v1/completions", json=ASK, timeout=DEADLINE)
+@pytest.fixture
+def target(limited: Limited) -> Target:
+    """The limited service."""
+    [replica] = [member for member in limited.served.members if "ServeReplica" in title(member)]
+    return Target(limited, replica)
 
 
 def connections(replica: psutil.Process) -> int:
@@ -69,51 +64,51 @@ def connections(replica: psutil.Process) -> int:
     return replica.num_fds()
 
 
-def test_idle_connections_cost_memory_and_nothing_else(served: Served) -> None:
+def test_idle_connections_cost_memory_and_nothing_else(target: Target) -> None:
     """Ten thousand, a part of each kind silent in the middle of a request: everybody else is answered."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    count = min(CONNECTIONS, hard - SPARE_FILES)
-    replica = replica_of(served)
+    count, stalled = min(CONNECTIONS, hard - SPARE_FILES), target.stalled
+    replica = target.replica
     assert replica.rlimit(psutil.RLIMIT_NOFILE)[0] == hard  # type: ignore[attr-defined, unused-ignore]
-    ask(served).raise_for_status()
+    target.ask()
     files, memory = connections(replica), replica.memory_info().rss
     with ExitStack() as opened:
         for number in range(count):
-            connection = opened.enter_context(connect(served))
-            connection.sendall(list(STALLED.values())[number % len(STALLED)] if number % 10 == 0 else b"")
+            connection = opened.enter_context(target.connect())
+            connection.sendall(stalled[number % len(stalled)] if number % 10 == 0 else b"")
             if number % 500 == 0:
-                ask(served).raise_for_status()
+                target.ask()
         until(lambda: connections(replica) >= files + count - 50, "not all are connected")
         for _ in range(50):
-            ask(served).raise_for_status()
+            target.ask()
         each = (replica.memory_info().rss - memory) / count
         print(f"\n{count} connections: {each / 1024:.1f} KiB of the replica's memory each")  # noqa: T201 - the figure
         assert each < MOST_BYTES
     until(lambda: connections(replica) <= files + 50, "connections are left")
-    ask(served).raise_for_status()
+    target.ask()
 
 
-def test_who_is_silent_takes_no_place(served: Served) -> None:
+def test_who_is_silent_takes_no_place(target: Target) -> None:
     """As many as there are places and more, each silent somewhere in its request: all others are answered."""
     with ExitStack() as opened:
-        for sent in STALLED.values():
+        for sent in target.stalled:
             for _ in range(8):
-                opened.enter_context(connect(served)).sendall(sent)
+                opened.enter_context(target.connect()).sendall(sent)
         for _ in range(10):
-            ask(served).raise_for_status()
+            target.ask()
 
 
-def test_half_sent_bodies_take_so_much_memory_and_no_more(served: Served) -> None:
+def test_half_sent_bodies_take_so_much_memory_and_no_more(target: Target) -> None:
     """Eight times as many as there is room for: the rest is told to come again, and short requests are answered."""
-    replica, size = replica_of(served), 2**20 - 2**16
-    ask(served).raise_for_status()
+    replica, size = target.replica, 2**20 - 2**16
+    target.ask()
     memory = replica.memory_info().rss
     with ExitStack() as opened:
-        sockets = [opened.enter_context(connect(served)) for _ in range(8 * 64)]
+        sockets = [opened.enter_context(target.connect()) for _ in range(8 * 64)]
         for each in sockets:
-            each.sendall(HEAD + f"Content-Length: {size + 1}\r\n\r\n".encode() + b" " * size)
-        ask(served).raise_for_status()
+            each.sendall(target.head + f"Content-Length: {size + 1}\r\n\r\n".encode() + b" " * size)
+        target.ask()
         grown = replica.memory_info().rss - memory
         print(f"\n{len(sockets)} half-sent bodies: {grown / 2**20:.0f} MiB of the replica's memory")  # noqa: T201 - the figure
         assert grown < 300 * 2**20
@@ -124,15 +119,15 @@ def test_half_sent_bodies_take_so_much_memory_and_no_more(served: Served) -> Non
         assert set(heads) <= {"400", "429"}
         assert heads.count("429") >= 6 * 64
         assert all("retry-after: 1" in answer.lower() for answer in answers if " 429 " in answer.splitlines()[0])
-    ask(served).raise_for_status()
+    target.ask()
 
 
-def test_who_never_reads_is_given_up(served: Served) -> None:
+def test_who_never_reads_is_given_up(target: Target) -> None:
     """Streams that fill every place and all buffers, and that nobody reads: they end, and others are answered.
 
     While they wait, the replica's memory does not grow with what they were to be sent.
     """
-    replica = replica_of(served)
+    served, replica = target.limited.served, target.replica
     many = {
         "prompt": ["a " * 450] * 120,
         "stream": True,
@@ -140,17 +135,16 @@ def test_who_never_reads_is_given_up(served: Served) -> None:
         "logprobs": 20,
     }  # much to send, little to compute
     body = json.dumps(ASK | many).encode()
-    memory = replica.memory_info().rss
+    memory, before = replica.memory_info().rss, len(served.events("request.unread"))
     with ExitStack() as opened:
-        for _ in range(2):
+        for _ in range(STREAMS):
             reader = opened.enter_context(socket.socket())
             reader.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
             reader.connect(("127.0.0.1", served.port))
-            reader.sendall(HEAD + f"Content-Length: {len(body)}\r\n\r\n".encode() + body)
-        until(lambda: len(served.events("request.unread")) == 2, "a stream was not given up")
-        ask(served).raise_for_status()
+            reader.sendall(target.head + f"Content-Length: {len(body)}\r\n\r\n".encode() + body)
+        until(lambda: len(served.events("request.unread")) == before + STREAMS, "a stream was not given up")
+        target.ask()
         grown = replica.memory_info().rss - memory
         print(f"\ntwo streams that nobody reads: {grown / 2**20:.1f} MiB of the replica's memory")  # noqa: T201 - the figure
         assert grown < 64 * 2**20
-    ask(served).raise_for_status()
-    assert served.stop() == 0
+    target.ask()

@@ -21,7 +21,7 @@ def interrupted(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Place:
     place = Place(built / "tiny.yaml", tmp_path_factory.mktemp("interrupted"))
     for steps in (10, 10):
         training = place.start("run", ranks=2)
-        assert training.await_event("step.done", steps), training.said
+        assert training.await_event("step.done", steps), training.messages
         training.send(signal.SIGTERM, training.family()[:1])
         assert training.wait() == 75
     return place
@@ -187,7 +187,7 @@ def test_train_falls_back_by_itself(copy: Place, unkilled: str, damage: Callable
     before = copy.history("run").commits
     damage(copy, random.Random(0))
     training = copy.train("run")
-    assert training.process.returncode == 0, training.said
+    assert training.process.returncode == 0, training.messages
     restored = [event["tokens"] for event in training.events if event["event"] == "checkpoint.restored"]
     assert restored == [before[-2].tokens]
     assert copy.fingerprint("run") == unkilled
@@ -199,7 +199,7 @@ def test_with_nothing_sound_left_training_begins_again(copy: Place, unkilled: st
     for commit in copy.history("run").commits:
         flip(shards((copy.store / commit.manifest).parent)[0], random.Random(1))
     training = copy.train("run")
-    assert training.process.returncode == 0, training.said
+    assert training.process.returncode == 0, training.messages
     assert training.await_event("restore.nothing_sound")
     assert copy.fingerprint("run") == unkilled
 
@@ -210,4 +210,4 @@ def test_a_damaged_recipe_stops_the_run_and_says_so(copy: Place) -> None:
     damaged_recipe(copy, random.Random(0))
     training = copy.train("run")
     assert training.process.returncode == 1
-    assert "recipe.yaml: is not the recipe that this run was begun with" in training.said[-1]
+    assert "recipe.yaml: is not the recipe that this run was started with" in training.messages[-1]

@@ -38,7 +38,7 @@ def test_a_loss_that_stays_infinite_stops_the_run_with_the_reason(place: Place) 
     assert training.process.returncode == 1
     history = place.history("run")
     assert [decision.action for decision in history.decisions] == ["skip"] * 3
-    ended = history.attempts[-1].ended
+    ended = history.attempts[-1].end
     assert ended
     assert ended.outcome == "failed"
     assert "not finite; after 3 decisions the run was stopped" in ended.reason

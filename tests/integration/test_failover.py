@@ -17,7 +17,7 @@ pytestmark = pytest.mark.slow
 
 TOKENS = 900
 GREEDY: dict[str, Any] = {"temperature": 0}
-ASKED: dict[str, dict[str, Any]] = {
+REQUESTS: dict[str, dict[str, Any]] = {
     "greedy": GREEDY,
     "another": GREEDY | {"prompt": "class Reader"},
     "logprobs": GREEDY | {"logprobs": 2},
@@ -28,11 +28,11 @@ ASKED: dict[str, dict[str, Any]] = {
 """What determines its answer, so that it can be compared."""
 
 
-def stream(client: openai.OpenAI, asked: dict[str, Any], begun: Semaphore | None = None) -> tuple[str, Any, Any]:
-    """A stream's text, tokens and usage; tells `begun` when some of it has come."""
+def stream(client: openai.OpenAI, request: dict[str, Any], begun: Semaphore | None = None) -> tuple[str, Any, Any]:
+    """A stream's text, tokens and usage; `begun` is released when some of it has come."""
     options = {"stream_options": {"include_usage": True}, "extra_body": {"ignore_eos": True}}
     pieces = client.completions.create(
-        **{"model": NAME, "prompt": "def read", "max_tokens": TOKENS, "stream": True, **options, **asked}
+        **{"model": NAME, "prompt": "def read", "max_tokens": TOKENS, "stream": True, **options, **request}
     )
     text, usage = "", None
     tokens: list[str] = []
@@ -46,19 +46,21 @@ def stream(client: openai.OpenAI, asked: dict[str, Any], begun: Semaphore | None
     return text, tokens, usage
 
 
-def test_what_a_dead_engine_was_asked_its_successor_answers(exported: Path) -> None:
+def test_a_new_engine_continues_the_streams_of_a_dead_one(exported: Path) -> None:
     """SIGKILL under streams: each goes on token for token; the service is not ready meanwhile, and lives on.
 
-    Where an answer could not be gone on with, it ends with an error. An engine that dies a third time is the last.
+    An answer that cannot be continued ends with an error. An engine that dies a third time is the last.
     """
     served = Served(exported)
     try:
         served.await_ready()
         client = served.client
         with ThreadPoolExecutor(16) as pool:
-            whole = dict(zip(ASKED, pool.map(lambda asked: stream(client, asked), ASKED.values()), strict=True))
+            whole = dict(
+                zip(REQUESTS, pool.map(lambda request: stream(client, request), REQUESTS.values()), strict=True)
+            )
             begun = Semaphore(0)
-            going = {name: pool.submit(stream, client, asked, begun) for name, asked in ASKED.items()}
+            going = {name: pool.submit(stream, client, request, begun) for name, request in REQUESTS.items()}
             ask = {"model": NAME, "prompt": "def read", "max_tokens": TOKENS, "extra_body": {"ignore_eos": True}}
             free = pool.submit(stream, client, {"temperature": 1.0}, begun)
             twins = pool.submit(stream, client, {"n": 2, "temperature": 1.0}, begun)
@@ -82,7 +84,7 @@ def test_what_a_dead_engine_was_asked_its_successor_answers(exported: Path) -> N
             with pytest.raises(openai.APIError):
                 stream(client, GREEDY)
         assert served.process.wait(DEADLINE) == 1
-        assert f"the engine of {NAME} died" in served.said
+        assert f"the engine of {NAME} died" in served.log
         _, left = psutil.wait_procs(served.members, timeout=DEADLINE)
         assert not left
     finally:

@@ -11,7 +11,7 @@ import pytest
 from headway import recipe as recipes
 from headway.checkpoint.reader import StoredCheckpoint
 from headway.runs import Claimed, Committed, Damaged, Pruned
-from headway.runs.garbage import garbage
+from headway.runs.garbage import find_garbage
 from tests.integration.rival import content
 from tests.integration.training import DEADLINE, Place, Training
 
@@ -32,13 +32,13 @@ def test_a_hundred_take_overs_mix_no_commits(s3_place: Place) -> None:
         for number in range(2)
     ]
     try:
-        told = [rival.communicate(timeout=5 * DEADLINE)[0] for rival in rivals]
+        outputs = [rival.communicate(timeout=5 * DEADLINE)[0] for rival in rivals]
     finally:
         for rival in rivals:
             rival.kill()
             rival.wait()
     assert [rival.returncode for rival in rivals] == [0, 0]
-    said = [json.loads(line) for each in told for line in each.splitlines()]
+    reports = [json.loads(line) for output in outputs for line in output.splitlines()]
 
     entries = s3_place.run("run").journal.read()
     assert [entry.seq for entry in entries] == list(range(1, len(entries) + 1))
@@ -51,19 +51,19 @@ def test_a_hundred_take_overs_mix_no_commits(s3_place: Place) -> None:
         assert entry.attempt == holder, "an attempt wrote after a newer claim"
         if isinstance(entry, Committed):
             made.setdefault(entry.attempt, []).append(entry.tokens)
-    assert len(said) == 2 * (ROUNDS // 2)
-    for each in said:
-        assert each["made"] == made.get(each["attempt"], []), "what it was told is not what the journal says"
+    assert len(reports) == 2 * (ROUNDS // 2)
+    for report in reports:
+        assert report["made"] == made.get(report["attempt"], []), "its report is not what the journal says"
 
     history = s3_place.history("run")
     assert len(history.commits) >= 3
     for commit in history.commits:
-        assert StoredCheckpoint(s3_place.objects, commit).tensor("model.w").tobytes() == content(
+        assert StoredCheckpoint(s3_place.objects, commit).read_tensor("model.w").tobytes() == content(
             commit.tokens, commit.attempt
         )
     assert s3_place.findings("run") == []
-    left = {found.key.split("/")[3] for found in garbage(s3_place.run("run"))}
-    assert {int(name.rpartition("-")[2]) for name in left} <= {each["attempt"] for each in said}
+    left = {item.key.split("/")[3] for item in find_garbage(s3_place.run("run"))}
+    assert {int(name.rpartition("-")[2]) for name in left} <= {report["attempt"] for report in reports}
 
 
 @pytest.mark.slow
@@ -75,7 +75,7 @@ def test_a_training_that_wakes_up_fenced_leaves_within_one_save(s3_place: Place,
         """Take the run, make a step, and fall asleep."""
         training = s3_place.start("run", ranks=ranks, options=["--take-over"])
         trainings.append(training)
-        assert training.await_event("step.done"), training.said
+        assert training.await_event("step.done"), training.messages
         training.send(signal.SIGSTOP, training.family())
         return training
 

@@ -10,8 +10,11 @@ import pytest
 
 from tests.integration.training import Place, Training
 
+pytestmark = [pytest.mark.slow, pytest.mark.spread]
 SEED = int(os.environ.get("HEADWAY_KILL_SEED", "20261121"))
-RUNS = {"file": os.environ.get("HEADWAY_KILL_RUNS", "2"), "s3": os.environ.get("HEADWAY_KILL_RUNS", "8")}
+RUNS = {"file": os.environ.get("HEADWAY_KILL_RUNS", "2"), "s3": os.environ.get("HEADWAY_KILL_RUNS", "4")}
+START_SECONDS = {"file": 6.0, "s3": 2.0}
+"""Within which a killed start is hit; those on files import all that they need, which takes longer."""
 CASES = [(kind, number) for kind, runs in RUNS.items() for number in range(int(runs))]
 POINTS = 5
 """Kills a run."""
@@ -37,7 +40,7 @@ class Point:
     ranks: int
 
     @classmethod
-    def drawn(cls, dice: random.Random) -> "Point":
+    def drawn(cls, dice: random.Random, start_seconds: float) -> "Point":
         """A random one."""
         moment = dice.choice(MOMENTS)
         return cls(
@@ -45,14 +48,16 @@ class Point:
             victim=dice.choice(list(VICTIMS)),
             moment=moment,
             count={"step.done": dice.randint(1, 8), "checkpoint.staged": dice.randint(1, 2)}.get(moment, 1),
-            delay=dice.uniform(0.0, 6.0) if moment == "start" else dice.choice([0.0, dice.uniform(0.0, 0.15)]),
+            delay=dice.uniform(0.0, start_seconds)
+            if moment == "start"
+            else dice.choice([0.0, dice.uniform(0.0, 0.15)]),
             ranks=dice.choice([1, 2, 3]),
         )
 
 
-def strike(place: Place, run: str, point: Point) -> bool:
+def strike(place: Place, run: str, point: Point, *, cold: bool) -> bool:
     """Train, and kill at the point; see that what a polite signal promised was kept. False if it came too late."""
-    training = place.start(run, ranks=point.ranks)
+    training = place.start(run, ranks=point.ranks, cold=cold)
     try:
         if point.moment != "start":
             training.await_event(point.moment, point.count)
@@ -65,17 +70,16 @@ def strike(place: Place, run: str, point: Point) -> bool:
     history = place.history(run)
     assert not history.damaged
     if point.signal == signal.SIGTERM and any(event["event"] == "attempt.claimed" for event in training.events):
-        assert code in {0, 75}, training.said
-        ended = history.attempts[-1].ended
+        assert code in {0, 75}, training.messages
+        ended = history.attempts[-1].end
         steps = [event["tokens"] for event in training.events if event["event"] == "step.done"]
-        assert ended, training.said
+        assert ended, training.messages
         assert history.tokens == ended.tokens >= max(steps, default=0), "tokens were lost after TERM"
     elif point.signal == signal.SIGTERM:
-        assert code in {75, -signal.SIGTERM}, training.said
+        assert code in {75, -signal.SIGTERM}, training.messages
     return True
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "number"), CASES)
 def test_a_killed_run_ends_with_the_same_bits(
     kind: str, number: int, unkilled: str, request: pytest.FixtureRequest
@@ -88,22 +92,21 @@ def test_a_killed_run_ends_with_the_same_bits(
     while hits < POINTS:
         if place.history(runs[-1]).done:
             runs.append(f"run-{len(runs) + 1}")
-        point = Point.drawn(dice)
-        hit = strike(place, runs[-1], point)
+        point = Point.drawn(dice, START_SECONDS[kind])
+        hit = strike(place, runs[-1], point, cold=kind == "file")
         hits += hit
         print(f"{runs[-1]} {'hit' if hit else 'missed'}: {point}")  # noqa: T201
     for run in runs:
         end = place.train(run, ranks=dice.choice([1, 2, 3, 4]))
-        assert end.process.returncode == 0, end.said
+        assert end.process.returncode == 0, end.messages
         assert place.fingerprint(run) == unkilled
         assert place.findings(run) == []
 
 
-@pytest.mark.slow
 def test_ranks_whose_launcher_is_killed_save_and_leave(place: Place) -> None:
     """SIGKILL of the launcher alone: the ranks notice, commit what they have, and no process is left behind."""
     training = place.start("run", ranks=2)
-    assert training.await_event("step.done", 3), training.said
+    assert training.await_event("step.done", 3), training.messages
     training.send(signal.SIGKILL, training.family()[:1])
     training.wait()
     last = place.history("run").attempts[-1]

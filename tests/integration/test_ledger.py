@@ -33,18 +33,18 @@ def test_the_ledger_agrees_with_an_independent_clock(
 
     def written(sequence: int) -> float:
         """When a journal entry came to be, by the file system."""
-        return (place.store / keys.entry("run", sequence)).stat().st_mtime
+        return (place.store / keys.journal_entry("run", sequence)).stat().st_mtime
 
     first, before, after = started(place, ranks=2)
-    assert first.await_event("step.done", 5), first.said
+    assert first.await_event("step.done", 5), first.messages
     first.send(signal.SIGTERM, first.family()[:1])
     assert first.wait() == 75
-    (ended,) = (attempt.ended for attempt in place.history("run").attempts)
+    (ended,) = (attempt.end for attempt in place.history("run").attempts)
     assert ended
     submitted, given = after, (written(ended.seq) + time.time()) / 2  # submitted while the first still ran
     monkeypatch.setenv("HEADWAY_QUEUE", f"{submitted}:{given}")
     second = place.start("run", ranks=1)
-    assert second.await_event("checkpoint.committed"), second.said
+    assert second.await_event("checkpoint.committed"), second.messages
     second.send(signal.SIGKILL, second.family())
     killed = time.time()
     second.wait()
@@ -53,7 +53,7 @@ def test_the_ledger_agrees_with_an_independent_clock(
     assert third.wait() == 0
 
     attempts = place.history("run").attempts
-    ends = [written(attempt.ended.seq) if attempt.ended else None for attempt in attempts]
+    ends = [written(attempt.end.seq) if attempt.end else None for attempt in attempts]
     assert [end is not None for end in ends] == [True, False, True]
     with pytest.raises(SystemExit):
         main(["ledger", "run", "--store", str(place.store), "--json"])
@@ -84,7 +84,7 @@ def test_the_ledger_agrees_with_an_independent_clock(
 def test_what_a_hurried_end_did_not_save_is_lost(place: Place) -> None:
     """Asked twice while its ranks cannot look, a run ends without a save: its steps are lost, and nothing else is."""
     training = place.start("run", "checkpoint.every_tokens=20480", ranks=1)
-    assert training.await_event("step.done", 3), training.said
+    assert training.await_event("step.done", 3), training.messages
     ranks = training.ranks()
     training.send(signal.SIGSTOP, ranks)
     for _ in range(2):
@@ -93,10 +93,10 @@ def test_what_a_hurried_end_did_not_save_is_lost(place: Place) -> None:
     training.send(signal.SIGCONT, ranks)
     assert training.wait() == 75
     (attempt,) = place.history("run").attempts
-    assert attempt.ended
-    assert attempt.ended.tokens > 0
+    assert attempt.end
+    assert attempt.end.tokens > 0
     assert attempt.commits == []
-    (line,) = account_time(place.run("run")).lines
+    (line,) = account_time(place.run("run")).rank_times
     assert line.phases["step"] == line.phases["drain"] == 0
     assert line.phases["lost"] == pytest.approx(line.ended - attempt.claim.time, abs=0.5)
     assert line.difference == pytest.approx(0, abs=1e-6)

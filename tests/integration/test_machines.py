@@ -18,9 +18,9 @@ def begin(place: Place) -> Iterator[Begin]:
     begun: list[Training] = []
 
     def start(*overrides: str, ranks: int = 1, late: Sequence[str] = ()) -> list[Training]:
-        found = place.start_machines("run", [*overrides], [*overrides, *late], ranks=ranks)
-        begun.extend(found)
-        return found
+        machines = place.start_machines("run", [*overrides], [*overrides, *late], ranks=ranks)
+        begun.extend(machines)
+        return machines
 
     yield start
     for training in begun:
@@ -43,7 +43,7 @@ def test_a_signal_to_one_machine_stops_all_with_everything_committed(place: Plac
     assert [machine.wait() for machine in machines] == [75, 75]
     history = place.history("run")
     assert history.attempts[-1].outcome == "preempted"
-    assert history.commits[-1].tokens == history.attempts[-1].ended.tokens  # type: ignore[union-attr]
+    assert history.commits[-1].tokens == history.attempts[-1].end.tokens  # type: ignore[union-attr]
     assert place.train("run", ranks=3).process.returncode == 0
     assert place.fingerprint("run") == unkilled
 
@@ -58,7 +58,7 @@ def test_a_killed_part_of_one_machine_ends_the_attempt_everywhere(
     machines[1].send(signal.SIGKILL, machines[1].ranks() if victim == "rank" else machines[1].family())
     assert machines[0].wait() == 1
     machines[1].wait()
-    ended = place.history("run").attempts[-1].ended
+    ended = place.history("run").attempts[-1].end
     assert ended
     assert ended.outcome == "failed"
     assert ("rank 1 was killed by SIGKILL" if victim == "rank" else "rank 1") in ended.reason
@@ -75,7 +75,7 @@ def test_a_frozen_rank_is_named_with_its_phase(place: Place, begin: Begin, unkil
     machines[stopped].send(signal.SIGSTOP, machines[stopped].ranks())
     assert machines[0].await_end(DEADLINE)
     assert [machine.wait() for machine in machines] == [1, 1]
-    ended = place.history("run").attempts[-1].ended
+    ended = place.history("run").attempts[-1].end
     assert ended
     assert f"rank {stopped} on {ended.host} is stuck in phase" in ended.reason
     assert place.train("run").process.returncode == 0

@@ -1,8 +1,5 @@
 """What an application does with an OpenAI client and a model that can chat."""
 
-import shutil
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import openai
@@ -10,27 +7,17 @@ import pytest
 
 from tests.integration.serving import NAME, Served
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("service")]
 
-TEMPLATE = """\
-{%- for message in messages %}# {{ message['role'] }}: {{ message['content'] }}
-{% endfor %}{% if add_generation_prompt %}# assistant: {% endif %}"""
 ASK: dict[str, Any] = {"model": NAME, "temperature": 0, "max_tokens": 12}
 MESSAGES = [{"role": "system", "content": "You write Python."}, {"role": "user", "content": "Read a file."}]
 RENDERED = "# system: You write Python.\n# user: Read a file.\n# assistant: "
 
 
-@pytest.fixture(scope="module")
-def client(exported: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[openai.OpenAI]:
-    """Of the tests' model, with a chat template beside it."""
-    folder = shutil.copytree(exported, tmp_path_factory.mktemp("chat") / "model")
-    (folder / "chat_template.jinja").write_text(TEMPLATE)
-    served = Served(folder)
-    try:
-        served.await_ready()
-        yield served.client
-    finally:
-        served.clean_up()
+@pytest.fixture
+def client(service: Served) -> openai.OpenAI:
+    """As an application has it."""
+    return service.client
 
 
 def schema(of: dict[str, Any]) -> dict[str, Any]:
@@ -52,8 +39,8 @@ def test_a_conversation_is_streamed(client: Any) -> None:
     whole = client.chat.completions.create(**ASK, messages=MESSAGES).choices[0].message.content
     pieces = client.chat.completions.create(**ASK, messages=MESSAGES, stream=True)
     assert "".join(piece.choices[0].delta.content or "" for piece in pieces) == whole
-    told = {"model": NAME, "temperature": 0, "max_output_tokens": 12, "instructions": "You write Python."}
-    answer = client.responses.create(**told, input="Read a file.")
+    request = {"model": NAME, "temperature": 0, "max_output_tokens": 12, "instructions": "You write Python."}
+    answer = client.responses.create(**request, input="Read a file.")
     assert answer.output_text == whole
 
 
@@ -83,8 +70,8 @@ def test_an_answer_stops_where_it_is_to(client: Any) -> None:
 
 def test_how_likely_each_token_was_is_told(client: Any) -> None:
     """Of the tokens of the answer, the likeliest first; a greedy answer has those."""
-    asked = {**ASK, "messages": MESSAGES, "logprobs": True, "top_logprobs": 3}
-    answer = client.chat.completions.create(**asked).choices[0]
+    request = {**ASK, "messages": MESSAGES, "logprobs": True, "top_logprobs": 3}
+    answer = client.chat.completions.create(**request).choices[0]
     assert len(answer.logprobs.content) == ASK["max_tokens"]
     for token in answer.logprobs.content:
         assert token.logprob == token.top_logprobs[0].logprob <= 0

@@ -1,64 +1,68 @@
 """More requests than a service can do, whoever sends them: each is answered whole or told when to come again."""
 
 import asyncio
-from collections.abc import Iterator
-from pathlib import Path
+from concurrent.futures import ThreadPoolExecutor
 
+import httpx
 import pytest
 from bench import overload
 from bench.overload import Outcome
 
-from headway.serve.tenants import KeyStore
-from tests.integration.serving import Served
+from tests.integration.serving import ASK, NAME, QUEUE, SMALL_QUOTA, STREAMS, Limited, engine_at, until
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("limits")]
 
-SECONDS = 8.0
+SECONDS = 3.0
 FLOOD = 100.0
 """Requests a second: far more than two streams at a time can do."""
-QUOTA = 20
 
 
-class Site:
-    """A service with few places, and the keys of its tenants."""
-
-    def __init__(self, model: Path, folder: Path) -> None:
-        keys = KeyStore(folder / "keys.json")
-        self.key = {tenant: keys.add(tenant) for tenant in ("all", "steady", "loud")}
-        keys.limit("loud", requests=QUOTA)
-        self.served = Served(model, "--keys", str(keys.path), "--streams", "2", "--queue", "2")
-        self.url = f"http://127.0.0.1:{self.served.port}/v1/completions"
-
-    async def ask(self, tenant: str, per_second: float) -> Outcome:
-        """Requests that come at random."""
-        return await overload.opened(self.url, self.key[tenant], per_second, SECONDS, seed=1)
+@pytest.fixture(autouse=True)
+def name(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The model's name is that of the tests."""
+    monkeypatch.setattr(overload, "NAME", NAME)
 
 
-@pytest.fixture
-def site(exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
-    """One service."""
-    monkeypatch.setattr(overload, "NAME", "tiny")
-    site = Site(exported, tmp_path)
-    try:
-        site.served.await_ready()
-        yield site
-    finally:
-        site.served.clean_up()
+async def flood(limited: Limited, tenant: str, per_second: float) -> Outcome:
+    """Requests of a tenant that come at random."""
+    return await overload.open_loop(limited.completions, limited.tenants.key[tenant], per_second, SECONDS, seed=1)
 
 
-def test_what_is_too_much_is_told_when_to_come_again(site: Site) -> None:
+def test_what_cannot_be_begun_soon_is_refused_at_once(limited: Limited) -> None:
+    """Twenty at once, where two are computed and two may wait: each is answered, or told when to come again."""
+    body = ASK | {"max_tokens": 400, "ignore_eos": True}
+    with ThreadPoolExecutor(20) as clients:
+        answers = list(clients.map(lambda _: limited.post(json=body), range(20)))
+    whole = [answer for answer in answers if answer.is_success]
+    refused = [answer for answer in answers if answer.status_code == httpx.codes.TOO_MANY_REQUESTS]
+    assert len(whole) + len(refused) == 20
+    assert len(whole) >= STREAMS + QUEUE
+    assert {answer.json()["usage"]["completion_tokens"] for answer in whole} == {400}
+    assert {answer.json()["error"]["code"] for answer in refused} == {"overloaded"}
+    assert min(int(answer.headers["Retry-After"]) for answer in refused) >= 1
+
+
+def test_what_is_late_is_computed_no_further(limited: Limited) -> None:
+    """A request with a deadline is answered in time: 504, and the engine lets it go."""
+    headers = {"Authorization": f"Bearer {limited.tenants.key['free']}", "X-Request-Timeout-Seconds": "0.2"}
+    late = limited.post(json=ASK | {"max_tokens": 1000, "ignore_eos": True}, headers=headers)
+    assert (late.status_code, late.json()["error"]["code"]) == (504, "deadline_exceeded")
+    until(lambda: engine_at(limited.served.url)[0] == 0, "it is computed although its time is over")
+    assert limited.post(json=ASK).is_success
+
+
+def test_a_flood_is_answered_or_told_when_to_come_again(limited: Limited) -> None:
     """No other error and no broken stream; nor where the flood is that of one tenant, beyond its quota."""
-    done = asyncio.run(site.ask("all", FLOOD))
+    done = asyncio.run(flood(limited, "free", FLOOD))
     assert set(done.statuses) == {200, 429}
-    assert (done.untold, done.broken) == (0, 0)
+    assert (done.no_retry_after, done.broken) == (0, 0)
     assert len(done.firsts) == done.statuses[200]
 
     async def both() -> tuple[Outcome, Outcome]:
-        return await asyncio.gather(site.ask("steady", 1.0), site.ask("loud", FLOOD))
+        return await asyncio.gather(flood(limited, "steady", 1.0), flood(limited, "loud", FLOOD))
 
     steady, loud = asyncio.run(both())
     assert set(loud.statuses) == {200, 429}
-    assert 1 <= loud.statuses[200] <= 2 * QUOTA
-    assert (loud.untold, loud.broken, steady.broken) == (0, 0, 0)
+    assert 1 <= loud.statuses[200] <= 2 * SMALL_QUOTA
+    assert (loud.no_retry_after, loud.broken, steady.broken) == (0, 0, 0)
     assert set(steady.statuses) <= {200, 429}
-    assert site.served.stop() == 0

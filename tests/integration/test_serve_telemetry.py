@@ -1,4 +1,4 @@
-"""What is told of each request, by a real service: the same id everywhere, and sums that agree."""
+"""Metrics, logs and traces of a real service: one id for each request everywhere, and sums that agree."""
 
 import json
 import os
@@ -63,8 +63,8 @@ class Observed(Served):
 
     def total(self, name: str, **labels: str) -> float:
         """The sum of a family's series that have these labels."""
-        found = [each for each in self.samples() if each.name == name and labels.items() <= each.labels.items()]
-        return sum(each.value for each in found)
+        series = [each for each in self.samples() if each.name == name and labels.items() <= each.labels.items()]
+        return sum(each.value for each in series)
 
 
 @pytest.fixture(scope="module")
@@ -103,17 +103,19 @@ def test_what_tenants_are_charged_adds_up(observed: Observed) -> None:
     assert observed.total("headway_serve_tenant_cost_total") == pytest.approx(charged * 3.6 / 3600)
 
 
-def test_one_id_leads_to_all_that_is_told_of_a_request(observed: Observed, exported: Path) -> None:
+def test_one_id_leads_to_the_log_line_the_exemplar_and_the_span_of_a_request(
+    observed: Observed, exported: Path
+) -> None:
     """However it ended: header, log line, exemplar and span; the spans lead to the run that made the model."""
     names: dict[str, str] = {}
     for case, (body, headers, code, outcome) in ENDS.items():
         answer = observed.ask(body, headers)
         assert answer.status_code == code, (case, answer.text)
         names[case] = name = answer.headers["X-Request-ID"]
-        wanted = {"code": str(code), "outcome": outcome, "path": "/v1/completions"}
+        labels = {"code": str(code), "outcome": outcome, "path": "/v1/completions"}
         counted = [each for each in observed.samples() if each.name == "headway_serve_requests_total"]
-        [found] = [each for each in counted if each.exemplar and name in each.exemplar.labels.values()]
-        assert wanted.items() <= found.labels.items(), case
+        [series] = [each for each in counted if each.exemplar and name in each.exemplar.labels.values()]
+        assert labels.items() <= series.labels.items(), case
     assert names["named"] == "mine-1"
     assert names["traced"] == "ab" * 16
     observed.stop()
@@ -130,5 +132,5 @@ def test_one_id_leads_to_all_that_is_told_of_a_request(observed: Observed, expor
         assert (lines[name]["code"], lines[name]["outcome"]) == ENDS[case][2:]
         assert case == "named" or span["trace_id"] == name
         assert [link["trace_id"] for link in span["links"]] == [trace.trace_id]
-    told = observed.said + observed.spans.read_text(encoding="utf-8")
-    assert not any(key in told for key in [*observed.keys.values(), "hw-wrong"])
+    output = observed.log + observed.spans.read_text(encoding="utf-8")
+    assert not any(key in output for key in [*observed.keys.values(), "hw-wrong"])

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from headway.telemetry import traces
+from headway.telemetry import spans, traces
 from headway.telemetry.exposition import LINGER_VARIABLE, TARGETS_VARIABLE
 from tests.engines.slurm.cluster import Cluster
 from tests.engines.slurm.hosts import available
@@ -16,6 +16,7 @@ from tests.integration.training import Place
 
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.spread,
     pytest.mark.skipif(not available(), reason="machines of their own need root and network namespaces"),
 ]
 
@@ -30,19 +31,11 @@ def site(built: Path, tmp_path: Path) -> Iterator[Site]:
 @pytest.fixture
 def watched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder for spans and targets, of jobs submitted now."""
-    monkeypatch.delenv(traces.VARIABLE, raising=False)
-    monkeypatch.setenv(traces.FILE_VARIABLE, str(tmp_path / "spans.jsonl"))
+    monkeypatch.delenv(traces.TRACE_VARIABLE, raising=False)
+    monkeypatch.setenv(spans.FILE_VARIABLE, str(tmp_path / "spans.jsonl"))
     monkeypatch.setenv(TARGETS_VARIABLE, str(tmp_path / "targets"))
     monkeypatch.setenv(LINGER_VARIABLE, "1")
     return tmp_path
-
-
-@pytest.fixture(scope="module")
-def uninterrupted(built: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The fingerprint of the longer run that nothing happened to, trained without SLURM."""
-    place = Place(built / "tiny.yaml", tmp_path_factory.mktemp("long"))
-    assert place.train("long", *LONG).process.returncode == 0
-    return place.fingerprint("long")
 
 
 def preempt(job: Submitted) -> None:
@@ -58,38 +51,44 @@ def requeue(job: Submitted) -> None:
 
 
 @pytest.mark.parametrize(
-    ("partition", "stop"),
-    [("main", preempt), ("grace", preempt), ("main", requeue)],
-    ids=["preempted at once", "preempted with grace", "requeued by hand"],
+    ("partition", "stops"),
+    [("main", [preempt]), ("grace", [preempt, requeue])],
+    ids=["preempted at once", "preempted with grace and requeued by hand"],
 )
 def test_a_signalled_job_goes_on_by_itself(
-    site: Site, uninterrupted: str, partition: str, stop: Callable[[Submitted], None], watched: Path
+    site: Site, uninterrupted: str, partition: str, stops: list[Callable[[Submitted], None]], watched: Path
 ) -> None:
-    """It saves, is queued anew, and ends with the bits of the uninterrupted run; no token was trained twice.
+    """It saves, is queued anew, and ends with the bits of the uninterrupted run; no token is trained twice.
 
-    All of it is one trace, which began with `headway submit`; Prometheus is told where the run is, until it is over.
+    All of it is one trace, which began with `headway submit`; Prometheus knows where the run is, until it is over.
     """
-    job = site.submit("run", *LONG, options=["--nodes", "2", "--partition", partition])
-    job.await_event("step.done", 5)
-    assert [file.name for file in (watched / "targets").iterdir()] == ["run.json"]
-    stop(job)
-    assert job.await_end()["Restarts"] == "1"
+    options = ["--nodes", "2", "--partition", partition]
+    job = site.submit("run", *LONG, "machine.hang_seconds=600.0", options=options)
+    for attempt, stop in enumerate(stops, start=1):
+        job.await_steps(5, attempt)
+        assert [file.name for file in (watched / "targets").iterdir()] == ["run.json"]
+        job.freeze()  # SLURM wakes what it signals
+        stop(job)
+    assert job.await_end()["Restarts"] == str(len(stops))
     assert site.place.fingerprint("run") == uninterrupted
-    assert [attempt.outcome for attempt in site.place.history("run").attempts] == ["preempted", "done"]
+    assert [attempt.outcome for attempt in site.place.history("run").attempts] == ["preempted"] * len(stops) + ["done"]
     assert set(tokens_lost(job).values()) == {0}
     first, *others = (json.loads(line) for line in (watched / "spans.jsonl").read_text(encoding="utf-8").splitlines())
     assert (first["name"], first["parent"]) == ("launch.submit", None)
     assert {(span["trace_id"], span["parent"]) for span in others} == {(first["trace_id"], first["span_id"])}
-    assert [span["name"] for span in others].count("train.startup") == 2
+    assert [span["name"] for span in others].count("train.startup") == 1 + len(stops)
     assert {event["trace_id"] for event in job.events} == {first["trace_id"]}
     assert list((watched / "targets").iterdir()) == []
 
 
-def test_a_cancelled_job_stays_cancelled_and_goes_on_when_asked(site: Site, uninterrupted: str) -> None:
+def test_a_cancelled_job_stays_cancelled_until_it_is_requeued(site: Site, uninterrupted: str) -> None:
     """`headway cancel` saves everything and SLURM keeps its peace; `headway requeue` goes on from there."""
-    job = site.submit("run", *LONG, options=["--nodes", "1:2"])
+    job = site.submit("run", *LONG, "machine.hang_seconds=600.0", options=["--nodes", "1:2"])
     job.await_event("step.done", 5)
+    ranks = job.freeze()
     site.run("cancel", "run")
+    for rank in ranks:
+        rank.send_signal(signal.SIGCONT)
     job.await_end("CANCELLED")
     assert job.named("job.verdict")[-1]["why"] == "the job was cancelled"
     assert site.place.history("run").attempts[-1].outcome == "preempted"
@@ -103,50 +102,42 @@ def test_a_time_limit_is_met_with_everything_saved(site: Site, uninterrupted: st
     """SLURM signals ahead of the limit; the run goes on in another allocation. Frozen, it waits for that."""
     job = site.submit("run", *LONG, "machine.hang_seconds=600.0", "machine.grace_seconds=20.0", options=["--time", "2"])
     job.await_event("step.done", 5)
-    for rank in site.ranks(job.nodes[0]):
-        rank.send_signal(signal.SIGSTOP)  # SLURM wakes what it signals
+    job.freeze()  # SLURM wakes what it signals
     assert int(job.await_end()["Restarts"]) >= 1
     assert site.place.fingerprint("run") == uninterrupted
     assert set(tokens_lost(job).values()) == {0}
 
 
-def test_a_frozen_rank_is_named_and_the_run_goes_on_in_the_same_job(site: Site, uninterrupted: str) -> None:
-    """SIGSTOP of a rank on the second machine: named with host and phase; nobody has to do anything."""
+def test_a_rank_that_crashes_or_freezes_is_replaced_in_the_same_job(site: Site, uninterrupted: str) -> None:
+    """SIGKILL of a rank on the second machine, then SIGSTOP of one on the first: the journal names both; both go on."""
     job = site.submit("run", *LONG, "machine.hang_seconds=4.0", options=["--nodes", "2"])
-    job.await_event("step.done", 5)
-    victim = job.nodes[1]
-    (rank,) = site.ranks(victim)
+    job.await_steps(5)
+    first, second = job.nodes
+    (rank,) = site.ranks(second)
+    rank.kill()
+    job.await_steps(5, attempt=2)
+    (rank,) = site.ranks(first)
     rank.send_signal(signal.SIGSTOP)
     assert job.await_end()["Restarts"] == "0"
-    first, *_, last = site.place.history("run").attempts
-    assert first.ended
+    crashed, frozen, *_, last = site.place.history("run").attempts
+    assert crashed.end
+    assert (crashed.end.host, crashed.end.reason) == (second, "rank 1 was killed by SIGKILL")
+    assert frozen.end
+    assert f"rank 0 on {first} is stuck in phase" in frozen.end.reason
+    assert frozen.end.host == first
     assert last.outcome == "done"
-    assert f"rank 1 on {victim} is stuck in phase" in first.ended.reason
-    assert first.ended.host == victim
-    assert site.place.fingerprint("run") == uninterrupted
-
-
-def test_a_rank_that_crashes_is_replaced_in_the_same_job(site: Site, uninterrupted: str) -> None:
-    """SIGKILL of a rank on the second machine: the journal says which and where, and the same machines go on."""
-    job = site.submit("run", *LONG, options=["--nodes", "2"])
-    job.await_event("step.done", 5)
-    victim = job.nodes[1]
-    (rank,) = site.ranks(victim)
-    rank.kill()
-    assert job.await_end()["Restarts"] == "0"
-    first, last = site.place.history("run").attempts
-    assert first.ended
-    assert (first.ended.host, first.ended.reason) == (victim, "rank 1 was killed by SIGKILL")
-    assert last.outcome == "done"
-    assert len(job.named("job.launched")[-1]["machines"]) == 2
+    assert {len(launch["machines"]) for launch in job.named("job.launched")} == {2}
     assert site.place.fingerprint("run") == uninterrupted
 
 
 def test_a_slurmctld_that_is_away_ends_nothing(site: Site, uninterrupted: str) -> None:
-    """It stops while the run trains, which goes on to its end; the job waits until it can say so."""
-    job = site.submit("run", *LONG)
+    """It stops while the run trains, which goes on to its end; the job waits until it can report that."""
+    job = site.submit("run", *LONG, "machine.hang_seconds=600.0")
     job.await_event("step.done", 5)
+    ranks = job.freeze()
     site.cluster.stop_controller()
+    for rank in ranks:
+        rank.send_signal(signal.SIGCONT)
     job.await_event("attempt.ended")
     job.await_event("job.slurm_away")
     site.cluster.start_controller()

@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -19,11 +20,12 @@ from tests.integration.training import Place
 
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.spread,
     pytest.mark.skipif(not available(), reason="machines of their own need root and network namespaces"),
 ]
 SEED = int(os.environ.get("HEADWAY_KILL_SEED", "20261121"))
-RUNS = int(os.environ.get("HEADWAY_ARRAY_RUNS", "8"))
-PREEMPTIONS = int(os.environ.get("HEADWAY_ARRAY_PREEMPTIONS", "3"))
+RUNS = int(os.environ.get("HEADWAY_ARRAY_RUNS", "3"))
+PREEMPTIONS = int(os.environ.get("HEADWAY_ARRAY_PREEMPTIONS", "2"))
 
 
 @pytest.fixture
@@ -46,8 +48,9 @@ def s3_site(built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ite
         yield Site(cluster, Place(built / "tiny.yaml", tmp_path, url=f"{server.url}/array"), tmp_path)
 
 
+@pytest.mark.xdist_group("array")
 def test_an_array_under_random_preemption_ends_as_its_twins(s3_site: Site) -> None:
-    """Eight runs on three machines, preempted at random: all end by themselves, each as its undisturbed twin."""
+    """Runs on three machines, preempted at random: all end by themselves, each as its undisturbed twin."""
     site, dice = s3_site, random.Random(SEED)
     seeds = [str(seed) for seed in range(1, RUNS + 1)]
     twins = {}
@@ -55,7 +58,7 @@ def test_an_array_under_random_preemption_ends_as_its_twins(s3_site: Site) -> No
         assert site.place.train(f"twin-{seed}", *LONG, f"seed={seed}").process.returncode == 0
         twins[seed] = site.place.fingerprint(f"twin-{seed}")
     words = ["submit", str(site.place.recipe), *LONG, "--name", "sweep", "--array", f"seed={','.join(seeds)}"]
-    array = site.run(*words, "--logs", str(site.logs), "--parallel", "4")["job"]
+    array = site.run(*words, "--logs", str(site.logs), "--parallel", "2")["job"]
     watched = Submitted(site, "sweep", array)
     for number in range(PREEMPTIONS):
         enough = 10 * RUNS * (number + 1)
@@ -80,33 +83,28 @@ def _trained(site: Site, steps: int) -> bool:
     return sum(log.count('"step.done"') for log in logs) >= steps
 
 
-def test_a_run_ends_with_the_same_bits_on_one_two_and_four_ranks(site: Site, built: Path) -> None:
+def test_a_run_ends_with_the_same_bits_on_one_two_and_four_ranks(site: Site, uninterrupted: str) -> None:
     """It begins on the one machine that is free, is queued anew and finds two, and goes on with two ranks on each."""
-    alone = Place(built / "tiny.yaml", site.logs / "alone")
-    assert alone.train("alone", *LONG).process.returncode == 0
-    guest = site.cluster.client(
-        "sbatch",
-        "--parsable",
-        "--partition=high",
-        "--nodes=2",
-        "--exclusive",
-        "--output=/dev/null",
-        "--wrap",
-        "sleep 600",
-    )
+    words = ["sbatch", "--parsable", "--partition=high", "--nodes=2", "--exclusive", "--output=/dev/null"]
+    guest = site.cluster.client(*words, "--wrap", "sleep 600")
     site.cluster.await_job(guest, {"RUNNING"})
-    job = site.submit("run", *LONG, options=["--nodes", "1:2"])
-    job.await_event("step.done", 5)
+    options = [*LONG, "machine.hang_seconds=600.0"]
+    job = site.submit("run", *options, options=["--nodes", "1:2"])
+    job.await_steps(5)
+    job.freeze()
     site.cluster.client("scancel", guest)
     site.cluster.client("scontrol", "requeue", job.job)
-    job.await_that(lambda: job.named("attempt.claimed")[1:] and len(job.named("step.done")) > 12, "second attempt")
+    job.await_steps(5, attempt=2)
+    ranks = job.freeze()
     site.run("cancel", "run")
+    for rank in ranks:
+        rank.send_signal(signal.SIGCONT)
     job.await_end("CANCELLED")
-    again = site.submit("run", *LONG, options=["--nodes", "2", "--nproc", "2"])
+    again = site.submit("run", *options, options=["--nodes", "2", "--nproc", "2"])
     again.await_end()
     claims = [*job.named("attempt.claimed"), *again.named("attempt.claimed")]
     assert [claim["ranks"] for claim in claims] == [1, 2, 4]
-    assert site.place.fingerprint("run") == alone.fingerprint("alone")
+    assert site.place.fingerprint("run") == uninterrupted
 
 
 def test_a_store_that_the_machines_do_not_reach_is_named(built: Path, tmp_path: Path, s3: S3Server) -> None:
@@ -119,16 +117,16 @@ def test_a_store_that_the_machines_do_not_reach_is_named(built: Path, tmp_path: 
         assert s3.endpoint in job.log
 
 
-def test_a_recipe_that_is_missing_where_the_job_runs_is_named(site: Site) -> None:
+def test_a_recipe_that_is_missing_where_the_job_runs_is_named(built: Path, tmp_path: Path) -> None:
     """By hand, with a path that this machine does not have: code 2, and the path."""
-    script = site.logs / "hand.sbatch"
-    script.write_text(
-        f"#!/bin/bash\nexec {sys.executable} -m headway.cli job /nowhere/recipe.yaml --store {site.place.objects.url}\n"
-    )
-    log = site.logs / "hand-%j.out"
-    job = Submitted(site, "hand", site.cluster.client("sbatch", "--parsable", f"--output={log}", str(script)))
-    assert job.await_end("FAILED")["ExitCode"] == "2:0"
-    assert "/nowhere/recipe.yaml" in job.log
+    with Cluster(tmp_path / "slurm", 1, hosts=True) as cluster:
+        site = Site(cluster, Place(built / "tiny.yaml", tmp_path / "store"), tmp_path)
+        command = f"{sys.executable} -m headway.cli job /nowhere/recipe.yaml --store {site.place.objects.url}"
+        script, log = site.logs / "hand.sbatch", site.logs / "hand-%j.out"
+        script.write_text(f"#!/bin/bash\nexec {command}\n")
+        job = Submitted(site, "hand", cluster.client("sbatch", "--parsable", f"--output={log}", str(script)))
+        assert job.await_end("FAILED")["ExitCode"] == "2:0"
+        assert "/nowhere/recipe.yaml" in job.log
 
 
 def test_a_full_disk_is_an_outcome_that_says_so(built: Path, tmp_path: Path) -> None:

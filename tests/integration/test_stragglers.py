@@ -53,8 +53,8 @@ class Brake:
 def status(place: Place) -> str:
     """Who is slow, by `headway status`."""
     command = [sys.executable, "-m", "headway.cli", "status", "run", "--store", str(place.store), "--json"]
-    said = subprocess.run(command, capture_output=True, text=True, check=True, timeout=DEADLINE).stdout
-    return str(json.loads(said)["holder"]["slow"])
+    output = subprocess.run(command, capture_output=True, text=True, check=True, timeout=DEADLINE).stdout
+    return str(json.loads(output)["holder"]["slow"])
 
 
 def steps(training: Training) -> int:

@@ -1,18 +1,23 @@
 """Submitting, following and steering on a real SLURM cluster; what jobs do inside is not looked at here, they sleep."""
 
+import io
 import json
 import os
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from headway.cli.logs import watched
+from headway.cli import main
+from headway.cli.logs import FollowedRuns
 from headway.launch import cluster as slurm
+from headway.launch.resolve import resolve
 from headway.objectstore.folder import FolderStore
 from headway.runs import Holder, submissions
 from tests.engines.slurm.cluster import Cluster
@@ -33,44 +38,54 @@ NODES, CPUS, GPUS = 2, 8, 2
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """A cluster that this process is on, too."""
     folder = tmp_path_factory.mktemp("slurm")
-    with Cluster(folder, NODES, cpus=CPUS, gpus=GPUS) as found, pytest.MonkeyPatch.context() as patch:
-        for name, value in found.environment.items():
+    with Cluster(folder, NODES, cpus=CPUS, gpus=GPUS) as cluster, pytest.MonkeyPatch.context() as patch:
+        for name, value in cluster.environment.items():
             patch.setenv(name, value)
         patch.setenv("HEADWAY_PYTHON", "sleep 300 #")
-        yield found
+        yield cluster
 
 
 @pytest.fixture
 def store(cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FolderStore]:
     """A store and a recipe in the present folder; afterwards the cluster is free again."""
-    found = FolderStore(tmp_path / "store")
-    monkeypatch.setenv("HEADWAY_STORE", found.url)
+    store = FolderStore(tmp_path / "store")
+    monkeypatch.setenv("HEADWAY_STORE", store.url)
     monkeypatch.chdir(tmp_path)
     Path("slm.yaml").write_text(TEXT)
-    yield found
+    yield store
     subprocess.run(["scancel", "--full", "--signal=KILL", f"--user={os.getuid()}"], check=False, capture_output=True)
     subprocess.run(["scancel", f"--user={os.getuid()}"], check=True)
     until(lambda: not cluster.client("squeue", "--noheader"))
 
 
 def until(holds: Callable[[], Any]) -> Any:
-    """Wait until something holds; returns what it says."""
+    """Wait until something holds; returns its value."""
     deadline = time.monotonic() + DEADLINE
-    while not (said := holds()):
+    while not (value := holds()):
         assert time.monotonic() < deadline
         time.sleep(0.1)
-    return said
+    return value
 
 
-def headway(*words: str, code: int = 0) -> subprocess.CompletedProcess[str]:
-    """Run a command to its end."""
-    done = subprocess.run([sys.executable, "-m", "headway.cli", *words], capture_output=True, text=True, check=False)
-    assert done.returncode == code, done.stderr
-    return done
+@dataclass(frozen=True)
+class Answer:
+    """The output of a command."""
+
+    stdout: str
+    stderr: str
+
+
+def headway(*words: str, code: int = 0) -> Answer:
+    """Run a command to its end, in this process."""
+    out, err = io.StringIO(), io.StringIO()
+    with redirect_stdout(out), redirect_stderr(err), pytest.raises(SystemExit) as leaving:
+        main(words)
+    assert int(leaving.value.code or 0) == code, err.getvalue()
+    return Answer(out.getvalue(), err.getvalue())
 
 
 def document(*words: str) -> Any:
-    """What a command answers to a program."""
+    """The JSON document that a command prints."""
     return json.loads(headway(*words, "--json").stdout)
 
 
@@ -81,17 +96,17 @@ def state(name: str) -> str:
 
 def running(job: str) -> slurm.SlurmJob:
     """A job, once it runs."""
-    found: slurm.SlurmJob = until(lambda: (seen := slurm.job(job)) and seen.state == "RUNNING" and seen)
-    return found
+    running: slurm.SlurmJob = until(lambda: (now := slurm.job(job)) and now.state == "RUNNING" and now)
+    return running
 
 
 def test_a_thousand_runs_are_one_array(store: FolderStore) -> None:
     """Submitted at once, counted, and cancelled at once."""
     seeds = ",".join(map(str, range(1000)))
-    told = document("submit", "slm.yaml", "--array", f"seed={seeds}", "--sbatch", "hold", "--parallel", "50")
-    assert len(told["runs"]) == 1000
-    (job,) = {job.array for job in slurm.jobs([told["job"]])}
-    assert job == told["job"]
+    submitted = document("submit", "slm.yaml", "--array", f"seed={seeds}", "--sbatch", "hold", "--parallel", "50")
+    assert len(submitted["runs"]) == 1000
+    (job,) = {job.array_id for job in slurm.jobs([submitted["job"]])}
+    assert job == submitted["job"]
     assert slurm.jobs([f"{job}_7"])[0].fields["ArrayTaskThrottle"] == "50"
     status = document("status", "slm")
     assert status["counts"] == {"pending": 1000}
@@ -131,19 +146,19 @@ def test_runs_of_an_array_are_steered_one_by_one(store: FolderStore) -> None:
     """The others neither stop nor start again, although one of them has the raw id of the whole array."""
     job = document("submit", "slm.yaml", "--array", "seed=1,2,3")["job"]
     elements = [running(f"{job}_{index}") for index in range(3)]
-    assert elements[2].raw == job
+    assert elements[2].raw_id == job
     assert document("requeue", "slm.seed-3")["stopped"] == ["slm.seed-3"]
     assert document("cancel", "slm.seed-1")["cancelled"] == [f"{job}_0"]
     until(lambda: state("slm.seed-1") == "cancelled" and state("slm.seed-3") == "pending")
     assert slurm.jobs([f"{job}_1"])[0].restarts == 0
     assert slurm.jobs([f"{job}_1"])[0].state == "RUNNING"
-    told = document("requeue", "slm.seed-1")
-    assert told["again"] == ["slm.seed-1"]
-    assert running(f"{told['job']}_0").index == 0
-    assert submissions.get(store, "slm").job_of(0) == f"{told['job']}_0"
+    again = document("requeue", "slm.seed-1")
+    assert again["again"] == ["slm.seed-1"]
+    assert running(f"{again['job']}_0").array_index == 0
+    assert submissions.get(store, "slm").job_of(0) == f"{again['job']}_0"
     assert submissions.get(store, "slm").job_of(1) == f"{job}_1"
     rows = document("status", "slm")["members"]
-    assert [row["slurm"]["job"] for row in rows] == [f"{told['job']}_0", f"{job}_1", f"{job}_2"]
+    assert [row["slurm"]["job"] for row in rows] == [f"{again['job']}_0", f"{job}_1", f"{job}_2"]
     assert rows[1]["node"] in {"node1", "node2"}
 
 
@@ -157,30 +172,30 @@ def test_a_whole_array_is_requeued_but_for_what_is_done(store: FolderStore) -> N
     story = Story(store, "slm.seed-1")
     story.claim(100)
     story.end(110, "done", 10_000)
-    told = document("requeue", "slm")
-    assert (told["done"], told["stopped"]) == (["slm.seed-1"], ["slm.seed-4"])
-    assert told["again"] == ["slm.seed-2", "slm.seed-3"]
-    assert {job.index for job in slurm.jobs([told["job"]])} == {1, 2}
+    requeued = document("requeue", "slm")
+    assert (requeued["done"], requeued["stopped"]) == (["slm.seed-1"], ["slm.seed-4"])
+    assert requeued["again"] == ["slm.seed-2", "slm.seed-3"]
+    assert {job.array_index for job in slurm.jobs([requeued["job"]])} == {1, 2}
 
 
 def test_a_job_that_was_submitted_by_hand_is_steered_too(store: FolderStore, cluster: Cluster) -> None:
     """It is found by the newest claim of its run, also where its raw id is that of a whole array."""
     array = cluster.submit("exec sleep 300", "--array=0-1")
     last = running(f"{array}_1")
-    assert last.raw == array
+    assert last.raw_id == array
 
     class ByHand(Story):
         @property
         def holder(self) -> Holder:
-            return Holder(host="node1", pid=1, started=1, launch="x", job=last.raw)
+            return Holder(host="node1", pid=1, started=1, launch="x", job=last.raw_id)
 
     ByHand(store, "mine").claim(time.time())
     assert document("requeue", "mine")["stopped"] == ["mine"]
-    until(lambda: slurm.jobs([f"{array}_1"])[0].waits)
+    until(lambda: slurm.jobs([f"{array}_1"])[0].is_pending)
     assert slurm.jobs([f"{array}_0"])[0].restarts == 0
     assert document("cancel", "mine")["cancelled"] == [f"{array}_1"]
     assert slurm.jobs([f"{array}_0"])[0].state == "RUNNING"
-    until(lambda: not any(job.waits for job in slurm.jobs([array])))
+    until(lambda: not any(job.is_pending for job in slurm.jobs([array])))
     assert "submit it again" in headway("requeue", "mine", code=2).stderr
 
 
@@ -200,8 +215,11 @@ def test_what_is_submitted_already_is_not_submitted_twice(store: FolderStore) ->
 
 BAD = [
     (["--partition", "nix"], "no partition nix; there are: main (2 nodes), grace (2 nodes), high (2 nodes)"),
-    (["--nodes", "3"], "at least 3 nodes are asked for, and partition main lends 2 at most"),
-    (["--nproc", "4", "train.threads=4"], "16 CPUs on each node are asked for (ranks by threads), and the largest of "),
+    (["--nodes", "3"], "the job needs at least 3 nodes, and partition main allows 2"),
+    (
+        ["--nproc", "4", "train.threads=4"],
+        "the job needs 16 CPUs per node (ranks times threads), and the largest node of ",
+    ),
     (
         ["--gpus", "4"],
         "1 nodes with 4 CPUs and 4 GPUs each. Partition main has 2 nodes; 2 of them have GPUs, 2 at most",
@@ -220,11 +238,11 @@ BAD = [
 def test_what_this_cluster_cannot_run_is_refused(store: FolderStore, words: list[str], complaint: str) -> None:
     """Said at once, with what there is instead; nothing of it stays, and what was there before does."""
     earlier = [submission.model_dump() for submission in submissions.all_submissions(store)]
-    told = headway("submit", "slm.yaml", *words, code=2)
-    assert complaint in told.stderr
-    assert "Traceback" not in told.stderr
+    refused = headway("submit", "slm.yaml", *words, code=2)
+    assert complaint in refused.stderr
+    assert "Traceback" not in refused.stderr
     assert [submission.model_dump() for submission in submissions.all_submissions(store)] == earlier == []
-    assert not list(Path("slurm").glob("*")) if Path("slurm").exists() else True
+    assert list(Path("slurm").glob("*")) == []
 
 
 def test_a_refusal_leaves_an_earlier_submission_as_it_was(store: FolderStore) -> None:
@@ -248,7 +266,7 @@ def test_a_run_cannot_share_its_name_with_an_array() -> None:
 def test_following_waits_for_the_queue(store: FolderStore) -> None:
     """`logs -f` of a run that has not begun goes on until it has ended, and nothing more is queued."""
     headway("submit", "slm.yaml", "--sbatch", "hold")
-    assert not watched(store, "slm").over()
+    assert not FollowedRuns(resolve(store, "slm")).is_over()
     command = [sys.executable, "-m", "headway.cli", "logs", "slm", "-f"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as following:
         story = Story(store, "slm")
@@ -258,9 +276,9 @@ def test_following_waits_for_the_queue(store: FolderStore) -> None:
         assert "step.done" in following.stdout.readline()
         story.end(time.time(), "done", 8192)
         story.say({"event": "attempt.ended"})
-        assert not watched(store, "slm").over()
+        assert not FollowedRuns(resolve(store, "slm")).is_over()
         headway("cancel", "slm")
-        assert watched(store, "slm").over()
+        assert FollowedRuns(resolve(store, "slm")).is_over()
         out, err = following.communicate(timeout=DEADLINE)
     assert "attempt.ended" in out
     assert "run slm is done" in err
@@ -270,17 +288,17 @@ def test_following_waits_for_the_queue(store: FolderStore) -> None:
 def test_slurm_is_asked_in_few_words(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
     """Lists of hosts and long lists of indices come whole; a job can be changed; what nobody knows is nothing."""
     monkeypatch.setenv("SLURM_BITSTR_LEN", "40")  # as people have it to keep squeue's lines short
-    assert slurm.hosts("node[1-2],node1") == ["node1", "node2", "node1"]
+    assert slurm.expand_node_list("node[1-2],node1") == ["node1", "node2", "node1"]
     assert {node.gpus for node in slurm.nodes()} == {GPUS}
     assert next((each.name, each.default, each.nodes) for each in slurm.partitions()) == ("main", True, NODES)
     odd = ",".join(str(index) for index in range(1, 400, 2))
     job = cluster.submit("true", f"--array={odd}", "--hold")
-    assert [each.index for each in slurm.jobs([job])] == list(range(1, 400, 2))
+    assert [each.array_index for each in slurm.jobs([job])] == list(range(1, 400, 2))
     assert [each.id for each in slurm.jobs([f"{job}_3", f"{job}_5"])] == [f"{job}_3", f"{job}_5"]
     assert slurm.jobs(["1", "1_1", f"{job}_2"]) == []
     slurm.update(job, TimeLimit="7")
     assert slurm.jobs([job])[0].fields["TimeLimit"] == "00:07:00"
-    submitted = slurm.jobs([job])[0].submitted
+    submitted = slurm.jobs([job])[0].submit_time
     assert submitted
     assert abs(time.time() - submitted) < DEADLINE
 
@@ -313,9 +331,9 @@ def test_the_batch_files_work_without_our_command(
     words = ["slm.yaml", "seed=3", "--run", "a b"]
     job = cluster.client("sbatch", "--parsable", "--output=out-%j", *options, str(file), *words)
     until(lambda: all(each.state == "COMPLETED" for each in slurm.jobs([job])))
-    said = sorted(Path(each.fields["StdOut"]).read_text().strip() for each in slurm.jobs([job]))
-    assert said == expected
+    outputs = sorted(Path(each.fields["StdOut"]).read_text().strip() for each in slurm.jobs([job]))
+    assert outputs == expected
     if name != "export":
-        asked = set(headway("submit", "slm.yaml", "--dry-run").stdout.splitlines())
-        common = {line for line in asked if line.startswith(("trap", "#SBATCH")) and "/" not in line}
+        composed = set(headway("submit", "slm.yaml", "--dry-run").stdout.splitlines())
+        common = {line for line in composed if line.startswith(("trap", "#SBATCH")) and "/" not in line}
         assert common - set(file.read_text().splitlines()) == {"#SBATCH --cpus-per-task=1", "#SBATCH --job-name=slm"}

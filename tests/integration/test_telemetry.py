@@ -14,7 +14,7 @@ from headway.cli import main
 from headway.recipe import load
 from headway.registry import find
 from headway.runs.run_log import read_events
-from headway.telemetry import Trace, traces
+from headway.telemetry import Trace, spans, traces
 from headway.telemetry.exposition import LINGER_VARIABLE, PORT_VARIABLE, TARGETS_VARIABLE
 from tests.integration.training import DEADLINE, Place
 
@@ -24,8 +24,8 @@ OPENMETRICS = {"Accept": "application/openmetrics-text; version=1.0.0"}
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Where spans and targets go, of a process that belongs to no trace."""
-    monkeypatch.delenv(traces.VARIABLE, raising=False)
-    monkeypatch.setenv(traces.FILE_VARIABLE, str(tmp_path / "spans.jsonl"))
+    monkeypatch.delenv(traces.TRACE_VARIABLE, raising=False)
+    monkeypatch.setenv(spans.FILE_VARIABLE, str(tmp_path / "spans.jsonl"))
     monkeypatch.setenv(TARGETS_VARIABLE, str(tmp_path / "targets"))
     monkeypatch.setenv(PORT_VARIABLE, "127.0.0.1:0")
     monkeypatch.setenv(LINGER_VARIABLE, str(DEADLINE))
@@ -34,8 +34,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def target(folder: Path) -> tuple[int, Mapping[str, str]]:
     """Port and labels of the run, as Prometheus finds them."""
-    (found,) = json.loads((folder / "targets" / "run.json").read_text(encoding="utf-8"))
-    return int(found["targets"][0].rpartition(":")[2]), found["labels"]
+    (target,) = json.loads((folder / "targets" / "run.json").read_text(encoding="utf-8"))
+    return int(target["targets"][0].rpartition(":")[2]), target["labels"]
 
 
 def scraped(port: int) -> dict[tuple[str, ...], float]:
@@ -45,7 +45,7 @@ def scraped(port: int) -> dict[tuple[str, ...], float]:
     return {(s.name, *s.labels.values()): s.value for family in families for s in family.samples}
 
 
-def told(capsys: pytest.CaptureFixture[str], *words: str) -> Any:
+def document(capsys: pytest.CaptureFixture[str], *words: str) -> Any:
     """What a command answers."""
     with pytest.raises(SystemExit) as left:
         main([*words, "--json"])
@@ -60,7 +60,7 @@ def test_a_run_is_watched_from_its_first_attempt_to_its_model(
     """Killed, resumed, published: figures that agree with the journal, one trace id everywhere, nothing left behind."""
     batch, store = load(place.recipe).train.batch_tokens, ("--store", place.objects.url)
     first = place.start("run", ranks=2)
-    assert first.await_event("checkpoint.committed"), first.said
+    assert first.await_event("checkpoint.committed"), first.messages
     done = [event["tokens"] for event in first.events if event["event"] == "step.done"]
     port, labels = target(folder)
     seen = scraped(port)
@@ -72,14 +72,14 @@ def test_a_run_is_watched_from_its_first_attempt_to_its_model(
     first.wait()
 
     second = place.start("run", ranks=1)
-    assert second.await_event("attempt.ended"), second.said
+    assert second.await_event("attempt.ended"), second.messages
     lost, last = place.history("run").attempts
     port, labels = target(folder)
     assert labels["attempt"] == str(last.number)
     seen = scraped(port)  # the last figures: nothing moves any more
-    status = told(capsys, "status", "run", *store)
+    status = document(capsys, "status", "run", *store)
     assert (status["state"], status["tokens"]) == ("done", seen["headway_train_position_tokens",])
-    assert seen["headway_train_tokens_total",] == status["tokens"] - last.before
+    assert seen["headway_train_tokens_total",] == status["tokens"] - last.tokens_before
     assert seen["headway_checkpoint_position_tokens",] == place.history("run").tokens
     assert seen["headway_checkpoint_saves_total", "committed"] == len(last.commits)
     assert seen["headway_checkpoint_restores_total", "verified"] == 1
@@ -88,7 +88,7 @@ def test_a_run_is_watched_from_its_first_attempt_to_its_model(
     steps = seen["headway_train_step_duration_seconds_count",]
     assert steps * batch == seen["headway_train_tokens_total",]
     booked = sum(value for (name, *_), value in seen.items() if name == "headway_train_phase_seconds_total")
-    (row,) = (row for row in told(capsys, "ledger", "run", *store)["rows"] if row["attempt"] == last.number)
+    (row,) = (row for row in document(capsys, "ledger", "run", *store)["rows"] if row["attempt"] == last.number)
     assert booked == pytest.approx(sum(row["phases"].values()), abs=0.5)
 
     second.send(signal.SIGTERM, second.family()[:1])  # instead of two scrapes more
@@ -97,7 +97,7 @@ def test_a_run_is_watched_from_its_first_attempt_to_its_model(
     with pytest.raises(httpx.ConnectError):
         scraped(port)
 
-    told(capsys, "publish", "run", "--as", "coder", *store)
+    document(capsys, "publish", "run", "--as", "coder", *store)
     trace = Trace.parse(lost.claim.holder.trace)
     assert trace
     assert last.claim.holder.trace == str(trace)

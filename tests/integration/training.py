@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from headway.checkpoint.verify import Finding, verify
 from headway.objectstore import Store, open_store
 from headway.recipe import load
 from headway.runs import History, Run
+from tests.integration.zygote import Command
 
 DEADLINE = 120.0
 """Seconds that anything here may take before the test fails [s]: a bound for hangs, not a measure of speed."""
@@ -66,13 +68,15 @@ class Place:
 
     def findings(self, name: str) -> list[str]:
         """What `verify` finds."""
-        return [found.what for found in verify(self.run(name)) if isinstance(found, Finding)]
+        return [finding.problem for finding in verify(self.run(name)) if isinstance(finding, Finding)]
 
-    def start(self, name: str, *overrides: str, ranks: int = 1, options: Sequence[str] = ()) -> "Training":
-        """Begin `headway train`."""
-        command = [sys.executable, "-m", "headway.cli", "train", str(self.recipe), *overrides]
-        command += ["--run", name, "--store", self.url or str(self.store), "--nproc", str(ranks), "--json", *options]
-        return Training(command)
+    def start(
+        self, name: str, *overrides: str, ranks: int = 1, options: Sequence[str] = (), cold: bool = False
+    ) -> "Training":
+        """Begin `headway train`: forked from the zygote, or `cold`, executed with all its imports."""
+        words = ["train", str(self.recipe), *overrides, "--run", name, "--store", self.url or str(self.store)]
+        words += ["--nproc", str(ranks), "--json", *options]
+        return Training(_executed(words) if cold else Command(words))
 
     def start_machines(self, name: str, *overrides: Sequence[str], ranks: int = 1) -> list["Training"]:
         """Begin `headway train` as on several machines, each with its overrides; they find each other by the store."""
@@ -82,26 +86,31 @@ class Place:
             for node, own in enumerate(overrides)
         ]
 
-    def train(self, name: str, *overrides: str, ranks: int = 1, options: Sequence[str] = ()) -> "Training":
+    def train(
+        self, name: str, *overrides: str, ranks: int = 1, options: Sequence[str] = (), cold: bool = False
+    ) -> "Training":
         """Train to the end."""
-        training = self.start(name, *overrides, ranks=ranks, options=options)
+        training = self.start(name, *overrides, ranks=ranks, options=options, cold=cold)
         training.wait()
         return training
+
+
+def _executed(words: Sequence[str]) -> "subprocess.Popen[str]":
+    """A `headway` command as a process of its own session."""
+    command = [sys.executable, "-m", "headway.cli", *words]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
 
 
 @dataclass
 class Training:
     """A running `headway train`."""
 
-    command: list[str]
+    process: "Command | subprocess.Popen[str]"
     events: list[dict[str, Any]] = field(default_factory=list)
-    said: list[str] = field(default_factory=list)
+    messages: list[str] = field(default_factory=list)
     """Lines of standard error that are not events."""
 
     def __post_init__(self) -> None:
-        self.process = subprocess.Popen(
-            self.command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
-        )
         self._news = threading.Condition()
         self._quiet = False
         self._reader = threading.Thread(target=self._listen, daemon=True)
@@ -115,21 +124,21 @@ class Training:
                 try:
                     self.events.append(json.loads(line))
                 except ValueError:
-                    self.said.append(line.rstrip())
+                    self.messages.append(line.rstrip())
                 self._news.notify_all()
         with self._news:
             self._quiet = True
             self._news.notify_all()
 
     def await_event(self, name: str, count: int = 1) -> bool:
-        """Wait until `name` was said `count` times; False if the process went quiet before."""
+        """Wait for the event `name`, for the `count`-th of them; False if the process went quiet before."""
 
-        def there() -> bool:
+        def come() -> bool:
             return [event["event"] for event in self.events].count(name) >= count
 
         with self._news:
-            self._news.wait_for(lambda: there() or self._quiet, DEADLINE)
-            return there()
+            self._news.wait_for(lambda: come() or self._quiet, DEADLINE)
+            return come()
 
     def await_end(self, seconds: float) -> bool:
         """Wait until the process has ended, at most `seconds`."""
@@ -148,16 +157,14 @@ class Training:
             return []
 
     def ranks(self) -> list[psutil.Process]:
-        """The training processes: those forked from the fork server."""
-        found = []
+        """The training processes: the launcher starts a fork server, and that starts them."""
+        ranks = []
         for process in self.family():
-            try:
-                parent = process.parent()
-                if parent and parent.pid != self.process.pid and "forkserver" in " ".join(parent.cmdline()):
-                    found.append(process)
-            except psutil.NoSuchProcess:
-                continue
-        return sorted(found, key=lambda process: process.pid)
+            with suppress(psutil.NoSuchProcess):
+                fork_server = process.parent()
+                if fork_server and fork_server.ppid() == self.process.pid:
+                    ranks.append(process)
+        return sorted(ranks, key=lambda process: process.pid)
 
     def send(self, number: int, processes: Sequence[psutil.Process]) -> None:
         """Signal processes, as far as they are still there."""
@@ -175,7 +182,7 @@ class Training:
         _, alive = psutil.wait_procs(list(self.members), timeout=DEADLINE)
         assert not alive, f"left behind: {alive}"
         self._reader.join(DEADLINE)
-        return self.process.returncode
+        return int(self.process.wait(0))
 
     def outcome(self) -> dict[str, Any]:
         """What `--json` printed, after the end."""

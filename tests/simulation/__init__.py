@@ -1,1 +1,1 @@
-"""The protocol of a run as a model: the production code, with chance, time and the store in a seed's hands."""
+"""Simulation of the run protocol: production code, with chance, time and store faults determined by a seed."""

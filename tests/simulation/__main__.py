@@ -1,4 +1,4 @@
-"""`python -m tests.simulation`: read one interleaving step by step, or play very many.
+"""`python -m tests.simulation`: prints one interleaving step by step, or plays many.
 
 python -m tests.simulation --seed 175
 python -m tests.simulation --count 100000 --processes 2
@@ -16,19 +16,19 @@ from tests.simulation.survey import Survey, survey
 
 
 def main() -> int:
-    """Say what was asked for; 1 if a promise was broken."""
+    """Run the command; returns 1 if an invariant was violated."""
     parser = argparse.ArgumentParser(prog="python -m tests.simulation", description=__doc__.partition("\n")[0])
-    parser.add_argument("--seed", type=int, help="print this interleaving; with --count: the first of many")
-    parser.add_argument("--count", type=int, help="play so many, and print a summary as JSON")
+    parser.add_argument("--seed", type=int, help="print this interleaving; with --count: the first seed")
+    parser.add_argument("--count", type=int, help="number of interleavings to play; prints a summary as JSON")
     parser.add_argument("--processes", type=int, default=1)
-    asked = parser.parse_args()
-    if asked.count is not None:
-        return _many(asked.seed or 0, asked.count, asked.processes)
-    if asked.seed is None:
-        parser.error("say --seed or --count")
-    outcome = play(asked.seed, trace=True)
+    arguments = parser.parse_args()
+    if arguments.count is not None:
+        return _many(arguments.seed or 0, arguments.count, arguments.processes)
+    if arguments.seed is None:
+        parser.error("pass --seed or --count")
+    outcome = play(arguments.seed, trace=True)
     print("\n".join(outcome.trace))
-    print(f"seed {outcome.seed}: {outcome.violation or 'every promise was kept'}")
+    print(f"seed {outcome.seed}: {outcome.violation or 'no violation'}")
     return int(outcome.violation is not None)
 
 
@@ -37,12 +37,12 @@ def _many(first: int, count: int, processes: int) -> int:
     with Progress(*columns, console=Console(stderr=True)) as bar:
         task = bar.add_task("interleavings", total=count, broken=0)
 
-        def tell(found: Survey) -> None:
-            bar.update(task, completed=found.interleavings, broken=len(found.violations))
+        def report(progress: Survey) -> None:
+            bar.update(task, completed=progress.interleavings, broken=len(progress.violations))
 
-        found = survey(range(first, first + count), processes=processes, tell=tell)
-    print(json.dumps(found.summary(), indent=1))
-    return int(bool(found.violations))
+        result = survey(range(first, first + count), processes=processes, report=report)
+    print(json.dumps(result.summary(), indent=1))
+    return int(bool(result.violations))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""Who acts on a run: the processes of a launch, readers, `verify`, and whoever collects garbage.
+"""Actors on a run: the processes of a launch, readers, `verify`, and garbage collectors.
 
-All of them run the production code. Only what needs torch is written here a second time, line by line as it stands
-there: `Saver._write` and `_tidy`, `Attempt.decide` and `end`, `train_task`, and the heartbeat of `ShardReport`.
+They run production code. Only code that needs torch is copied here line by line: `Saver._write` and `_tidy`,
+`TrainingAttempt.decide` and `end`, and `train_task`.
 """
 
 import json
@@ -17,8 +17,10 @@ from headway.checkpoint.retention import Retention
 from headway.checkpoint.verify import Finding, verify
 from headway.errors import DamageError, FencedError, HeldError, StoreError
 from headway.recipe import Recipe
-from headway.runs import Committed, Decided, Ended, Heartbeat, Holder, Run, keys, read_heartbeat, write_heartbeat
-from headway.runs.garbage import garbage
+from headway.runs import Committed, Decided, Ended, Heartbeat, Holder, Run, keys
+from headway.runs.garbage import find_garbage
+from headway.runs.publisher import Publisher
+from headway.runs.run_log import LogWriter
 from headway.train.outcome import Failure, conclude
 from tests.simulation.content import NAME, pieces
 from tests.simulation.invariants import Invariants
@@ -33,7 +35,7 @@ ENVIRONMENT = Environment(device="none", precision="fp32", threads=1, torch="non
 
 @dataclass
 class World:
-    """What all actors share."""
+    """State that all actors share."""
 
     random: Random
     scheduler: Scheduler
@@ -42,21 +44,21 @@ class World:
     recipe: Recipe
     keep: int
     reach: int
-    """How far a roll-back goes [tokens]; 0: there are none."""
+    """Distance of roll-backs [tokens]; 0: no roll-backs."""
 
     def run(self) -> Run:
-        """The run as one process sees it."""
+        """A new process's view of the run."""
         return Run(self.store, RUN)
 
     @property
     def misread(self) -> int:
-        """Reads of the current actor whose bytes came damaged."""
+        """Number of the current actor's reads that returned damaged bytes."""
         return self.scheduler.current.misread if self.scheduler.current else 0
 
 
 @dataclass
 class Plan:
-    """What a launch is going to do."""
+    """Random behaviour of a launch."""
 
     name: str
     ranks: int
@@ -66,13 +68,13 @@ class Plan:
     says_end: bool
     outcome: str
     impatient: bool
-    """The launcher does not wait for rank 0: it says `failed` while that may live on."""
+    """Whether the launcher records a failure while rank 0 may still run."""
     launcher: bool
-    """Whether there is one: a node can vanish whole."""
+    """Whether there is a launcher; a node can vanish with it."""
 
     @classmethod
     def draw(cls, name: str, world: World) -> "Plan":
-        """A launch of any kind."""
+        """Draw a random plan."""
         random = world.random
         return cls(
             name=name,
@@ -89,25 +91,25 @@ class Plan:
 
 @dataclass
 class Launch:
-    """One `headway train`: a launcher, rank 0, and the other ranks where a save needs them."""
+    """One `headway train`: a launcher, rank 0, and other ranks during saves."""
 
     world: World
     plan: Plan
     failure: Failure | None = None
-    """Of rank 0: kind and message."""
+    """Failure of rank 0."""
     rank_0: Actor | None = None
     retention: Retention = field(init=False)
     parent: str | None = None
 
     def begin(self) -> None:
-        """Start its processes at some time."""
+        """Start its processes at random times."""
         scheduler, within = self.world.scheduler, 150
         self.rank_0 = scheduler.spawn(f"{self.plan.name} rank 0", self.train, within=within)
         if self.plan.launcher:
             scheduler.spawn(f"{self.plan.name} launcher", self.launch, within=within)
 
     def launch(self) -> None:
-        """What the launcher does once its ranks are gone, or once it thinks so."""
+        """The launcher's part after its ranks are gone, or seem to be."""
         if self.plan.impatient:
             for _ in range(self.world.random.randint(10, 100)):
                 self.world.scheduler.pause()
@@ -115,12 +117,12 @@ class Launch:
             self.world.scheduler.wait(lambda: self.rank_0 is not None and self.rank_0.over)
         run, launch = self.world.run(), self.plan.name
         try:
-            conclude(run, launch, self.failure, stopped=not self.failure and self.world.random.random() < 0.3)
+            conclude(run, launch, self.failure, stop_requested=not self.failure and self.world.random.random() < 0.3)
         except StoreError:
             self.world.store.counts["launcher gave up"] += 1
 
     def train(self) -> None:
-        """What rank 0 does: `train_task`."""
+        """The part of rank 0: `train_task`."""
         run, follows, plan = self.world.run(), None, self.plan
         holder = Holder(host=f"host of {plan.name}", pid=1, started=1, launch=plan.name)
         try:
@@ -136,8 +138,8 @@ class Launch:
             self.failure = Failure(type(error).__name__, str(error))
 
     def attempt(self, run: Run, number: int) -> bool:
-        """One attempt; whether it wants another, from further back."""
-        self.retention = Retention(self.world.keep, reach=self.world.reach)
+        """Run one attempt; returns whether it rolled back."""
+        self.retention = Retention(self.world.keep, horizon=self.world.reach)
         position = self.resume(run, number)
         for _ in range(self.plan.saves):
             position += STEP
@@ -154,19 +156,19 @@ class Launch:
         return False
 
     def resume(self, run: Run, number: int) -> int:
-        """Become what the newest sound checkpoint holds; returns its tokens."""
+        """Restore the newest sound checkpoint; returns its tokens."""
         for commit in reversed(run.history(upto=number).commits):
             if read(self.world, commit):
                 self.parent = commit.manifest
                 self.world.invariants.resumes(number, commit.manifest)
                 return commit.tokens
-            self.retention.distrusted.add(commit.manifest)
+            self.retention.damaged.add(commit.manifest)
             self.world.invariants.distrusts.add(number)
         self.world.invariants.resumes(number, None)
         return 0
 
     def save(self, run: Run, number: int, tokens: int) -> None:
-        """`Saver._write`, as rank 0 runs it; the other ranks are actors of their own, each with its shard."""
+        """Run `Saver._write` as rank 0. Each other rank is an actor that writes its shard."""
         ranks = self.plan.ranks
         commit = CheckpointWriter(run, Lineage(number, recipes.digest(self.world.recipe), "data", ENVIRONMENT), tokens)
         gathered: dict[int, ShardReport] = {}
@@ -175,7 +177,7 @@ class Launch:
             for rank in range(1, ranks)
         ]
         try:
-            gathered[0] = commit.write_shard(pieces(tokens, number, 0, ranks), rank=0, ranks=ranks)
+            gathered[0] = commit.write_shard(pieces(tokens, number, 0, ranks), rank=0, world_size=ranks)
         except StoreError as error:
             gathered[0] = {"error": str(error)}
         self.world.scheduler.wait(lambda: all(peer.over for peer in peers))
@@ -188,20 +190,20 @@ class Launch:
         self.tidy(run, number)
 
     def peer(self, commit: CheckpointWriter, rank: int, gathered: dict[int, ShardReport]) -> Actor:
-        """Another rank, which writes its shard and tells rank 0."""
+        """Start another rank, which writes its shard and reports to rank 0."""
 
         def write() -> None:
             ranks = self.plan.ranks
             try:
                 mine = pieces(commit.tokens, commit.lineage.attempt, rank, ranks)
-                gathered[rank] = commit.write_shard(mine, rank=rank, ranks=ranks)
+                gathered[rank] = commit.write_shard(mine, rank=rank, world_size=ranks)
             except StoreError as error:
                 gathered[rank] = {"error": str(error)}
 
         return self.world.scheduler.spawn(f"{self.plan.name} rank {rank}", write)
 
     def tidy(self, run: Run, number: int) -> None:
-        """`Saver._tidy`."""
+        """Run `Saver._tidy`."""
         try:
             run.store.put(keys.ledger(run.name, number), [b"{}\n"])
             self.retention.prune(run, number)
@@ -210,22 +212,20 @@ class Launch:
             self.world.store.counts["untidy"] += 1
 
     def beat(self, run: Run, holder: Holder, number: int) -> None:
-        """`ShardReport._beat`."""
-        now = time.time()
-        heartbeat = Heartbeat(attempt=number, holder=holder, phase="step", tokens=0, time=now, every=10)
+        """Publish a heartbeat, as `Reporter` does at the start."""
+        heartbeat = Heartbeat(attempt=number, holder=holder, phase="step", tokens=0, time=time.time(), every=10)
+        publisher = Publisher(LogWriter(run.store, run.name, number), lambda: heartbeat, heartbeat.every, print)
         try:
-            last = read_heartbeat(run.store, run.name)
-            if last is None or last.attempt <= number:
-                write_heartbeat(run.store, run.name, heartbeat)
+            publisher.tick(now=0.0)
         except StoreError:
             self.world.store.counts["heartbeat failed"] += 1
 
 
 def read(world: World, commit: Committed) -> bool:
-    """Read a checkpoint whole; whether it is sound."""
+    """Read a whole checkpoint; returns whether it is sound."""
     misread = world.misread
     try:
-        data = StoredCheckpoint(world.store, commit).tensor(NAME).tobytes()
+        data = StoredCheckpoint(world.store, commit).read_tensor(NAME).tobytes()
     except DamageError as error:
         world.invariants.damage(commit.manifest, str(error), misread=world.misread > misread)
         return False
@@ -234,13 +234,13 @@ def read(world: World, commit: Committed) -> bool:
 
 
 def reader(world: World) -> None:
-    """Read the newest checkpoint, or the oldest, again and again."""
+    """Read the newest or the oldest checkpoint several times."""
     run = world.run()
     for _ in range(3):
         try:
             history = run.history()
             if history.damaged:
-                raise Violation(f"a reader finds the journal damaged: {history.damaged[0].reason}")
+                raise Violation(f"a reader sees a damaged journal: {history.damaged[0].reason}")
             if history.commits:
                 read(world, history.commits[-1] if world.random.random() < 0.7 else history.commits[0])
         except StoreError:
@@ -248,36 +248,36 @@ def reader(world: World) -> None:
 
 
 def verifier(world: World) -> None:
-    """Verify the run beside its writers."""
+    """Verify the run while others write."""
     for _ in range(3):
         misread = world.misread
         try:
-            for found in verify(world.run()):
-                if isinstance(found, Finding):
+            for result in verify(world.run()):
+                if isinstance(result, Finding):
                     late = world.store.late > 0
-                    world.invariants.finding(found, misread=world.misread > misread, late=late)
+                    world.invariants.finding(result, misread=world.misread > misread, late=late)
             world.store.counts["verified"] += 1
         except StoreError:
             world.store.counts["verify failed"] += 1
 
 
 def collector(world: World) -> None:
-    """Delete the garbage, some time after it was judged."""
+    """Delete garbage, some time after it was listed."""
     run = world.run()
     for _ in range(2):
         try:
-            for each in list(garbage(run)):
+            for each in list(find_garbage(run)):
                 world.store.delete(each.key)
         except StoreError:
             world.store.counts["collector failed"] += 1
 
 
 def vandal(world: World) -> None:
-    """Damage a pack where it lies: a bit, its end, or only white space in its last entry, which says the same then."""
+    """Damage a pack: flip a bit, truncate it, or change white space in its last entry."""
     objects, store = world.invariants.objects, world.store
-    patience = world.random.randint(1, 300)
-    while patience and keys.pack(RUN, 0) not in objects:
-        patience -= 1
+    turns = world.random.randint(1, 300)
+    while turns and keys.pack(RUN, 0) not in objects:
+        turns -= 1
         world.scheduler.pause()
     for key in [key for key in objects if key.startswith(keys.packs(RUN))]:
         data = bytearray(objects[key])

@@ -1,4 +1,4 @@
-"""What the simulated checkpoints hold: bytes that only their own attempt would write at their own position."""
+"""Contents of simulated checkpoints, unique to an attempt and a position."""
 
 import hashlib
 
@@ -6,18 +6,18 @@ from headway.checkpoint.shard import Piece
 
 NAME = "model.weight"
 ROWS = 6
-"""Of the one tensor; 1, 2 and 3 ranks share them evenly."""
+"""Rows of the tensor; 1, 2 and 3 ranks share them evenly."""
 WIDTH = 4
-"""Bytes of a row."""
+"""Bytes per row."""
 
 
 def content(tokens: int, attempt: int) -> bytes:
-    """The whole tensor as `attempt` has it at `tokens`."""
+    """Bytes of the whole tensor of `attempt` at `tokens`."""
     return hashlib.blake2b(f"{tokens} of {attempt}".encode(), digest_size=ROWS * WIDTH).digest()
 
 
 def pieces(tokens: int, attempt: int, rank: int, ranks: int) -> list[Piece]:
-    """What one rank holds of it."""
+    """The rows of one rank."""
     rows = ROWS // ranks
     data = content(tokens, attempt)[rank * rows * WIDTH : (rank + 1) * rows * WIDTH]
     return [Piece(NAME, "float32", (ROWS,), (rank * rows,), (rows,), memoryview(data))]

@@ -1,6 +1,6 @@
-"""Bugs to plant in the protocol: a piece of production code, and what it is replaced with.
+"""Bugs to plant in the protocol, as text replacements in production code.
 
-They are kept as text, so that each says exactly what is broken, and one whose code has changed fails loudly.
+A mutant whose text no longer matches the code fails.
 """
 
 import importlib
@@ -18,13 +18,13 @@ class Mutant:
 
     name: str
     place: str
-    """`module:function` or `module:Class.method`, below `headway.`."""
+    """`module:function` or `module:Class.method` below `headway.`."""
     edits: tuple[tuple[str, str], ...]
-    """What stands there, at the indentation of a function, and what stands there instead."""
+    """Old and new text, indented as in a function at module level."""
 
     @contextmanager
     def planted(self) -> Iterator[None]:
-        """Have the bug, for a while."""
+        """Plant the bug during the block."""
         module_name, _, path = self.place.partition(":")
         module = importlib.import_module(f"headway.{module_name}")
         owner_name, _, name = path.rpartition(".")
@@ -36,8 +36,8 @@ class Mutant:
                 raise LookupError(f"{self.name}: {self.place} holds this {source.count(was)} times: {was}")
             source = source.replace(was, now)
         scope: dict[str, Any] = {}
-        exec(compile(source, self.name, "exec"), vars(module), scope)  # noqa: S102 - the text stands below
-        sound, function.__code__ = function.__code__, scope[name].__code__  # wherever the function was imported to
+        exec(compile(source, self.name, "exec"), vars(module), scope)  # noqa: S102 - the text is below
+        sound, function.__code__ = function.__code__, scope[name].__code__  # for all importers of the function
         try:
             yield
         finally:
@@ -46,13 +46,13 @@ class Mutant:
 
 MUTANTS = (
     Mutant(
-        "an append that does not look for a fence",
-        "store.journal:Journal.append",
+        "an append without a check for fencing",
+        "runs.journal:Journal.append",
         (("lambda: self.check_unfenced(attempt)", "lambda: None"),),
     ),
     Mutant(
-        "a fence that is looked for once, before the first try",
-        "store.chain:Chain.add",
+        "a check for fencing before the first try only",
+        "runs.hashlog:HashLog.add",
         (
             ("    with self._lock:", "    self.read()\n    check()\n    with self._lock:"),
             ("    check()\n            ", "    "),
@@ -60,32 +60,32 @@ MUTANTS = (
     ),
     Mutant(
         "a claim that does not fence",
-        "store.journal:Journal.check_unfenced",
+        "runs.journal:Journal.check_unfenced",
         (("newest.seq > attempt", "newest.seq > attempt + 99"),),
     ),
     Mutant(
         "an attempt that writes after its end",
-        "store.journal:Journal.check_unfenced",
+        "runs.journal:Journal.check_unfenced",
         (("isinstance(entry, Ended) and entry.attempt == attempt", "False"),),
     ),
     Mutant(
-        "a lost answer that counts as another's entry",
-        "store.chain:Chain.add",
+        "a lost response that counts as another's entry",
+        "runs.hashlog:HashLog.add",
         (
             (
-                "data = self.store.get(keys.journal_entry(self.prefix, seq))",
-                "self._accept(seq, self.store.get(keys.journal_entry(self.prefix, seq))); continue",
+                "data = self.store.get(keys.hashlog_entry(self.prefix, seq))",
+                "self._accept(seq, self.store.get(keys.hashlog_entry(self.prefix, seq))); continue",
             ),
         ),
     ),
     Mutant(
-        "a place that was taken counts as one's own",
-        "store.chain:Chain.add",
+        "an entry of another that counts as one's own",
+        "runs.hashlog:HashLog.add",
         (("accepted.nonce == nonce", "True"),),
     ),
     Mutant(
-        "an append that is tried again as another when its answer was lost",
-        "store.journal:Journal.append",
+        "an append that is repeated with a new nonce after a lost response",
+        "runs.journal:Journal.append",
         (
             (
                 "    return self._append(",
@@ -99,59 +99,59 @@ MUTANTS = (
     ),
     Mutant(
         "an entry that is put instead of created",
-        "store.chain:Chain.add",
+        "runs.hashlog:HashLog.add",
         (
             (
-                "self.store.create(keys.journal_entry(self.prefix, seq), data)",
-                "self.store.put(keys.journal_entry(self.prefix, seq), [data])",
+                "self.store.create(keys.hashlog_entry(self.prefix, seq), data)",
+                "self.store.put(keys.hashlog_entry(self.prefix, seq), [data])",
             ),
         ),
     ),
     Mutant(
         "a late listing whose gaps are not filled",
-        "store.chain:Chain._catch_up",
+        "runs.hashlog:HashLog._catch_up",
         (("numbers = range(len(self.entries) + 1, last + 1)", "numbers = [int(stem) for stem in listed]"),),
     ),
     Mutant(
-        "packs of ranges that are not finished",
-        "store.journal:Journal.pack",
-        (("while len(self._loose) >= pack.ENTRIES:", "while self._loose:"),),
+        "packs that are not full",
+        "runs.journal:Journal.pack",
+        (("while len(self._unpacked) >= pack.ENTRIES:", "while self._unpacked:"),),
     ),
     Mutant(
-        "packs compared with entries that were read before",
-        "store.journal:Journal.unlike_packs",
+        "packs compared with entries that are older",
+        "runs.journal:Journal.check_packs",
         (("self._catch_up(len(packs) * pack.ENTRIES)", "pass"),),
     ),
     Mutant(
         "a checkpoint without its attempt in its name",
-        "store.keys:checkpoint",
+        "runs.keys:checkpoint",
         (("{attempt:08d}", "00000001"),),
     ),
     Mutant(
         "a commit before its manifest",
-        "checkpoint.commit:Commit.make_true",
+        "checkpoint.commit:CheckpointWriter.commit",
         (
             ("    self.run.store.put(key, [data])\n", ""),
             ("    return key", "    self.run.store.put(key, [data])\n    return key"),
         ),
     ),
     Mutant(
-        "a shard whose failure nobody is told",
-        "checkpoint.commit:Commit.write_shard",
+        "a shard whose failure is not reported",
+        "checkpoint.commit:CheckpointWriter.write_shard",
         (
             (
-                "    self.run.store.put(laid.shard.key, laid.parts)",
-                "    try:\n        self.run.store.put(laid.shard.key, laid.parts)\n    except Exception:\n        pass",
+                "    self.run.store.put(serialized.shard.key, serialized.parts)",
+                "    with suppress(Exception):\n        self.run.store.put(serialized.shard.key, serialized.parts)",
             ),
         ),
     ),
     Mutant(
-        "a checkpoint that is deleted before it is given up",
+        "a checkpoint that is deleted before it is pruned",
         "checkpoint.retention:Retention.prune",
         (
             (
                 "        run.journal.append(",
-                """        for key in [*run.store.list(keys.folder(given_up[0].manifest))]:
+                """        for key in [*run.store.list(keys.folder(surplus[0].manifest))]:
             run.store.delete(key)
         run.journal.append(""",
             ),
@@ -163,47 +163,47 @@ MUTANTS = (
         (("sound >= self.keep", "True"),),
     ),
     Mutant(
-        "retention that keeps nothing to roll back to",
+        "retention that leaves nothing to roll back to",
         "checkpoint.retention:Retention.surplus",
-        (("not self.reach", "True"),),
+        (("not self.horizon", "True"),),
     ),
     Mutant(
-        "garbage of attempts that may yet commit it",
-        "store.garbage:garbage",
+        "garbage of attempts that may still commit it",
+        "runs.garbage:find_garbage",
         (("(attempt < newest or attempt in ended)", "True"),),
     ),
     Mutant(
-        "garbage of attempts that are not known, by a journal that was read before the listing",
-        "store.garbage:garbage",
+        "garbage by a journal that was read before the listing",
+        "runs.garbage:find_garbage",
         (
-            ("    there = list(", "    entries = run.journal.read()\n    there = list("),
+            ("    stored_keys = list(", "    entries = run.journal.read()\n    stored_keys = list("),
             ("  # before the journal: see below\n    entries = run.journal.read()\n", "\n"),
             ("attempt < newest", "attempt != newest"),
         ),
     ),
     Mutant(
-        "garbage by the commits that count, which are not all that are named",
-        "store.garbage:garbage",
+        "garbage by the commits that count instead of all that are named",
+        "runs.garbage:find_garbage",
         (("for entry in entries if isinstance(entry, Committed)}", "for entry in run.history().commits}"),),
     ),
     Mutant(
-        "bytes that are not compared with their checksum",
-        "checkpoint.stored:StoredCheckpoint._checked",
+        "bytes without a check of their checksum",
+        "checkpoint.reader:StoredCheckpoint._verified",
         (("if checksum([block]) != chunk.checksums[at // BLOCK_BYTES]:", "if False:"),),
     ),
     Mutant(
-        "damage that is found in what was given up meanwhile",
+        "damage found in a checkpoint that was pruned meanwhile",
         "checkpoint.verify:verify",
         (("elif commit.manifest not in run.history().pruned:", "else:"),),
     ),
     Mutant(
-        "a roll-back that claims the run over whoever came between",
-        "store.run:Run.claim",
+        "a roll-back that ignores a claim that came between",
+        "runs.run:Run.claim",
         (("self.journal.check_unfenced(follows)", "pass"),),
     ),
     Mutant(
         "a roll-back that undoes nothing",
-        "store.history:fold",
+        "runs.history:fold",
         (("history.commits = [c for c in history.commits if c.tokens <= restored]", "pass"),),
     ),
 )

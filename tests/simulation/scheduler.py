@@ -1,7 +1,7 @@
-"""Actors that take turns in one thread, in an order that a seed decides.
+"""Schedules actors in one thread, in an order that a seed determines.
 
-An actor is a greenlet that runs until it comes to a yield point: before and after each of its writes, and after each
-of its reads. There another may go on, and there it can be crashed, or paused for long enough to become a zombie.
+An actor is a greenlet that runs to its next yield point: before and after each of its writes, and after each of its
+reads. There another actor may continue, and the actor may crash, or pause long enough to become a zombie.
 """
 
 from collections.abc import Callable, Iterator
@@ -12,28 +12,28 @@ from unittest.mock import patch
 
 from greenlet import GreenletExit, getcurrent, greenlet
 
-LONGEST = 6000
-"""Turns after which an interleaving counts as one that never ends."""
+MAX_TURNS = 6000
+"""Turns after which an interleaving counts as endless."""
 
 
 class Violation(BaseException):
-    """The protocol broke a promise. No kind of `Exception`, so that no code under test can swallow it."""
+    """An invariant is violated. Not an `Exception`, so that the code under test cannot catch it."""
 
 
 @dataclass(frozen=True)
 class Temper:
-    """How rough an interleaving is; shares of turns."""
+    """Rates of switches, crashes and pauses, as shares of turns."""
 
     switch: float
-    """After which somebody else goes on."""
+    """Share of turns after which another actor continues."""
     crash: float
     pause: float
-    longest: int
-    """Turns of others that a pause can last."""
+    longest_pause: int
+    """Longest pause [turns]."""
 
     @classmethod
     def draw(cls, random: Random) -> "Temper":
-        """Some are calm, some are not."""
+        """Draw random rates."""
         return cls(
             random.choice((0.05, 0.2, 0.5, 1.0)),
             random.choice((0.0, 0.002, 0.01, 0.03)),
@@ -43,56 +43,60 @@ class Temper:
 
 
 class Clock:
-    """The time [s since 1970], and what the clock of whoever acts says that it is."""
+    """Simulated time, and the skewed clock of the current actor."""
 
     def __init__(self) -> None:
         self.now = 1.8e9
         self.skew = 0.0
-        """Of the current actor's clock [s]."""
+        """Error of the current actor's clock [s]."""
 
     def time(self) -> float:
-        """What `time.time()` says meanwhile."""
+        """Replaces `time.time`."""
         return self.now + self.skew
+
+    def sleep(self, seconds: float) -> None:
+        """Replaces `time.sleep`: advances the time of all actors."""
+        self.now += seconds
 
     @contextmanager
     def patched(self) -> Iterator[None]:
-        """Make it the time."""
-        with patch("time.time", self.time):
+        """Patch the time module during the block."""
+        with patch("time.time", self.time), patch("time.sleep", self.sleep):
             yield
 
 
 @dataclass(eq=False)
 class Actor:
-    """Something that acts step by step: a process, or a write that is still under way after its process gave up."""
+    """A process, or a write that is still in flight after its process gave up."""
 
     name: str
     body: greenlet
     mortal: bool
     wakes: int
-    """The turn from which on it can go on."""
+    """First turn in which it may continue."""
     ready: Callable[[], bool] | None = None
-    """What it waits for."""
+    """Condition that it waits for."""
     skew: float = 0.0
-    """Of its clock [s]."""
+    """Error of its clock [s]."""
     crashed: bool = False
     misread: int = 0
-    """Reads whose bytes came damaged."""
+    """Number of its reads that returned damaged bytes."""
 
     @property
     def over(self) -> bool:
-        """Whether it has come to an end, one way or another."""
+        """Whether it has ended or crashed."""
         return self.body.dead
 
 
 @dataclass
 class Scheduler:
-    """Who goes on next, who crashes, who pauses."""
+    """Decides which actor continues, crashes or pauses."""
 
     random: Random
     temper: Temper
     clock: Clock
     trace: list[str] | None = None
-    """One line for each step, if somebody wants to read them."""
+    """One line per step; None for no trace."""
     turn: int = 0
     actors: list[Actor] = field(default_factory=list)
     current: Actor | None = None
@@ -100,7 +104,7 @@ class Scheduler:
     pauses: int = 0
 
     def spawn(self, name: str, action: Callable[[], None], *, mortal: bool = True, within: int = 0) -> Actor:
-        """Add an actor; it begins in one of the next `within` turns."""
+        """Add an actor that starts in one of the next `within` turns."""
         body = greenlet(action, parent=self._main())
         actor = Actor(name, body, mortal, self.turn + self.random.randint(0, within))
         actor.skew = self.random.choice((0, 0, self.random.uniform(-100, 100)))
@@ -108,7 +112,7 @@ class Scheduler:
         return actor
 
     def pause(self) -> None:
-        """A yield point: here others may go on."""
+        """Yield: other actors may continue here."""
         if self.current is None:
             return
         if self.current.crashed:
@@ -116,24 +120,24 @@ class Scheduler:
         self._main().switch()
 
     def wait(self, ready: Callable[[], bool]) -> None:
-        """Let others go on until `ready`."""
+        """Let other actors continue until `ready` returns True."""
         if self.current is not None and not ready():
             self.current.ready = ready
             self.pause()
 
     def note(self, what: str, *about: object) -> None:
-        """Say in the trace what the current actor does."""
+        """Add a line to the trace about the current actor."""
         if self.trace is not None:
-            name = self.current.name if self.current else "(nobody)"
+            name = self.current.name if self.current else "(none)"
             self.trace.append(
                 f"{self.turn:5} {self.clock.now - 1.8e9:8.1f} s  {name:24} {what} {' '.join(map(str, about))}"
             )
 
     def run(self) -> None:
-        """Let all actors come to their ends.
+        """Run all actors to their ends.
 
         Raises:
-            Violation: a promise was broken, or somebody never comes to an end.
+            Violation: an invariant is violated, or an actor never ends.
         """
         while live := [actor for actor in self.actors if not actor.over]:
             self.actors = live
@@ -141,15 +145,15 @@ class Scheduler:
             if not ready:
                 asleep = [a.wakes for a in live if a.wakes > self.turn]
                 if not asleep:
-                    raise Violation(f"{live[0].name} waits for what never comes")
+                    raise Violation(f"{live[0].name} waits forever")
                 self.turn = min(asleep)
                 continue
             if self.current not in ready or self.random.random() < self.temper.switch:
                 self.current = self.random.choice(ready)
             assert self.current
             self._step(self.current)
-            if self.turn > LONGEST:
-                raise Violation(f"{self.current.name} does not come to an end")
+            if self.turn > MAX_TURNS:
+                raise Violation(f"{self.current.name} does not end")
         self.current = None
 
     def _step(self, actor: Actor) -> None:
@@ -167,11 +171,11 @@ class Scheduler:
             actor.body.throw()
         elif self.random.random() < self.temper.pause:
             self.pauses += 1
-            actor.wakes = self.turn + self.random.randint(2, self.temper.longest)
+            actor.wakes = self.turn + self.random.randint(2, self.temper.longest_pause)
             self.clock.now += self.random.choice((0, 0, 20, 100))
             self.note("pauses until turn", actor.wakes)
 
     @staticmethod
     def _main() -> greenlet:
-        here = getcurrent()
-        return here.parent or here
+        current = getcurrent()
+        return current.parent or current

@@ -1,4 +1,4 @@
-"""An object store that fails in all the ways in which one on the far side of a network fails, as a seed decides."""
+"""An object store with the faults of one behind a network, determined by a seed."""
 
 import contextlib
 from collections import Counter, deque
@@ -9,40 +9,40 @@ from greenlet import GreenletExit
 
 from headway.errors import ExistingObject, StoreError
 from headway.objectstore import Buffer
-from headway.objectstore.protocol import Unfinished
+from headway.objectstore.protocol import UnfinishedWrite
 from tests.memory import MemoryStore
 from tests.simulation.invariants import Invariants
 from tests.simulation.scheduler import Scheduler
 
 WRITE_FAULTS = ("failed before", "answer lost", "under way", "echo")
-"""Before it took effect; after; it will take effect later, if at all; it takes effect twice, once much later."""
+"""A write fails before its effect; after it; takes effect later, if at all; takes effect twice, once much later."""
 CREATE_FAULTS = (*WRITE_FAULTS, "found itself", "refused", "under way")
-"""And: asked again after a lost answer, so the key is taken, by itself; refused although the key is free."""
+"""Faults of a create. Besides: a retry after a lost response finds its own object; refused although the key is free."""
 UNDER_WAY = 60
-"""Turns within which a write lands that nobody waits for any more."""
-SENT = 0.3
-"""Share of crashes on the brink of a write that come after it was sent: it lands all the same."""
+"""Turns within which a write in flight takes effect."""
+SENT_SHARE = 0.3
+"""Share of crashes before a write in which the write was already sent and takes effect."""
 
 
 class SimulatedStore:
-    """A MemoryStore behind a network. Each effect is checked as it happens."""
+    """A `MemoryStore` behind a faulty network. The invariants check each effect as it happens."""
 
     url = "simulated://"
 
     def __init__(self, scheduler: Scheduler, random: Random, objects: dict[str, bytes], invariants: Invariants) -> None:
-        """`objects`: where its objects are to be, so that others can see them without asking."""
+        """The store keeps its objects in `objects`, which others may read directly."""
         self.scheduler, self.random, self.invariants = scheduler, random, invariants
         self.memory = MemoryStore()
         self.memory.objects = objects
         self.rate = 0.0
-        """Share of requests that go wrong."""
+        """Share of requests with a fault."""
         self.late = 0.0
-        """Share of listings that miss the last few keys."""
+        """Share of listings that may miss the newest keys."""
         self.counts: Counter[str] = Counter()
         self._recent: deque[str] = deque(maxlen=4)
 
     def quiet(self) -> None:
-        """No more faults."""
+        """Stop all faults."""
         self.rate = self.late = 0
 
     def put(self, key: str, parts: Iterable[Buffer]) -> None:
@@ -81,30 +81,30 @@ class SimulatedStore:
 
     def get(self, key: str, start: int = 0, length: int | None = None) -> bytes:
         """Read an object, or a range of it."""
-        self._asked("get", key)
+        self._read_fault("get", key)
         data = self.memory.get(key, start, length)
         self.scheduler.pause()
         return data
 
     def get_all(self, keys: Iterable[str]) -> Iterator[bytes | None]:
-        """Read small objects; others may write between one and the next."""
-        found: list[bytes | None] = []
+        """Read small objects; other actors may write in between."""
+        bodies: list[bytes | None] = []
         for key in keys:
-            if not found:
-                self._asked("get all from", key)
+            if not bodies:
+                self._read_fault("get all from", key)
             elif self.random.random() < 0.1:
                 self.scheduler.pause()
-            found.append(self.memory.objects.get(key))
+            bodies.append(self.memory.objects.get(key))
         self.scheduler.pause()
-        yield from found
+        yield from bodies
 
     def fill(self, key: str, buffer: memoryview, start: int = 0) -> int:
-        """Read bytes of an object into `buffer`; now and then one of them comes over damaged."""
-        self._asked("fill", key)
+        """Read bytes of an object into `buffer`, sometimes with one bit flipped."""
+        self._read_fault("fill", key)
         length = self.memory.fill(key, buffer, start)
         if length and self.scheduler.current and self.random.random() < self.rate / 2:
             self.counts["damaged read"] += 1
-            self.scheduler.note("  comes over damaged", key)
+            self.scheduler.note("  is damaged in transit", key)
             self.scheduler.current.misread += 1
             buffer[self.random.randrange(length)] ^= 1 << self.random.randrange(8)
         self.scheduler.pause()
@@ -112,41 +112,41 @@ class SimulatedStore:
 
     def size(self, key: str) -> int:
         """Length of an object [bytes]."""
-        self._asked("size", key)
+        self._read_fault("size", key)
         size = self.memory.size(key)
         self.scheduler.pause()
         return size
 
     def list(self, prefix: str, after: str = "") -> Iterator[str]:
-        """Keys below `prefix`; a late listing misses some of the last few."""
-        self._asked("list", prefix)
-        found = list(self.memory.list(prefix, after))
+        """Keys below `prefix`; a late listing misses some of the newest."""
+        self._read_fault("list", prefix)
+        listed = list(self.memory.list(prefix, after))
         if self.random.random() < self.late:
             missed = {key for key in self._recent if self.random.random() < 0.5}
-            if not missed.isdisjoint(found):
+            if not missed.isdisjoint(listed):
                 self.counts["late listing"] += 1
-                found = [key for key in found if key not in missed]
+                listed = [key for key in listed if key not in missed]
                 self.scheduler.note("  is late", prefix)
         self.scheduler.pause()
-        return iter(found)
+        return iter(listed)
 
     def sizes(self, prefix: str) -> Iterator[tuple[str, int]]:
-        """Not part of the protocol that is simulated."""
+        """Keys with lengths, without faults."""
         return self.memory.sizes(prefix)
 
     def folders(self, prefix: str) -> Iterator[str]:
-        """The names that follow `prefix` up to the next `/`."""
+        """Names between `prefix` and the next `/`."""
         return self.memory.folders(prefix)
 
-    def unfinished(self) -> Iterator[Unfinished]:
-        """Writes that are under way show nowhere."""
+    def unfinished(self) -> Iterator[UnfinishedWrite]:
+        """Writes in flight are not listed."""
         return iter(())
 
-    def discard(self, unfinished: Unfinished) -> None:
-        """Nothing to give up."""
+    def abort(self, write: UnfinishedWrite) -> None:
+        """Do nothing."""
 
-    def _asked(self, what: str, key: str) -> None:
-        """Fail a read, now and then."""
+    def _read_fault(self, what: str, key: str) -> None:
+        """Fail a read at random."""
         self.scheduler.note(what, key)
         if self.random.random() < self.rate / 4:
             self.counts["read failed"] += 1
@@ -154,8 +154,8 @@ class SimulatedStore:
             raise StoreError(f"{key}: simulated: cannot be read")
 
     def _write(self, what: str, key: str, effect: Callable[[], None], faults: tuple[str, ...]) -> None:
-        """Let a write take effect, or go wrong in one of the ways of `faults`."""
-        self._set_out(what, key, effect)
+        """Let a write take effect, or go wrong with one of `faults`."""
+        self._before_write(what, key, effect)
         fault = self.random.choice(faults) if self.random.random() < self.rate else ""
         self.scheduler.note(what, key, fault.upper())
         if fault:
@@ -165,30 +165,30 @@ class SimulatedStore:
         if fault == "under way":
             self._later(f"late {what}", key, effect)
         if fault in {"failed before", "under way"}:
-            raise StoreError(f"{key}: simulated: nobody knows whether it was written")
-        taken: ExistingObject | None = None
+            raise StoreError(f"{key}: simulated: unknown whether it was written")
+        conflict: ExistingObject | None = None
         try:
             effect()
         except ExistingObject as error:
-            taken = error
+            conflict = error
         if fault == "echo":
             self._later(f"echo of {what}", key, effect)
         self.scheduler.pause()
-        if taken:
-            raise taken
+        if conflict:
+            raise conflict
         if fault == "answer lost":
-            raise StoreError(f"{key}: simulated: the answer was lost")
+            raise StoreError(f"{key}: simulated: the response was lost")
         if fault == "found itself":
-            raise ExistingObject(f"{key}: simulated: exists already, for it was asked twice")
+            raise ExistingObject(f"{key}: simulated: exists already, by an earlier try")
 
-    def _set_out(self, what: str, key: str, effect: Callable[[], None]) -> None:
-        """The yield point before a write; of those who crash here, some have sent it already."""
+    def _before_write(self, what: str, key: str, effect: Callable[[], None]) -> None:
+        """Yield before a write. Some actors that crash here have already sent it."""
         if self.scheduler.current and self.scheduler.current.crashed:
             raise GreenletExit
         try:
             self.scheduler.pause()
         except GreenletExit:
-            if self.random.random() < SENT:
+            if self.random.random() < SENT_SHARE:
                 self._later(f"crashed {what}", key, effect)
             raise
 

@@ -1,4 +1,4 @@
-"""Many interleavings, one after the other: what they broke, and what they went through."""
+"""Plays many interleavings and sums up their violations and events."""
 
 import time
 from collections import Counter
@@ -17,52 +17,52 @@ EXERCISED = (
     "read failed", "damaged read", "late listing", "failed before", "answer lost", "under way", "landed late", "echo",
     "found itself", "refused", "untidy", "reader failed", "collector failed", "launcher gave up",
 )  # fmt: skip
-"""What a survey must go through to mean anything: entries, answers, what befell actors and requests."""
-SHARE = 50
-"""Interleavings that a process is given at once."""
+"""Counters that a meaningful survey must have above zero."""
+CHUNK = 50
+"""Interleavings per task of a worker process."""
 
 
 @dataclass
 class Survey:
-    """What came of many interleavings."""
+    """Results of many interleavings."""
 
     interleavings: int = 0
     seconds: float = 0.0
     violations: dict[int, str] = field(default_factory=dict)
-    """By seed."""
+    """Violations by seed."""
     counts: Counter[str] = field(default_factory=Counter)
 
     @property
     def missed(self) -> list[str]:
-        """What should have happened, and never did."""
+        """Names in `EXERCISED` that never happened."""
         return [each for each in EXERCISED if not self.counts[each]]
 
     def add(self, outcome: Outcome) -> None:
-        """Take in one of them."""
+        """Add one result."""
         self.interleavings += 1
         self.counts += outcome.counts
         if outcome.violation:
             self.violations[outcome.seed] = outcome.violation
 
     def summary(self) -> dict[str, Any]:
-        """As plain data, for JSON."""
+        """The results as plain data, for JSON."""
         rate = round(self.interleavings / self.seconds, 1) if self.seconds else None
         return {**asdict(self), "per_second": rate, "missed": self.missed, "counts": dict(self.counts.most_common())}
 
 
-def survey(seeds: Iterable[int], *, processes: int = 1, tell: Callable[[Survey], None] = lambda _: None) -> Survey:
-    """Play all seeds, in so many processes; `tell` is told after each."""
-    began, found = time.monotonic(), Survey()
+def survey(seeds: Iterable[int], *, processes: int = 1, report: Callable[[Survey], None] = lambda _: None) -> Survey:
+    """Play all seeds in `processes` processes; calls `report` after each."""
+    start, result = time.monotonic(), Survey()
     if processes == 1:
-        _gather(found, map(play, seeds), tell)
+        _gather(result, map(play, seeds), report)
     else:
         with ProcessPoolExecutor(processes, get_context("forkserver")) as pool:
-            _gather(found, pool.map(play, seeds, chunksize=SHARE), tell)
-    found.seconds = round(time.monotonic() - began, 3)
-    return found
+            _gather(result, pool.map(play, seeds, chunksize=CHUNK), report)
+    result.seconds = round(time.monotonic() - start, 3)
+    return result
 
 
-def _gather(found: Survey, outcomes: Iterable[Outcome], tell: Callable[[Survey], None]) -> None:
+def _gather(result: Survey, outcomes: Iterable[Outcome], report: Callable[[Survey], None]) -> None:
     for outcome in outcomes:
-        found.add(outcome)
-        tell(found)
+        result.add(outcome)
+        report(result)

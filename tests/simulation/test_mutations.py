@@ -1,4 +1,4 @@
-"""The simulation is worth its time only if it finds bugs: each of these is planted, and found."""
+"""The simulation finds each of a list of planted bugs."""
 
 import pytest
 
@@ -6,14 +6,14 @@ from tests.simulation.interleaving import play
 from tests.simulation.mutants import MUTANTS, Mutant
 
 BOUND = 3000
-"""Seeds that a planted bug may take to be found; the code as it is passes the first 2,000 in `test_protocol`."""
+"""Seeds within which a bug must be found. The unchanged code passes the first 2,000 in `test_protocol`."""
 
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=[mutant.name for mutant in MUTANTS])
 def test_a_planted_bug_is_found(mutant: Mutant) -> None:
-    """Some interleaving shows it, and the same interleaving is sound without it."""
+    """Some interleaving violates an invariant with the bug and none without it."""
     with mutant.planted():
         broken = next((outcome for outcome in map(play, range(BOUND)) if outcome.violation), None)
-    assert broken is not None, f"{BOUND} interleavings do not tell the difference"
+    assert broken is not None, f"not found in {BOUND} interleavings"
     print(f"{mutant.name}: found after {broken.seed + 1} seeds: {broken.violation}")
     assert play(broken.seed).violation is None

@@ -1,1 +1,1 @@
-"""Checkpoints: sharded, checksummed, committed by one journal entry, restored to any world size, free of pickle."""
+"""Checkpoints: sharded, checksummed, committed by one journal entry, restored to any world size, without pickle."""

@@ -1,4 +1,4 @@
-"""Small talk between the ranks of an attempt: JSON over a gloo group, so nothing is ever unpickled."""
+"""Collectives for small plain data between the ranks of an attempt. They exchange JSON, and never unpickle."""
 
 import json
 from collections.abc import Callable
@@ -11,35 +11,35 @@ from headway import errors
 
 
 class Collectives:
-    """The ranks of a process group, able to exchange small plain data. Every call is collective."""
+    """Collectives over a gloo process group. Every rank must make each call."""
 
     def __init__(self, group: dist.ProcessGroup) -> None:
         self.group = group
         self.rank = dist.get_rank(group)
         self.size = dist.get_world_size(group)
 
-    def gather(self, item: Any) -> list[Any]:
-        """Each rank's `item`, by rank, on every rank."""
+    def all_gather(self, item: Any) -> list[Any]:
+        """The items of all ranks, by rank, on every rank."""
         data = json.dumps(item).encode()
         lengths = [torch.zeros(1, dtype=torch.int64) for _ in range(self.size)]
         dist.all_gather(lengths, torch.tensor([len(data)]), group=self.group)
         longest = max(int(length) for length in lengths)
-        mine = torch.zeros(longest, dtype=torch.uint8)
-        mine[: len(data)] = torch.frombuffer(bytearray(data), dtype=torch.uint8)
+        padded = torch.zeros(longest, dtype=torch.uint8)
+        padded[: len(data)] = torch.frombuffer(bytearray(data), dtype=torch.uint8)
         rows = [torch.empty(longest, dtype=torch.uint8) for _ in range(self.size)]
-        dist.all_gather(rows, mine, group=self.group)
+        dist.all_gather(rows, padded, group=self.group)
         return [json.loads(row[: int(length)].numpy().tobytes()) for row, length in zip(rows, lengths, strict=True)]
 
     def broadcast(self, item: Any) -> Any:
-        """The `item` of rank 0, on every rank."""
-        return self.gather(item if self.rank == 0 else None)[0]
+        """The item of rank 0, on every rank."""
+        return self.all_gather(item if self.rank == 0 else None)[0]
 
-    def on_rank0(self, act: Callable[[], Any]) -> Any:
-        """What `act` returns on rank 0, on every rank; its error is raised on every rank, too."""
+    def on_rank0(self, function: Callable[[], Any]) -> Any:
+        """Call `function` on rank 0; returns its value on every rank, or raises its HeadwayError on every rank."""
         outcome: dict[str, Any] = {}
-        if self.first:
+        if self.is_rank0:
             try:
-                outcome = {"value": act()}
+                outcome = {"value": function()}
             except errors.HeadwayError as error:
                 outcome = {"error": type(error).__name__, "message": str(error)}
         outcome = self.broadcast(outcome)
@@ -48,6 +48,6 @@ class Collectives:
         return outcome["value"]
 
     @property
-    def first(self) -> bool:
-        """Whether this is rank 0, which alone writes to the journal."""
+    def is_rank0(self) -> bool:
+        """Whether this is rank 0, the only rank that writes to the journal."""
         return self.rank == 0

@@ -1,7 +1,7 @@
-"""The one commit point: shards first, then the manifest that names them, then the journal entry that makes it true.
+"""Commits a checkpoint: first the shards, then the manifest that names them, then the journal entry that commits it.
 
-A save that stops anywhere before the entry is garbage that nobody reads. Free of torch, so that the very code which
-ranks run is what the protocol's simulation runs.
+A save that stops before the entry leaves garbage that nobody reads. This module does not use torch, so that the
+simulation of the protocol runs the same code as the ranks.
 """
 
 from collections.abc import Sequence
@@ -14,22 +14,24 @@ from headway.runs import Committed, Run, keys
 from headway.runs.entries import sha256
 
 ShardReport = dict[str, Any]
-"""What a rank says of the shard it wrote, in the manifest's words; plain data, for it travels as JSON."""
+"""A rank's part of the manifest: its shard, and the chunks in it. Plain data, because ranks exchange it as JSON."""
 
 
 @dataclass(frozen=True)
 class Lineage:
-    """What all checkpoints of an attempt have in common."""
+    """The fields that all checkpoints of an attempt share."""
 
     attempt: int
     recipe: str
+    """Digest."""
     data: str
+    """Digest."""
     environment: Environment
 
 
 @dataclass(frozen=True)
 class CheckpointWriter:
-    """One checkpoint in the making, by one attempt."""
+    """Writes one checkpoint of an attempt."""
 
     run: Run
     lineage: Lineage
@@ -37,25 +39,26 @@ class CheckpointWriter:
 
     @property
     def prefix(self) -> str:
-        """Of its keys: never used before, never used again."""
+        """Key prefix of this checkpoint; no other checkpoint ever has the same."""
         return keys.checkpoint(self.run.name, self.tokens, self.lineage.attempt)
 
-    def write_shard(self, pieces: Sequence[Piece], *, rank: int, ranks: int) -> ShardReport:
-        """Write what one rank holds.
+    def write_shard(self, pieces: Sequence[Piece], *, rank: int, world_size: int) -> ShardReport:
+        """Write the shard of one rank.
 
         Raises:
-            StoreError: it could not be written.
+            StoreError: the store failed.
         """
-        laid = serialize(f"{self.prefix}{rank:05d}-of-{ranks:05d}.safetensors", pieces)
-        self.run.store.put(laid.shard.key, laid.parts)
-        return {"shard": laid.shard.model_dump(), "tensors": _index(pieces, laid)}
+        serialized = serialize(f"{self.prefix}{rank:05d}-of-{world_size:05d}.safetensors", pieces)
+        self.run.store.put(serialized.shard.key, serialized.parts)
+        return {"shard": serialized.shard.model_dump(), "tensors": _index(pieces, serialized)}
 
     def commit(self, reports: Sequence[ShardReport], *, parent: str | None, progress: Progress) -> str:
-        """Write the manifest of what all ranks wrote, and commit it; returns the manifest's key. Rank 0 only.
+        """Write the manifest of all ranks' shards, and commit it; returns the manifest's key. Rank 0 only.
 
         Raises:
-            FencedError: a newer attempt has claimed the run; nothing was committed.
-            StoreError: the store failed. If that was the last step, nobody knows: the journal will tell.
+            FencedError: a newer attempt has claimed the run; nothing is committed.
+            StoreError: the store failed. If it failed in the last step, only the journal tells whether this is
+            committed.
         """
         manifest = CheckpointManifest(
             run=self.run.name,
@@ -83,20 +86,20 @@ class CheckpointWriter:
         return key
 
 
-def _index(pieces: Sequence[Piece], laid: SerializedShard) -> dict[str, Any]:
-    """What one rank holds, in the manifest's words."""
+def _index(pieces: Sequence[Piece], serialized: SerializedShard) -> dict[str, Any]:
+    """The tensors in one rank's shard, in the format of the manifest."""
     index: dict[str, Any] = {}
-    for piece, chunk in zip(pieces, laid.chunks, strict=True):
+    for piece, chunk in zip(pieces, serialized.chunks, strict=True):
         entry = index.setdefault(piece.name, {"dtype": piece.dtype, "shape": piece.shape, "chunks": []})
         entry["chunks"].append(chunk.model_dump())
     return index
 
 
 def _merge(indices: Sequence[dict[str, Any]]) -> dict[str, Tensor]:
-    """The tensors of all ranks; each chunk learns which shard it is in."""
-    whole: dict[str, Any] = {}
+    """Merge the tensors of all ranks; sets the shard of each chunk."""
+    merged: dict[str, Any] = {}
     for rank, index in enumerate(indices):
         for name, entry in index.items():
-            target = whole.setdefault(name, {**entry, "chunks": []})
+            target = merged.setdefault(name, {**entry, "chunks": []})
             target["chunks"] += [{**chunk, "shard": rank} for chunk in entry["chunks"]]
-    return {name: Tensor.model_validate(entry) for name, entry in sorted(whole.items())}
+    return {name: Tensor.model_validate(entry) for name, entry in sorted(merged.items())}

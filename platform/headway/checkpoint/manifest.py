@@ -1,11 +1,10 @@
-"""The manifest: small JSON that says all that a checkpoint is.
+"""The manifest of a checkpoint: a small JSON document that describes its tensors and shards.
 
-Its SHA-256 stands in the journal, and every byte of every shard is covered by a checksum in it, so a checkpoint is
-sound exactly if its manifest and its shards match. The bytes of a chunk are checked in blocks, so that a rank that
-needs a few rows of it reads and checks no more than those.
+The journal holds the manifest's SHA-256, and the manifest holds checksums of every byte of every shard, so any damage
+to a checkpoint shows. Chunks are checked in blocks: a rank that needs a few rows reads and checks only the blocks of
+those.
 """
 
-import json
 import math
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -13,51 +12,47 @@ from itertools import combinations, pairwise
 from typing import Literal, Self
 
 import xxhash
-from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic import Field, model_validator
 
-from headway.errors import DamageError
+from headway.json_manifest import Manifest, ManifestPart
 from headway.objectstore import Buffer
 
 BLOCK_BYTES = 4 << 20
-"""Bytes under one checksum: large enough to read a store at full speed, small enough to skip what is not needed."""
+"""Bytes under one checksum: large enough to read at full speed, small enough to skip what is not needed."""
 WIDTHS = {
     "float64": 8, "float32": 4, "float16": 2, "bfloat16": 2,
     "int64": 8, "int32": 4, "int16": 2, "int8": 1, "uint8": 1, "bool": 1,
 }  # fmt: skip
-"""Bytes of an element, by torch's name of its type."""
+"""Bytes per element, by torch's name of the dtype."""
 
 
-class _ManifestPart(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Chunk(_ManifestPart):
-    """A rectangle of a tensor, as one rank held it."""
+class Chunk(ManifestPart):
+    """A rectangular part of a tensor, held by one rank."""
 
     shard: int
     """Index into the manifest's shards."""
     offset: tuple[int, ...]
-    """Of the rectangle in the whole tensor."""
+    """Index of the first element in the whole tensor."""
     size: tuple[int, ...]
     start: int
     """First byte in the shard."""
     length: int
     """Bytes."""
     checksums: tuple[str, ...]
-    """Of its blocks of `BLOCK_BYTES`; the last may be shorter."""
+    """Checksum of each block of `BLOCK_BYTES`; the last block may be shorter."""
 
 
-class Tensor(_ManifestPart):
-    """A whole tensor, and where its chunks lie."""
+class Tensor(ManifestPart):
+    """A whole tensor, as a list of its chunks."""
 
     dtype: str
-    """As torch names it, without the `torch.`."""
+    """torch's name without `torch.`, such as `float32`."""
     shape: tuple[int, ...]
     chunks: tuple[Chunk, ...]
 
 
-class Shard(_ManifestPart):
-    """One safetensors object, written by one rank. The checksum is of its header; its bodies have their own."""
+class Shard(ManifestPart):
+    """One safetensors object, written by one rank. `checksum` covers its header; the chunks have their own."""
 
     key: str
     bytes: int
@@ -65,39 +60,39 @@ class Shard(_ManifestPart):
     checksum: str
 
 
-class Progress(_ManifestPart):
-    """Where the run stands, besides its tensors: all that a resume needs."""
+class Progress(ManifestPart):
+    """State of the run that is not a tensor: all that a resume needs besides."""
 
     seed: int
     updates: int
-    """Optimizer steps taken: batches consumed, less those that decisions skipped."""
+    """Optimizer steps: batches consumed, without those that decisions skipped."""
     losses: tuple[float, ...] = ()
-    """Losses of the last batches, which the next spike is judged by."""
+    """Losses of the last batches, the window for the detection of spikes."""
     held_out: float | None = None
     """Held-out loss of the last evaluation [nats per token]."""
     skipped: tuple[tuple[int, int], ...] = ()
-    """Ranges of batches that decisions took out [tokens], so that a checkpoint stands without the journal's entries."""
+    """Ranges of positions that decisions skipped [tokens]; kept here so that a resume needs no old journal entries."""
     evaluated: int = 0
-    """Where that was [tokens]."""
+    """Position of the last evaluation [tokens]."""
 
 
-class Environment(_ManifestPart):
-    """What, besides the recipe, arithmetic depends on."""
+class Environment(ManifestPart):
+    """All that the arithmetic depends on besides the recipe."""
 
     device: str
-    """Model of the processor that computed."""
+    """Model of the GPU or CPU."""
     precision: str
     threads: int
     torch: str
     headway: str
     arithmetic: int = 1
-    """Version of the order and rounding of Headway's own sums; checkpoints before it was recorded have the first."""
-    settings: dict[str, str] = {}
-    """What torch was told, where it could choose."""
+    """Version of the order and rounding of Headway's own sums; 1 in checkpoints that do not record it."""
+    settings: dict[str, str] = Field(default_factory=dict)
+    """torch settings that can change bits."""
 
 
-class CheckpointManifest(_ManifestPart):
-    """A checkpoint, whole."""
+class CheckpointManifest(Manifest):
+    """The manifest of one checkpoint."""
 
     format: Literal[2] = 2
     run: str
@@ -111,13 +106,13 @@ class CheckpointManifest(_ManifestPart):
     environment: Environment
     progress: Progress
     parent: str | None
-    """Key of the manifest that this attempt resumed from or committed before."""
+    """Key of the manifest before this one: committed or restored by this attempt."""
     shards: tuple[Shard, ...]
     tensors: dict[str, Tensor]
 
     @model_validator(mode="after")
     def _covers(self) -> Self:
-        """Chunks make up every tensor, and lie in the shards one after the other: nothing missing, nothing twice."""
+        """Check that chunks cover every tensor and every shard exactly: no gap, no overlap."""
         spans: dict[int, list[tuple[int, int]]] = defaultdict(list)
         for name, tensor in self.tensors.items():
             for problem in _problems(tensor):
@@ -136,13 +131,9 @@ class CheckpointManifest(_ManifestPart):
                 raise ValueError(f"shard {shard.key} is {shard.bytes} bytes long, and its tensors end at {at}")
         return self
 
-    def encode(self) -> bytes:
-        """The manifest as JSON for people: one line a tensor chunk."""
-        return json.dumps(self.model_dump(mode="json"), indent=1).encode() + b"\n"
-
 
 def _problems(tensor: Tensor) -> Iterator[str]:
-    """What is wrong with how chunks make up a tensor."""
+    """What is wrong with the chunks of a tensor."""
     if tensor.dtype not in WIDTHS:
         yield f"has elements of unknown type {tensor.dtype}"
         return
@@ -164,7 +155,7 @@ def _problems(tensor: Tensor) -> Iterator[str]:
 
 
 def _overlap(tensor: Tensor) -> bool:
-    """Whether an element lies in two chunks. Rows, which is how FSDP cuts, are told in one pass."""
+    """Whether any element is in two chunks. Takes one pass if all chunks are whole rows, as FSDP makes them."""
     if all(chunk.size[1:] == tensor.shape[1:] for chunk in tensor.chunks):
         rows = sorted((chunk.offset[0], chunk.size[0]) for chunk in tensor.chunks if tensor.shape)
         return any(low + length > following for (low, length), (following, _) in pairwise(rows))
@@ -174,21 +165,8 @@ def _overlap(tensor: Tensor) -> bool:
     )
 
 
-def decode(data: bytes, key: str) -> CheckpointManifest:
-    """A manifest from its bytes.
-
-    Raises:
-        DamageError: they are not a manifest.
-    """
-    try:
-        return CheckpointManifest.model_validate_json(data)
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        raise DamageError(f"{key}: not a sound manifest: {first['msg']}") from error
-
-
 def checksum(parts: Sequence[Buffer]) -> str:
-    """XXH3-128 over `parts` joined, in hex: finds damage at memory speed; trust comes from the journal's SHA-256."""
+    """XXH3-128 of the joined `parts`, in hex. It detects damage at memory speed, but no forgery; SHA-256 does."""
     state = xxhash.xxh3_128()
     for part in parts:
         state.update(part)
@@ -196,5 +174,5 @@ def checksum(parts: Sequence[Buffer]) -> str:
 
 
 def block_checksums(data: memoryview) -> tuple[str, ...]:
-    """The checksum of each block of `data`, one after the other."""
+    """The checksum of each block of `data`, in order."""
     return tuple(checksum([data[at : at + BLOCK_BYTES]]) for at in range(0, data.nbytes, BLOCK_BYTES))

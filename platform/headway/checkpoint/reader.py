@@ -1,4 +1,4 @@
-"""A checkpoint in the store: opened from its journal entry, every read of it verified."""
+"""Reads a committed checkpoint from the store, and verifies every byte that it returns."""
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -9,60 +9,61 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
-from headway.checkpoint.manifest import BLOCK_BYTES, WIDTHS, CheckpointManifest, Chunk, Shard, checksum, decode
+from headway.checkpoint.manifest import BLOCK_BYTES, WIDTHS, CheckpointManifest, Chunk, Shard, checksum
 from headway.errors import DamageError, MissingObject
 from headway.objectstore import Store
 from headway.runs import Committed
 
-PARAMETERS = "model."
-"""Prefix of the names of parameters, as against the optimizer's state."""
+PARAMETER_PREFIX = "model."
+"""Prefix of the names of parameters, as opposed to optimizer state."""
 READERS = 4
-"""Reads that are on their way side by side."""
+"""Number of reads in parallel."""
 WINDOW_BYTES = 4 * BLOCK_BYTES
-"""The most that one of them holds in memory."""
+"""Maximum bytes of one read."""
 
 
 @dataclass(frozen=True)
 class ReadRequest:
-    """A byte range of a chunk, and who takes it: told where in the range a window begins, and its bytes."""
+    """A request for a byte range of a chunk."""
 
     chunk: Chunk
     start: int
     stop: int
-    take: Callable[[int, memoryview], None]
+    on_data: Callable[[int, memoryview], None]
+    """Called for each window: its offset in the range, and its bytes. May be called from several threads."""
 
 
 @dataclass(frozen=True)
 class ReadWindow:
-    """A byte range of a chunk, and the whole blocks around it, which are what can be checked."""
+    """A byte range of a chunk, and the whole blocks around it, which are the unit of verification."""
 
     chunk: Chunk
     start: int
     stop: int
 
     @property
-    def low(self) -> int:
+    def block_start(self) -> int:
         """First byte of the first block."""
         return self.start // BLOCK_BYTES * BLOCK_BYTES
 
     @property
-    def high(self) -> int:
+    def block_stop(self) -> int:
         """End of the last block."""
         return min(-(-self.stop // BLOCK_BYTES) * BLOCK_BYTES, self.chunk.length)
 
 
 class StoredCheckpoint:
-    """A committed checkpoint."""
+    """A committed checkpoint in a store."""
 
     def __init__(self, store: Store, commit: Committed) -> None:
         self.store, self.commit = store, commit
 
     @cached_property
     def manifest(self) -> CheckpointManifest:
-        """The manifest, if its bytes are those that were committed.
+        """The verified manifest.
 
         Raises:
-            DamageError: they are not, or it is missing.
+            DamageError: it is missing, or not the manifest that was committed.
         """
         key = self.commit.manifest
         try:
@@ -71,92 +72,91 @@ class StoredCheckpoint:
             raise DamageError(f"{key}: missing") from error
         if hashlib.sha256(data).hexdigest() != self.commit.sha256:
             raise DamageError(f"{key}: is not the manifest that was committed")
-        return decode(data, key)
+        return CheckpointManifest.decode(data, key)
 
     def read(self, chunk: Chunk, start: int, stop: int) -> memoryview:
-        """Bytes `start` to `stop` of a chunk; whole blocks are read, and each is checked.
+        """Read bytes `start` to `stop` of a chunk; reads and verifies whole blocks.
 
         Raises:
-            DamageError: they are not those that were written.
+            DamageError: a block is missing or damaged.
         """
         window = ReadWindow(chunk, start, stop)
-        data = self._bytes(self.manifest.shards[chunk.shard].key, chunk.start + window.low, window.high - window.low)
-        return self._checked(window, data)
+        offset, length = chunk.start + window.block_start, window.block_stop - window.block_start
+        return self._verified(window, self._read_bytes(self.manifest.shards[chunk.shard].key, offset, length))
 
-    def shard(self, index: int) -> Iterator[memoryview]:
-        """The bytes of a shard in their order, checked as they are read.
+    def read_shard(self, index: int) -> Iterator[memoryview]:
+        """Read a shard in order; each part is verified before it is yielded.
 
         Raises:
-            DamageError: they are not those that were written.
+            DamageError: the shard is missing or damaged.
         """
         shard = self.manifest.shards[index]
-        self.check_frame(shard)
-        yield self._bytes(shard.key, 0, shard.header_bytes)
+        self.check_header(shard)
+        yield self._read_bytes(shard.key, 0, shard.header_bytes)
         chunks = [c for tensor in self.manifest.tensors.values() for c in tensor.chunks if c.shard == index]
         for chunk in sorted(chunks, key=lambda chunk: chunk.start):
             for window in windows(0, chunk.length):
                 yield self.read(chunk, *window)
 
-    def stream(self, wanted: Iterable[ReadRequest]) -> None:
-        """Read byte ranges of chunks side by side, in windows, and hand each window to whoever wanted it.
-
-        What lies side by side in a shard is read at once.
+    def stream(self, requests: Iterable[ReadRequest]) -> None:
+        """Serve `requests` in parallel, in windows. Neighbors in a shard share a read.
 
         Raises:
-            DamageError: something is not what was written; some windows were handed over by then, some not.
+            DamageError: something is missing or damaged; by then, some windows have been delivered.
         """
 
-        def bring(group: Sequence[tuple[ReadWindow, ReadRequest]]) -> None:
+        def fetch(group: Sequence[tuple[ReadWindow, ReadRequest]]) -> None:
             (first, _), (last, _) = group[0], group[-1]
-            base = first.chunk.start + first.low
-            end = last.chunk.start + last.high
-            data = self._bytes(self.manifest.shards[first.chunk.shard].key, base, end - base)
-            for window, each in group:
-                at = window.chunk.start - base
-                each.take(window.start - each.start, self._checked(window, data[at + window.low : at + window.high]))
+            base = first.chunk.start + first.block_start
+            end = last.chunk.start + last.block_stop
+            data = self._read_bytes(self.manifest.shards[first.chunk.shard].key, base, end - base)
+            for window, request in group:
+                offset = window.chunk.start - base
+                blocks = data[offset + window.block_start : offset + window.block_stop]
+                request.on_data(window.start - request.start, self._verified(window, blocks))
 
-        parts = [(ReadWindow(each.chunk, *part), each) for each in wanted for part in windows(each.start, each.stop)]
+        parts = [(ReadWindow(each.chunk, *part), each) for each in requests for part in windows(each.start, each.stop)]
         with ThreadPoolExecutor(READERS, thread_name_prefix="restore") as readers:
-            on_the_way = [readers.submit(bring, group) for group in coalesce(parts)]
+            futures = [readers.submit(fetch, group) for group in coalesce(parts)]
             try:
-                for group in on_the_way:
-                    group.result()
+                for future in futures:
+                    future.result()
             finally:
                 readers.shutdown(cancel_futures=True)
 
-    def tensor(self, name: str) -> npt.NDArray[np.void]:
-        """A whole tensor, as raw elements: the caller knows its type from the manifest."""
+    def read_tensor(self, name: str) -> npt.NDArray[np.void]:
+        """Read a whole tensor as raw elements; the manifest has their dtype."""
         tensor = self.manifest.tensors[name]
         element = np.dtype(f"V{WIDTHS[tensor.dtype]}")
         whole = np.empty(tensor.shape, element)
-        places = [whole[tuple(slice(o, o + s) for o, s in zip(c.offset, c.size, strict=True))] for c in tensor.chunks]
-        pieces = [place if place.flags.c_contiguous else np.empty(place.shape, element) for place in places]
+        views = [whole[tuple(slice(o, o + s) for o, s in zip(c.offset, c.size, strict=True))] for c in tensor.chunks]
+        pieces = [view if view.flags.c_contiguous else np.empty(view.shape, element) for view in views]
 
         def into(piece: npt.NDArray[np.void]) -> Callable[[int, memoryview], None]:
             flat = piece.reshape(-1).view(np.uint8)
 
-            def take(at: int, data: memoryview) -> None:
-                flat[at : at + data.nbytes] = data
+            def write(offset: int, data: memoryview) -> None:
+                flat[offset : offset + data.nbytes] = data
 
-            return take
+            return write
 
         self.stream(ReadRequest(c, 0, c.length, into(piece)) for c, piece in zip(tensor.chunks, pieces, strict=True))
-        for place, piece in zip(places, pieces, strict=True):
-            if piece is not place:
-                place[...] = piece
+        for view, piece in zip(views, pieces, strict=True):
+            if piece is not view:
+                view[...] = piece
         return whole
 
     def fingerprint(self) -> str:
-        """SHA-256 over the parameters: sorted names, full tensors as stored. Equal for equal runs."""
+        """SHA-256 of the parameters: sorted names, full tensors as stored. Equal for equal runs."""
         digest = hashlib.sha256()
-        for name in sorted(name for name in self.manifest.tensors if name.startswith(PARAMETERS)):
+        for name in sorted(name for name in self.manifest.tensors if name.startswith(PARAMETER_PREFIX)):
             tensor = self.manifest.tensors[name]
             digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
-            digest.update(self.tensor(name).tobytes())
+            digest.update(self.read_tensor(name).tobytes())
         return digest.hexdigest()
 
     def damage(self) -> Iterator[DamageError | int]:
-        """Read the checkpoint whole; yields each finding, and between them the bytes that were read."""
+        """Read the whole checkpoint; yields an error for each damage, and the number of bytes after each read."""
         try:
             manifest = self.manifest
         except DamageError as error:
@@ -164,7 +164,7 @@ class StoredCheckpoint:
             return
         for shard in manifest.shards:
             try:
-                self.check_frame(shard)
+                self.check_header(shard)
             except DamageError as error:
                 yield error
         chunks = sorted(
@@ -173,30 +173,30 @@ class StoredCheckpoint:
         )
         jobs = [(*named, window) for named in chunks for window in windows(0, named[1].length)]
         with ThreadPoolExecutor(READERS) as readers:
-            for found, (_, _, window) in zip(readers.map(self._look, jobs), jobs, strict=True):
-                if found:
-                    yield found
+            for finding, (_, _, window) in zip(readers.map(self._check_window, jobs), jobs, strict=True):
+                if finding:
+                    yield finding
                 yield window[1] - window[0]
 
-    def check_frame(self, shard: Shard) -> None:
-        """See that a shard has its length and its header; its tensors are checked as they are read.
+    def check_header(self, shard: Shard) -> None:
+        """Check the length and the header of a shard, but not its tensors.
 
         Raises:
-            DamageError: it has not.
+            DamageError: the shard is missing, its header is damaged, or its length is wrong.
         """
-        if checksum([self._bytes(shard.key, 0, shard.header_bytes)]) != shard.checksum:
+        if checksum([self._read_bytes(shard.key, 0, shard.header_bytes)]) != shard.checksum:
             raise DamageError(f"{shard.key}: its header is not the one that was written")
         if (size := self.store.size(shard.key)) != shard.bytes:
             raise DamageError(f"{shard.key}: is {size:,} bytes long; {shard.bytes:,} were written")
 
-    def complete(self) -> bool:
-        """Whether manifest and shards are there at their full length: a cheap look that reads no tensor."""
+    def is_complete(self) -> bool:
+        """Whether the manifest is sound and all shards have their length; cheap, because it reads no tensor."""
         try:
             return all(self.store.size(shard.key) == shard.bytes for shard in self.manifest.shards)
         except (DamageError, MissingObject):
             return False
 
-    def _look(self, job: tuple[str, Chunk, tuple[int, int]]) -> DamageError | None:
+    def _check_window(self, job: tuple[str, Chunk, tuple[int, int]]) -> DamageError | None:
         name, chunk, window = job
         try:
             self.read(chunk, *window)
@@ -204,32 +204,32 @@ class StoredCheckpoint:
             return DamageError(f"{error} (tensor {name})")
         return None
 
-    def _checked(self, window: ReadWindow, data: memoryview) -> memoryview:
-        """The bytes that `window` is about, out of the whole blocks around it, each of which is checked."""
+    def _verified(self, window: ReadWindow, data: memoryview) -> memoryview:
+        """Verify the blocks `data` around `window`; returns the bytes of the window."""
         chunk = window.chunk
-        for at in range(window.low, window.high, BLOCK_BYTES):
-            block = data[at - window.low : at - window.low + BLOCK_BYTES]
+        for at in range(window.block_start, window.block_stop, BLOCK_BYTES):
+            block = data[at - window.block_start : at - window.block_start + BLOCK_BYTES]
             if checksum([block]) != chunk.checksums[at // BLOCK_BYTES]:
                 start = chunk.start + at
                 raise DamageError(
                     f"{self.manifest.shards[chunk.shard].key}: bytes {start:,} to {start + block.nbytes:,} "
                     f"are not those that were written"
                 )
-        return data[window.start - window.low : window.stop - window.low]
+        return data[window.start - window.block_start : window.stop - window.block_start]
 
-    def _bytes(self, key: str, start: int, length: int) -> memoryview:
+    def _read_bytes(self, key: str, start: int, length: int) -> memoryview:
         buffer = memoryview(bytearray(length))
         try:
-            there = self.store.fill(key, buffer, start)
+            size = self.store.fill(key, buffer, start)
         except MissingObject as error:
             raise DamageError(f"{key}: missing") from error
-        if there < length:
-            raise DamageError(f"{key}: ends after {start + there:,} bytes, before byte {start + length:,}")
+        if size < length:
+            raise DamageError(f"{key}: ends after {start + size:,} bytes, before byte {start + length:,}")
         return buffer
 
 
 def windows(start: int, stop: int) -> Iterator[tuple[int, int]]:
-    """Bytes `start` to `stop` in pieces to read at once, cut between blocks."""
+    """Split bytes `start` to `stop` into ranges of at most `WINDOW_BYTES`, between blocks."""
     while start < stop:
         end = min(stop, (start // BLOCK_BYTES) * BLOCK_BYTES + WINDOW_BYTES)
         yield start, end
@@ -237,19 +237,19 @@ def windows(start: int, stop: int) -> Iterator[tuple[int, int]]:
 
 
 def coalesce(parts: Iterable[tuple[ReadWindow, ReadRequest]]) -> Iterator[list[tuple[ReadWindow, ReadRequest]]]:
-    """Those that follow one another in a shard, in one list as long as they are not too large to read at once.
+    """Group windows that are adjacent in a shard, up to `WINDOW_BYTES` per group.
 
-    A model has many small tensors, and a store answers hundreds of small requests far slower than a few large ones.
+    A model has many small tensors, and a store serves a few large requests far faster than hundreds of small ones.
     """
 
-    def place(part: tuple[ReadWindow, ReadRequest]) -> tuple[int, int]:
-        return part[0].chunk.shard, part[0].chunk.start + part[0].low
+    def position(part: tuple[ReadWindow, ReadRequest]) -> tuple[int, int]:
+        return part[0].chunk.shard, part[0].chunk.start + part[0].block_start
 
     group: list[tuple[ReadWindow, ReadRequest]] = []
     shard = base = end = -1
-    for part in sorted(parts, key=place):
+    for part in sorted(parts, key=position):
         window = part[0]
-        start, stop = window.chunk.start + window.low, window.chunk.start + window.high
+        start, stop = window.chunk.start + window.block_start, window.chunk.start + window.block_stop
         if group and (window.chunk.shard, start) == (shard, end) and stop - base <= WINDOW_BYTES:
             group.append(part)
         else:

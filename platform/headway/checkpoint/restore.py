@@ -1,6 +1,6 @@
-"""Reading a checkpoint into tensors of any sharding: torch's load planner says which pieces, this brings them verified.
+"""Restores a checkpoint into tensors of any sharding. torch's planner selects the pieces; the reader verifies them.
 
-Each rank plans for itself and reads only what it needs, so nothing is exchanged between ranks and nothing unpickled.
+Each rank plans for itself and reads only what it needs, so ranks exchange nothing, and nothing is unpickled.
 """
 
 import threading
@@ -30,7 +30,7 @@ def restore(checkpoint: StoredCheckpoint, tensors: Mapping[str, torch.Tensor]) -
     """Fill `tensors`, sharded or whole, in place.
 
     Raises:
-        DamageError: the checkpoint is damaged, or does not hold these tensors; `tensors` are then part old, part new.
+        DamageError: the checkpoint is damaged, or lacks some of these tensors; `tensors` are then a mix of old and new.
     """
     stored = checkpoint.manifest.tensors
     for name, tensor in tensors.items():
@@ -39,26 +39,26 @@ def restore(checkpoint: StoredCheckpoint, tensors: Mapping[str, torch.Tensor]) -
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "torch.distributed is disabled")  # on purpose: each rank loads for itself
         try:
-            load(dict(tensors), storage_reader=_Reader(checkpoint), no_dist=True)
+            load(dict(tensors), storage_reader=_CheckpointStorageReader(checkpoint), no_dist=True)
         except CheckpointException as wrapped:
             cause, _ = next(iter(wrapped.failures.values()))
             raise cause from None
 
 
-class _Reader(StorageReader):
-    """torch.distributed.checkpoint's view of a stored checkpoint."""
+class _CheckpointStorageReader(StorageReader):
+    """Adapter of a stored checkpoint for torch.distributed.checkpoint."""
 
     def __init__(self, checkpoint: StoredCheckpoint) -> None:
         self.checkpoint = checkpoint
 
     def reset(self, checkpoint_id: Any = None) -> None:
-        """Nothing is kept between loads."""
+        """Do nothing: the reader keeps no state between loads."""
 
     def read_metadata(self, *_args: Any, **_kwargs: Any) -> Metadata:
         return Metadata({name: _metadata(tensor) for name, tensor in self.checkpoint.manifest.tensors.items()})
 
     def set_up_storage_reader(self, *_args: Any, **_kwargs: Any) -> None:
-        """All is known from the manifest."""
+        """Do nothing: the manifest has all that is needed."""
 
     def prepare_local_plan(self, plan: LoadPlan) -> LoadPlan:
         return plan
@@ -74,7 +74,7 @@ class _Reader(StorageReader):
         }
         targets = [(item, planner.resolve_tensor(item)) for item in plan.items]
         places = [(item.storage_index.fqn, tuple(item.storage_index.offset or ())) for item in plan.items]
-        self.checkpoint.stream(_wanted(*chunks[p], *target) for p, target in zip(places, targets, strict=True))
+        self.checkpoint.stream(_read_request(*chunks[p], *target) for p, target in zip(places, targets, strict=True))
         for item, target in targets:
             planner.commit_tensor(item, target)
         done: Future[None] = Future()
@@ -86,8 +86,8 @@ class _Reader(StorageReader):
         return True
 
 
-def _wanted(tensor: Tensor, chunk: Chunk, item: ReadItem, target: torch.Tensor) -> ReadRequest:
-    """What of a chunk goes into `target`: if those are whole rows, no byte of another row."""
+def _read_request(tensor: Tensor, chunk: Chunk, item: ReadItem, target: torch.Tensor) -> ReadRequest:
+    """The request for the part of a chunk that goes into `target`; for whole rows it covers only those rows."""
     dtype, target = getattr(torch, tensor.dtype), target.detach()
     offsets, lengths = tuple(item.storage_offsets), tuple(item.lengths)
     if lengths[1:] == chunk.size[1:] and target.is_contiguous():
@@ -95,25 +95,25 @@ def _wanted(tensor: Tensor, chunk: Chunk, item: ReadItem, target: torch.Tensor) 
         start = offsets[0] * row if offsets else 0
         flat = target.view(-1).view(torch.uint8)
 
-        def take(at: int, data: memoryview) -> None:
+        def write(at: int, data: memoryview) -> None:
             flat[at : at + data.nbytes].copy_(torch.frombuffer(data, dtype=torch.uint8))
 
-        return ReadRequest(chunk, start, start + flat.numel(), take)
+        return ReadRequest(chunk, start, start + flat.numel(), write)
 
-    whole = torch.empty(chunk.size, dtype=dtype)  # a rectangle across rows: rare, so it is read with what surrounds it
-    gather = whole.view(-1).view(torch.uint8)
+    whole = torch.empty(chunk.size, dtype=dtype)  # parts of rows are rare, so the whole chunk is read
+    flat = whole.view(-1).view(torch.uint8)
     missing = [chunk.length]
     lock = threading.Lock()
 
-    def take_part(at: int, data: memoryview) -> None:
-        gather[at : at + data.nbytes] = torch.frombuffer(data, dtype=torch.uint8)
+    def write_part(at: int, data: memoryview) -> None:
+        flat[at : at + data.nbytes] = torch.frombuffer(data, dtype=torch.uint8)
         with lock:
             missing[0] -= data.nbytes
             complete = not missing[0]
         if complete:
             target.copy_(whole[tuple(slice(o, o + n) for o, n in zip(offsets, lengths, strict=True))])
 
-    return ReadRequest(chunk, 0, chunk.length, take_part)
+    return ReadRequest(chunk, 0, chunk.length, write_part)
 
 
 def _metadata(tensor: Tensor) -> TensorStorageMetadata:

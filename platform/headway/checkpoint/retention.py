@@ -1,4 +1,4 @@
-"""Retention: which checkpoints are given up. Given up in the journal first, and only then deleted."""
+"""Retention: prunes old checkpoints. The journal records the pruning before any object is deleted."""
 
 from dataclasses import dataclass, field
 
@@ -8,41 +8,41 @@ from headway.runs import Committed, Pruned, Run, keys
 
 @dataclass
 class Retention:
-    """What is kept: the newest `keep` sound checkpoints, and one that a roll-back can return to."""
+    """Keeps the newest `keep` sound checkpoints, and one that a rollback can return to."""
 
     keep: int
-    reach: int = 0
-    """How far back a roll-back may go [tokens]; 0: there are none."""
-    distrusted: set[str] = field(default_factory=set)
-    """Manifests of checkpoints that were found damaged: they never count as kept."""
+    horizon: int = 0
+    """How far back a rollback may go [tokens]; 0 if the recipe has none."""
+    damaged: set[str] = field(default_factory=set)
+    """Manifests of damaged checkpoints, which do not count towards `keep`."""
     _complete: set[str] = field(default_factory=set)
-    """Manifests of checkpoints that were seen to be all there."""
+    """Manifests of checkpoints that are known to be complete."""
 
     def surplus(self, run: Run) -> list[Committed]:
-        """Commits that can be given up: those that a roll-back undid, and the old ones."""
+        """The commits to prune: those that a rollback undid, and the old ones."""
         history = run.history()
-        commits, given_up = history.commits, history.undone
-        sound, reached = 0, not self.reach
+        commits, surplus = history.commits, history.rolled_back
+        sound, covered = 0, not self.horizon
         for commit in reversed(commits):
-            if sound >= self.keep and reached:
-                given_up.append(commit)
-            elif self._counts(run, commit):
+            if sound >= self.keep and covered:
+                surplus.append(commit)
+            elif self._is_sound(run, commit):
                 sound += 1
-                reached = reached or commit.tokens <= commits[-1].tokens - self.reach
-        return given_up
+                covered = covered or commit.tokens <= commits[-1].tokens - self.horizon
+        return surplus
 
-    def _counts(self, run: Run, commit: Committed) -> bool:
-        """Whether a checkpoint is one to keep; what was seen once is not asked for again."""
-        if commit.manifest in self.distrusted:
+    def _is_sound(self, run: Run, commit: Committed) -> bool:
+        """Whether a checkpoint counts towards `keep`; a complete one is checked only once."""
+        if commit.manifest in self.damaged:
             return False
-        if commit.manifest not in self._complete and StoredCheckpoint(run.store, commit).complete():
+        if commit.manifest not in self._complete and StoredCheckpoint(run.store, commit).is_complete():
             self._complete.add(commit.manifest)
         return commit.manifest in self._complete
 
     def prune(self, run: Run, attempt: int) -> None:
-        """Give up the surplus, on behalf of `attempt`."""
-        if given_up := self.surplus(run):
-            run.journal.append(Pruned, attempt, manifests=[commit.manifest for commit in given_up])
-            for commit in given_up:
+        """Prune the surplus, in the name of `attempt`."""
+        if surplus := self.surplus(run):
+            run.journal.append(Pruned, attempt, manifests=[commit.manifest for commit in surplus])
+            for commit in surplus:
                 for key in [*run.store.list(keys.folder(commit.manifest))]:
                     run.store.delete(key)

@@ -1,8 +1,7 @@
-"""A few fixed buffers through which a rank's bytes come from its device into host memory, hashed as they pass.
+"""A ring of pinned buffers through which a rank's state moves from its device to host memory, hashed on the way.
 
-A device copies fast only into pinned memory, and pinned memory is what a host has least of. So it copies into a ring of
-pinned buffers, and a few hands empty them into ordinary memory while the next ones fill: nobody waits for anybody as
-long as a buffer is free.
+A device copies fast only to pinned memory, which is scarce. So it copies into a ring of pinned buffers, and a few
+threads drain them into ordinary memory while the next ones fill. No side waits as long as a buffer is free.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -20,54 +19,54 @@ from headway.checkpoint import manifest
 
 Bytes = NDArray[np.uint8]
 BUFFER_BYTES = 16 << 20
-"""Some blocks of checksums: long enough for a link's full speed. A power of two, for torch rounds pinned memory up."""
-HANDS = 4
-"""Threads that empty buffers: a core copies and hashes about a quarter of what a link of PCIe 5.0 brings."""
-BUFFERS = 2 * HANDS
-"""Number of buffers, one filling for each one emptied: 128 MiB of pinned memory, 1 GiB for eight ranks on a host."""
+"""Size of a buffer: several checksum blocks, enough for full bandwidth. torch pins memory in powers of two."""
+DRAIN_THREADS = 4
+"""Threads that drain buffers: one core copies and hashes at about a quarter of the bandwidth of PCIe 5.0."""
+BUFFERS = 2 * DRAIN_THREADS
+"""Number of buffers, one filling for each one draining: 128 MiB of pinned memory, 1 GiB for eight ranks on a host."""
 
 
-class Route(Protocol):
-    """The way from a device into host memory: all that a ring needs to know of the device."""
+class CopyStream(Protocol):
+    """Asynchronous copies from a device to host memory: all that a ring needs to know of the device."""
 
     pinned: bool
-    """Whether the buffers have to be."""
+    """Whether the buffers must be pinned."""
 
-    def follow(self) -> None:
-        """From now on copy what the training has computed up to here; on the training thread."""
+    def sync_with_training(self) -> None:
+        """Make later copies wait for the work that training has submitted so far. Called on the training thread."""
 
-    def own(self) -> AbstractContextManager[Any]:
-        """Inside, whatever is computed on the device comes after the moment that is copied."""
+    def activate(self) -> AbstractContextManager[Any]:
+        """Run the device operations of the block on this stream."""
 
-    def send(self, source: torch.Tensor, buffer: torch.Tensor) -> None:
-        """Begin to copy bytes of the device into a buffer."""
+    def copy(self, source: torch.Tensor, buffer: torch.Tensor) -> None:
+        """Start to copy device bytes to a buffer."""
 
-    def mark(self) -> Callable[[], None]:
-        """What waits until all that was sent so far has arrived."""
+    def record(self) -> Callable[[], None]:
+        """A function that waits for the copies started so far."""
 
 
-class CudaRoute:
-    """A stream of its own on one GPU. Made on the training thread, which knows which GPU that is."""
+class CudaCopyStream:
+    """A CUDA stream for copies. Create it on the training thread, where the current device is the rank's."""
 
     pinned = True
 
     def __init__(self) -> None:
         self.stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
 
-    def follow(self) -> None:
-        """Wait, on the device, for what the training stream was given so far."""
+    def sync_with_training(self) -> None:
+        """Make the stream wait for the training stream; the host does not wait."""
         self.stream.wait_stream(torch.cuda.current_stream())
 
-    def own(self) -> AbstractContextManager[Any]:
-        """Have this thread compute on the stream."""
+    def activate(self) -> AbstractContextManager[Any]:
+        """Make this the current stream during the block."""
         return torch.cuda.stream(self.stream)
 
-    def send(self, source: torch.Tensor, buffer: torch.Tensor) -> None:
-        """Begin to copy."""
+    def copy(self, source: torch.Tensor, buffer: torch.Tensor) -> None:
+        """Start to copy device bytes to a buffer."""
         buffer.copy_(source, non_blocking=True)
 
-    def mark(self) -> Callable[[], None]:
-        """What sleeps until the copies are there: to spin would take a core from the training."""
+    def record(self) -> Callable[[], None]:
+        """A function that waits for the copies started so far. It sleeps; spinning would take a core from training."""
         event = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
         event.record(self.stream)
         wait_for: Callable[[], None] = event.synchronize
@@ -75,106 +74,113 @@ class CudaRoute:
 
 
 @dataclass(frozen=True)
-class Stretch:
-    """Whole blocks of a piece that go through one buffer together."""
+class BlockRange:
+    """Consecutive blocks of a piece that share one pass through a buffer."""
 
     source: torch.Tensor
     """Bytes on the device."""
     target: Bytes
-    """Where they belong."""
-    sums: list[str]
-    """Checksums of all blocks of the piece."""
+    """Destination in host memory."""
+    checksums: list[str]
+    """Checksums of all blocks of the piece, to be filled in."""
     first: int
-    """The stretch's first block."""
+    """Index of the first block."""
 
 
 class Ring:
-    """Fixed buffers and the hands that empty them. Used by one thread."""
+    """Fixed buffers and the threads that drain them. Use it from one thread."""
 
-    def __init__(self, route: Route, buffers: int = BUFFERS, size: int = BUFFER_BYTES) -> None:
-        """Take `buffers` times `size` bytes of memory, for good."""
-        self.route, self.size = route, size
+    def __init__(self, stream: CopyStream, buffers: int = BUFFERS, size: int = BUFFER_BYTES) -> None:
+        """Allocate `buffers` times `size` bytes, for the life of the ring."""
+        self.stream, self.size = stream, size
         self._free: SimpleQueue[torch.Tensor] = SimpleQueue()
-        memory = torch.empty(buffers * size, dtype=torch.uint8, pin_memory=route.pinned)
-        for at in range(0, memory.nbytes, size):
-            self._free.put(memory[at : at + size])
-        self._hands = ThreadPoolExecutor(HANDS, thread_name_prefix="checkpoint-hand")
+        memory = torch.empty(buffers * size, dtype=torch.uint8, pin_memory=stream.pinned)
+        for start in range(0, memory.nbytes, size):
+            self._free.put(memory[start : start + size])
+        self._drain_pool = ThreadPoolExecutor(DRAIN_THREADS, thread_name_prefix="checkpoint-drain")
 
-    def bring(self, pieces: Iterable[tuple[torch.Tensor, Bytes]], taken: Callable[[], None]) -> list[tuple[str, ...]]:
-        """Bring the bytes of each piece from the device to where they belong; returns the checksums of its blocks.
+    def copy(self, pieces: Iterable[tuple[torch.Tensor, Bytes]], on_read: Callable[[], None]) -> list[tuple[str, ...]]:
+        """Copy each piece from the device to its destination; returns the checksums of its blocks.
 
-        `taken` is called when the device's bytes may change, which is before the last ones are where they belong.
+        Calls `on_read` as soon as the device's bytes may change, before the last buffers are drained.
         """
-        sums: list[list[str]] = []
-        emptied: list[Future[None]] = []
+        checksums: list[list[str]] = []
+        drains: list[Future[None]] = []
         try:
-            for load in _loads(pieces, self.size, sums):
+            for ranges in _fills(pieces, self.size, checksums):
                 buffer = self._free.get()
                 try:
-                    arrived = self._fill(buffer, load)
-                    emptied.append(self._hands.submit(self._empty, buffer, load, arrived))
+                    wait_for_fill = self._fill(buffer, ranges)
+                    drains.append(self._drain_pool.submit(self._drain, buffer, ranges, wait_for_fill))
                 except BaseException:
                     self._free.put(buffer)
                     raise
-            self.route.mark()()
-            taken()
+            self.stream.record()()
+            on_read()
         finally:
-            wait(emptied)
-        for each in emptied:
-            each.result()
-        return [tuple(each) for each in sums]
+            wait(drains)
+        for drain in drains:
+            drain.result()
+        return [tuple(each) for each in checksums]
 
     def close(self) -> None:
-        """Let go of the hands, once they have nothing to do any more."""
-        self._hands.shutdown(wait=False)
+        """Let the threads end after their last task."""
+        self._drain_pool.shutdown(wait=False)
 
-    def _fill(self, buffer: torch.Tensor, load: list[Stretch]) -> Callable[[], None]:
-        at = 0
-        for stretch in load:
-            self.route.send(stretch.source, buffer[at : at + stretch.target.nbytes])
-            at += stretch.target.nbytes
-        return self.route.mark()
+    def _fill(self, buffer: torch.Tensor, ranges: list[BlockRange]) -> Callable[[], None]:
+        """Start to fill a buffer; returns a function that waits until it is full."""
+        start = 0
+        for each in ranges:
+            self.stream.copy(each.source, buffer[start : start + each.target.nbytes])
+            start += each.target.nbytes
+        return self.stream.record()
 
-    def _empty(self, buffer: torch.Tensor, load: list[Stretch], arrived: Callable[[], None]) -> None:
-        """Move what has arrived in a buffer to where it belongs; on one of the hands."""
+    def _drain(self, buffer: torch.Tensor, ranges: list[BlockRange], wait_for_fill: Callable[[], None]) -> None:
+        """Move the bytes of a buffer to their destinations; runs in the pool."""
         try:
-            arrived()
-            held: Bytes = buffer.numpy()
-            for stretch in load:
-                found = copy_and_sum(held[: stretch.target.nbytes], stretch.target)
-                stretch.sums[stretch.first : stretch.first + len(found)] = found
-                held = held[stretch.target.nbytes :]
+            wait_for_fill()
+            rest: Bytes = buffer.numpy()
+            for each in ranges:
+                sums = copy_with_checksums(rest[: each.target.nbytes], each.target)
+                each.checksums[each.first : each.first + len(sums)] = sums
+                rest = rest[each.target.nbytes :]
         finally:
             self._free.put(buffer)
 
 
-def copy_and_sum(source: Bytes, target: Bytes) -> tuple[str, ...]:
-    """Copy bytes, and return the checksums of their blocks, each computed while it is in the cache."""
-    sums = []
-    for at in range(0, source.nbytes, manifest.BLOCK_BYTES):
-        block = target[at : at + manifest.BLOCK_BYTES]
-        np.copyto(block, source[at : at + manifest.BLOCK_BYTES])
-        sums.append(manifest.checksum([block.data]))
-    return tuple(sums)
+def copy_with_checksums(source: Bytes, target: Bytes) -> tuple[str, ...]:
+    """Copy bytes; returns the checksums of their blocks, each computed while the block is in the CPU cache."""
+    checksums = []
+    for start in range(0, source.nbytes, manifest.BLOCK_BYTES):
+        block = target[start : start + manifest.BLOCK_BYTES]
+        np.copyto(block, source[start : start + manifest.BLOCK_BYTES])
+        checksums.append(manifest.checksum([block.data]))
+    return tuple(checksums)
 
 
-def _loads(pieces: Iterable[tuple[torch.Tensor, Bytes]], size: int, sums: list[list[str]]) -> Iterator[list[Stretch]]:
-    """What goes into each buffer of `size` bytes: as much as fits, cut between blocks; makes room in `sums`."""
-    load: list[Stretch] = []
+def _fills(
+    pieces: Iterable[tuple[torch.Tensor, Bytes]], size: int, checksums: list[list[str]]
+) -> Iterator[list[BlockRange]]:
+    """Plan the content of each buffer of `size` bytes: as much as fits, cut between blocks.
+
+    Appends to `checksums` a list for each piece, with an empty entry for each block.
+    """
+    ranges: list[BlockRange] = []
     room = size
     for source, target in pieces:
-        sums.append([""] * -(-target.nbytes // manifest.BLOCK_BYTES))
-        at = 0
-        while at < target.nbytes:
-            left = target.nbytes - at
-            fits = left if left <= room else room - room % manifest.BLOCK_BYTES
+        checksums.append([""] * -(-target.nbytes // manifest.BLOCK_BYTES))
+        start = 0
+        while start < target.nbytes:
+            rest = target.nbytes - start
+            fits = rest if rest <= room else room - room % manifest.BLOCK_BYTES
             if fits:
-                load.append(
-                    Stretch(source[at : at + fits], target[at : at + fits], sums[-1], at // manifest.BLOCK_BYTES)
+                stop = start + fits
+                ranges.append(
+                    BlockRange(source[start:stop], target[start:stop], checksums[-1], start // manifest.BLOCK_BYTES)
                 )
-                at, room = at + fits, room - fits
-            if at < target.nbytes:
-                yield load
-                load, room = [], size
-    if load:
-        yield load
+                start, room = stop, room - fits
+            if start < target.nbytes:
+                yield ranges
+                ranges, room = [], size
+    if ranges:
+        yield ranges

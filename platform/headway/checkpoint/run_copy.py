@@ -1,8 +1,8 @@
-"""A run copied to another store: checked on the way there, checked again there, and true only once it is whole.
+"""Copies a run to another store. Checks every byte on both sides; the copy becomes visible once it is complete.
 
-The recipe goes last, after the journal: a run exists from the moment that its recipe is there. So a copy that was
-broken off is no run, and the same command goes on with it. Copied are the checkpoints that count, the ledgers and the
-logs too.
+The recipe is written last, after the journal, because a run exists as soon as its recipe does. So an interrupted copy
+is no run, and the same command resumes it. The copy includes the checkpoints that are not pruned, the ledgers and the
+logs.
 """
 
 from collections.abc import Iterator
@@ -11,84 +11,93 @@ from contextlib import suppress
 from headway.checkpoint.reader import StoredCheckpoint
 from headway.errors import DamageError, ExistingObject, MissingObject, StoreError, UsageError
 from headway.objectstore import Store
-from headway.runs import Journal, Run, fold, keys
+from headway.runs import Committed, Journal, Run, fold, keys
 from headway.runs.history import History
 
 
 def copy_run(run: Run, target: Store) -> Iterator[int]:
-    """Copy `run` into `target`; yields the bytes that were done, each byte of a checkpoint twice: copied, and checked.
+    """Copy `run` to `target`; yields the bytes done. Each byte of a checkpoint counts twice: copied, and verified.
 
     Raises:
-        UsageError: another run of that name is there.
-        DamageError: something to be copied is not what was written; nothing was made true.
-        StoreError: a store failed, or kept something else than it was given; nothing was made true.
+        UsageError: `target` holds another run of that name.
+        DamageError: the run is damaged; the copy is not visible.
+        StoreError: a store failed, or `target` changed data; the copy is not visible.
     """
     journal = Journal(run.store, run.name, packed=False)
     history = fold(journal.read())
     if history.damaged:
-        raise DamageError(f"run {run.name}: {history.damaged[0].reason}; mend the run before it is copied")
-    run.recipe()  # readable, and the one that the run was begun with
+        raise DamageError(f"run {run.name}: {history.damaged[0].reason}; repair the run before you copy it")
+    run.recipe()  # checks that it is readable, and the one that the run was begun with
     recipe = run.store.get(keys.recipe(run.name))
-    there = Journal(target, run.name, packed=False)
-    there.read()
-    if there.bodies != journal.bodies[: len(there.bodies)]:
+    copied = Journal(target, run.name, packed=False)
+    copied.read()
+    if copied.bodies != journal.bodies[: len(copied.bodies)]:
         raise UsageError(
             f"{target.url} holds another run {run.name}, or a copy that went on by itself; use another store"
         )
     with suppress(MissingObject):
-        _check_same(target, keys.recipe(run.name), recipe)
+        _check_equal(target, keys.recipe(run.name), recipe)
     for commit in history.commits:
-        checkpoint = StoredCheckpoint(run.store, commit)
-        try:
-            yield from _copy(checkpoint, target)
-        except (DamageError, MissingObject):
-            if commit.manifest in run.history().pruned:
-                raise StoreError(
-                    f"the checkpoint at {commit.tokens:,} tokens was given up by retention while it was copied; "
-                    f"run the same command again"
-                ) from None
-            raise
-        for found in StoredCheckpoint(target, commit).damage():
-            if isinstance(found, DamageError):
-                raise StoreError(
-                    f"{target.url} did not keep what it was given: {found}; delete that there, or use another"
-                )
-            yield found
-    for prefix in (keys.ledgers(run.name), keys.log(run.name)):
-        there_already = dict(target.sizes(prefix))
-        for key, length in run.store.sizes(prefix):
-            if there_already.get(key) != length:
-                target.put(key, [run.store.get(key)])
-    for number, body in enumerate(journal.bodies[len(there.bodies) :], len(there.bodies) + 1):
-        _create(target, keys.entry(run.name, number), body)
+        yield from _copy_checkpoint(run, commit, target)
+    _copy_ledgers_and_logs(run, target)
+    for number, body in enumerate(journal.bodies[len(copied.bodies) :], len(copied.bodies) + 1):
+        _create(target, keys.journal_entry(run.name, number), body)
     _create(target, keys.recipe(run.name), recipe)
 
 
 def size(history: History) -> int:
-    """What `replicate` will yield in all [bytes]."""
+    """The total number of bytes that `copy_run` yields."""
     return 2 * sum(commit.bytes for commit in history.commits)
 
 
-def _copy(checkpoint: StoredCheckpoint, target: Store) -> Iterator[int]:
-    """Copy one checkpoint's shards and manifest; what is there at its full length is left to the check that follows."""
+def _copy_checkpoint(run: Run, commit: Committed, target: Store) -> Iterator[int]:
+    """Copy a checkpoint, then verify the copy; yields the bytes done."""
+    try:
+        yield from _copy_objects(StoredCheckpoint(run.store, commit), target)
+    except (DamageError, MissingObject):
+        if commit.manifest in run.history().pruned:
+            raise StoreError(
+                f"the checkpoint at {commit.tokens:,} tokens was pruned by retention while it was copied; "
+                f"run the same command again"
+            ) from None
+        raise
+    for damage in StoredCheckpoint(target, commit).damage():
+        if isinstance(damage, DamageError):
+            raise StoreError(
+                f"{target.url} did not store what was written: {damage}; delete that object there, or use another store"
+            )
+        yield damage
+
+
+def _copy_objects(checkpoint: StoredCheckpoint, target: Store) -> Iterator[int]:
+    """Copy shards and manifest. Shards with the right length are not copied again; the verification checks them."""
     manifest = checkpoint.manifest
-    there = dict(target.sizes(keys.folder(checkpoint.commit.manifest)))
+    existing = dict(target.sizes(keys.folder(checkpoint.commit.manifest)))
     for index, shard in enumerate(manifest.shards):
-        if there.get(shard.key) != shard.bytes:
-            target.put(shard.key, checkpoint.shard(index))
+        if existing.get(shard.key) != shard.bytes:
+            target.put(shard.key, checkpoint.read_shard(index))
         yield shard.bytes - shard.header_bytes
     target.put(checkpoint.commit.manifest, [checkpoint.store.get(checkpoint.commit.manifest)])
 
 
+def _copy_ledgers_and_logs(run: Run, target: Store) -> None:
+    """Copy those whose length differs."""
+    for prefix in (keys.ledgers(run.name), keys.log(run.name)):
+        existing = dict(target.sizes(prefix))
+        for key, length in run.store.sizes(prefix):
+            if existing.get(key) != length:
+                target.put(key, [run.store.get(key)])
+
+
 def _create(target: Store, key: str, data: bytes) -> None:
-    """Create an object, or see that it is there with these bytes."""
+    """Create an object, or check that it exists with these bytes."""
     try:
         target.create(key, data)
     except ExistingObject:
-        _check_same(target, key, data)
+        _check_equal(target, key, data)
 
 
-def _check_same(target: Store, key: str, data: bytes) -> None:
-    """See that what is there is what would be written."""
+def _check_equal(target: Store, key: str, data: bytes) -> None:
+    """Raise UsageError if the object in `target` has other bytes."""
     if target.get(key) != data:
         raise UsageError(f"{target.url} holds another {key}; choose another store")

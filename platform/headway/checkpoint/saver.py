@@ -1,7 +1,7 @@
-"""Saving beside the training: a copy taken and hashed while training reads on, then upload and the one commit.
+"""Saves checkpoints in the background: copies and hashes the state while training reads it, then uploads and commits.
 
-The commit is the journal entry, and only rank 0 makes it, after every rank's shard is in the store. A save that
-fails on any rank fails on all of them, by name; nothing that was committed before is touched.
+Rank 0 commits by one journal entry, after every rank's shard is in the store. A save that fails on any rank fails on
+all of them, with an error that names the rank; earlier checkpoints are untouched.
 """
 
 from collections.abc import Callable, Mapping
@@ -19,59 +19,60 @@ from headway.runs import Run, keys
 
 
 class Saver:
-    """Saves one attempt's checkpoints, one at a time; the next waits for the one before (back-pressure).
+    """Saves the checkpoints of one attempt, one at a time: the next waits for the one before (back-pressure).
 
-    So host memory is bounded, however slow the store is: one copy of this rank's state, from which it is sent, and from
-    a GPU 128 MiB of pinned buffers (`Staging`).
+    So host memory is bounded, however slow the store is: one copy of this rank's state, and for a GPU 128 MiB of pinned
+    buffers (`Staging`).
     """
 
     def __init__(
         self,
         run: Run,
         lineage: Lineage,
-        ranks: Collectives,
+        collectives: Collectives,
         *,
         retention: Retention,
-        announce: Callable[[int, str], None],
+        on_commit: Callable[[int, str], None],
     ) -> None:
-        """`ranks` must be a group of the saver's own: it is used from the background.
+        """`collectives` needs a process group of its own, because a background thread uses it.
 
-        `announce` is told from there the tokens of each commit, and what else went wrong, if anything did.
+        That thread calls `on_commit` after each commit, with its tokens and a warning if the clean-up failed.
         """
-        self.run, self.lineage, self.ranks, self.retention, self.announce = run, lineage, ranks, retention, announce
+        self.run, self.lineage, self.collectives = run, lineage, collectives
+        self.retention, self.on_commit = retention, on_commit
         self.parent: str | None = None
-        """Key of the manifest that the next checkpoint follows."""
+        """Key of the previous checkpoint's manifest, the parent of the next."""
         self._staging = Staging()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._pending: Future[None] | None = None
 
     @property
     def busy(self) -> bool:
-        """Whether a save is on its way."""
+        """Whether a save is in progress."""
         return self._pending is not None and not self._pending.done()
 
     def save(self, tokens: int, tensors: Mapping[str, torch.Tensor], progress: Progress, ledger: str) -> None:
-        """Begin to save the state at `tokens`; `tensors` must not change before `await_copy`. Collective.
+        """Start to save the state at `tokens`; `tensors` must not change before `await_copy`. Collective.
 
-        `ledger` is written once the commit is made: until then the time it books may yet be lost.
+        `ledger` is written after the commit, because until then the time in it may still be lost.
 
         Raises:
-            StoreError: the save before this one failed.
-            FencedError: the save before this one found a newer attempt.
+            StoreError: the previous save failed.
+            FencedError: the previous save found that a newer attempt has claimed the run.
         """
         self.wait()
         self._staging.begin(tensors)
         self._pending = self._thread.submit(self._write, tokens, tensors, progress, ledger)
 
     def await_copy(self) -> None:
-        """Wait until the state that is being saved may change again."""
-        self._staging.taken.wait()
+        """Wait until the state is copied, and may change again."""
+        self._staging.copied.wait()
 
     def wait(self) -> None:
-        """Wait until nothing is being saved.
+        """Wait for the save in progress.
 
         Raises:
-            StoreError: it failed; names rank and object.
+            StoreError: it failed; the message names rank and object.
             FencedError: a newer attempt has claimed the run.
         """
         pending, self._pending = self._pending, None
@@ -79,51 +80,51 @@ class Saver:
             pending.result()
 
     def close(self) -> None:
-        """Let go of the background threads, once they have nothing to do any more."""
+        """Let the background threads end after their last task."""
         self._thread.submit(self._staging.close)
         self._thread.shutdown(wait=False)
 
     def _write(self, tokens: int, tensors: Mapping[str, torch.Tensor], progress: Progress, ledger: str) -> None:
-        """Write this rank's shard, and agree with the others on the commit."""
-        commit = CheckpointWriter(self.run, self.lineage, tokens)
+        """Write this rank's shard; if all ranks succeed, rank 0 commits."""
+        writer = CheckpointWriter(self.run, self.lineage, tokens)
         report: ShardReport
         try:
-            pieces = self._staging.copy(tensors, first=self.ranks.first)
-            report = commit.write_shard(pieces, rank=self.ranks.rank, ranks=self.ranks.size)
+            pieces = self._staging.copy(tensors, is_coordinator=self.collectives.is_rank0)
+            report = writer.write_shard(pieces, rank=self.collectives.rank, world_size=self.collectives.size)
         except Exception as error:
-            report = {"error": f"rank {self.ranks.rank}: {error}"}
-        reports = self.ranks.gather(report)
+            report = {"error": f"rank {self.collectives.rank}: {error}"}
+        reports = self.collectives.all_gather(report)
         failures = [each["error"] for each in reports if "error" in each]
-        verdict: dict[str, str] = {"error": "; ".join(failures)} if failures else {}
-        if self.ranks.first and not failures:
+        result: dict[str, str] = {"error": "; ".join(failures)} if failures else {}
+        if self.collectives.is_rank0 and not failures:
             try:
-                verdict = {"manifest": commit.commit(reports, parent=self.parent, progress=progress)}
+                result = {"manifest": writer.commit(reports, parent=self.parent, progress=progress)}
             except FencedError as error:
-                verdict = {"fenced": str(error)}
+                result = {"fenced": str(error)}
             except Exception as error:
-                verdict = {"error": str(error)}
+                result = {"error": str(error)}
             else:
-                verdict |= self._tidy(ledger)
-        verdict = self.ranks.broadcast(verdict)
-        if "error" in verdict:
+                result |= self._clean_up(ledger)
+        result = self.collectives.broadcast(result)
+        if "error" in result:
             raise StoreError(
-                f"the checkpoint at {tokens:,} tokens was not saved: {verdict['error']}. "
-                f"Earlier checkpoints are untouched; mend the store and run the same command again"
+                f"the checkpoint at {tokens:,} tokens was not saved: {result['error']}. "
+                f"Earlier checkpoints are untouched; repair the store and run the same command again"
             )
-        if "manifest" in verdict:
-            self.parent = verdict["manifest"]
-            self.announce(tokens, verdict.get("warning", ""))
-        if "fenced" in verdict:
-            raise FencedError(verdict["fenced"])
+        if "manifest" in result:
+            self.parent = result["manifest"]
+            self.on_commit(tokens, result.get("warning", ""))
+        if "fenced" in result:
+            raise FencedError(result["fenced"])
 
-    def _tidy(self, ledger: str) -> dict[str, str]:
-        """What follows a commit; if it fails, that does not undo the commit."""
+    def _clean_up(self, ledger: str) -> dict[str, str]:
+        """Write the ledger, prune and pack. A failure here does not undo the commit."""
         try:
             self.run.store.put(keys.ledger(self.run.name, self.lineage.attempt), [ledger.encode()])
             self.retention.prune(self.run, self.lineage.attempt)
             self.run.journal.pack()
         except FencedError as error:
             return {"fenced": str(error)}
-        except Exception as error:  # not only the store's: whatever it is, the checkpoint is saved
+        except Exception as error:  # any error: the checkpoint is saved all the same
             return {"warning": str(error)}
         return {}

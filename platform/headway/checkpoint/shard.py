@@ -1,6 +1,6 @@
-"""One shard: the safetensors object that a rank writes. Written and read here without a copy and without pickle.
+"""A shard: the safetensors object that a rank writes. Serialized without copying tensors, and without pickle.
 
-Layout (safetensors): 8 bytes of header length, a JSON header padded with spaces, then the tensors' bytes.
+Layout of safetensors: 8 bytes of header length, a JSON header padded with spaces, then the tensors' bytes.
 """
 
 import json
@@ -14,46 +14,47 @@ CODES = {
     "float64": "F64", "float32": "F32", "float16": "F16", "bfloat16": "BF16",
     "int64": "I64", "int32": "I32", "int16": "I16", "int8": "I8", "uint8": "U8", "bool": "BOOL",
 }  # fmt: skip
-"""Names of element types in safetensors, by torch's name."""
+"""safetensors' name of each dtype, by torch's name."""
 
 
 @dataclass(frozen=True)
 class Piece:
-    """A rectangle of a tensor that this rank holds, as bytes in host memory."""
+    """A rectangular part of a tensor that this rank holds, as bytes in host memory."""
 
     name: str
     dtype: str
     shape: tuple[int, ...]
-    """Of the whole tensor."""
+    """Shape of the whole tensor."""
     offset: tuple[int, ...]
+    """Index of the first element in the whole tensor."""
     size: tuple[int, ...]
     data: memoryview
     checksums: tuple[str, ...] = ()
-    """Checksums of the blocks of `data`; computed here if whoever took the bytes has not."""
+    """Checksum of each block of `data`; computed here if missing."""
 
     def __post_init__(self) -> None:
-        """Every piece has its checksums, from the moment that its bytes are there."""
+        """Compute the checksums if they are missing."""
         if not self.checksums:
             object.__setattr__(self, "checksums", block_checksums(self.data))
 
     @property
     def key(self) -> str:
-        """Name inside the shard."""
+        """Name in the safetensors header."""
         return f"{self.name}@{','.join(map(str, self.offset))}"
 
 
 @dataclass(frozen=True)
 class SerializedShard:
-    """A shard ready to be written: its parts in order, and what the manifest will say of it."""
+    """A shard ready to be written: its parts in order, and its entries for the manifest."""
 
     parts: list[Buffer]
     shard: Shard
     chunks: list[Chunk]
-    """Of the pieces, in their order; `shard` is still 0 in each."""
+    """Manifest entry of each piece, in order; `shard` is 0 in each until the manifest is assembled."""
 
 
 def serialize(key: str, pieces: Sequence[Piece]) -> SerializedShard:
-    """Lay `pieces` out as one safetensors object, with a checksum for each and one for the header."""
+    """Serialize `pieces` as one safetensors object, with checksums of each piece and of the header."""
     at = 0
     entries: dict[str, object] = {}
     for piece in pieces:

@@ -1,4 +1,4 @@
-"""Verification of a whole run: every journal entry, the recipe, and every byte of every checkpoint that counts."""
+"""Verifies a whole run: every journal entry, the recipe, and every byte of every checkpoint that is not pruned."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,33 +10,33 @@ from headway.runs import Journal, Run, fold
 
 @dataclass(frozen=True)
 class Finding:
-    """One damaged thing: what it is, and what is wrong with it."""
+    """One finding: what is damaged, and how."""
 
-    what: str
+    problem: str
     manifest: str | None = None
-    """Key of the manifest of the checkpoint that it is about, if it is about one."""
+    """Key of the damaged checkpoint's manifest, if a checkpoint is damaged."""
 
 
 def verify(run: Run) -> Iterator[Finding | int]:
-    """Check everything; yields findings, and between them the number of bytes read so far in this step."""
-    journal = Journal(run.store, run.name, packed=False)  # the entries themselves, not their copies
+    """Verify a run; yields findings, and the number of bytes after each read."""
+    journal = Journal(run.store, run.name, packed=False)  # read the entries themselves, not their packed copies
     history = fold(journal.read())
-    for damaged in history.damaged:
-        yield Finding(damaged.reason)
-    for reason in journal.unlike_packs():
+    for entry in history.damaged:
+        yield Finding(entry.reason)
+    for reason in journal.check_packs():
         yield Finding(reason)
     try:
         run.recipe()
     except DamageError as error:
         yield Finding(str(error))
     for commit in history.commits:
-        for found in StoredCheckpoint(run.store, commit).damage():
-            if isinstance(found, int):
-                yield found
-            elif commit.manifest not in run.history().pruned:  # given up while it was read: no damage
-                yield Finding(f"checkpoint at {commit.tokens:,} tokens: {found}", commit.manifest)
+        for damage in StoredCheckpoint(run.store, commit).damage():
+            if isinstance(damage, int):
+                yield damage
+            elif commit.manifest not in run.history().pruned:  # else it was pruned while it was read: no damage
+                yield Finding(f"checkpoint at {commit.tokens:,} tokens: {damage}", commit.manifest)
 
 
 def size(run: Run) -> int:
-    """Bytes that `verify` will read."""
+    """The number of bytes that `verify` reads."""
     return sum(commit.bytes for commit in run.history().commits)

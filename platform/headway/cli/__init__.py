@@ -1,4 +1,4 @@
-"""The command line: the only part of Headway that prints or leaves."""
+"""The command line: the only part of Headway that prints and exits."""
 
 import logging
 import os
@@ -10,28 +10,28 @@ from typing import Any, NoReturn
 from headway.errors import HeadwayError
 
 INTERRUPTED = 130
-"""Exit code of what Ctrl-C broke off, as shells have it; commands that end in order on Ctrl-C have their own."""
+"""Exit code after Ctrl-C, as in shells. Commands for which Ctrl-C is the normal end have their own."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run `headway`; an expected error is one message and its exit code."""
+    """Run `headway`. An expected error is printed as one message and sets the exit code."""
     words = sys.argv[1:] if arguments is None else arguments
     try:
-        with _prepared(words):
+        with _forkserver(words):
             from headway.cli.commands import app
 
             app(args=arguments)
     except HeadwayError as error:
         print(f"headway: {error}", file=sys.stderr)  # noqa: T201 - this is the command line
-        _leave(error.exit_code, at_once=arguments is None)
+        _exit(error.exit_code, own_process=arguments is None)
     except KeyboardInterrupt:
-        _leave(INTERRUPTED, at_once=arguments is None)
-    except SystemExit as leaving:
-        _leave(leaving.code, at_once=arguments is None)
+        _exit(INTERRUPTED, own_process=arguments is None)
+    except SystemExit as exit_request:
+        _exit(exit_request.code, own_process=arguments is None)
 
 
-def _prepared(words: Sequence[str]) -> AbstractContextManager[None]:
-    """Begin with what takes longest, before the command line itself is loaded."""
+def _forkserver(words: Sequence[str]) -> AbstractContextManager[None]:
+    """For `headway train`, starts the slowest part first: the process that ranks are forked from."""
     if words[:1] != ["train"] or "--help" in words:
         return nullcontext()
     from headway.train.forkserver import rank_forkserver
@@ -39,9 +39,9 @@ def _prepared(words: Sequence[str]) -> AbstractContextManager[None]:
     return rank_forkserver("headway.cli")
 
 
-def _leave(code: Any, *, at_once: bool) -> NoReturn:
-    """End this process, `at_once` if it is ours alone: to take down a torch that was loaded takes most of a second."""
-    if at_once and "torch" in sys.modules and isinstance(code, int):
+def _exit(code: Any, *, own_process: bool) -> NoReturn:
+    """Exits. In a process of our own, skips the tear-down of a loaded torch, which takes most of a second."""
+    if own_process and "torch" in sys.modules and isinstance(code, int):
         logging.shutdown()
         sys.stdout.flush()
         sys.stderr.flush()

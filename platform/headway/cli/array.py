@@ -1,4 +1,4 @@
-"""How an array is shown: its members' states counted, and a row for each."""
+"""Formats an array: the number of members in each state, and a row for each member."""
 
 from typing import Any
 
@@ -6,35 +6,35 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from headway.cli.screen import ago, coloured, count, decimal, listing, percent
-from headway.launch.cluster import SlurmJob
 from headway.launch.members import MemberRow, MemberTable
+from headway.launch.scontrol import SlurmJob
 
 COLUMNS = ("run", "state", "SLURM", ">tokens", ">of", ">loss", "node", ">preemptions", ">goodput", ">last seen")
 
 
-def document(found: MemberTable) -> dict[str, Any]:
-    """For a program."""
+def array_document(table: MemberTable) -> dict[str, Any]:
+    """The array for `--json`."""
     return {
-        "submission": found.submission.name,
-        "job": found.submission.job,
-        "cluster": found.submission.cluster,
-        "counts": found.counts,
-        "members": [_member(row) for row in found.rows],
-        "slurm_problem": found.blind,
+        "submission": table.submission.name,
+        "job": table.submission.job,
+        "cluster": table.submission.cluster,
+        "counts": table.counts,
+        "members": [_member(row) for row in table.rows],
+        "slurm_problem": table.slurm_problem,
     }
 
 
-def shown(found: MemberTable) -> RenderableType:
-    """For a person."""
-    counts = Text(f"{found.submission.name}: {len(found.rows):,} runs: ")
-    counts += Text(", ").join(Text(f"{number:,} ") + coloured(state) for state, number in found.counts.items())
-    if jobs := [sent.job for sent in found.submission.sent]:
-        counts += Text(f"; job {', '.join(jobs)} on {found.submission.cluster}")
-    return Group(counts, "", listing(COLUMNS, [_cells(row) for row in found.rows]))
+def array_text(table: MemberTable) -> RenderableType:
+    """The array for a terminal."""
+    counts = Text(f"{table.submission.name}: {len(table.rows):,} runs: ")
+    counts += Text(", ").join(Text(f"{number:,} ") + coloured(state) for state, number in table.counts.items())
+    if jobs := [submitted.job for submitted in table.submission.jobs]:
+        counts += Text(f"; job {', '.join(jobs)} on {table.submission.cluster}")
+    return Group(counts, "", listing(COLUMNS, [_cells(row) for row in table.rows]))
 
 
-def slurm(job: SlurmJob | None) -> dict[str, Any] | None:
-    """What SLURM says of a job, for a program."""
+def job_document(job: SlurmJob | None) -> dict[str, Any] | None:
+    """A SLURM job for `--json`."""
     if job is None:
         return None
     return {
@@ -43,59 +43,61 @@ def slurm(job: SlurmJob | None) -> dict[str, Any] | None:
         "reason": job.reason,
         "nodes": job.node_list,
         "restarts": job.restarts,
-        "submitted": job.submitted,
-        "started": job.started,
+        "submitted": job.submit_time,
+        "started": job.start_time,
     }
 
 
-def queued(job: SlurmJob | None) -> str:
-    """What SLURM says of a job, for a person. Of a cancelled one the reason is why it waited before."""
+def _job_state(job: SlurmJob | None) -> str:
+    """A SLURM job's state for a terminal. The reason of a cancelled job is why it waited before, so it is left out."""
     if job is None:
         return "-"
     return job.state if job.state == "CANCELLED" else f"{job.state} {job.reason}".rstrip()
 
 
 def _member(row: MemberRow) -> dict[str, Any]:
-    seen = row.seen
+    """A member for `--json`."""
+    run = row.overview
     return {
         "run": row.run,
         "index": row.index,
         "state": row.state,
-        "slurm": slurm(row.job),
-        "tokens": seen.tokens if seen else 0,
-        "budget": seen and seen.budget,
-        "share": seen and seen.share,
-        "loss": seen and seen.loss,
-        "held_out": seen and seen.held_out,
+        "slurm": job_document(row.job),
+        "tokens": run.tokens if run else 0,
+        "budget": run and run.budget,
+        "share": run and run.share,
+        "loss": run and run.loss,
+        "held_out": run and run.held_out,
         "node": _node(row),
-        "attempts": seen.attempts if seen else 0,
-        "preemptions": seen.preemptions if seen else 0,
-        "failures": seen.failures if seen else 0,
-        "goodput": seen and seen.goodput,
-        "seen": seen and seen.seen,
-        "reason": seen.reason if seen else "",
-        "slow": seen.slow if seen else "",
-        "problem": seen and seen.problem,
+        "attempts": run.attempts if run else 0,
+        "preemptions": run.preemptions if run else 0,
+        "failures": run.failures if run else 0,
+        "goodput": run and run.goodput,
+        "seen": run and run.last_seen,
+        "reason": run.reason if run else "",
+        "slow": run.slow if run else "",
+        "problem": run and run.problem,
     }
 
 
 def _node(row: MemberRow) -> str | None:
-    """Where it is, or was last."""
-    return (row.job.node_list if row.job else "") or (row.seen.host if row.seen else None)
+    """Current or last node of the member."""
+    return (row.job.node_list if row.job else "") or (row.overview.host if row.overview else None)
 
 
 def _cells(row: MemberRow) -> list[str | Text]:
-    seen = row.seen
-    start: list[str | Text] = [row.run, coloured(row.state), queued(row.job)]
-    if seen is None:
+    """A member for a terminal."""
+    run = row.overview
+    start: list[str | Text] = [row.run, coloured(row.state), _job_state(row.job)]
+    if run is None:
         return [*start, "-", "-", "-", _node(row) or "-", "-", "-", "-"]
     return [
         *start,
-        count(seen.tokens),
-        percent(seen.share),
-        decimal(seen.loss),
+        count(run.tokens),
+        percent(run.share),
+        decimal(run.loss),
         _node(row) or "-",
-        count(seen.preemptions),
-        percent(seen.goodput),
-        ago(seen.seen),
+        count(run.preemptions),
+        percent(run.goodput),
+        ago(run.last_seen),
     ]

@@ -1,6 +1,6 @@
-"""All commands of `headway`, in the order in which one needs them. Each module holds those of one subject.
+"""All commands of `headway`, in the order of the help. Each module holds the commands of one subject.
 
-Light to import: what needs torch, numpy or matplotlib imports it when it is called.
+Light to import: commands import torch, numpy and matplotlib only when they need them.
 """
 
 from typing import Any
@@ -8,59 +8,58 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from headway.cli import (
-    checkpoint,
-    data,
-    export,
-    job,
-    keys,
-    ledger,
-    logs,
-    plot,
-    quantize,
-    queue,
-    recipe,
-    registry,
-    runs,
-    serve,
-    status,
-    store,
-    submit,
-    train,
-)
+from headway.cli.checkpoint import fingerprint, verify
+from headway.cli.data import app as data_app
+from headway.cli.export import export
+from headway.cli.job import job
+from headway.cli.keys import app as keys_app
+from headway.cli.ledger import goodput, ledger
+from headway.cli.logs import logs
+from headway.cli.plot import plot
+from headway.cli.publish import publish
+from headway.cli.quantize import quantize
+from headway.cli.queue import cancel, requeue
+from headway.cli.recipe import app as recipe_app
+from headway.cli.registry import alias, models
+from headway.cli.runs import runs
+from headway.cli.serve import serve
+from headway.cli.status import status
+from headway.cli.store import app as store_app
+from headway.cli.submit import submit
+from headway.cli.train import train
 
 PANELS = {
-    "Train": (train.train, submit.submit),
-    "Follow": (runs.runs, status.status, logs.logs),
-    "Steer, on SLURM": (queue.cancel, queue.requeue, job.job),
-    "Where the time went, and what was learnt": (ledger.ledger, ledger.goodput, plot.plot),
-    "Trust, and take away": (checkpoint.verify, checkpoint.fingerprint, export.export),
-    "Release": (registry.publish, registry.models, registry.alias, quantize.quantize),
-    "Serve": (serve.serve,),
+    "Train": (train, submit),
+    "Follow": (runs, status, logs),
+    "Steer, on SLURM": (cancel, requeue, job),
+    "Measure": (ledger, goodput, plot),
+    "Verify and export": (verify, fingerprint, export),
+    "Release": (publish, models, alias, quantize),
+    "Serve": (serve,),
 }
-"""Commands by panel of the help, in the order in which one needs them."""
+"""Commands by panel of the help, in the order of a typical workflow."""
 GROUPS = {
-    "Serve": {"keys": keys.app},
-    "Prepare": {"recipe": recipe.app, "data": data.app},
-    "Keep": {"store": store.app},
+    "Serve": {"keys": keys_app},
+    "Prepare": {"recipe": recipe_app, "data": data_app},
+    "Maintain": {"store": store_app},
 }
-"""Groups of commands by panel."""
+"""Groups of commands by panel of the help."""
 
 
-class Taught(TyperGroup):
-    """The commands in our order; typer by itself puts groups first."""
+class OrderedGroup(TyperGroup):
+    """Lists the commands in the order of `PANELS`; typer by itself lists groups first."""
 
     def list_commands(self, ctx: Any) -> list[str]:
         """Names of all commands."""
-        first = [command.__name__ for commands in PANELS.values() for command in commands]
-        return [*first, *(name for name in super().list_commands(ctx) if name not in first)]
+        ordered = [command.__name__ for commands in PANELS.values() for command in commands]
+        return [*ordered, *(name for name in super().list_commands(ctx) if name not in ordered)]
 
 
 app = typer.Typer(
-    cls=Taught,
+    cls=OrderedGroup,
     help="Pretrain language models without ever losing progress.\n\n"
-    "Begin with **headway train RECIPE**; when it is stopped or killed, the same command goes on. "
-    "Every command tells more with --help.",
+    "Start with **headway train RECIPE**. If it is stopped or killed, the same command continues. "
+    "Each command has its own --help.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",

@@ -1,11 +1,9 @@
 """`headway data`."""
 
-from typing import Annotated
-
 import typer
 
 from headway import recipe as recipes
-from headway.cli.options import Json, Overrides, Quiet
+from headway.cli.options import Json, Overrides, Quiet, RecipePath
 from headway.cli.screen import bar, count, result, show, size, table
 
 COLUMNS = ("source", ">files", ">read", ">documents", ">tokens", ">held-out", ">held-out tokens", "left out")
@@ -15,18 +13,18 @@ app = typer.Typer(help="Turn text into token shards.", no_args_is_help=True)
 
 @app.callback()
 def _group() -> None:
-    """Keep `build` a subcommand."""
+    """Keeps `build` a subcommand; typer would merge a single command into its group."""
 
 
 @app.command()
 def build(
-    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="A recipe: one YAML file.")],
+    recipe: RecipePath,
     overrides: Overrides = None,
     *,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Build the token shards that a recipe trains on. Can be killed and run again.
+    """Build the token shards that a recipe trains on. A build that was killed continues when it is run again.
 
     Example: **headway data build jobs/recipes/quickstart.yaml**
     """
@@ -36,10 +34,10 @@ def build(
     with bar(quiet=quiet) as progress:
         task = progress.add_task("building", total=None, note="")
 
-        def told(done: int, total: int, tokens: int) -> None:
+        def show_progress(done: int, total: int, tokens: int) -> None:
             progress.update(task, completed=done, total=total, note=f"{tokens:,} tokens")
 
-        manifest = data.build(plan, progress=told)
+        manifest = data.build(plan, progress=show_progress)
     rows = [
         [
             name,

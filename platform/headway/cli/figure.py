@@ -1,4 +1,4 @@
-"""The picture of a run: what it learnt, how fast, where it was stopped, and where its time went."""
+"""Draws a run: losses, learning rate, throughput, stops, and the time of each attempt."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,14 +21,14 @@ from headway.telemetry.phases import PHASES
 FORMATS = (".png", ".pdf", ".svg")
 INK, PALE = "#1b1f24", "#9aa4b0"
 BLUE, ORANGE, RED = "#2166ac", "#f08c00", "#c92a2a"
-AGAIN = "#fbe3e3"
+RETRAINED = "#fbe3e3"
 STOPS: dict[str, tuple[str, Any]] = {
     "preempted": (ORANGE, (0, (4, 2))),
     "killed": (RED, "solid"),
     "failed": ("#7b2d8e", (0, (1, 1.5))),
     "rolled back": ("#087f5b", (0, (6, 2, 1, 2))),
 }
-"""Colour and dashes of each way in which an attempt stops short."""
+"""Colour and dashes by outcome of an attempt that stopped early."""
 PHASE_COLOURS = {
     "queue": "#ced4da",
     "startup": "#adb5bd",
@@ -66,44 +66,46 @@ STYLE: Any = {
     "pdf.fonttype": 42,
     "savefig.dpi": 200,
 }
-MOST_LABELS = 24
-"""Attempts that are each labelled; of more, some."""
+MAX_LABELS = 24
+"""Largest number of attempts with a label each; of more attempts, some have a label."""
 
 
-def draw(target: Path, standing: RunStatus, curve: Curve, account: TimeAccounting) -> None:
-    """Write the picture: four panels below each other, the upper three over tokens."""
-    attempts = len({line.attempt for line in account.lines})
-    below = min(3.4, 0.55 + 0.24 * max(2, attempts))
+def draw(target: Path, status: RunStatus, curve: Curve, accounting: TimeAccounting) -> None:
+    """Writes the figure: four panels below each other, the upper three over tokens."""
+    attempts = len({line.attempt for line in accounting.rank_times})
+    height = min(3.4, 0.55 + 0.24 * max(2, attempts))
     with mpl.rc_context(STYLE):
-        drawn = Figure(figsize=(7.2, 6.4 + below), layout="constrained")
-        grid = drawn.add_gridspec(4, 1, height_ratios=[2.6, 1.1, 1.5, below])
-        loss = drawn.add_subplot(grid[0])
-        rate, speed = drawn.add_subplot(grid[1], sharex=loss), drawn.add_subplot(grid[2], sharex=loss)
+        figure = Figure(figsize=(7.2, 6.4 + height), layout="constrained")
+        grid = figure.add_gridspec(4, 1, height_ratios=[2.6, 1.1, 1.5, height])
+        loss = figure.add_subplot(grid[0])
+        rate, speed = figure.add_subplot(grid[1], sharex=loss), figure.add_subplot(grid[2], sharex=loss)
         _losses(loss, curve)
         _rates(rate, curve)
         _speeds(speed, curve)
-        _stops((loss, rate, speed), standing, curve)
-        loss.legend(handles=_legend(standing, curve), loc="lower right", bbox_to_anchor=(1.01, 1.01), ncols=7)
+        _stops((loss, rate, speed), status, curve)
+        loss.legend(handles=_legend(status, curve), loc="lower right", bbox_to_anchor=(1.01, 1.01), ncols=7)
         for upper in (loss, rate):
             upper.tick_params(labelbottom=False)
         speed.set_xlabel("tokens")
         speed.xaxis.set_major_formatter(_thousands())
-        speed.set_xlim(0, max(curve.points[-1].tokens, standing.tokens) * 1.01)
-        _time(drawn.add_subplot(grid[3]), account)
-        booked = [Patch(color=PHASE_COLOURS[phase], label=phase) for phase in PHASES if account.phases[phase]]
-        drawn.legend(handles=booked, loc="outside lower center", ncols=len(PHASES), handlelength=1)
-        drawn.suptitle(_title(standing), x=0.01, ha="left", fontsize=10.5, color=INK)
-        drawn.savefig(target)
+        speed.set_xlim(0, max(curve.points[-1].tokens, status.tokens) * 1.01)
+        _time(figure.add_subplot(grid[3]), accounting)
+        phases = [Patch(color=PHASE_COLOURS[phase], label=phase) for phase in PHASES if accounting.phases[phase]]
+        figure.legend(handles=phases, loc="outside lower center", ncols=len(PHASES), handlelength=1)
+        figure.suptitle(_title(status), x=0.01, ha="left", fontsize=10.5, color=INK)
+        figure.savefig(target)
 
 
-def _title(standing: RunStatus) -> str:
-    of = f" of {standing.budget:,}" if standing.budget else ""
-    number = len(standing.attempts)
+def _title(status: RunStatus) -> str:
+    """Name, state and progress of the run."""
+    budget = f" of {status.budget:,}" if status.budget else ""
+    number = len(status.attempts)
     attempts = f"{number} attempt" + ("s" if number != 1 else "")
-    return f"{standing.run}: {standing.state}, {standing.tokens:,}{of} tokens in {attempts}"
+    return f"{status.run}: {status.state}, {status.tokens:,}{budget} tokens in {attempts}"
 
 
 def _losses(axes: Axes, curve: Curve) -> None:
+    """Draws training and held-out loss."""
     axes.plot([p.tokens for p in curve.points], [p.loss for p in curve.points], color=BLUE, linewidth=1.1, zorder=3)
     if curve.held_out:
         tokens = sorted(curve.held_out)
@@ -115,6 +117,7 @@ def _losses(axes: Axes, curve: Curve) -> None:
 
 
 def _rates(axes: Axes, curve: Curve) -> None:
+    """Draws the learning rate."""
     axes.plot([p.tokens for p in curve.points], [p.learning_rate for p in curve.points], color=BLUE, linewidth=1.1)
     axes.set_title("Learning rate")
     axes.set_ylim(bottom=0)
@@ -123,7 +126,7 @@ def _rates(axes: Axes, curve: Curve) -> None:
 
 
 def _speeds(axes: Axes, curve: Curve) -> None:
-    """Each batch as it was, and the median of those around it."""
+    """Draws the throughput of each step, and its running median."""
     tokens, speeds = [p.tokens for p in curve.points], [p.tokens_per_second for p in curve.points]
     axes.plot(tokens, speeds, color=PALE, linewidth=0.7)
     axes.plot(tokens, _smooth(speeds, max(2, len(speeds) // 60)), color=BLUE, linewidth=1.3)
@@ -133,61 +136,65 @@ def _speeds(axes: Axes, curve: Curve) -> None:
     axes.yaxis.set_major_formatter(_thousands())
 
 
-def _smooth(values: Sequence[float], reach: int) -> list[float]:
-    """The running median over `reach` neighbours on each side."""
-    return [median(values[max(0, i - reach) : i + reach + 1]) for i in range(len(values))]
+def _smooth(values: Sequence[float], neighbours: int) -> list[float]:
+    """The running median over `neighbours` values on each side."""
+    return [median(values[max(0, i - neighbours) : i + neighbours + 1]) for i in range(len(values))]
 
 
-def _stops(panels: Sequence[Axes], standing: RunStatus, curve: Curve) -> None:
-    """Mark where attempts stopped short, and shade what had to be trained again."""
+def _stops(panels: Sequence[Axes], status: RunStatus, curve: Curve) -> None:
+    """Marks where attempts stopped early, and shades the tokens that were trained again."""
     top = panels[0].get_xaxis_transform()
-    stopped = [attempt for attempt in standing.attempts if attempt.outcome in STOPS]
-    width = 1.0 if len(stopped) <= MOST_LABELS else 0.5
+    stopped = [attempt for attempt in status.attempts if attempt.outcome in STOPS]
+    width = 1.0 if len(stopped) <= MAX_LABELS else 0.5
     for attempt in stopped:
         colour, dashes = STOPS[attempt.outcome]
-        at = curve.reached.get(attempt.number, attempt.committed)
+        at = curve.tokens_reached.get(attempt.number, attempt.tokens_committed)
         for axes in panels:
             axes.axvline(at, color=colour, linestyle=dashes, linewidth=width, zorder=2)
-            if at > attempt.committed:
-                axes.axvspan(attempt.committed, at, color=AGAIN, linewidth=0, zorder=0)
+            if at > attempt.tokens_committed:
+                axes.axvspan(attempt.tokens_committed, at, color=RETRAINED, linewidth=0, zorder=0)
         panels[0].plot([at], [1], "v", color=colour, markersize=5 * width**0.5, transform=top, clip_on=False)
 
 
-def _legend(standing: RunStatus, curve: Curve) -> list[Artist]:
-    """What the lines over tokens mean: those that there are."""
-    shown: list[Artist] = [Line2D([], [], color=BLUE, linewidth=1.1, label="training")]
+def _legend(status: RunStatus, curve: Curve) -> list[Artist]:
+    """The legend of the lines that are drawn."""
+    handles: list[Artist] = [Line2D([], [], color=BLUE, linewidth=1.1, label="training")]
     if curve.held_out:
-        shown.append(Line2D([], [], color=INK, marker="o", linestyle="none", markersize=4, label="held-out"))
+        handles.append(Line2D([], [], color=INK, marker="o", linestyle="none", markersize=4, label="held-out"))
     for outcome, (colour, dashes) in STOPS.items():
-        number = sum(attempt.outcome == outcome for attempt in standing.attempts)
+        number = sum(attempt.outcome == outcome for attempt in status.attempts)
         if number:
             label = outcome if number == 1 else f"{outcome} ×{number}"
-            shown.append(Line2D([], [], color=colour, linestyle=dashes, linewidth=1.0, label=label))
-    if any(curve.reached.get(each.number, 0) > each.committed for each in standing.attempts if each.outcome in STOPS):
-        shown.append(Patch(color=AGAIN, label="trained again"))
-    return shown
+            handles.append(Line2D([], [], color=colour, linestyle=dashes, linewidth=1.0, label=label))
+    if any(
+        curve.tokens_reached.get(each.number, 0) > each.tokens_committed
+        for each in status.attempts
+        if each.outcome in STOPS
+    ):
+        handles.append(Patch(color=RETRAINED, label="trained again"))
+    return handles
 
 
-def _time(axes: Axes, account: TimeAccounting) -> None:
-    """The mean over the ranks of each attempt's phases, side by side; attempts below each other."""
-    numbers = sorted({line.attempt for line in account.lines})
+def _time(axes: Axes, accounting: TimeAccounting) -> None:
+    """Draws a bar for each attempt: its phases side by side, as the mean over its ranks."""
+    numbers = sorted({line.attempt for line in accounting.rank_times})
     longest = 0.0
-    unit, name = _unit(max((line.wall for line in account.lines), default=1.0))
+    unit, name = _unit(max((line.elapsed for line in accounting.rank_times), default=1.0))
     for row, number in enumerate(numbers):
-        lines = [line for line in account.lines if line.attempt == number]
-        left = 0.0
+        lines = [line for line in accounting.rank_times if line.attempt == number]
+        offset = 0.0
         for phase in PHASES:
             width = sum(line.phases[phase] for line in lines) / len(lines) / unit
             if width:
-                axes.barh(row, width, left=left, height=0.72, color=PHASE_COLOURS[phase], linewidth=0)
-            left += width
-        longest = max(longest, left)
-        if len(numbers) <= MOST_LABELS:
-            axes.text(left, row, f"  {lines[0].outcome}", va="center", ha="left", fontsize=7.5, color=INK)
-    axes.set_title(f"Where the time went: goodput {account.goodput:.1%}")
+                axes.barh(row, width, left=offset, height=0.72, color=PHASE_COLOURS[phase], linewidth=0)
+            offset += width
+        longest = max(longest, offset)
+        if len(numbers) <= MAX_LABELS:
+            axes.text(offset, row, f"  {lines[0].outcome}", va="center", ha="left", fontsize=7.5, color=INK)
+    axes.set_title(f"Time by phase: goodput {accounting.goodput:.1%}")
     axes.set_xlabel(f"time of an attempt [{name}], mean over its ranks")
     axes.set_ylabel("attempt")
-    every = -(-len(numbers) // MOST_LABELS) or 1
+    every = -(-len(numbers) // MAX_LABELS) or 1
     axes.set_yticks(range(0, len(numbers), every), [str(number) for number in numbers[::every]])
     axes.set_ylim(max(len(numbers), 1) - 0.4, -0.6)
     axes.set_xlim(0, longest * 1.12 or 1)
@@ -197,11 +204,12 @@ def _time(axes: Axes, account: TimeAccounting) -> None:
 
 
 def _unit(longest: float) -> tuple[float, str]:
-    """The unit that suits a length of time [s]: its seconds, and its name."""
+    """A unit for durations up to `longest` [s]: its length in seconds, and its name."""
     if longest < 600:
         return 1.0, "s"
     return (60.0, "min") if longest < 36_000 else (3600.0, "h")
 
 
 def _thousands() -> FuncFormatter:
+    """A tick formatter that marks thousands."""
     return FuncFormatter(lambda value, _: f"{value:,.0f}" if value == round(value) else f"{value:,.1f}")

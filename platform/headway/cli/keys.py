@@ -1,4 +1,4 @@
-"""`headway keys`: API keys and quotas for those who may ask an endpoint."""
+"""`headway keys`: API keys and quotas of an endpoint's tenants."""
 
 from pathlib import Path
 from typing import Annotated
@@ -10,24 +10,24 @@ from headway.cli.screen import ago, result, show, table
 from headway.errors import UsageError
 
 app = typer.Typer(
-    help="API keys for `headway serve --keys FILE`: made, listed, limited, revoked; a running endpoint follows.",
+    help="Manage API keys and quotas for `headway serve --keys FILE`. A running endpoint picks up changes.",
     no_args_is_help=True,
     rich_markup_mode="markdown",
 )
 
-File = Annotated[Path, typer.Option("--file", metavar="FILE", help="Where digests of keys and quotas are kept.")]
+File = Annotated[Path, typer.Option("--file", metavar="FILE", help="File of key digests and quotas.")]
 FILE = Path("keys.json")
 
 
 @app.command()
 def add(
-    tenant: Annotated[str, typer.Argument(metavar="TENANT", help="Who the key is for.")],
+    tenant: Annotated[str, typer.Argument(metavar="TENANT", help="Tenant that uses the key.")],
     *,
     file: File = FILE,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Make a key and print it. It is shown this once: only its digest is kept.
+    """Create a key and print it. It is shown only once: the file stores its digest.
 
     Example: **headway keys add team-a**
     """
@@ -35,26 +35,27 @@ def add(
 
     key = KeyStore(file).add(tenant)
     result({"tenant": tenant, "key": key, "file": str(file)}, key, as_json=as_json)
-    show(f"headway: shown this once; headway serve --keys {file} lets it in", quiet=quiet)
+    show(f"headway: the key is shown only once; headway serve --keys {file} accepts it", quiet=quiet)
 
 
 @app.command("ls")
 def ls(*, file: File = FILE, as_json: Json = False, quiet: Quiet = False) -> None:
-    """List keys by their names, which tell nothing of them, and what their tenants may use by the minute.
+    """List the names of the keys (not the keys), their tenants, and the tenants' limits per minute.
 
     Example: **headway keys ls --file keys.json**
     """
     from headway.serve.tenants import KeyStore, Quota
 
-    roll = KeyStore(file).load()
-    known = [(key.name, key.tenant, key.created) for key in roll.keys]
-    keyless = [(None, tenant, None) for tenant in roll.tenants if tenant not in {key.tenant for key in roll.keys}]
+    content = KeyStore(file).load()
+    with_key = [(key.key_id, key.tenant, key.created) for key in content.keys]
+    tenants = {key.tenant for key in content.keys}
+    without_key = [(None, tenant, None) for tenant in content.tenants if tenant not in tenants]
     document = [
-        {"key": name, "tenant": tenant, "created": created, **roll.quotas.get(tenant, Quota()).model_dump()}
-        for name, tenant, created in (*known, *keyless)
+        {"key": name, "tenant": tenant, "created": created, **content.quotas.get(tenant, Quota()).model_dump()}
+        for name, tenant, created in (*with_key, *without_key)
     ]
     if not document:
-        show(f"no keys in {file} yet; make one: headway keys add TENANT --file {file}", quiet=quiet)
+        show(f"no keys in {file} yet; create one: headway keys add TENANT --file {file}", quiet=quiet)
     rows = [
         [
             each["key"] or "-",
@@ -64,59 +65,60 @@ def ls(*, file: File = FILE, as_json: Json = False, quiet: Quiet = False) -> Non
         ]
         for each in document
     ]
-    columns = ("key", "tenant", "made", ">requests/min", ">tokens/min")
+    columns = ("key", "tenant", "created", ">requests/min", ">tokens/min")
     if document or as_json:
         result(document, table(columns, rows), as_json=as_json)
 
 
 @app.command()
 def limit(
-    tenant: Annotated[str, typer.Argument(metavar="TENANT", help="Whose quota it is.")],
+    tenant: Annotated[str, typer.Argument(metavar="TENANT", help="Tenant whose quota is set.")],
     *,
     requests: Annotated[
-        int | None, typer.Option(metavar="N", min=0, help="Requests a minute; 0 takes the limit away.")
+        int | None, typer.Option(metavar="N", min=0, help="Requests per minute; 0 removes the limit.")
     ] = None,
     tokens: Annotated[
-        int | None, typer.Option(metavar="N", min=0, help="Tokens a minute, prompts and answers; 0 takes it away.")
+        int | None,
+        typer.Option(metavar="N", min=0, help="Tokens per minute, prompts plus answers; 0 removes the limit."),
     ] = None,
     file: File = FILE,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Set what a tenant may use by the minute; a running endpoint follows within a second or two.
+    """Set a tenant's limits per minute. A running endpoint applies them within two seconds.
 
-    What is not given stays as it was.
+    Limits that are not given stay unchanged.
 
     Example: **headway keys limit team-a --requests 600 --tokens 100000**
     """
     from headway.serve.tenants import KeyStore
 
     if requests is None and tokens is None:
-        raise UsageError("say what is limited: --requests N, --tokens N, or both; 0 takes a limit away")
+        raise UsageError("nothing to set; give --requests N, --tokens N, or both; 0 removes a limit")
     quota = KeyStore(file).limit(tenant, requests=requests, tokens=tokens)
     limits = {"requests": quota.requests_per_minute, "tokens": quota.tokens_per_minute}
-    may = " and ".join(f"{amount:,} {what}" for what, amount in limits.items() if amount)
+    allowed = " and ".join(f"{amount:,} {unit}" for unit, amount in limits.items() if amount)
     document = {"tenant": tenant, **quota.model_dump(), "file": str(file)}
     if as_json or not quiet:
-        shown = f"{tenant} may use {may} a minute" if may else f"{tenant} may use as much as it likes"
-        result(document, shown, as_json=as_json)
+        text = f"{tenant} may use {allowed} per minute" if allowed else f"{tenant} has no limits"
+        result(document, text, as_json=as_json)
 
 
 @app.command()
 def revoke(
-    key: Annotated[str, typer.Argument(metavar="KEY", help="Its name, as `headway keys ls` shows it.")],
+    key: Annotated[str, typer.Argument(metavar="KEY", help="Name of the key, as in `headway keys ls`.")],
     *,
     file: File = FILE,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Take a key away; a running endpoint refuses it within a second or two. Its tenant's quota stays.
+    """Revoke a key. A running endpoint rejects it within two seconds. The tenant's quota stays.
 
     Example: **headway keys revoke 1a2b3c4d**
     """
     from headway.serve.tenants import KeyStore
 
-    gone = KeyStore(file).revoke(key)
-    document = {"key": gone.name, "tenant": gone.tenant, "file": str(file)}
+    revoked = KeyStore(file).revoke(key)
+    document = {"key": revoked.key_id, "tenant": revoked.tenant, "file": str(file)}
     if as_json or not quiet:
-        result(document, f"{gone.name} of {gone.tenant} is revoked", as_json=as_json)
+        result(document, f"{revoked.key_id} of {revoked.tenant} is revoked", as_json=as_json)

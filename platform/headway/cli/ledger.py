@@ -1,47 +1,47 @@
-"""Where a run's time went: `headway ledger` and `headway goodput`."""
+"""The time of a run by phase: `headway ledger` and `headway goodput`."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.text import Text
 
 from headway.cli.options import Json, Quiet, RunName, StoreUrl, choose_run
 from headway.cli.screen import coloured, percent, result, show, span, table
-from headway.reports.time_accounting import RankTime, TimeAccounting
-from headway.reports.time_accounting import account_time as account_for
-from headway.reports.wall_time import wall_time
+from headway.reports.time_accounting import RankTime, TimeAccounting, account_time
+from headway.reports.wall_time import WallTime, wall_time
 from headway.telemetry.phases import PHASES
 
-MEANING = {
-    "queue": "waited for machines; a rank holds none yet",
-    "startup": "loaded code, built the model, found the other ranks",
-    "restore": "read the checkpoint to go on from",
+PHASE_MEANINGS = {
+    "queue": "waited in SLURM's queue; the rank holds no node yet",
+    "startup": "loaded code, built the model, connected to the other ranks",
+    "restore": "read the checkpoint to resume from",
     "data": "a step waited for its batch",
     "step": "trained: forward, backward, optimizer",
-    "checkpoint": "training stood still to copy its state, or until the save before was done",
+    "checkpoint": "training was blocked by a copy of its state or by the previous save",
     "evaluation": "measured the held-out loss",
-    "drain": "saved and said goodbye after the last step",
+    "drain": "saved and shut down after the last step",
     "lost": "trained or started, then killed before a commit: done again",
-    "between": "no attempt had the run, or not yet all of its ranks",
+    "between": "no attempt had claimed the run, or some of its ranks were missing",
 }
+"""Meaning of each phase, for the last column of `headway goodput`."""
 
 
 def ledger(run: RunName, store: StoreUrl = None, *, as_json: Json = False, quiet: Quiet = False) -> None:
-    """Show where every second of every rank went, attempt by attempt: the phases add up to the rank's wall clock.
+    """Show how each rank of each attempt spent its time. The phases of a rank add up to its wall clock.
 
-    What an attempt did after its last checkpoint, and then was killed or failed, is `lost`.
+    The time of a killed or failed attempt after its last checkpoint is `lost`.
 
     Example: **headway ledger quickstart**
     """
-    account = account_for(choose_run(run, store))
-    phases = [phase for phase in PHASES if account.phases[phase]]
+    accounting = account_time(choose_run(run, store))
+    phases = [phase for phase in PHASES if accounting.phases[phase]]
     columns = ("attempt", "rank", "outcome", *(f">{phase}" for phase in phases), ">sum", ">wall clock", ">difference")
     document = {
         "run": run,
-        "running": account.running,
-        "phases": account.phases,
-        "total": account.total,
-        "rows": [_document(line) for line in account.lines],
+        "running": accounting.running_attempt,
+        "phases": accounting.phases,
+        "total": accounting.total,
+        "rows": [_document(line) for line in accounting.rank_times],
     }
     rows: list[Sequence[str | Text]] = [
         [
@@ -49,104 +49,131 @@ def ledger(run: RunName, store: StoreUrl = None, *, as_json: Json = False, quiet
             str(line.rank),
             coloured(line.outcome),
             *(_seconds(line.phases[phase]) for phase in phases),
-            _seconds(line.booked),
-            _seconds(line.wall),
+            _seconds(line.accounted),
+            _seconds(line.elapsed),
             _exact(line.difference),
         ]
-        for line in account.lines
+        for line in accounting.rank_times
     ]
-    totals = [*(_seconds(account.phases[phase]) for phase in phases), _seconds(account.total)]
-    spans, difference = sum(line.wall for line in account.lines), sum(line.difference for line in account.lines)
-    rows.append(["all", "", "", *totals, _seconds(spans), _exact(difference)])
+    totals = [*(_seconds(accounting.phases[phase]) for phase in phases), _seconds(accounting.total)]
+    elapsed, difference = (
+        sum(line.elapsed for line in accounting.rank_times),
+        sum(line.difference for line in accounting.rank_times),
+    )
+    rows.append(["all", "", "", *totals, _seconds(elapsed), _exact(difference)])
     result(document, table(columns, rows, title="Seconds of each rank, by phase"), as_json=as_json)
-    _note(account, quiet=quiet)
+    _note_running(accounting, quiet=quiet)
 
 
 def goodput(run: RunName, store: StoreUrl = None, *, as_json: Json = False, quiet: Quiet = False) -> None:
-    """Show which share of the time was training that counts, and what the rest was; two ways, for two questions.
+    """Show the share of time spent on training that counts, and where the rest went: by rank-time and by wall clock.
 
-    Rank-time adds up what each rank held a machine for, so the queue has no share in it: were the machines used well?
-    The wall clock averages over the ranks, and counts the queue and the time between attempts: how much sooner could
-    it have been done? Its column adds up to the time from the first submission to the last end.
+    Rank-time is the time that ranks held nodes, without the queue: were the nodes used well? The wall clock averages
+    over the ranks, and includes the queue and the gaps between attempts: how much sooner could the run have been done?
+    It adds up to the time from the first submission to the last end.
 
     Example: **headway goodput quickstart --json | jq '.goodput, .wall_goodput'**
     """
-    account = account_for(choose_run(run, store))
-    clock = wall_time(account)
-    spent = {**clock.phases, "between": clock.between}
+    accounting = account_time(choose_run(run, store))
+    times = wall_time(accounting)
+    wall_seconds = {**times.phases, "between": times.between}
     shares = {
-        phase: seconds / account.held if account.held else 0.0
-        for phase, seconds in account.phases.items()
+        phase: seconds / accounting.allocated if accounting.allocated else 0.0
+        for phase, seconds in accounting.phases.items()
         if phase != "queue"
     }
-    wall_shares = {name: seconds / clock.elapsed if clock.elapsed else 0.0 for name, seconds in spent.items()}
+    wall_shares = {name: seconds / times.elapsed if times.elapsed else 0.0 for name, seconds in wall_seconds.items()}
     document = {
         "run": run,
-        "attempts": account.attempts,
-        "goodput": account.goodput,
-        "rank_seconds": account.phases,
-        "held": account.held,
+        "attempts": accounting.attempts,
+        "goodput": accounting.goodput,
+        "rank_seconds": accounting.phases,
+        "held": accounting.allocated,
         "shares": shares,
-        "wall_goodput": clock.goodput,
-        "wall_seconds": spent,
+        "wall_goodput": times.goodput,
+        "wall_seconds": wall_seconds,
         "wall_shares": wall_shares,
-        "sum": clock.sum,
-        "elapsed": clock.elapsed,
-        "difference": clock.difference,
+        "sum": times.sum,
+        "elapsed": times.elapsed,
+        "difference": times.difference,
     }
-    named = sorted((name for name in spent if spent[name] or account.phases.get(name)), key=lambda name: -spent[name])
+    columns = ("phase", ">rank-time", ">share", ">wall clock", ">share", "meaning")
     rows = [
+        *_phase_rows(accounting, shares, wall_seconds, wall_shares),
+        *_total_rows(accounting, times, sum(wall_shares.values())),
+    ]
+    result(document, table(columns, rows), as_json=as_json)
+    _note_running(accounting, quiet=quiet)
+
+
+def _phase_rows(
+    accounting: TimeAccounting,
+    shares: Mapping[str, float],
+    wall_seconds: Mapping[str, float],
+    wall_shares: Mapping[str, float],
+) -> list[list[str]]:
+    """A row for each phase that took time, the longest first."""
+    phases = [name for name in wall_seconds if wall_seconds[name] or accounting.phases.get(name)]
+    return [
         [
             name,
-            span(account.phases[name]) if name in account.phases else "",
+            span(accounting.phases[name]) if name in accounting.phases else "",
             percent(shares[name], 2) if name in shares else "",
-            span(spent[name]),
+            span(wall_seconds[name]),
             percent(wall_shares[name], 2),
-            MEANING[name],
+            PHASE_MEANINGS[name],
         ]
-        for name in named
+        for name in sorted(phases, key=lambda name: -wall_seconds[name])
     ]
-    whole = percent(1.0 if account.held else None, 2)
-    rows += [
+
+
+def _total_rows(accounting: TimeAccounting, times: WallTime, wall_share: float) -> list[list[str]]:
+    """The rows below the phases: sums, elapsed time, their difference, and goodput."""
+    share = percent(1.0 if accounting.allocated else None, 2)
+    return [
         [
             "sum",
-            span(account.held),
-            whole,
-            span(clock.sum),
-            percent(sum(wall_shares.values()), 2),
-            "rank-time but queue",
+            span(accounting.allocated),
+            share,
+            span(times.sum),
+            percent(wall_share, 2),
+            "rank-time excludes the queue",
         ],
-        ["elapsed", "", "", span(clock.elapsed), "", "from the first submission to the last end"],
-        ["difference", "", "", f"{_exact(clock.difference)} s", "", "what the columns do not account for"],
-        ["goodput", "", percent(account.goodput, 2), "", percent(clock.goodput, 2), "the share of `step`"],
+        ["elapsed", "", "", span(times.elapsed), "", "from the first submission to the last end"],
+        ["difference", "", "", f"{_exact(times.difference)} s", "", "time that no phase accounts for"],
+        ["goodput", "", percent(accounting.goodput, 2), "", percent(times.goodput, 2), "the share of `step`"],
     ]
-    columns = ("phase", ">rank-time", ">share", ">wall clock", ">share", "what it was")
-    result(document, table(columns, rows), as_json=as_json)
-    _note(account, quiet=quiet)
 
 
 def _document(line: RankTime) -> dict[str, Any]:
+    """The time of a rank for `--json`."""
     return {
         "attempt": line.attempt,
         "rank": line.rank,
         "outcome": line.outcome,
-        "began": line.began,
+        "began": line.started,
         "ended": line.ended,
         "phases": dict(line.phases),
-        "sum": line.booked,
-        "wall": line.wall,
+        "sum": line.accounted,
+        "wall": line.elapsed,
         "difference": line.difference,
     }
 
 
-def _note(account: TimeAccounting, *, quiet: bool) -> None:
-    if account.running is not None:
-        show(f"headway: attempt {account.running} runs; its time is told up to its last checkpoint", quiet=quiet)
+def _note_running(accounting: TimeAccounting, *, quiet: bool) -> None:
+    """Notes that the time of a running attempt is incomplete."""
+    if accounting.running_attempt is not None:
+        show(
+            f"headway: attempt {accounting.running_attempt} runs; its time is shown up to its last checkpoint",
+            quiet=quiet,
+        )
 
 
 def _seconds(seconds: float) -> str:
+    """Seconds with two digits."""
     return f"{seconds:,.2f}"
 
 
 def _exact(seconds: float) -> str:
+    """Seconds to the millisecond, without a negative zero."""
     return f"{round(seconds, 3) + 0.0:.3f}"

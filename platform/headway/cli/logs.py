@@ -4,9 +4,8 @@ import heapq
 import json
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated, Any
 
@@ -14,114 +13,122 @@ import typer
 
 from headway.cli.options import Name, Quiet, StoreUrl, choose_store
 from headway.cli.screen import show
-from headway.launch import members
-from headway.objectstore import Store
+from headway.launch.members import member_table
+from headway.launch.resolve import Selection, resolve
 from headway.reports.overview import READERS, overview
 from headway.reports.status import run_status
-from headway.runs import Run, run_names, submissions
-from headway.runs.run_log import LOG_START, LogPosition, read_events
-from headway.runs.submissions import Submission
+from headway.runs import Run, run_names
+from headway.runs.run_log import LOG_START, Event, LogPosition, read_events
 
 POLL_SECONDS = 0.5
 QUEUE_SECONDS = 5.0
-"""SLURM is not asked more often than this [s]."""
-SHOWN_APART = {"event", "level", "timestamp", "run", "trace_id", "attempt", "rank", "phase", "tokens"}
+"""Interval of SLURM queries [s]."""
+COLUMN_FIELDS = {"event", "level", "timestamp", "run", "trace_id", "attempt", "rank", "phase", "tokens"}
+"""Event fields that have a column of their own, or are not printed."""
 LEVELS = {"warning": "33", "error": "31", "critical": "31"}
-"""ANSI colours of events that are not good news."""
+"""ANSI colours by level."""
 
 
 def logs(
     name: Name,
     store: StoreUrl = None,
-    attempt: Annotated[int | None, typer.Option(help="Only this attempt. Default: all.")] = None,
+    attempt: Annotated[int | None, typer.Option(help="Number of the attempt. Default: all attempts.")] = None,
     *,
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until nobody works on the run.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON lines: one event a line, as stored.")] = False,
+    follow: Annotated[
+        bool, typer.Option("--follow", "-f", help="Follow the log until no process trains the run.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON lines: one event per line, as stored.")] = False,
     quiet: Quiet = False,
 ) -> None:
-    """Print what a run said: one event a line, with its attempt, its phase and its position in tokens.
+    """Print the events of a run, one per line, with attempt, phase and position in tokens.
 
-    Of an array: what all of its runs said, in order of time, with the run's name in front. `--follow` prints on as
-    runs go on, through the waits for SLURM too, and ends with them, or with Ctrl-C.
+    For an array: the events of all runs in order of time, each with its run's name in front. `--follow` continues
+    through waits in SLURM's queue, and ends with the runs or with Ctrl-C.
 
     Example: **headway logs quickstart -f**, and **headway logs quickstart --json | grep checkpoint.**
     """
-    wanted = watched(choose_store(store), name)
-    width = max(len(run) for run in wanted.runs) if len(wanted.runs) > 1 else 0
+    followed = FollowedRuns(resolve(choose_store(store), name))
+    width = max(len(run) for run in followed.runs) if len(followed.runs) > 1 else 0
     try:
-        for event in _followed(wanted) if follow else _all(wanted):
+        for event in followed.events() if follow else _stored_events(followed.selection):
             if attempt is None or event.get("attempt") == attempt:
-                said = json.dumps(event) if as_json else line(event, width=width)
-                print(said, flush=follow)  # noqa: T201 - this is the command line
+                text = json.dumps(event) if as_json else line(event, width=width)
+                print(text, flush=follow)  # noqa: T201 - this is the command line
         sys.stdout.flush()
     except KeyboardInterrupt:
         if not follow:
             raise
         return
     if follow:
-        show(f"headway: {wanted.state()}", quiet=quiet)
+        show(f"headway: {followed.summary()}", quiet=quiet)
 
 
-@dataclass
-class Watched:
-    """Runs, and the submission that they are of, if any."""
+class FollowedRuns:
+    """Runs whose events are printed as they are written."""
 
-    store: Store
-    runs: list[str]
-    submission: Submission | None
-    indices: Sequence[int] = ()
-    _asked: float = 0.0
-    """When SLURM was asked last, by the monotonic clock."""
+    def __init__(self, selection: Selection) -> None:
+        self.selection, self.store, self.runs = selection, selection.store, selection.runs
+        self._queried = 0.0
+        """Time of the last SLURM query, by the monotonic clock."""
 
-    def over(self) -> bool:
-        """Whether nobody works on any of them, and SLURM has none of them in its queue. SLURM is asked seldom."""
-        begun = set(run_names(self.store))
-        states = [each.state for each in overview(self.store, [run for run in self.runs if run in begun])]
-        if "running" in states or not self.submission:
+    def is_over(self) -> bool:
+        """Whether no run is trained, and no job of them waits or runs. Queries SLURM every `QUEUE_SECONDS` at most."""
+        submission, existing = self.selection.submission, set(run_names(self.store))
+        states = [each.state for each in overview(self.store, [run for run in self.runs if run in existing])]
+        if "running" in states or not submission:
             return all(state not in {"new", "running"} for state in states)
-        if time.monotonic() - self._asked < QUEUE_SECONDS:
+        if time.monotonic() - self._queried < QUEUE_SECONDS:
             return False
-        self._asked = time.monotonic()
-        return members.member_table(self.store, self.submission, self.indices).over
+        self._queried = time.monotonic()
+        return member_table(self.store, submission, self.selection.indices).is_over
 
-    def state(self) -> str:
-        """How it stands, in a few words."""
-        if not self.submission:
+    def summary(self) -> str:
+        """The state of the run, or the number of runs in each state."""
+        submission = self.selection.submission
+        if not submission:
             return f"run {self.runs[0]} is {run_status(Run(self.store, self.runs[0])).state}"
-        counts = members.member_table(self.store, self.submission, self.indices).counts
+        counts = member_table(self.store, submission, self.selection.indices).counts
         if len(self.runs) == 1:
             return f"run {self.runs[0]} is {next(iter(counts))}"
-        return f"{self.submission.name}: " + ", ".join(f"{number} {state}" for state, number in counts.items())
+        return f"{submission.name}: " + ", ".join(f"{number} {state}" for state, number in counts.items())
 
+    def events(self) -> Iterator[Mapping[str, Any]]:
+        """Events as they are written. Ends one poll after the runs are over: a run's last events follow its end."""
+        positions, over = dict.fromkeys(self.runs, LOG_START), False
 
-def watched(store: Store, name: str) -> Watched:
-    """What `name` means: all runs of a submission, or a run.
+        def read_new(run: str) -> list[tuple[LogPosition, Event]]:
+            return list(read_events(self.store, run, after=positions[run]))
 
-    Raises:
-        UsageError: neither; names the runs that there are.
-    """
-    if found := submissions.find(store, name):
-        return Watched(store, [member.run for member in found.members], found, range(len(found.members)))
-    if member := submissions.of_run(store, name):
-        return Watched(store, [name], member[0], [member[1]])
-    return Watched(store, [Run.existing(store, name).name], None)
+        with ThreadPoolExecutor(READERS) as readers:
+            while True:
+                start, new_events = time.monotonic(), []
+                for run, entries in zip(self.runs, readers.map(read_new, self.runs), strict=True):
+                    if entries:
+                        positions[run] = entries[-1][0]
+                        new_events += [event for _, event in entries]
+                yield from sorted(new_events, key=_timestamp) if len(self.runs) > 1 else new_events
+                if over:
+                    return
+                over = self.is_over()
+                time.sleep(max(POLL_SECONDS, 4 * (time.monotonic() - start)))  # reads at most a fifth of the time
 
 
 def line(event: Mapping[str, Any], *, width: int = 0) -> str:
-    """One stored event as a person reads it; with the run's name in `width` columns in front, if there are any."""
-    fields = " ".join(f"{key}={_value(value)}" for key, value in event.items() if key not in SHOWN_APART)
+    """Formats a stored event for a terminal. The run's name fills the first `width` columns, if there are any."""
+    fields = " ".join(f"{key}={_value(value)}" for key, value in event.items() if key not in COLUMN_FIELDS)
     name = str(event.get("event", ""))
     if (colour := LEVELS.get(str(event.get("level")))) and sys.stdout.isatty():
         name = f"\033[{colour}m{name}\033[0m" + " " * (20 - len(name))
-    where = f"{event.get('attempt', '-')}:{event.get('rank', '-')}"
+    rank = f"{event.get('attempt', '-')}:{event.get('rank', '-')}"
     position = f"{event.get('tokens', 0):,}"
     run = f"{event.get('run', ''):<{width}}  " if width else ""
     return (
-        f"{run}{_time(event)}  {where:>5}  {event.get('phase', ''):<10}  {position:>15}  {name:<20}  {fields}".rstrip()
+        f"{run}{_time(event)}  {rank:>5}  {event.get('phase', ''):<10}  {position:>15}  {name:<20}  {fields}".rstrip()
     )
 
 
 def _time(event: Mapping[str, Any]) -> str:
+    """Local time of an event."""
     try:
         return f"{datetime.fromisoformat(str(event.get('timestamp'))).astimezone():%m-%d %H:%M:%S}"
     except ValueError:
@@ -129,38 +136,18 @@ def _time(event: Mapping[str, Any]) -> str:
 
 
 def _value(value: Any) -> str:
+    """The value of an event's field."""
     if isinstance(value, float):
         return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
     return str(value)
 
 
-def _all(wanted: Watched) -> Iterator[Mapping[str, Any]]:
-    """All events, in order of time."""
-    told = [(event for _, event in read_events(wanted.store, run)) for run in wanted.runs]
-    return heapq.merge(*told, key=_moment) if len(told) > 1 else told[0]
+def _stored_events(selection: Selection) -> Iterator[Mapping[str, Any]]:
+    """All stored events in order of time."""
+    logs = [(event for _, event in read_events(selection.store, run)) for run in selection.runs]
+    return heapq.merge(*logs, key=_timestamp) if len(logs) > 1 else logs[0]
 
 
-def _followed(wanted: Watched) -> Iterator[Mapping[str, Any]]:
-    """Events as they come, until it is over for a whole poll: a run's last words come after its end."""
-    after, ended = dict.fromkeys(wanted.runs, LOG_START), False
-
-    def news(run: str) -> list[tuple[LogPosition, dict[str, Any]]]:
-        return list(read_events(wanted.store, run, after=after[run]))
-
-    with ThreadPoolExecutor(READERS) as readers:
-        while True:
-            began, fresh = time.monotonic(), []
-            for run, told in zip(wanted.runs, readers.map(news, wanted.runs), strict=True):
-                if told:
-                    after[run] = told[-1][0]
-                    fresh += [event for _, event in told]
-            yield from sorted(fresh, key=_moment) if len(wanted.runs) > 1 else fresh
-            if ended:
-                return
-            ended = wanted.over()
-            time.sleep(max(POLL_SECONDS, 4 * (time.monotonic() - began)))  # of many runs, a fifth of the time
-
-
-def _moment(event: Mapping[str, Any]) -> str:
-    """By which events are ordered: they are stamped in UTC, in one form."""
+def _timestamp(event: Mapping[str, Any]) -> str:
+    """The sort key of events: their time in UTC, in one format."""
     return str(event.get("timestamp", ""))

@@ -1,4 +1,4 @@
-"""What MODEL means on the command line: a version of the registry, a run, or a directory."""
+"""The MODEL argument: a version in the registry, a run, or a directory."""
 
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -14,12 +14,10 @@ from headway.cli.screen import bar
 from headway.errors import UsageError
 
 RUN = "run:"
-"""What a MODEL that is a run begins with."""
+"""Prefix of a MODEL that is a run."""
 Named = Annotated[
     str,
-    typer.Argument(
-        metavar="MODEL", help="A model of the registry, NAME[@VERSION or @ALIAS]; run:RUN[@TOKENS]; or a directory."
-    ),
+    typer.Argument(metavar="MODEL", help="NAME[@VERSION or @ALIAS] in the registry, run:RUN[@TOKENS], or a directory."),
 ]
 
 
@@ -29,19 +27,19 @@ class ModelChoice:
 
     name: str
     version: str
-    """Its number in the registry, or the tokens of a run; empty for a directory."""
+    """Version number in the registry, or tokens of a run; empty for a directory."""
     folder: Path
-    """A Hugging Face directory; verified, where it comes from the registry or from a run."""
+    """Hugging Face directory; verified if it comes from the registry or a run."""
     manifest: registry.VersionManifest | None = None
-    """If it comes from the registry."""
+    """None if the model does not come from the registry."""
 
 
 def choose_model(model: str, store: str | None, stack: ExitStack, *, quiet: bool) -> ModelChoice:
-    """The model that is meant; what has to be made for it lies there until `stack` is closed.
+    """Fetches or exports the model `model`. Temporary files live until `stack` is closed.
 
     Raises:
-        UsageError: there is no such model; says what there is.
-        DamageError: it is not what was published.
+        UsageError: there is no such model; lists the existing ones.
+        DamageError: the files differ from the published ones.
     """
     if model.startswith(RUN):
         return _exported(model.removeprefix(RUN), store, stack, quiet=quiet)
@@ -49,16 +47,20 @@ def choose_model(model: str, store: str | None, stack: ExitStack, *, quiet: bool
     if (folder / "config.json").is_file():
         return ModelChoice(folder.absolute().name, "", folder)
     if folder.is_dir():
-        raise UsageError(f"{model} is no Hugging Face directory: it has no config.json; headway export RUN makes one")
-    found, version = registry.find(choose_store(store), model)
-    return ModelChoice(found.name, str(version.number), found.fetch(version), found.manifest(version))
+        raise UsageError(
+            f"{model} is not a Hugging Face directory: it has no config.json; headway export RUN writes one"
+        )
+    registered, version = registry.find(choose_store(store), model)
+    return ModelChoice(registered.name, str(version.number), registered.fetch(version), registered.manifest(version))
 
 
 def _exported(reference: str, store: str | None, stack: ExitStack, *, quiet: bool) -> ModelChoice:
-    """A run as it stands, or at so many tokens."""
+    """Exports the newest checkpoint of a run, or the one at the given tokens."""
     name, _, tokens = reference.partition("@")
     if tokens and not tokens.isdecimal():
-        raise UsageError(f"{RUN}{reference}: after the @ comes a number of tokens, as headway status {name} shows them")
+        raise UsageError(
+            f"{RUN}{reference}: the part after @ must be the tokens of a checkpoint, as in headway status {name}"
+        )
     run = choose_run(name, store)
     commit = choose_commit(run, int(tokens) if tokens else None)
 
@@ -68,7 +70,7 @@ def _exported(reference: str, store: str | None, stack: ExitStack, *, quiet: boo
     checkpoint = StoredCheckpoint(run.store, commit)
     folder = Path(stack.enter_context(TemporaryDirectory(prefix="headway-model-"))) / name
     with bar(quiet=quiet) as progress:
-        task = progress.add_task("exporting", total=export.size(checkpoint), note="")
+        task = progress.add_task("exporting", total=export.parameter_bytes(checkpoint), note="")
         export.write_checkpoint(
             run, checkpoint, folder, dtype="bfloat16", advance=lambda done: progress.advance(task, done)
         )

@@ -18,58 +18,60 @@ from headway.registry import RegisteredModel, Version, VersionManifest
 def quantize(
     model: Named,
     *,
-    to: Annotated[Path | None, typer.Option("--to", metavar="DIR", help="Directory to make.")] = None,
+    to: Annotated[Path | None, typer.Option("--to", metavar="DIR", help="Directory to write.")] = None,
     name: Annotated[
-        str | None, typer.Option("--as", metavar="NAME", help="Publish it as the next version of this model.")
+        str | None, typer.Option("--as", metavar="NAME", help="Publish the result as the next version of this model.")
     ] = None,
     alias: Alias = None,
     store: StoreUrl = None,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Make an 8-bit version of a model, which vLLM serves as it is, and say how much it is like the original.
+    """Quantize a model to 8 bits (W8A8), for vLLM, and compare it with the original.
 
-    Weights are rounded per channel, activations per token while it runs (W8A8). Both models are compared on texts that
-    the original writes.
+    Weights are quantized per channel, activations per token at run time. The comparison uses texts that the original
+    generates.
 
     Example: **headway quantize coder@stable --as coder --alias candidate**
     """
     if (to is None) == (name is None):
-        raise UsageError("say where it goes: --to DIR, or --as NAME to publish it")
+        raise UsageError("give a destination: --to DIR, or --as NAME to publish it")
     if alias is not None and name is None:
-        raise UsageError("an alias points at a version: publish it with --as NAME")
+        raise UsageError("--alias needs a published version; add --as NAME")
     with ExitStack() as stack:
-        chosen = choose_model(model, store, stack, quiet=quiet)
-        if name is not None and chosen.manifest is None:
-            raise UsageError(f"{model} has no origin that the registry knows; publish it, then quantize NAME@VERSION")
+        choice = choose_model(model, store, stack, quiet=quiet)
+        if name is not None and choice.manifest is None:
+            raise UsageError(
+                f"{model} is not in the registry, so its origin is unknown; publish it, then quantize NAME@VERSION"
+            )
         target = RegisteredModel(choose_store(store), name) if name is not None else None
         if target and alias is not None:
             target.check_alias(alias)
-        show(f"headway: quantizing {chosen.name}", quiet=quiet)
+        show(f"headway: quantizing {choice.name}", quiet=quiet)
 
         from headway import export
 
         folder = to or Path(stack.enter_context(TemporaryDirectory(prefix="headway-quantize-"))) / "model"
-        likeness = export.quantize(chosen.folder, folder)
-        version = _published(target, folder, chosen, export.INT8, alias) if target else None
+        comparison = export.quantize(choice.folder, folder)
+        version = _published(target, folder, choice, export.INT8, alias) if target else None
     document = {
         "scheme": export.INT8,
         "directory": str(to) if to else None,
         "model": name,
         "version": version and version.number,
-        **asdict(likeness),
+        **asdict(comparison),
     }
     text = (
-        f"{version or to}: {size(likeness.bytes)} of weights, {likeness.bytes / likeness.original_bytes:.2f} of "
-        f"{size(likeness.original_bytes)}; the same next token as the original at {percent(likeness.agreement)} of "
-        f"{likeness.positions:,} positions; loss {likeness.loss:.4f}, original {likeness.original_loss:.4f}"
+        f"{version or to}: {size(comparison.bytes)} of weights, {comparison.bytes / comparison.original_bytes:.2f} of "
+        f"{size(comparison.original_bytes)}; the same next token as the original at {percent(comparison.agreement)} of "
+        f"{comparison.positions:,} positions; loss {comparison.loss:.4f}, original {comparison.original_loss:.4f}"
     )
     result(document, text, as_json=as_json)
 
 
-def _published(model: RegisteredModel, folder: Path, chosen: ModelChoice, scheme: str, alias: str | None) -> Version:
-    """Publish what was made, with the origin of what it was made from."""
-    source: VersionManifest | None = chosen.manifest
+def _published(model: RegisteredModel, folder: Path, choice: ModelChoice, scheme: str, alias: str | None) -> Version:
+    """Publishes the quantized model with the origin of the original."""
+    source: VersionManifest | None = choice.manifest
     assert source
     version = model.publish(
         folder, source.origin, dtype=source.dtype, quantization=scheme, held_out=None, trace=source.trace

@@ -1,41 +1,52 @@
 """`headway cancel` and `headway requeue`."""
 
-from dataclasses import asdict
-
 from headway.cli.options import Json, Name, Quiet, StoreUrl, choose_store
 from headway.cli.screen import result, show
-from headway.launch import resolve as targets
+from headway.launch.resolve import cancel_jobs, requeue_jobs, resolve
+
+MAX_IDS = 5
+"""Number of job IDs that a message lists."""
 
 
 def cancel(name: Name, store: StoreUrl = None, *, as_json: Json = False, quiet: Quiet = False) -> None:
-    """End a run's job, or those of an array: what runs saves first, and nothing comes back by itself.
+    """Cancel the job of a run, or the jobs of an array. Running jobs save first; none of them is requeued.
 
     Example: **headway cancel slm**, and **headway cancel slm.seed-3** for one run of the array slm
     """
-    ended = targets.cancel(targets.resolve(choose_store(store), name))
+    ids = cancel_jobs(resolve(choose_store(store), name))
     if as_json:
-        result({"name": name, "cancelled": ended}, "", as_json=True)
-    some = ", ".join(ended[:5]) + (f" and {len(ended) - 5} more" if len(ended) > 5 else "")
-    show(f"headway: {name}: cancelled {some}; headway requeue {name} goes on with it", quiet=quiet)
+        result({"name": name, "cancelled": ids}, "", as_json=True)
+    more = f" and {len(ids) - MAX_IDS} more" if len(ids) > MAX_IDS else ""
+    shown = f"{', '.join(ids[:MAX_IDS])}{more}"
+    show(f"headway: {name}: cancelled {shown}; headway requeue {name} continues it", quiet=quiet)
 
 
 def requeue(name: Name, store: StoreUrl = None, *, as_json: Json = False, quiet: Quiet = False) -> None:
-    """Queue a run anew, or those of an array that are not done.
+    """Put a run, or the runs of an array that are not done, back into the queue.
 
-    What runs saves, stops and waits for its turn again; what stopped for good is submitted again as it was.
+    Running jobs save, stop and wait for their turn. Runs whose jobs are over are submitted again unchanged.
 
     Example: **headway requeue slm**
     """
-    told = targets.requeue(targets.resolve(choose_store(store), name))
+    outcome = requeue_jobs(resolve(choose_store(store), name))
     if as_json:
-        result({"name": name, **asdict(told)}, "", as_json=True)
-    words = [
-        (told.stopped, "stopped and queued anew"),
-        (told.again, f"submitted again as job {told.job}"),
-        (told.waiting, "waiting already"),
-        (told.done, "done, with nothing left to train"),
+        document = {
+            "name": name,
+            "stopped": outcome.requeued,
+            "waiting": outcome.waiting,
+            "done": outcome.done,
+            "again": outcome.resubmitted,
+            "job": outcome.job,
+        }
+        result(document, "", as_json=True)
+    groups = [
+        (outcome.requeued, "stopped and requeued"),
+        (outcome.resubmitted, f"submitted again as job {outcome.job}"),
+        (outcome.waiting, "in the queue already"),
+        (outcome.done, "done, nothing left to train"),
     ]
-    total = sum(len(runs) for runs, _ in words)
-    for runs, what in words:
+    total = sum(len(runs) for runs, _ in groups)
+    for runs, action in groups:
         if runs:
-            show(f"headway: {name}: {what}" + (f": {len(runs)} of {total} runs" if total > 1 else ""), quiet=quiet)
+            share = f": {len(runs)} of {total} runs" if total > 1 else ""
+            show(f"headway: {name}: {action}{share}", quiet=quiet)

@@ -1,25 +1,23 @@
 """`headway recipe`."""
 
-from typing import Annotated
-
 import typer
 
 from headway import recipe as recipes
-from headway.cli.options import Json, Overrides, Quiet
+from headway.cli.options import Json, Overrides, Quiet, RecipePath
 from headway.cli.screen import result
 
-app = typer.Typer(help="Look at recipes.", no_args_is_help=True)
+app = typer.Typer(help="Check recipes and print their schema.", no_args_is_help=True)
 
 
 @app.command()
 def check(
-    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="A recipe: one YAML file.")],
+    recipe: RecipePath,
     overrides: Overrides = None,
     *,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Check a recipe, and print it with every default written out.
+    """Check a recipe, and print it with all defaults.
 
     Example: **headway recipe check jobs/recipes/quickstart.yaml train.tokens=1000000**
     """
@@ -31,9 +29,9 @@ def check(
 
 @app.command()
 def schema(*, as_json: Json = False, quiet: Quiet = False) -> None:
-    """Print the JSON Schema of a recipe, for editors; with `--json` or without.
+    """Print the JSON Schema of recipes, for editors. The output is JSON with or without `--json`.
 
     Example: **headway recipe schema > recipe.schema.json**
     """
-    del as_json, quiet  # a schema is one JSON document, and nothing else
+    del as_json, quiet  # the output is always one JSON document
     result(recipes.schema(), "", as_json=True)

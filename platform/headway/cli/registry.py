@@ -1,181 +1,88 @@
-"""The model registry: `headway publish`, `headway models` and `headway alias`."""
+"""The model registry: `headway models` and `headway alias`."""
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from tempfile import TemporaryDirectory
+from functools import partial
 from typing import Annotated, Any
 
 import typer
 
-from headway.cli.options import (
-    Alias,
-    Data,
-    Dtype,
-    Json,
-    Quiet,
-    RunName,
-    StoreUrl,
-    Tokens,
-    choose_commit,
-    choose_run,
-    choose_store,
-)
+from headway.cli.options import Json, Quiet, StoreUrl, choose_store
 from headway.cli.screen import ago, bar, count, decimal, result, show, size, table
 from headway.errors import DamageError, UsageError
-from headway.objectstore.probe import check_creates
+from headway.objectstore import Store
 from headway.registry import RegisteredModel, Version, VersionManifest, find, model_names
-from headway.runs import Committed, Run
-from headway.telemetry import Spans, Trace, environment_trace
 
 COLUMNS = ("version", "aliases", "run", ">tokens", ">held-out", ">size", "published")
-ORIGIN = ("dtype", "checkpoint", "recipe", "data", "code")
-"""More columns, where one model is asked about."""
-SHORT = 12
-"""Digits of a digest that are enough to tell two apart."""
+ORIGIN_COLUMNS = ("dtype", "checkpoint", "recipe", "data", "code")
+"""Further columns if one model is shown."""
+DIGEST_DIGITS = 12
+"""Number of digits of a digest in a table."""
 
 
 @dataclass(frozen=True)
 class ModelRow:
-    """One version, and what is wrong with it."""
+    """One version of a model."""
 
     version: Version
     aliases: Sequence[str]
     manifest: VersionManifest | None
     problem: str | None
-
-
-def publish(
-    run: RunName,
-    *,
-    name: Annotated[str, typer.Option("--as", metavar="NAME", help="Name of the model.")],
-    tokens: Tokens = None,
-    alias: Alias = None,
-    data: Data = None,
-    dtype: Dtype = "bfloat16",
-    store: StoreUrl = None,
-    as_json: Json = False,
-    quiet: Quiet = False,
-) -> None:
-    """Publish a checkpoint as the next version of a model: verified, with its card, its checksums and its origin.
-
-    A version never changes. Publishing the same checkpoint again makes no other one. The files are put together in
-    TMPDIR first.
-
-    Example: **headway publish quickstart --as coder --alias candidate**
-    """
-    found = choose_run(run, store)
-    commit = choose_commit(found, tokens)
-    model = RegisteredModel(found.store, name)
-    if alias is not None:
-        model.check_alias(alias)
-    check_creates(found.store, way_around="")
-
-    from headway import export
-    from headway.checkpoint.reader import StoredCheckpoint
-
-    checkpoint = StoredCheckpoint(found.store, commit)
-    held_out = checkpoint.manifest.progress.held_out
-    before = model.versions()
-    origin = _trace(found, commit)
-    with (
-        TemporaryDirectory(prefix="headway-publish-") as scratch,
-        bar(quiet=quiet) as progress,
-        Spans("headway-publish", trace=origin, resource={"headway.run.id": run}) as spans,
-        spans.span("registry.publish", model=name, tokens=commit.tokens) as span,
-    ):
-        task = progress.add_task("exporting", total=export.size(checkpoint), note="")
-        folder = Path(scratch) / name
-        files = export.write_checkpoint(
-            found, checkpoint, folder, data=data, dtype=dtype, advance=lambda done: progress.advance(task, done)
-        )
-        lengths = {file.name: file.stat().st_size for file in files}
-        task = progress.add_task("publishing", total=sum(lengths.values()), note="")
-        version = model.publish(
-            folder,
-            export.origin(checkpoint),
-            dtype=dtype,
-            held_out=held_out if held_out is not None and math.isfinite(held_out) else None,
-            trace=str(origin or span.trace),
-            advance=lambda done: progress.advance(task, done),
-        )
-        span.set(version=version.number, bytes=version.bytes)
-    if alias is not None:
-        model.alias(alias, version.number)
-    if version in before:
-        show(f"headway: {version} is this checkpoint already; no other version was made", quiet=quiet)
-    document: dict[str, Any] = {
-        "model": name,
-        "version": version.number,
-        "new": version not in before,
-        "aliases": _called(model.aliases(), version),
-        "run": run,
-        "tokens": commit.tokens,
-        "files": lengths,
-        "manifest": version.manifest,
-        "sha256": version.sha256,
-    }
-    called = f" ({', '.join(document['aliases'])})" if document["aliases"] else ""
-    text = f"{version}{called}: {len(files)} files, {size(version.bytes)}, from {commit.tokens:,} tokens of {run}"
-    result(document, text, as_json=as_json)
+    """Damage of the version, if there is any."""
 
 
 def models(
     reference: Annotated[
-        str | None, typer.Argument(metavar="[NAME]", help="A model, or NAME@VERSION, or NAME@ALIAS. Default: all.")
+        str | None, typer.Argument(metavar="[NAME]", help="A model, NAME@VERSION or NAME@ALIAS. Default: all models.")
     ] = None,
     *,
-    verify: Annotated[bool, typer.Option("--verify", help="Read every byte; leave with 1 if any is damaged.")] = False,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Verify every byte; exit with code 1 if there is damage.")
+    ] = False,
     store: StoreUrl = None,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """List the versions of all models, or of one with where each came from.
+    """List the versions of all models; for one model, with the origin of each version.
 
     Example: **headway models coder --verify**
     """
-    where = choose_store(store)
-    asked = (
-        [RegisteredModel(where, reference.partition("@")[0])]
-        if reference
-        else [RegisteredModel(where, name) for name in model_names(where)]
-    )
-    wanted = [asked[0].find(reference)] if reference and "@" in reference else None
-    if reference and wanted is None and not asked[0].journal.read():
-        raise UsageError(f"no model {reference} in {where.url}; there: {', '.join(model_names(where)) or 'none'}")
+    source = choose_store(store)
+    selected, version = _select(source, reference)
     rows, damage = [], list[str]()
     with bar(quiet=quiet) as progress:
-        for model in asked:
-            versions, aliases = wanted or model.versions(), model.aliases()
+        for model in selected:
+            versions = model.versions() if version is None else [version]
             task = progress.add_task("verifying", total=sum(v.bytes for v in versions), visible=verify, note="")
-            for version in versions:
-                rows.append(_row(model, version, _called(aliases, version)))
-                if verify and not rows[-1].problem:
-                    rows[-1] = _verified(model, rows[-1], lambda done, task=task: progress.advance(task, done))
+            aliases = model.aliases()
+            for each in versions:
+                row = _row(model, each, [alias for alias, number in aliases.items() if number == each.number])
+                if verify and not row.problem:
+                    row = _verify(model, row, partial(progress.advance, task))
+                rows.append(row)
             damage += [f"model {model.name}: {entry.reason}" for entry in model.history().damaged]
     damage += [row.problem for row in rows if row.problem]
-    document = {"store": where.url, "models": [_document(row) for row in rows], "findings": damage}
+    document = {"store": source.url, "models": [_document(row) for row in rows], "findings": damage}
     if not rows and not damage and not as_json:
-        show(f"no models in {where.url} yet; make one: headway publish RUN --as NAME", quiet=quiet)
+        show(f"no models in {source.url} yet; create one: headway publish RUN --as NAME", quiet=quiet)
         return
-    columns = (*COLUMNS, *ORIGIN) if reference else COLUMNS
+    columns = (*COLUMNS, *ORIGIN_COLUMNS) if reference else COLUMNS
     result(document, table(columns, [_cells(row)[: len(columns)] for row in rows]), as_json=as_json)
-    for each in damage:
-        show(f"headway: {each}")
+    for problem in damage:
+        show(f"headway: {problem}")
     if verify and damage:
         raise typer.Exit(1)
 
 
 def alias(
-    reference: Annotated[str, typer.Argument(metavar="NAME@VERSION", help="A version, by number or by another alias.")],
-    alias: Annotated[str, typer.Argument(metavar="ALIAS", help="What it is to be called, such as stable.")],
+    reference: Annotated[str, typer.Argument(metavar="NAME@VERSION", help="A version, by number or by alias.")],
+    alias: Annotated[str, typer.Argument(metavar="ALIAS", help="The alias, such as stable.")],
     store: StoreUrl = None,
     *,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Point an alias at a version of a model. The files stay as they are; who served which version when is kept.
+    """Point an alias at a version of a model. Files do not change; the registry keeps the history of the alias.
 
     Example: **headway alias coder@candidate stable**
     """
@@ -188,28 +95,34 @@ def alias(
         result(document, f"{model.name}@{alias} is {version}{was}", as_json=as_json)
 
 
-def _trace(run: Run, commit: Committed) -> Trace | None:
-    """The trace of the run, which its model goes on with; else that of this process."""
-    attempts = run.history().attempts
-    traces = (Trace.parse(each.claim.holder.trace) for each in attempts if each.number == commit.attempt)
-    return next(traces, None) or environment_trace()
+def _select(store: Store, reference: str | None) -> tuple[list[RegisteredModel], Version | None]:
+    """The models to list, and the version if `reference` names one.
 
-
-def _called(aliases: Mapping[str, int], version: Version) -> list[str]:
-    """The aliases that point at a version."""
-    return [alias for alias, number in aliases.items() if number == version.number]
+    Raises:
+        UsageError: the store has no such model or version.
+    """
+    if reference is None:
+        return [RegisteredModel(store, name) for name in model_names(store)], None
+    if "@" in reference:
+        model, version = find(store, reference)
+        return [model], version
+    model = RegisteredModel(store, reference)
+    if not model.journal.read():
+        names = ", ".join(model_names(store)) or "none"
+        raise UsageError(f"no model {reference} in {store.url}; there are: {names}")
+    return [model], None
 
 
 def _row(model: RegisteredModel, version: Version, aliases: Sequence[str]) -> ModelRow:
-    """What a version says of itself."""
+    """A version with its manifest, or with the damage of the manifest."""
     try:
         return ModelRow(version, aliases, model.manifest(version), None)
     except DamageError as error:
         return ModelRow(version, aliases, None, str(error))
 
 
-def _verified(model: RegisteredModel, row: ModelRow, advance: Any) -> ModelRow:
-    """A version that was read whole."""
+def _verify(model: RegisteredModel, row: ModelRow, advance: Callable[[int], None]) -> ModelRow:
+    """Verifies every byte of a version. Returns the row with the damage, if there is any."""
     try:
         for done in model.verify(row.version):
             advance(done)
@@ -219,6 +132,7 @@ def _verified(model: RegisteredModel, row: ModelRow, advance: Any) -> ModelRow:
 
 
 def _document(row: ModelRow) -> dict[str, Any]:
+    """A version for `--json`."""
     version, manifest = row.version, row.manifest
     return {
         "model": version.model,
@@ -239,10 +153,11 @@ def _document(row: ModelRow) -> dict[str, Any]:
 
 
 def _cells(row: ModelRow) -> list[str]:
+    """A version for a terminal."""
     version, manifest = row.version, row.manifest
     first = [str(version), ", ".join(row.aliases) or "-"]
     if manifest is None:
-        return [*first, "damaged", "-", "-", size(version.bytes), ago(version.time), *["-"] * len(ORIGIN)]
+        return [*first, "damaged", "-", "-", size(version.bytes), ago(version.time), *["-"] * len(ORIGIN_COLUMNS)]
     origin, code = manifest.origin, manifest.code
     return [
         *first,
@@ -252,8 +167,8 @@ def _cells(row: ModelRow) -> list[str]:
         size(version.bytes),
         ago(version.time),
         manifest.quantization or manifest.dtype,
-        origin.sha256[:SHORT],
-        origin.recipe[:SHORT],
-        origin.data[:SHORT],
-        f"{code.headway} {(code.commit or '')[:SHORT]}".rstrip(),
+        origin.sha256[:DIGEST_DIGITS],
+        origin.recipe[:DIGEST_DIGITS],
+        origin.data[:DIGEST_DIGITS],
+        f"{code.headway} {(code.commit or '')[:DIGEST_DIGITS]}".rstrip(),
     ]

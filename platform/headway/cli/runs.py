@@ -9,34 +9,34 @@ from headway.runs import run_names, submissions
 
 COLUMNS = ("run", "state", ">tokens", ">of", ">", ">loss", ">held-out", ">attempts", ">goodput", ">last seen")
 SUBMITTED = "submitted"
-"""State of a run that SLURM was asked for and that has not begun."""
+"""State of a run that was submitted to SLURM and has not started."""
 
 
 def runs(store: StoreUrl = None, *, as_json: Json = False, quiet: Quiet = False) -> None:
-    """List all runs: how far they are, how well they learn, and whether anybody is alive on them.
+    """List all runs with their state, progress, losses and goodput.
 
-    Runs that were submitted and have not begun come last; **headway status NAME** says what they wait for.
+    Submitted runs that have not started come last; **headway status NAME** shows what they wait for.
 
     Example: **headway runs --store file:///shared/runs**
     """
-    chosen = choose_store(store)
-    begun = run_names(chosen)
-    rows = overview(chosen, begun)
+    source = choose_store(store)
+    existing = run_names(source)
+    rows = overview(source, existing)
     submitted = {
-        each.name: [member.run for member in each.members if member.run not in set(begun)]
-        for each in submissions.all_submissions(chosen)
-        if each.sent and not each.sent[-1].cancelled
+        submission.name: [member.run for member in submission.members if member.run not in set(existing)]
+        for submission in submissions.all_submissions(source)
+        if submission.jobs and not submission.jobs[-1].cancelled
     }
-    waiting = {name: its for name, its in submitted.items() if its}
+    waiting = {name: names for name, names in submitted.items() if names}
     document = {
-        "store": chosen.url,
+        "store": source.url,
         "runs": [_document(row) for row in rows]
-        + [{"run": run, "state": SUBMITTED} for its in waiting.values() for run in its],
+        + [{"run": run, "state": SUBMITTED} for names in waiting.values() for run in names],
     }
     if not rows and not waiting and not as_json:
-        show(f"no runs in {chosen.url} yet; begin one with headway train RECIPE", quiet=quiet)
+        show(f"no runs in {source.url} yet; start one with headway train RECIPE", quiet=quiet)
         return
-    cells = [_cells(row) for row in rows] + [_waiting(name, its) for name, its in waiting.items()]
+    cells = [_cells(row) for row in rows] + [_waiting(name, names) for name, names in waiting.items()]
     result(document, listing(COLUMNS, cells), as_json=as_json)
     for row in rows:
         if row.problem:
@@ -44,6 +44,7 @@ def runs(store: StoreUrl = None, *, as_json: Json = False, quiet: Quiet = False)
 
 
 def _document(row: RunOverview) -> dict[str, Any]:
+    """A run for `--json`."""
     return {
         "run": row.run,
         "state": row.state,
@@ -56,12 +57,13 @@ def _document(row: RunOverview) -> dict[str, Any]:
         "preemptions": row.preemptions,
         "failures": row.failures,
         "goodput": row.goodput,
-        "seen": row.seen,
+        "seen": row.last_seen,
         "problem": row.problem,
     }
 
 
 def _cells(row: RunOverview) -> list[Any]:
+    """A run for a terminal."""
     return [
         row.run,
         coloured(row.state),
@@ -72,11 +74,11 @@ def _cells(row: RunOverview) -> list[Any]:
         decimal(row.held_out),
         count(row.attempts),
         percent(row.goodput),
-        ago(row.seen),
+        ago(row.last_seen),
     ]
 
 
 def _waiting(name: str, runs: list[str]) -> list[Any]:
-    """One line for all runs of an array that have not begun."""
-    what = name if runs == [name] else f"{name} ({len(runs):,} runs)"
-    return [what, coloured(SUBMITTED), *["-"] * (len(COLUMNS) - 2)]
+    """One line for all runs of a submission that have not started."""
+    title = name if runs == [name] else f"{name} ({len(runs):,} runs)"
+    return [title, coloured(SUBMITTED), *["-"] * (len(COLUMNS) - 2)]

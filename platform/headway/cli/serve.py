@@ -6,73 +6,88 @@ import time
 from contextlib import ExitStack
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 
-from headway.cli.model import Named, choose_model
+from headway.cli.model import ModelChoice, Named, choose_model
 from headway.cli.options import Json, Quiet, StoreUrl
 from headway.cli.screen import result, show
 from headway.errors import ServeError, UsageError
 
+if TYPE_CHECKING:
+    from headway.serve import Service
+
+LOOPBACK = {"127.0.0.1", "localhost"}
+
 
 class Role(StrEnum):
-    """What a service is to the others of its name."""
+    """Role of a service among those of the same name."""
 
     STABLE = "stable"
     CANARY = "canary"
 
 
+ServedName = Annotated[
+    str | None, typer.Option(metavar="NAME", help="Model name for clients. Default: the model's own name.")
+]
+Host = Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 for all.")]
+Port = Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")]
+Context = Annotated[
+    int | None,
+    typer.Option(metavar="TOKENS", min=1, help="Longest prompt plus answer. Default: the model's context length."),
+]
+Streams = Annotated[int, typer.Option(min=1, help="Largest number of requests that run at once.")]
+Queue = Annotated[int, typer.Option(min=0, help="Largest number of waiting requests; further ones get a 429.")]
+KeyFilePath = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="Require an API key from this file. Make one: headway keys add."),
+]
+FallbackUrl = Annotated[
+    str | None,
+    typer.Option(metavar="URL", help="Another service, .../v1, that answers while this one's engine cannot."),
+]
+MetricsRole = Annotated[Role, typer.Option(help="Role label on metrics.")]
+Price = Annotated[float, typer.Option(min=0, help="Device price per hour, for per-tenant cost metrics.")]
+BodyMib = Annotated[int, typer.Option(metavar="MIB", min=1, help="Largest request body [MiB].")]
+
+
 def serve(
     model: Named,
     *,
-    name: Annotated[
-        str | None, typer.Option(metavar="NAME", help="What clients call the model. Default: its own name.")
-    ] = None,
-    host: Annotated[str, typer.Option(help="Address to listen at; 0.0.0.0 for all.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen at.")] = 8000,
-    context: Annotated[
-        int | None, typer.Option(metavar="TOKENS", min=1, help="Longest prompt and answer. Default: the model's.")
-    ] = None,
-    streams: Annotated[int, typer.Option(min=1, help="Requests that are computed at a time.")] = 64,
-    queue: Annotated[int, typer.Option(min=0, help="Requests that may wait; more are told when to come again.")] = 64,
-    keys: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Only who has one of these API keys may ask: headway keys add.")
-    ] = None,
-    fallback: Annotated[
-        str | None,
-        typer.Option(metavar="URL", help="Another service, .../v1, which answers while this one's engine cannot."),
-    ] = None,
-    role: Annotated[Role, typer.Option(help="What metrics say that this one is.")] = Role.STABLE,
-    price: Annotated[float, typer.Option(min=0, help="Of an hour of the device, for the costs by tenant.")] = 0.0,
-    body_mib: Annotated[int, typer.Option(metavar="MIB", min=1, help="Longest body of a request [MiB].")] = 4,
+    name: ServedName = None,
+    host: Host = "127.0.0.1",
+    port: Port = 8000,
+    context: Context = None,
+    streams: Streams = 64,
+    queue: Queue = 64,
+    keys: KeyFilePath = None,
+    fallback: FallbackUrl = None,
+    role: MetricsRole = Role.STABLE,
+    price: Price = 0.0,
+    body_mib: BodyMib = 4,
     store: StoreUrl = None,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Serve a model to OpenAI clients, until Ctrl-C or SIGTERM, which let requests in flight come to their end.
+    """Serve a model to OpenAI clients until Ctrl-C or SIGTERM, which let running requests finish.
 
-    A version of the registry is verified, byte for byte, before it is loaded.
+    Every byte of a model from the registry is verified before it is loaded.
 
     Example: **headway serve coder@stable**, then **openai.OpenAI(base_url="http://127.0.0.1:8000/v1", api_key="-")**
     """
-    began = time.time()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # in order, also before the service listens to it
+    start = time.time()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # exit in order before the service handles the signal
     with ExitStack() as stack:
-        chosen = choose_model(model, store, stack, quiet=quiet)
+        choice = choose_model(model, store, stack, quiet=quiet)
 
         from headway.serve import ServeConfig, Service
-        from headway.serve.engine import on_gpu
 
-        endpoint = ServeConfig(
-            folder=chosen.folder.absolute(),
-            name=name or chosen.name,
-            version=chosen.version,
+        config = ServeConfig(
+            **_model_fields(choice),
+            name=name or choice.name,
             role=role.value,
-            device="cuda" if on_gpu() else "cpu",
-            quantization=(chosen.manifest and chosen.manifest.quantization) or "none",
-            trace=chosen.manifest and chosen.manifest.trace,
             price=price,
             fallback=fallback,
             quiet=quiet,
@@ -81,34 +96,61 @@ def serve(
             context_tokens=context,
             streams=streams,
             queue=queue,
-            keys=keys and _sound(keys),
-            body_bytes=body_mib * 2**20,
+            key_file=keys and _key_file(keys),
+            max_body_bytes=body_mib * 2**20,
         )
-        if keys is None and host not in {"127.0.0.1", "localhost"}:
-            show(f"headway: whoever reaches {host}:{port} may ask; headway keys add TENANT, then --keys keys.json")
-        service = stack.enter_context(Service(endpoint))
-        told: dict[str, float] = {"ray": round(time.time() - began, 3)}
-        with Console(stderr=True, quiet=quiet).status("loading") as status:
-            ready = service.start(lambda stages: status.update(f"loading: {', '.join(stages)} done"))
-        if ready:
-            told |= service.stages() | {"total": round(time.time() - began, 3)}
-            document = {"model": endpoint.name, "version": chosen.version, "url": service.url, "startup": told}
-            called = f"{endpoint.name} (version {chosen.version})" if chosen.version else endpoint.name
-            result(document, f"{called} is served at {service.url}", as_json=as_json)
-            service.watch()
-            show("headway: stopping: requests in flight come to their end; again to cut them off", quiet=quiet)
-            if not service.drain():
-                raise ServeError("stopped, but some requests in flight were cut off")
+        if keys is None and host not in LOOPBACK:
+            show(
+                f"headway: {host}:{port} accepts requests without an API key; headway keys add TENANT, then --keys FILE"
+            )
+        service = stack.enter_context(Service(config))
+        _run(service, config.name, choice.version, start, as_json=as_json, quiet=quiet)
 
 
-def _sound(keys: Path) -> Path:
-    """A file of API keys.
+def _model_fields(choice: ModelChoice) -> dict[str, Any]:
+    """The fields of a `ServeConfig` that describe the model and its device."""
+    from headway.serve.engine import on_gpu
+
+    return {
+        "folder": choice.folder.absolute(),
+        "version": choice.version,
+        "device": "cuda" if on_gpu() else "cpu",
+        "quantization": (choice.manifest and choice.manifest.quantization) or "none",
+        "trace": choice.manifest and choice.manifest.trace,
+    }
+
+
+def _run(service: "Service", name: str, version: str, start: float, *, as_json: bool, quiet: bool) -> None:
+    """Starts the service, prints where it listens, and serves until it is told to stop.
 
     Raises:
-        UsageError: it is none, or has none.
+        ServeError: requests were cut off at the end.
+    """
+    startup: dict[str, float] = {"ray": round(time.time() - start, 3)}
+    with Console(stderr=True, quiet=quiet).status("loading") as status:
+        ready = service.start(lambda stages: status.update(f"loading: {', '.join(stages)} done"))
+    if not ready:
+        return
+    startup |= service.stages() | {"total": round(time.time() - start, 3)}
+    document = {"model": name, "version": version, "url": service.url, "startup": startup}
+    title = f"{name} (version {version})" if version else name
+    result(document, f"{title} is served at {service.url}", as_json=as_json)
+    service.supervise()
+    show("headway: stopping: running requests finish; a second signal cuts them off", quiet=quiet)
+    if not service.drain():
+        raise ServeError("stopped, but some running requests were cut off")
+
+
+def _key_file(path: Path) -> Path:
+    """The absolute path of a file of API keys.
+
+    Raises:
+        UsageError: the file holds no keys.
     """
     from headway.serve.tenants import KeyStore
 
-    if not KeyStore(keys).read():
-        raise UsageError(f"{keys} has no API key, so nobody could ask; headway keys add TENANT --file {keys} makes one")
-    return keys.absolute()
+    if not KeyStore(path).load().keys:
+        raise UsageError(
+            f"{path} has no API key, so no request would be accepted; headway keys add TENANT --file {path}"
+        )
+    return path.absolute()

@@ -1,6 +1,6 @@
-"""Data: documents to token shards, and token shards to micro-batches in an order that needs no state.
+"""Data: builds token shards from documents, and reads micro-batches from token shards in a stateless order.
 
-Numpy only: torch is the business of those who are fed.
+Uses numpy only; callers convert to torch.
 """
 
 from headway.data.build import build

@@ -1,58 +1,66 @@
-"""Building data: from the sources that a recipe names to a tokenizer and token shards in one folder.
+"""Builds data: from the sources of a recipe to a tokenizer and token shards in one folder.
 
 ```
 <data.path>/plan.json       what is being built, from which files
             tokenizer.json  frozen
-            units/          one receipt for each unit of work that is done
+            units/          one receipt per finished unit of work
             shards/         <source>-<unit>.<train | held_out>.tokens
             manifest.json   written last: a folder that has one is complete
 ```
 """
 
-import fcntl
 import hashlib
 import json
 import os
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from headway.data import build_worker
-from headway.data import data_manifest as manifests
-from headway.data import token_shard as shards
-from headway.data import tokenizer as tokenizers
-from headway.data.build_worker import RECEIPTS, BuildJob, Receipt
-from headway.data.data_manifest import SHARDS, TOKENIZER, DataManifest, Provenance
-from headway.data.source import Inventory, inventory, provenance
-from headway.data.unit import Unit, units
+from headway.data.build_worker import RECEIPTS, BuildJob, Receipt, run_units, valid_receipt
+from headway.data.data_manifest import (
+    MANIFEST,
+    SHARDS,
+    TOKENIZER,
+    DataManifest,
+    Provenance,
+    Split,
+    check_enough,
+    check_meaning,
+    meaning,
+    read_manifest,
+)
+from headway.data.source import Inventory, describe, inventory
+from headway.data.token_shard import read_header
+from headway.data.tokenizer import end_of_document, load_tokenizer, sample_texts, train_tokenizer
+from headway.data.unit import Unit, plan_units
 from headway.errors import DataError, HeadwayError
+from headway.localfiles import file_sha256, locked, replacing, sync
 from headway.recipe import Recipe, Source
 
 PLAN = "plan.json"
 LOCK = ".lock"
 
 Progress = Callable[[int, int, int], None]
-"""Takes input bytes done, input bytes in all, and tokens so far."""
+"""Takes the input bytes read, the input bytes in total, and the tokens so far."""
 
 
-class Work(NamedTuple):
-    """What there is to do for one source."""
+class SourceWork(NamedTuple):
+    """The files and units of one source."""
 
-    listed: Inventory
+    inventory: Inventory
     units: list[Unit]
-    unopened: Counter[str]
-    """Files that could not be opened to be cut into units, by reason."""
+    unreadable: Counter[str]
+    """Files that could not be opened to plan units, by reason."""
 
 
 def build(recipe: Recipe, *, workers: int | None = None, progress: Progress | None = None) -> DataManifest:
-    """Build the data that `recipe` names, or go on where a build of it was killed, or return what is built.
+    """Build the data of `recipe`, resume a build that was killed, or return the finished one.
 
-    The bytes do not depend on `workers` (default: one for each core), nor on how often it was killed.
+    The bytes depend neither on `workers` (default: one per core) nor on kills.
 
     Raises:
         DataError: a source is missing or empty, or the folder holds something else.
@@ -60,50 +68,49 @@ def build(recipe: Recipe, *, workers: int | None = None, progress: Progress | No
     """
     folder = Path(recipe.data_path)
     try:
-        if found := _complete(folder, recipe):
-            return found
-        folder.mkdir(parents=True, exist_ok=True)
-        with _alone(folder):
-            if found := _complete(folder, recipe):
-                return found
-            return _build(folder, recipe, workers or cores(), progress or (lambda *_: None))
+        if manifest := _finished_build(folder, recipe):
+            return manifest
+        with locked(folder / LOCK):
+            if manifest := _finished_build(folder, recipe):
+                return manifest
+            return _build(folder, recipe, workers or available_cores(), progress or (lambda *_: None))
     except OSError as error:
         raise HeadwayError(f"{error.filename or folder}: {error.strerror or error}; the build stopped") from error
 
 
-def cores() -> int:
+def available_cores() -> int:
     """Cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _complete(folder: Path, recipe: Recipe) -> DataManifest | None:
-    """The manifest in `folder`, if it is this recipe's and its files are there."""
-    found = manifests.read(folder)
-    if found is None:
+def _finished_build(folder: Path, recipe: Recipe) -> DataManifest | None:
+    """The manifest in `folder`, if it fits the recipe and its files exist with their lengths."""
+    manifest = read_manifest(folder)
+    if manifest is None:
         return None
-    manifests.check_meaning(folder, found.meaning, recipe)
-    manifests.check_enough(found, recipe)
+    check_meaning(folder, manifest.meaning, recipe)
+    check_enough(manifest, recipe)
     try:
-        whole = tokenizers.sha256(folder / TOKENIZER) == found.tokenizer_sha256 and all(
-            shards.header(folder / SHARDS / shard.name).size == shard.bytes for shard in found.shards
+        whole = file_sha256(folder / TOKENIZER) == manifest.tokenizer_sha256 and all(
+            read_header(folder / SHARDS / shard.name).size == shard.bytes for shard in manifest.shards
         )
     except (OSError, DataError):
         return None
-    return found if whole else None
+    return manifest if whole else None
 
 
 def _build(folder: Path, recipe: Recipe, workers: int, progress: Progress) -> DataManifest:
     data = recipe.data
-    listed = {name: inventory(name, data.sources[name], exclude=folder.resolve()) for name in sorted(data.sources)}
-    _plan(folder, recipe, listed)
+    inventories = {name: inventory(name, data.sources[name], exclude=folder.resolve()) for name in sorted(data.sources)}
+    _prepare_folder(folder, recipe, inventories)
     work = {
-        name: Work(found, *units(name, found, data.sources[name].text_key, data.document_bytes))
-        for name, found in listed.items()
+        name: SourceWork(files, *plan_units(name, files, data.sources[name].text_key, data.document_bytes))
+        for name, files in inventories.items()
     }
-    every = [unit for part in work.values() for unit in part.units]
-    done, total, tokens = 0, sum(unit.size for unit in every), 0
+    units = [unit for source in work.values() for unit in source.units]
+    done, total, tokens = 0, sum(unit.size for unit in units), 0
     progress(done, total, tokens)
-    job = BuildJob(folder, _tokenizer(folder, recipe, work), data.held_out_share, data.document_bytes)
+    job = BuildJob(folder, _freeze_tokenizer(folder, recipe, work), data.held_out_share, data.document_bytes)
 
     def report(more_bytes: int, more_tokens: int) -> None:
         nonlocal done, tokens
@@ -112,84 +119,84 @@ def _build(folder: Path, recipe: Recipe, workers: int, progress: Progress) -> Da
 
     receipts: dict[str, Receipt] = {}
     with ThreadPoolExecutor(workers) as pool:
-        for unit, receipt in zip(every, pool.map(lambda unit: build_worker.finished(unit, job), every), strict=True):
+        checks = pool.map(lambda unit: valid_receipt(unit, job), units)
+        for unit, receipt in zip(units, checks, strict=True):
             if receipt:
                 receipts[unit.name] = receipt
                 report(unit.size, sum(shard.tokens for shard in receipt.shards))
-    missing = [unit for unit in every if unit.name not in receipts]
-    for unit, receipt in build_worker.run(missing, job, workers=workers, report=report):
+    missing = [unit for unit in units if unit.name not in receipts]
+    for unit, receipt in run_units(missing, job, workers=workers, report=report):
         receipts[unit.name] = receipt
     return _finish(folder, recipe, work, receipts)
 
 
-def _finish(folder: Path, recipe: Recipe, work: dict[str, Work], receipts: dict[str, Receipt]) -> DataManifest:
-    """Write the manifest of a build whose units are all done; one that is too small leaves nothing behind."""
-    tokenizer = tokenizers.load(folder / TOKENIZER)
-    by_source = {name: [receipts[unit.name] for unit in part.units] for name, part in work.items()}
-    found = DataManifest(
-        meaning=manifests.meaning(recipe),
-        tokenizer_sha256=tokenizers.sha256(folder / TOKENIZER),
+def _finish(folder: Path, recipe: Recipe, work: dict[str, SourceWork], receipts: dict[str, Receipt]) -> DataManifest:
+    """Write the manifest of a build whose units are all finished. If the data is too small, clear the folder."""
+    tokenizer = load_tokenizer(folder / TOKENIZER)
+    by_source = {name: [receipts[unit.name] for unit in source.units] for name, source in work.items()}
+    manifest = DataManifest(
+        meaning=meaning(recipe),
+        tokenizer_sha256=file_sha256(folder / TOKENIZER),
         vocabulary=tokenizer.get_vocab_size(),
-        end_of_document=tokenizers.end_of_document(tokenizer),
+        end_of_document=end_of_document(tokenizer),
         sources={name: _provenance(recipe.data.sources[name], work[name], group) for name, group in by_source.items()},
-        shards=[shard for group in by_source.values() for one in group for shard in one.shards],
+        shards=[shard for group in by_source.values() for receipt in group for shard in receipt.shards],
     )
-    before = manifests.read(folder)
-    if before and before.digest != found.digest:
+    before = read_manifest(folder)
+    if before and before.digest != manifest.digest:
         raise DataError(
-            f"{folder}: is damaged, and building it again from its sources gives other data ({found.digest}, not "
+            f"{folder}: is damaged, and building it again from its sources gives other data ({manifest.digest}, not "
             f"{before.digest}); set data.path to another folder, or delete this one"
         )
     try:
-        manifests.check_enough(found, recipe)
+        check_enough(manifest, recipe)
     except DataError:
         _clear(folder)
         raise
-    for shard in found.shards:
-        shards.settle(folder / SHARDS / shard.name)
-    shards.settle(folder / SHARDS)
-    found.write(folder)
-    return found
+    for shard in manifest.shards:
+        sync(folder / SHARDS / shard.name)
+    sync(folder / SHARDS)
+    manifest.write(folder)
+    return manifest
 
 
-def _provenance(source: Source, work: Work, receipts: list[Receipt]) -> Provenance:
-    inputs = "".join(part for one in receipts for part in one.inputs)
+def _provenance(source: Source, work: SourceWork, receipts: list[Receipt]) -> Provenance:
+    inputs = "".join(sha256 for receipt in receipts for sha256 in receipt.inputs)
+    dropped = sum((Counter(receipt.dropped) for receipt in receipts), work.inventory.dropped + work.unreadable)
     return Provenance(
-        path=provenance(source),
-        files=len(work.listed.files),
-        bytes=work.listed.size,
+        path=describe(source),
+        files=len(work.inventory.files),
+        bytes=work.inventory.size,
         sha256=hashlib.sha256(inputs.encode()).hexdigest(),
-        documents=sum(one.documents for one in receipts),
+        documents=sum(receipt.documents for receipt in receipts),
         tokens=_tokens(receipts, "train"),
-        held_out_documents=sum(one.held_out_documents for one in receipts),
+        held_out_documents=sum(receipt.held_out_documents for receipt in receipts),
         held_out_tokens=_tokens(receipts, "held_out"),
-        dropped=dict(
-            sorted(sum((Counter(one.dropped) for one in receipts), work.listed.dropped + work.unopened).items())
-        ),
+        dropped=dict(sorted(dropped.items())),
     )
 
 
-def _tokens(group: list[Receipt], split: manifests.Split) -> int:
-    return sum(shard.tokens for one in group for shard in one.shards if shard.split == split)
+def _tokens(receipts: list[Receipt], split: Split) -> int:
+    return sum(shard.tokens for receipt in receipts for shard in receipt.shards if shard.split == split)
 
 
-def _plan(folder: Path, recipe: Recipe, inventories: dict[str, Inventory]) -> None:
-    """Make `folder` ready for this build: begin it, go on with it, or refuse."""
-    files = {name: [asdict(file) for file in listed.files] for name, listed in inventories.items()}
-    plan = json.loads(json.dumps({"meaning": manifests.meaning(recipe), "files": files}))
+def _prepare_folder(folder: Path, recipe: Recipe, inventories: dict[str, Inventory]) -> None:
+    """Start this build in `folder`, resume it, or refuse the folder."""
+    files = {name: [asdict(file) for file in listing.files] for name, listing in inventories.items()}
+    plan = json.loads(json.dumps({"meaning": meaning(recipe), "files": files}))
     before = _read_plan(folder)
     if before is None:
-        ours = (LOCK, *(path.name for path in folder.glob("*.partial")))
-        strangers = sorted(path.name for path in folder.iterdir() if path.name not in ours)
-        if strangers and not (folder / manifests.NAME).exists():
+        own = (LOCK, *(path.name for path in folder.glob("*.partial")))
+        others = sorted(path.name for path in folder.iterdir() if path.name not in own)
+        if others and not (folder / MANIFEST).exists():
             raise DataError(
-                f"{folder} holds files that are not built data ({', '.join(strangers[:3])}); "
+                f"{folder} holds files that are not built data ({', '.join(others[:3])}); "
                 "set data.path to a folder of its own"
             )
     else:
-        manifests.check_meaning(folder, before["meaning"], recipe)
+        check_meaning(folder, before["meaning"], recipe)
     if before != plan:
-        if (folder / manifests.NAME).exists():
+        if (folder / MANIFEST).exists():
             raise DataError(
                 f"{folder}: is damaged, and its sources changed since it was built; "
                 "set data.path to another folder, or delete this one"
@@ -200,12 +207,12 @@ def _plan(folder: Path, recipe: Recipe, inventories: dict[str, Inventory]) -> No
     for partial in folder.rglob("*.partial"):
         partial.unlink(missing_ok=True)
     if before != plan:
-        with shards.replacing(folder / PLAN) as file:
+        with replacing(folder / PLAN) as file:
             file.write(json.dumps(plan, indent=1).encode())
 
 
 def _clear(folder: Path) -> None:
-    """Take an unfinished build away, its plan last: until then a killed clearing is cleared again."""
+    """Delete an unfinished build, its plan last: if this is killed, the next build clears the folder again."""
     for part in (folder / SHARDS, folder / RECEIPTS):
         shutil.rmtree(part, ignore_errors=True)
     (folder / TOKENIZER).unlink(missing_ok=True)
@@ -214,40 +221,32 @@ def _clear(folder: Path) -> None:
 
 def _read_plan(folder: Path) -> dict[str, Any] | None:
     try:
-        found: dict[str, Any] = json.loads((folder / PLAN).read_bytes())
+        plan: dict[str, Any] = json.loads((folder / PLAN).read_bytes())
     except FileNotFoundError:
         return None
     except ValueError as error:
         raise DataError(f"{folder / PLAN}: damaged; delete {folder} and build again") from error
-    return found
+    return plan
 
 
-def _tokenizer(folder: Path, recipe: Recipe, work: dict[str, Work]) -> str:
-    """Train the tokenizer, unless it is there already; returns its SHA-256."""
+def _freeze_tokenizer(folder: Path, recipe: Recipe, work: dict[str, SourceWork]) -> str:
+    """Train the tokenizer, unless a whole one exists; returns its SHA-256."""
     data = recipe.data
     path, receipt = folder / TOKENIZER, folder / RECEIPTS / "tokenizer.sha256"
     try:
-        if (found := tokenizers.sha256(path)) == receipt.read_text():
-            return found
+        if (sha256 := file_sha256(path)) == receipt.read_text():
+            return sha256
     except FileNotFoundError:
         pass
-    texts = tokenizers.sample(
-        {name: part.units for name, part in work.items()},
+    texts = sample_texts(
+        {name: source.units for name, source in work.items()},
         data.tokenizer.sample_bytes,
         held_out_share=data.held_out_share,
-        longest=data.document_bytes,
+        document_bytes=data.document_bytes,
     )
-    with shards.replacing(path) as file:
-        file.write(tokenizers.train(texts, data.tokenizer.vocabulary).encode())
-    found = tokenizers.sha256(path)
-    with shards.replacing(receipt) as file:
-        file.write(found.encode())
-    return found
-
-
-@contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Wait until no other process builds in `folder`, and keep others waiting; a killed process lets go."""
-    with (folder / LOCK).open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+    with replacing(path) as file:
+        file.write(train_tokenizer(texts, data.tokenizer.vocabulary).encode())
+    sha256 = file_sha256(path)
+    with replacing(receipt) as file:
+        file.write(sha256.encode())
+    return sha256

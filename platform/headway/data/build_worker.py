@@ -1,7 +1,7 @@
-"""A worker of a build: turns units of documents into shards, in this process or in a pool of them.
+"""Workers of a build: they turn units of documents into shards, in this process or in a pool of processes.
 
-What a unit became is written down beside the shards as its receipt. A build that is run again
-believes a receipt whose shards still have the SHA-256 that it names.
+Each finished unit has a receipt beside the shards. When a build is run again, it skips the units whose shards still
+have the SHA-256 in their receipt.
 """
 
 import hashlib
@@ -20,36 +20,39 @@ from typing import Any
 
 from tokenizers import Tokenizer
 
-from headway.data import tokenizer as tokenizers
-from headway.data.data_manifest import SHARDS, TOKENIZER, SourceRecord, Split, TokenShard
+from headway.data.data_manifest import SHARDS, TOKENIZER, Split, TokenShard
 from headway.data.documents import Document, read_documents
-from headway.data.token_shard import Writer, replacing
+from headway.data.token_shard import ShardWriter
+from headway.data.tokenizer import PARALLELISM_VARIABLE, end_of_document, load_tokenizer, single_threaded
 from headway.data.unit import FileSpan, Unit
 from headway.errors import DataError, HeadwayError
+from headway.json_manifest import Manifest
+from headway.localfiles import file_sha256, replacing
 
 RECEIPTS = "units"
 BATCH_BYTES = 1 << 20
 """Text encoded at once [bytes]: the tokenizer needs about 50 times as much memory while it works."""
 BATCH_DOCUMENTS = 1024
 POLL_SECONDS = 0.2
-"""How often the parent looks at its workers and reports progress."""
+"""How often the parent polls its workers and reports progress."""
 
-Report = Callable[[int, int], None]
-"""Takes input bytes read and tokens written since the last call."""
+ReportProgress = Callable[[int, int], None]
+"""Takes the input bytes read and the tokens written since the last call."""
 
 
 @dataclass(frozen=True)
 class BuildJob:
-    """What is common to all units of a build."""
+    """The settings that all units of a build share."""
 
     folder: Path
     tokenizer_sha256: str
     held_out_share: float
-    longest: int
+    document_bytes: int
+    """Longest document [bytes]."""
 
 
-class Receipt(SourceRecord):
-    """What one unit became."""
+class Receipt(Manifest):
+    """The result of one unit."""
 
     tokenizer_sha256: str
     inputs: list[str]
@@ -60,81 +63,70 @@ class Receipt(SourceRecord):
     shards: list[TokenShard]
 
 
-class BuildStopped(Exception):
-    """The build is over: leave the unit."""
-
-
-def run(units: list[Unit], job: BuildJob, *, workers: int, report: Report) -> Iterator[tuple[Unit, Receipt]]:
-    """Do all `units`, with at most `workers` processes; yields each one as it is finished, in any order.
+def run_units(
+    units: list[Unit], job: BuildJob, *, workers: int, report: ReportProgress
+) -> Iterator[tuple[Unit, Receipt]]:
+    """Process all `units` with at most `workers` processes; yields each one as it finishes, in any order.
 
     Raises:
         HeadwayError: a worker process died.
     """
     workers = min(workers, len(units))
     if workers <= 1:
-        with tokenizers.one_core():
-            tokenizer = tokenizers.load(job.folder / TOKENIZER)
+        with single_threaded():
+            tokenizer = load_tokenizer(job.folder / TOKENIZER)
             for unit in units:
-                yield unit, process(unit, job, tokenizer, report)
+                yield unit, tokenize_unit(unit, job, tokenizer, report)
         return
     context = multiprocessing.get_context("spawn")
     counters, stop = context.Array("q", 2), context.Event()
-    seen = (0, 0)
-    with ProcessPoolExecutor(workers, context, _start, (job, counters, stop)) as pool:
-        pending = {pool.submit(_do, unit): unit for unit in units}
+    reported = (0, 0)
+    with ProcessPoolExecutor(workers, context, _initialize_worker, (job, counters, stop)) as pool:
+        pending = {pool.submit(_tokenize_in_worker, unit): unit for unit in units}
         try:
             while pending:
                 done, _ = wait(pending, POLL_SECONDS, FIRST_COMPLETED)
                 now = (counters[0], counters[1])
-                report(now[0] - seen[0], now[1] - seen[1])
-                seen = now
+                report(now[0] - reported[0], now[1] - reported[1])
+                reported = now
                 for future in done:
                     yield pending.pop(future), future.result()
         except BrokenProcessPool as error:
             raise HeadwayError(
-                "a worker of the build died: for want of memory (run it again with fewer workers; finished shards are "
-                'kept), or because a script builds outside of `if __name__ == "__main__":`'
+                "a worker of the build died. Either memory ran out: run it again with fewer workers; finished shards "
+                'are kept. Or a script calls build outside of `if __name__ == "__main__":`'
             ) from error
         finally:
             stop.set()
             pool.shutdown(wait=True, cancel_futures=True)
 
 
-def process(unit: Unit, job: BuildJob, tokenizer: Tokenizer, report: Report) -> Receipt:
+def tokenize_unit(unit: Unit, job: BuildJob, tokenizer: Tokenizer, report: ReportProgress) -> Receipt:
     """Tokenize one unit into its shards and write its receipt.
 
     Raises:
         DataError: an input file changed since the build was planned.
     """
-    end = tokenizers.end_of_document(tokenizer)
-    vocabulary = tokenizer.get_vocab_size()
-    counts: Counter[Split] = Counter()
+    documents: Counter[Split] = Counter()
     dropped: Counter[str] = Counter()
     with ExitStack() as stack:
-        writers: dict[Split, Writer] = {}
+        writers: dict[Split, ShardWriter] = {}
         for batch in _batches(_documents(unit, job, dropped, report)):
-            encodings = tokenizer.encode_batch_fast([document.text for document in batch])
-            ids: dict[Split, list[int]] = {}
-            for document, encoding in zip(batch, encodings, strict=True):
-                split: Split = "held_out" if document.held_out(job.held_out_share) else "train"
-                counts[split] += 1
-                found = ids.setdefault(split, [])
-                found += encoding.ids
-                found.append(end)
-            for split, found in ids.items():
+            ids = _encode(batch, job, tokenizer, documents)
+            for split, tokens in ids.items():
                 if split not in writers:
                     file = stack.enter_context(replacing(job.folder / SHARDS / _shard_name(unit, split), durable=False))
-                    writers[split] = Writer(file, vocabulary, job.tokenizer_sha256)
-                writers[split].append(found)
+                    writers[split] = ShardWriter(file, tokenizer.get_vocab_size(), job.tokenizer_sha256)
+                writers[split].append(tokens)
             report(0, sum(map(len, ids.values())))
         inputs = [_sha256(span) for span in unit.spans]
         _check_unchanged(unit)
-        written = {split: writers[split].finish() for split in sorted(writers)}
+        summaries = {split: writers[split].finish() for split in sorted(writers)}
     receipt = Receipt(
         tokenizer_sha256=job.tokenizer_sha256,
         inputs=inputs,
-        documents=counts["train"],
-        held_out_documents=counts["held_out"],
+        documents=documents["train"],
+        held_out_documents=documents["held_out"],
         dropped=dict(sorted(dropped.items())),
         shards=[
             TokenShard(
@@ -145,7 +137,7 @@ def process(unit: Unit, job: BuildJob, tokenizer: Tokenizer, report: Report) -> 
                 bytes=shard.size,
                 sha256=shard.sha256,
             )
-            for split, shard in written.items()
+            for split, shard in summaries.items()
         ],
     )
     with replacing(_receipt_path(job, unit), durable=False) as file:
@@ -153,16 +145,32 @@ def process(unit: Unit, job: BuildJob, tokenizer: Tokenizer, report: Report) -> 
     return receipt
 
 
-def finished(unit: Unit, job: BuildJob) -> Receipt | None:
-    """The receipt of `unit`, if it has one, and its shards are there with the SHA-256 that it names."""
+def valid_receipt(unit: Unit, job: BuildJob) -> Receipt | None:
+    """The receipt of `unit`, or None if it is missing or its shards do not match it."""
     try:
         receipt = Receipt.model_validate_json(_receipt_path(job, unit).read_bytes())
         sound = receipt.tokenizer_sha256 == job.tokenizer_sha256 and all(
-            tokenizers.sha256(job.folder / SHARDS / shard.name) == shard.sha256 for shard in receipt.shards
+            file_sha256(job.folder / SHARDS / shard.name) == shard.sha256 for shard in receipt.shards
         )
     except (OSError, ValueError):
         return None
     return receipt if sound else None
+
+
+def _encode(
+    batch: list[Document], job: BuildJob, tokenizer: Tokenizer, documents: Counter[Split]
+) -> dict[Split, list[int]]:
+    """The tokens of a batch by split. Counts its documents in `documents`."""
+    end = end_of_document(tokenizer)
+    encodings = tokenizer.encode_batch_fast([document.text for document in batch])
+    ids: dict[Split, list[int]] = {}
+    for document, encoding in zip(batch, encodings, strict=True):
+        split: Split = "held_out" if document.is_held_out(job.held_out_share) else "train"
+        documents[split] += 1
+        tokens = ids.setdefault(split, [])
+        tokens += encoding.ids
+        tokens.append(end)
+    return ids
 
 
 def _shard_name(unit: Unit, split: Split) -> str:
@@ -173,16 +181,16 @@ def _receipt_path(job: BuildJob, unit: Unit) -> Path:
     return job.folder / RECEIPTS / f"{unit.name}.json"
 
 
-def _documents(unit: Unit, job: BuildJob, dropped: Counter[str], report: Report) -> Iterator[Document]:
+def _documents(unit: Unit, job: BuildJob, dropped: Counter[str], report: ReportProgress) -> Iterator[Document]:
     for span in unit.spans:
-        yield from read_documents(span, unit.text_key, job.longest, dropped)
+        yield from read_documents(span, unit.text_key, job.document_bytes, dropped)
         report(span.size, 0)
 
 
-def _batches(found: Iterable[Document]) -> Iterator[list[Document]]:
+def _batches(documents: Iterable[Document]) -> Iterator[list[Document]]:
     batch: list[Document] = []
     size = 0
-    for document in found:
+    for document in documents:
         batch.append(document)
         size += len(document.raw)
         if size >= BATCH_BYTES or len(batch) == BATCH_DOCUMENTS:
@@ -193,17 +201,17 @@ def _batches(found: Iterable[Document]) -> Iterator[list[Document]]:
 
 
 def _sha256(span: FileSpan) -> str:
-    """SHA-256 of the bytes of a span; of a parquet file's spans, the first stands for the whole file."""
-    left = span.stop - span.start
+    """SHA-256 of the bytes of a span. The first span of a parquet file covers the whole file, the others nothing."""
+    remaining = span.stop - span.start
     if span.file.kind == "parquet":
-        left = 0 if span.start else span.file.size
+        remaining = 0 if span.start else span.file.size
     digest = hashlib.sha256()
     try:
-        with open(span.file.path, "rb") as file:  # noqa: PTH123 - a path is text here
+        with open(span.file.path, "rb") as file:  # noqa: PTH123 - the path is a string here
             file.seek(0 if span.file.kind == "parquet" else span.start)
-            while left and (chunk := file.read(min(left, 1 << 20))):
+            while remaining and (chunk := file.read(min(remaining, 1 << 20))):
                 digest.update(chunk)
-                left -= len(chunk)
+                remaining -= len(chunk)
     except OSError as error:
         raise DataError(f"{span.file.path}: cannot be read: {error.strerror}") from error
     return digest.hexdigest()
@@ -212,39 +220,39 @@ def _sha256(span: FileSpan) -> str:
 def _check_unchanged(unit: Unit) -> None:
     for span in unit.spans:
         try:
-            status = os.stat(span.file.path)  # noqa: PTH116 - a path is text here
+            status = os.stat(span.file.path)  # noqa: PTH116 - the path is a string here
         except OSError:
             status = None
         if status is None or (status.st_size, status.st_mtime_ns) != (span.file.size, span.file.modified):
             raise DataError(f"{span.file.path}: changed while the build was reading it; run the build again")
 
 
-_here: dict[str, Any] = {}
-"""What `_start` leaves for `_do`, in a worker process."""
+_worker_state: dict[str, Any] = {}
+"""Arguments of `tokenize_unit` in a worker process, set by `_initialize_worker`."""
 
 
-def _start(job: BuildJob, counters: Any, stop: Any) -> None:
-    """Set a worker process up: one core, no answer to Ctrl-C, and gone when its parent is."""
-    os.environ[tokenizers.PARALLELISM] = "false"
+def _initialize_worker(job: BuildJob, counters: Any, stop: Any) -> None:
+    """Prepare a worker process: one core, Ctrl-C ignored, exit with the parent."""
+    os.environ[PARALLELISM_VARIABLE] = "false"
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_leave_with_parent, daemon=True).start()
+    threading.Thread(target=_exit_with_parent, daemon=True).start()
 
     def report(size: int, tokens: int) -> None:
         if stop.is_set():
-            raise BuildStopped
+            raise HeadwayError("the build has ended; this unit is left unfinished")
         with counters.get_lock():
             counters[0] += size
             counters[1] += tokens
 
-    _here.update(job=job, tokenizer=tokenizers.load(job.folder / TOKENIZER), report=report)
+    _worker_state.update(job=job, tokenizer=load_tokenizer(job.folder / TOKENIZER), report=report)
 
 
-def _leave_with_parent() -> None:
+def _exit_with_parent() -> None:
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()
         os._exit(1)
 
 
-def _do(unit: Unit) -> Receipt:
-    return process(unit, _here["job"], _here["tokenizer"], _here["report"])
+def _tokenize_in_worker(unit: Unit) -> Receipt:
+    return tokenize_unit(unit, **_worker_state)

@@ -1,36 +1,31 @@
-"""The manifest of built data: what went in, what came out, and the digest that identifies it."""
+"""The manifest of built data: its sources, its shards, and the digest that identifies its tokens."""
 
 import hashlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import ModelWrapValidatorHandler, ValidationInfo, model_validator
 
-from headway.data.token_shard import replacing
-from headway.errors import DataError
+from headway.errors import DamageError, DataError
+from headway.json_manifest import Manifest, ManifestPart
+from headway.localfiles import replacing
 from headway.recipe import Recipe, identity
 
-NAME = "manifest.json"
+MANIFEST = "manifest.json"
 TOKENIZER = "tokenizer.json"
 SHARDS = "shards"
 FORMAT = 1
-"""Raised when the same recipe and inputs would give other shards."""
-READ_ANEW = frozenset({"block_tokens", "curriculum"})
-"""Keys of a recipe's data section that do not shape the shards: they say how the shards are read."""
+"""Version of the build: incremented when the same recipe and inputs would give other shards."""
+READ_KEYS = frozenset({"block_tokens", "curriculum"})
+"""Keys of a recipe's data section that only decide how shards are read."""
 
 Split = Literal["train", "held_out"]
 
 
-class SourceRecord(BaseModel):
-    """Plain data that is written as JSON; unknown keys are refused."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class TokenShard(SourceRecord):
-    """One shard file."""
+class TokenShard(ManifestPart):
+    """A file of tokens in the built data."""
 
     name: str
     source: str
@@ -40,44 +35,56 @@ class TokenShard(SourceRecord):
     sha256: str
 
 
-class Provenance(SourceRecord):
-    """What became of one source."""
+class Provenance(ManifestPart):
+    """Inputs and output counts of one source."""
 
     path: str
-    """Where it came from, as the recipe says it."""
+    """The source's path, as the recipe states it."""
     files: int
     bytes: int
-    """Length of its files [bytes]."""
+    """Length of the input files [bytes]."""
     sha256: str
-    """SHA-256 over the SHA-256 of each part of its files, in order; independent of their names."""
+    """SHA-256 over the SHA-256 of each part of the files, in order; independent of file names."""
     documents: int
-    """Documents for training."""
+    """Training documents."""
     tokens: int
-    """Tokens for training, each document's end included."""
+    """Training tokens, end-of-document tokens included."""
     held_out_documents: int
     held_out_tokens: int
     dropped: dict[str, int]
-    """Files, lines and documents left out, by reason."""
+    """Number of files, lines and documents left out, by reason."""
 
 
-class DataManifest(SourceRecord):
-    """All that is true of one build."""
+class DataManifest(Manifest):
+    """The result of one build."""
 
     format: int = FORMAT
     meaning: dict[str, Any]
-    """The part of the recipe that shapes the shards."""
+    """The part of the recipe that decides the shards."""
     tokenizer_sha256: str
     vocabulary: int
-    """Tokens that the tokenizer has; a small corpus does not reach what the recipe asks for."""
+    """Number of tokens that the tokenizer has; a small corpus gives fewer than the recipe requests."""
     end_of_document: int
     """Id of the token that ends each document."""
     sources: dict[str, Provenance]
     shards: list[TokenShard]
-    """By source, then by place in it."""
+    """All shards, by source, then by position in the source."""
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _check_digest(cls, value: Any, validate: ModelWrapValidatorHandler[Self], info: ValidationInfo) -> Self:
+        """Stored JSON carries the digest of the manifest; it must match."""
+        if info.mode != "json" or not isinstance(value, dict):
+            return validate(value)
+        stored = value.pop("digest", None)
+        manifest = validate(value)
+        if stored != manifest.digest:
+            raise ValueError("it was changed after it was written")
+        return manifest
 
     @property
     def digest(self) -> str:
-        """SHA-256, in hex, that identifies the tokens: equal inputs and recipes give equal ones on any machine."""
+        """SHA-256, in hex, that identifies the tokens; equal inputs and recipes give equal digests on any machine."""
         shards = [[shard.source, shard.split, shard.tokens, shard.sha256] for shard in self.shards]
         text = json.dumps([self.format, self.tokenizer_sha256, self.end_of_document, shards])
         return hashlib.sha256(text.encode()).hexdigest()
@@ -87,45 +94,43 @@ class DataManifest(SourceRecord):
         return [shard for shard in self.shards if (shard.source, shard.split) == (source, split)]
 
     def blocks(self, block_tokens: int, split: Split = "train") -> dict[str, int]:
-        """Number of blocks of each source; a block has one token more than its length, its last target."""
+        """Number of blocks of each source. A source needs one token more than its blocks, for the last target."""
         return {
             name: max(0, (sum(shard.tokens for shard in self.select(name, split)) - 1) // block_tokens)
             for name in sorted(self.sources)
         }
 
+    def encode(self) -> bytes:
+        """The manifest as indented JSON, with its digest first."""
+        return json.dumps({"digest": self.digest, **self.model_dump(mode="json")}, indent=1).encode() + b"\n"
+
     def write(self, folder: Path) -> None:
-        """Put `manifest.json` in `folder`, whole or not at all."""
-        with replacing(folder / NAME) as file:
-            text = json.dumps({"digest": self.digest, **self.model_dump(mode="json")}, indent=1)
-            file.write(text.encode() + b"\n")
+        """Write `manifest.json` to `folder`, atomically."""
+        with replacing(folder / MANIFEST) as file:
+            file.write(self.encode())
 
 
-def read(folder: Path) -> DataManifest | None:
+def read_manifest(folder: Path) -> DataManifest | None:
     """The manifest in `folder`, or None if there is none.
 
     Raises:
         DataError: it cannot be read, or was changed after it was written.
     """
-    path = folder / NAME
+    path = folder / MANIFEST
     try:
-        found = json.loads(path.read_bytes())
-        digest = found.pop("digest", None)
-        manifest = DataManifest.model_validate(found)
+        return DataManifest.decode(path.read_bytes(), str(path))
     except FileNotFoundError:
         return None
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}") from error
-    except (ValueError, TypeError, AttributeError) as error:
-        raise DataError(f"{path}: not a manifest of built data; delete {folder} and build again") from error
-    if digest != manifest.digest:
-        raise DataError(f"{path}: was changed after it was written; delete {folder} and build again")
-    return manifest
+    except DamageError as error:
+        raise DataError(f"{error}; delete {folder} and build again") from error
 
 
 def meaning(recipe: Recipe) -> dict[str, Any]:
-    """The part of a recipe that shapes the shards, as plain data."""
-    found = {key: value for key, value in identity.meaning(recipe.data).items() if key not in READ_ANEW}
-    return json.loads(json.dumps({"format": FORMAT, **found}))  # type: ignore[no-any-return]
+    """The part of a recipe that decides the shards, as plain data."""
+    keys = {key: value for key, value in identity.meaning(recipe.data).items() if key not in READ_KEYS}
+    return json.loads(json.dumps({"format": FORMAT, **keys}))  # type: ignore[no-any-return]
 
 
 def check_meaning(folder: Path, built: dict[str, Any], recipe: Recipe) -> None:
@@ -134,17 +139,17 @@ def check_meaning(folder: Path, built: dict[str, Any], recipe: Recipe) -> None:
     Raises:
         DataError: names each key that differs.
     """
-    wanted = meaning(recipe)
-    if built == wanted:
+    requested = meaning(recipe)
+    if built == requested:
         return
-    before, after = dict(_leaves(built)), dict(_leaves(wanted))
+    before, after = dict(_leaves(built)), dict(_leaves(requested))
     changes = [
         f"data.{key}: {before.get(key)!r} there, {after.get(key)!r} in the recipe"
         for key in sorted(before.keys() | after.keys())
         if before.get(key) != after.get(key)
     ]
     raise DataError(
-        f"{folder} holds data of another meaning ({'; '.join(changes)}); "
+        f"{folder} holds data built from another recipe ({'; '.join(changes)}); "
         "set data.path to another folder, or delete this one"
     )
 
@@ -171,7 +176,7 @@ def check_enough(manifest: DataManifest, recipe: Recipe) -> None:
         raise DataError(
             f"data: the {documents:,} held-out documents have at most {tokens:,} tokens in one source, less than "
             f"one block of {block:,}; raise data.held_out_share (now {recipe.data.held_out_share}), add text, lower "
-            "data.block_tokens, or cut long documents by lowering data.document_bytes"
+            "data.block_tokens, or split long documents by lowering data.document_bytes"
         )
 
 

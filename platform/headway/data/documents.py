@@ -1,4 +1,4 @@
-"""Documents of a span of a file, streamed: memory is bounded by one document, one line or one batch of rows."""
+"""Documents of a file span, streamed: memory holds one document, one line or one batch of rows at a time."""
 
 import gzip
 import io
@@ -13,34 +13,34 @@ import zstandard
 
 from headway.data.unit import FileSpan
 
-LONGEST_LINE = 32 << 20
-"""A JSONL line longer than this is dropped [bytes]: parsing it would need many times as much memory."""
-ROWS = 64
-"""Rows of a parquet file held at once."""
+MAX_LINE_BYTES = 32 << 20
+"""Longer JSONL lines are dropped [bytes]: parsing one needs many times as much memory."""
+PARQUET_BATCH_ROWS = 64
+"""Rows of a parquet file in memory at once."""
 
 
 class Document(NamedTuple):
-    """A document's text, twice: as a string, and as the UTF-8 bytes that are hashed and counted."""
+    """A document's text, as a string and as the UTF-8 bytes that are hashed and counted."""
 
     text: str
     raw: bytes
 
-    def held_out(self, share: float) -> bool:
-        """Whether this text is kept out of training: a hash of nothing but the text decides.
+    def is_held_out(self, share: float) -> bool:
+        """Whether this document is kept out of training.
 
-        So equal documents are never on both sides, whichever file or source they come from.
+        Only a hash of the text decides, so equal documents are on the same side in every file and source.
         """
         return xxhash.xxh3_64_intdigest(self.raw) < int(share * 2**64)
 
 
-def read_documents(span: FileSpan, text_key: str, longest: int, dropped: Counter[str]) -> Iterator[Document]:
-    """Each document of `span`; those that cannot be used are counted in `dropped` by their reason.
+def read_documents(span: FileSpan, text_key: str, max_bytes: int, dropped: Counter[str]) -> Iterator[Document]:
+    """Yield each document of `span`. Unusable documents are counted in `dropped` by reason.
 
-    Documents longer than `longest` bytes are cut after a line's end into documents of at most that length.
+    Documents longer than `max_bytes` are split at line ends into documents of at most that length.
     """
-    texts = {"text": _texts, "jsonl": _json_lines, "parquet": _rows}[span.file.kind]
+    read_texts = {"text": _texts, "jsonl": _json_lines, "parquet": _rows}[span.file.kind]
     try:
-        for raw in texts(span, text_key, longest, dropped):
+        for raw in read_texts(span, text_key, max_bytes, dropped):
             try:
                 text = raw.decode()
             except UnicodeDecodeError:
@@ -56,45 +56,45 @@ def read_documents(span: FileSpan, text_key: str, longest: int, dropped: Counter
         dropped[f"unreadable: {error.strerror or type(error).__name__}"] += 1
 
 
-def pieces(read: Callable[[int], bytes], longest: int) -> Iterator[bytes]:
-    """Cut what `read` gives into pieces of at most `longest` bytes, after a line's end where there is one."""
+def split_at_lines(read: Callable[[int], bytes], max_bytes: int) -> Iterator[bytes]:
+    """Split what `read` returns into pieces of at most `max_bytes` bytes, at line ends where possible."""
     buffer = b""
     while True:
-        while len(buffer) <= longest and (more := read(longest + 1 - len(buffer))):
+        while len(buffer) <= max_bytes and (more := read(max_bytes + 1 - len(buffer))):
             buffer += more
-        if len(buffer) <= longest:
+        if len(buffer) <= max_bytes:
             break
-        end = buffer.rfind(b"\n", 0, longest) + 1 or _whole_characters(buffer, longest)
+        end = buffer.rfind(b"\n", 0, max_bytes) + 1 or _character_boundary(buffer, max_bytes)
         yield buffer[:end]
         buffer = buffer[end:]
     if buffer:
         yield buffer
 
 
-def _whole_characters(buffer: bytes, end: int) -> int:
-    """The last place at or before `end` that does not cut a UTF-8 character in two."""
-    for place in range(end, max(0, end - 4), -1):
-        if buffer[place] & 0xC0 != 0x80:
-            return place
+def _character_boundary(buffer: bytes, end: int) -> int:
+    """The last offset at or before `end` that does not split a UTF-8 character."""
+    for offset in range(end, max(0, end - 4), -1):
+        if buffer[offset] & 0xC0 != 0x80:
+            return offset
     return end
 
 
-def _texts(span: FileSpan, _key: str, longest: int, dropped: Counter[str]) -> Iterator[bytes]:
+def _texts(span: FileSpan, _key: str, max_bytes: int, dropped: Counter[str]) -> Iterator[bytes]:
     with _open(span) as stream:
-        found = False
-        for raw in pieces(stream.read, longest):
-            found = True
+        empty = True
+        for raw in split_at_lines(stream.read, max_bytes):
+            empty = False
             yield raw
-        if not found:
+        if empty:
             dropped["empty"] += 1
 
 
-def _json_lines(span: FileSpan, key: str, longest: int, dropped: Counter[str]) -> Iterator[bytes]:
+def _json_lines(span: FileSpan, key: str, max_bytes: int, dropped: Counter[str]) -> Iterator[bytes]:
     with _open(span) as stream:
-        while line := stream.readline(LONGEST_LINE):
-            if len(line) == LONGEST_LINE and not line.endswith(b"\n"):
-                dropped[f"line longer than {LONGEST_LINE >> 20} MiB"] += 1
-                while (rest := stream.readline(LONGEST_LINE)) and not rest.endswith(b"\n"):
+        while line := stream.readline(MAX_LINE_BYTES):
+            if len(line) == MAX_LINE_BYTES and not line.endswith(b"\n"):
+                dropped[f"line longer than {MAX_LINE_BYTES >> 20} MiB"] += 1
+                while (rest := stream.readline(MAX_LINE_BYTES)) and not rest.endswith(b"\n"):
                     pass
                 continue
             if line.isspace():
@@ -107,25 +107,25 @@ def _json_lines(span: FileSpan, key: str, longest: int, dropped: Counter[str]) -
             if not isinstance(record, dict) or key not in record:
                 dropped[f"no field {key!r}"] += 1
                 continue
-            yield from _field(record[key], key, longest, dropped)
+            yield from _field(record[key], key, max_bytes, dropped)
 
 
-def _rows(span: FileSpan, key: str, longest: int, dropped: Counter[str]) -> Iterator[bytes]:
+def _rows(span: FileSpan, key: str, max_bytes: int, dropped: Counter[str]) -> Iterator[bytes]:
     import pyarrow.parquet as pq  # slow to import, and only parquet needs it
     from pyarrow import ArrowException
 
     try:
         with pq.ParquetFile(span.file.path, buffer_size=1 << 20, pre_buffer=False) as table:
             groups = list(range(span.start, span.stop))
-            for rows in table.iter_batches(ROWS, row_groups=groups, columns=[key], use_threads=False):
+            for rows in table.iter_batches(PARQUET_BATCH_ROWS, row_groups=groups, columns=[key], use_threads=False):
                 for value in rows.column(0):
-                    yield from _field(value.as_py(), key, longest, dropped)
+                    yield from _field(value.as_py(), key, max_bytes, dropped)
     except ArrowException as error:
         dropped[f"damaged parquet file ({type(error).__name__})"] += 1
 
 
-def _field(value: object, key: str, longest: int, dropped: Counter[str]) -> Iterator[bytes]:
-    """The text of one record."""
+def _field(value: object, key: str, max_bytes: int, dropped: Counter[str]) -> Iterator[bytes]:
+    """The text of one record, split if it is longer than `max_bytes`."""
     if not isinstance(value, str):
         dropped[f"{key!r} is not text"] += 1
         return
@@ -134,14 +134,14 @@ def _field(value: object, key: str, longest: int, dropped: Counter[str]) -> Iter
     except UnicodeEncodeError:
         dropped["not Unicode (a lone surrogate)"] += 1
         return
-    yield from pieces(io.BytesIO(raw).read, longest) if len(raw) > longest else [raw]
+    yield from split_at_lines(io.BytesIO(raw).read, max_bytes) if len(raw) > max_bytes else [raw]
 
 
 def _open(span: FileSpan) -> io.BufferedIOBase:
     """The bytes of a span, decompressed."""
     if span.file.codec == "gzip":
         return gzip.open(span.file.path, "rb")
-    file = open(span.file.path, "rb")  # noqa: PTH123, SIM115 - closed by whoever closes what wraps it
+    file = open(span.file.path, "rb")  # noqa: PTH123, SIM115 - the wrapper below closes it
     if span.file.codec == "zstd":
         reader = zstandard.ZstdDecompressor().stream_reader(file, read_across_frames=True, closefd=True)
         return io.BufferedReader(reader, 1 << 20)
@@ -149,24 +149,24 @@ def _open(span: FileSpan) -> io.BufferedIOBase:
 
 
 class FileWindow(io.RawIOBase):
-    """Bytes [start, stop) of a file, which it closes with itself."""
+    """Bytes [start, stop) of a file. Closing the window closes the file."""
 
     def __init__(self, file: IO[bytes], start: int, stop: int) -> None:
         super().__init__()
         self.file = file
-        self.left = stop - start
+        self.remaining = stop - start
         file.seek(start)
 
     def readable(self) -> bool:
-        """Yes."""
+        """Always true."""
         return True
 
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
-        """Fill `buffer` as far as the window goes."""
-        found = self.file.read(min(len(buffer), self.left))
-        buffer[: len(found)] = found
-        self.left -= len(found)
-        return len(found)
+        """Fill `buffer`, at most to the end of the window."""
+        data = self.file.read(min(len(buffer), self.remaining))
+        buffer[: len(data)] = data
+        self.remaining -= len(data)
+        return len(data)
 
     def close(self) -> None:
         """Close the file too."""

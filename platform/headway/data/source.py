@@ -1,4 +1,4 @@
-"""The files of a source: what a recipe's `path` names, in an order that every machine agrees on."""
+"""The input files of a source, in the same order on every machine."""
 
 import glob
 import os
@@ -18,7 +18,7 @@ Codec = Literal["plain", "gzip", "zstd"]
 
 STDLIB = "python:stdlib"
 INSTALLED = frozenset({"site-packages", "dist-packages"})
-"""Folders in the standard library's that hold what is installed beside it."""
+"""Folders inside the standard library's folder that hold installed packages."""
 JSONL_ENDINGS = frozenset({".jsonl", ".ndjson"})
 CODECS: dict[str, Codec] = {".gz": "gzip", ".zst": "zstd"}
 # fmt: off
@@ -41,10 +41,10 @@ class SourceFile:
     """One input file.
 
     Attributes:
-        name: path below the source's root, with `/`; equal on every machine.
-        path: where it lies on this machine.
+        name: path relative to the source's root, with `/`; equal on every machine.
+        path: path on this machine.
         size: length [bytes].
-        modified: time of the last change [ns], to notice a change between two runs of a build.
+        modified: time of the last change [ns], to detect changes between two runs of a build.
     """
 
     name: str
@@ -57,61 +57,60 @@ class SourceFile:
 
 @dataclass(frozen=True)
 class Inventory:
-    """The files of one source, sorted by name, and how many were left out for which reason."""
+    """The files of one source, sorted by name, and the number of files left out, by reason."""
 
     files: list[SourceFile]
     dropped: Counter[str] = field(default_factory=Counter)
 
     @property
     def size(self) -> int:
-        """Length of all files [bytes]."""
+        """Length of all files together [bytes]."""
         return sum(file.size for file in self.files)
 
 
 def inventory(name: str, source: Source, *, exclude: Path) -> Inventory:
-    """List the files of a source: a file, a folder (searched through), a glob or `python:stdlib`.
+    """List the files of a source: a file, a folder (searched recursively), a glob or `python:stdlib`.
 
-    Hidden files and folders below the root, and everything in the folder `exclude` (where the shards go), are
-    no part of a source.
+    Skips hidden files and folders below the root, and the folder `exclude`, which receives the shards.
 
     Raises:
-        DataError: nothing lies at the source's path.
+        DataError: there is no file at the source's path.
     """
-    found: list[tuple[str, Path]] = []
+    paths: list[tuple[str, Path]] = []
     if source.path == STDLIB:
         root = Path(sysconfig.get_path("stdlib"))
-        found = [(file, path) for file, path in _walk(root, exclude, INSTALLED) if file.endswith(".py")]
+        paths = [(file, path) for file, path in _walk(root, exclude, INSTALLED) if file.endswith(".py")]
     else:
         path = Path(source.path).expanduser()
         if path.is_dir():
-            found = _walk(path, exclude)
+            paths = _walk(path, exclude)
         elif path.exists():
-            found = [(path.name, path)]
+            paths = [(path.name, path)]
         elif glob.has_magic(source.path):
-            found = _match(path, exclude)
-    if not found:
+            paths = _match(path, exclude)
+    if not paths:
         raise DataError(
-            f"data.sources.{name}: no files at {source.path!r} (seen from {Path.cwd()}); "
+            f"data.sources.{name}: no files at {source.path!r} (relative to {Path.cwd()}); "
             "give a file, a folder, a glob or python:stdlib"
         )
     files: list[SourceFile] = []
     dropped: Counter[str] = Counter()
-    for file, place in sorted(found):
-        entry = _look(file, place)
-        if isinstance(entry, str):
-            dropped[entry] += 1
+    for file, path in sorted(paths):
+        result = _inspect(file, path)
+        if isinstance(result, str):
+            dropped[result] += 1
         else:
-            files.append(entry)
+            files.append(result)
     return Inventory(files, dropped)
 
 
-def provenance(source: Source) -> str:
-    """Where a source came from, in words for a person."""
+def describe(source: Source) -> str:
+    """The path of a source, with the version of Python for the standard library."""
     return f"{source.path} of Python {sys.version.split()[0]}" if source.path == STDLIB else source.path
 
 
-def form(name: str) -> tuple[Kind, Codec] | None:
-    """Kind of documents and compression that a file's endings say; None if they say nothing known."""
+def file_format(name: str) -> tuple[Kind, Codec] | None:
+    """Kind of documents and compression, by the file name's endings; None for an unknown ending."""
     path = PurePosixPath(name.lower())
     codec = CODECS.get(path.suffix, "plain")
     ending = path.suffix if codec == "plain" else path.with_suffix("").suffix
@@ -122,10 +121,10 @@ def form(name: str) -> tuple[Kind, Codec] | None:
     return ("text", codec) if ending in TEXT_ENDINGS else None
 
 
-def _look(name: str, path: Path) -> SourceFile | str:
-    """The file at `path`, or the reason why it is left out."""
-    known = form(name)
-    if known is None:
+def _inspect(name: str, path: Path) -> SourceFile | str:
+    """The file at `path`, or the reason to leave it out."""
+    format_ = file_format(name)
+    if format_ is None:
         return f"unknown ending {''.join(PurePosixPath(name).suffixes[-2:])}"
     try:
         status = path.stat()
@@ -137,32 +136,34 @@ def _look(name: str, path: Path) -> SourceFile | str:
         return "unreadable: Permission denied"
     if not status.st_size:
         return "empty"
-    return SourceFile(name, str(path), status.st_size, status.st_mtime_ns, *known)
+    return SourceFile(name, str(path), status.st_size, status.st_mtime_ns, *format_)
 
 
 def _walk(root: Path, exclude: Path, skip: frozenset[str] = frozenset()) -> list[tuple[str, Path]]:
-    """All files below `root`, with their names relative to it; folders called as in `skip` are left out."""
-    found = []
+    """All files below `root`, with their names relative to it; folders named in `skip` are left out."""
+    paths = []
     for folder, folders, files in os.walk(root):
-        place = Path(folder)
-        below = place.relative_to(root).as_posix()
+        parent = Path(folder)
+        relative = parent.relative_to(root).as_posix()
         folders[:] = [
             name
             for name in folders
-            if not name.startswith(".") and name not in skip and (place / name).resolve() != exclude
+            if not name.startswith(".") and name not in skip and (parent / name).resolve() != exclude
         ]
-        found += [
-            (name if below == "." else f"{below}/{name}", place / name) for name in files if not name.startswith(".")
+        paths += [
+            (name if relative == "." else f"{relative}/{name}", parent / name)
+            for name in files
+            if not name.startswith(".")
         ]
-    return found
+    return paths
 
 
 def _match(pattern: Path, exclude: Path) -> list[tuple[str, Path]]:
-    """All files that a glob names, with their names relative to its part before the first wildcard."""
-    fixed = next(index for index, part in enumerate(pattern.parts) if glob.has_magic(part))
-    root = Path(*pattern.parts[:fixed])
-    wild = str(Path(*pattern.parts[fixed:]))
-    names = glob.glob(wild, root_dir=root, recursive=True)  # noqa: PTH207 - Path.glob finds hidden files too
+    """All files that match a glob, with their names relative to the folder before the first wildcard."""
+    first_wild = next(index for index, part in enumerate(pattern.parts) if glob.has_magic(part))
+    root = Path(*pattern.parts[:first_wild])
+    wild = str(Path(*pattern.parts[first_wild:]))
+    names = glob.glob(wild, root_dir=root, recursive=True)  # noqa: PTH207 - Path.glob would match hidden files too
     return [
         (path.relative_to(root).as_posix(), path)
         for path in (root / name for name in names)

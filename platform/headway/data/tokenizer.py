@@ -1,10 +1,9 @@
 """The tokenizer: byte-level BPE, trained once on a sample of the sources and then frozen.
 
-Splitting into words follows Llama 3 (Grattafiori et al., 2024): numbers in groups of three digits, runs of spaces
-and of line ends kept together. The 256 bytes are always in the alphabet, so every text can be encoded, and back.
+The word pattern follows Llama 3 (Grattafiori et al., 2024): digits in groups of three, runs of spaces and of line ends
+kept together. The alphabet holds all 256 bytes, so every text can be encoded and decoded without loss.
 """
 
-import hashlib
 import io
 import os
 from collections import Counter
@@ -14,29 +13,29 @@ from pathlib import Path
 
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from headway.data.documents import pieces, read_documents
+from headway.data.documents import read_documents, split_at_lines
 from headway.data.unit import Unit
 from headway.errors import DataError
 
 END_OF_DOCUMENT = "<|endoftext|>"
-WORDS = (
+WORD_PATTERN = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"
     r"|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
-LONGEST_TEXT = 1 << 16
-"""Texts that the tokenizer learns from are cut to this length [bytes]: it reads 256 of them ahead."""
-PARALLELISM = "TOKENIZERS_PARALLELISM"
+MAX_TEXT_BYTES = 1 << 16
+"""Longest training text [bytes]; longer ones are split, because the trainer reads 256 texts ahead."""
+PARALLELISM_VARIABLE = "TOKENIZERS_PARALLELISM"
 
 
-def train(texts: Iterator[str], vocabulary: int) -> str:
-    """Learn a tokenizer of at most `vocabulary` tokens; returns the text of its tokenizer.json.
+def train_tokenizer(texts: Iterator[str], vocabulary: int) -> str:
+    """Train a tokenizer of at most `vocabulary` tokens; returns the text of its tokenizer.json.
 
-    Deterministic: equal texts give equal bytes, whatever the number of threads.
+    Deterministic: equal texts give equal bytes for any number of threads.
     """
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
-            pre_tokenizers.Split(Regex(WORDS), "isolated"),
+            pre_tokenizers.Split(Regex(WORD_PATTERN), "isolated"),
             pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
         ]
     )
@@ -51,11 +50,11 @@ def train(texts: Iterator[str], vocabulary: int) -> str:
     return tokenizer.to_str(pretty=True)
 
 
-def load(path: Path) -> Tokenizer:
-    """Read a tokenizer.json; the end-of-document token is never found in a text that happens to spell it.
+def load_tokenizer(path: Path) -> Tokenizer:
+    """Read a tokenizer.json. A document that spells the end-of-document token is encoded as plain text.
 
     Raises:
-        DataError: it is not a tokenizer.
+        DataError: the file is not a tokenizer.
     """
     try:
         tokenizer = Tokenizer.from_file(str(path))
@@ -69,58 +68,52 @@ def end_of_document(tokenizer: Tokenizer) -> int:
     """Id of the token that ends each document.
 
     Raises:
-        DataError: the tokenizer has none.
+        DataError: the tokenizer has no such token.
     """
-    found = tokenizer.token_to_id(END_OF_DOCUMENT)
-    if found is None:
-        raise DataError(f"tokenizer: has no token {END_OF_DOCUMENT}, which ends each document")
-    return found
+    token = tokenizer.token_to_id(END_OF_DOCUMENT)
+    if token is None:
+        raise DataError(f"the tokenizer has no token {END_OF_DOCUMENT}, which ends each document; build the data again")
+    return token
 
 
-def sha256(path: Path) -> str:
-    """SHA-256, in hex, of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def sample(
-    sources: Mapping[str, Sequence[Unit]], sample_bytes: int, *, held_out_share: float, longest: int
+def sample_texts(
+    sources: Mapping[str, Sequence[Unit]], sample_bytes: int, *, held_out_share: float, document_bytes: int
 ) -> Iterator[str]:
-    """Training text of about `sample_bytes`, spread evenly over the sources, and over each one's units.
+    """Training text of about `sample_bytes`, spread evenly over the sources and over the units of each.
 
-    What a small source cannot give, the larger ones do.
+    Larger sources make up for what small ones lack.
     """
-    left = sample_bytes
+    remaining = sample_bytes
     by_size = sorted(sources.items(), key=lambda item: (sum(unit.size for unit in item[1]), item[0]))
     for index, (_, units) in enumerate(by_size):
-        quota, taken = left // (len(by_size) - index), 0
+        quota, size = remaining // (len(by_size) - index), 0
         for number, unit in enumerate(units, 1):
-            for raw in _texts(unit, held_out_share, longest, limit=quota * number // len(units) - taken):
-                taken += len(raw)
+            for raw in _texts(unit, held_out_share, document_bytes, limit=quota * number // len(units) - size):
+                size += len(raw)
                 yield raw.decode(errors="ignore")
-        left -= taken
+        remaining -= size
 
 
-def _texts(unit: Unit, held_out_share: float, longest: int, *, limit: int) -> Iterator[bytes]:
-    """Training documents from the start of a unit, the last one cut so that they are at most `limit` bytes."""
+def _texts(unit: Unit, held_out_share: float, document_bytes: int, *, limit: int) -> Iterator[bytes]:
+    """Training documents from the start of a unit; the last one is truncated at `limit` bytes in total."""
     for span in unit.spans if limit > 0 else ():
-        for document in read_documents(span, unit.text_key, longest, Counter()):
+        for document in read_documents(span, unit.text_key, document_bytes, Counter()):
             if limit <= 0:
                 return
-            if not document.held_out(held_out_share):
-                yield from pieces(io.BytesIO(document.raw[:limit]).read, LONGEST_TEXT)
+            if not document.is_held_out(held_out_share):
+                yield from split_at_lines(io.BytesIO(document.raw[:limit]).read, MAX_TEXT_BYTES)
                 limit -= len(document.raw)
 
 
 @contextmanager
-def one_core() -> Iterator[None]:
-    """Keep tokenizers on the calling thread: the processes of a build are its parallelism."""
-    before = os.environ.get(PARALLELISM)
-    os.environ[PARALLELISM] = "false"
+def single_threaded() -> Iterator[None]:
+    """Keep the tokenizer on the calling thread; a build is parallel by processes."""
+    before = os.environ.get(PARALLELISM_VARIABLE)
+    os.environ[PARALLELISM_VARIABLE] = "false"
     try:
         yield
     finally:
         if before is None:
-            del os.environ[PARALLELISM]
+            del os.environ[PARALLELISM_VARIABLE]
         else:
-            os.environ[PARALLELISM] = before
+            os.environ[PARALLELISM_VARIABLE] = before

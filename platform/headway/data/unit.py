@@ -1,7 +1,7 @@
-"""The unit of work of a build: a fixed group of input spans, the same whatever the number of workers.
+"""The unit of work of a build: a fixed group of input spans, the same for any number of workers.
 
-A build is cut into units before the first one starts, from nothing but the names and sizes of the input files.
-Each unit yields its own shards, so any worker may do any unit, in any order, and again after a kill.
+The names and sizes of the input files alone decide the units, before the first one starts. Each unit yields its own
+shards, so any worker can process any unit, in any order, and again after a kill.
 """
 
 from collections import Counter
@@ -13,14 +13,14 @@ from typing import IO
 from headway.data.source import Inventory, SourceFile
 from headway.errors import DataError
 
-SMALLEST = 1 << 20
-"""Units are not smaller than this [bytes]: below it, opening files costs more than reading them."""
-LARGEST = 1 << 30
-"""Nor larger than this where files can be cut: it is what a kill can cost each worker."""
-UNITS = 512
-"""In between, a source has about this many units: enough for many workers, few enough files."""
-WINDOW = 1 << 16
-"""How far before a wanted cut the end of a line is looked for [bytes]."""
+MIN_UNIT_BYTES = 1 << 20
+"""Smallest unit [bytes]: below it, opening files costs more than reading them."""
+MAX_UNIT_BYTES = 1 << 30
+"""Largest unit, where files can be split [bytes]: a kill costs each worker at most this."""
+TARGET_UNITS = 512
+"""Units per source between those limits: enough for many workers, few enough files."""
+LINE_SEARCH_BYTES = 1 << 16
+"""How far before a planned cut the search for a line end starts [bytes]."""
 
 
 @dataclass(frozen=True)
@@ -31,12 +31,12 @@ class FileSpan:
     start: int
     stop: int
     size: int
-    """What reading it counts for in progress [bytes]."""
+    """Input bytes that progress counts for this span."""
 
 
 @dataclass(frozen=True)
 class Unit:
-    """Spans that one worker turns into one shard for each split."""
+    """Spans that one worker turns into one shard per split."""
 
     source: str
     number: int
@@ -45,49 +45,51 @@ class Unit:
 
     @property
     def name(self) -> str:
-        """Start of its shards' names."""
+        """Prefix of the names of the unit's shards."""
         return f"{self.source}-{self.number:06d}"
 
     @property
     def size(self) -> int:
-        """Input bytes."""
+        """Size of the input that the unit covers [bytes]."""
         return sum(span.size for span in self.spans)
 
 
-def units(source: str, inventory: Inventory, text_key: str, longest: int) -> tuple[list[Unit], Counter[str]]:
-    """Cut a source, whose documents are at most `longest` bytes, into units.
+def plan_units(
+    source: str, inventory: Inventory, text_key: str, document_bytes: int
+) -> tuple[list[Unit], Counter[str]]:
+    """Divide a source into units. Also counts the files that cannot be opened, by reason.
 
-    Also counts the files that cannot even be opened, by reason.
+    `document_bytes` is the longest document: a file is split between units only where its text is split anyway.
 
     Raises:
         DataError: a parquet file has no column `text_key`.
     """
-    size = min(LARGEST, max(SMALLEST, inventory.size // UNITS))
+    size = min(MAX_UNIT_BYTES, max(MIN_UNIT_BYTES, inventory.size // TARGET_UNITS))
     dropped: Counter[str] = Counter()
-    found: list[Unit] = []
+    units: list[Unit] = []
     group: list[FileSpan] = []
-    filled = 0
+    group_bytes = 0
     for file in inventory.files:
         try:
-            spans = list(_spans(source, file, text_key, size, longest))
+            spans = list(_spans(source, file, text_key, size, document_bytes))
         except OSError as error:
             dropped[f"unreadable: {error.strerror or type(error).__name__}"] += 1
             continue
         for span in spans:
-            if group and filled + span.size > size:
-                found.append(Unit(source, len(found), tuple(group), text_key))
-                group, filled = [], 0
+            if group and group_bytes + span.size > size:
+                units.append(Unit(source, len(units), tuple(group), text_key))
+                group, group_bytes = [], 0
             group.append(span)
-            filled += span.size
+            group_bytes += span.size
     if group:
-        found.append(Unit(source, len(found), tuple(group), text_key))
-    return found, dropped
+        units.append(Unit(source, len(units), tuple(group), text_key))
+    return units, dropped
 
 
-def _spans(source: str, file: SourceFile, text_key: str, size: int, longest: int) -> Iterator[FileSpan]:
+def _spans(source: str, file: SourceFile, text_key: str, size: int, document_bytes: int) -> Iterator[FileSpan]:
     whole = FileSpan(file, 0, file.size, file.size)
-    if file.kind == "text":  # a document is cut between units only where it would be cut in any case
-        size = max(longest, size // longest * longest)
+    if file.kind == "text":  # units split a text only where documents are split anyway
+        size = max(document_bytes, size // document_bytes * document_bytes)
     if file.kind == "parquet":
         yield from _row_groups(source, whole, text_key, size)
     elif file.codec != "plain" or file.size <= size:
@@ -100,22 +102,22 @@ def _spans(source: str, file: SourceFile, text_key: str, size: int, longest: int
 
 
 def _line_starts(path: Path, length: int, size: int) -> Iterator[int]:
-    """Offsets that cut a file into parts of at most `size` bytes, or one line; the last one is its length."""
+    """Offsets that split a file into parts of at most `size` bytes, or one line each; the last one is `length`."""
     with path.open("rb") as file:
-        at = 0
-        while at + size < length:
-            window = max(at, at + size - WINDOW)
+        offset = 0
+        while offset + size < length:
+            window = max(offset, offset + size - LINE_SEARCH_BYTES)
             file.seek(window)
-            end = file.read(at + size - window).rfind(b"\n") + 1
-            at = window + end if end else _next_line(file)
-            yield at
-        if at < length:
+            end = file.read(offset + size - window).rfind(b"\n") + 1
+            offset = window + end if end else _next_line(file)
+            yield offset
+        if offset < length:
             yield length
 
 
 def _next_line(file: IO[bytes]) -> int:
-    """Where the next line after the current place of `file` starts."""
-    while (line := file.readline(WINDOW)) and not line.endswith(b"\n"):
+    """Offset of the next line after the current position of `file`."""
+    while (line := file.readline(LINE_SEARCH_BYTES)) and not line.endswith(b"\n"):
         pass
     return file.tell()
 
@@ -135,7 +137,7 @@ def _row_groups(source: str, whole: FileSpan, text_key: str, size: int) -> Itera
             f"{', '.join(columns)}"
         )
     groups = footer.num_row_groups
-    each = max(1, groups * size // max(1, whole.file.size))
-    for start in range(0, groups, each):
-        stop = min(groups, start + each)
+    step = max(1, groups * size // max(1, whole.file.size))
+    for start in range(0, groups, step):
+        stop = min(groups, start + step)
         yield replace(whole, start=start, stop=stop, size=whole.file.size * (stop - start) // groups)

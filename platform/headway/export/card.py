@@ -1,4 +1,4 @@
-"""The model card of an exported model: which run it came from, and how good it is."""
+"""The model card of an exported model: its run, its loss, how to use it, and its recipe."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 from headway.model import parameter_count
 from headway.recipe import Recipe, to_yaml
 
-USE = """```python
+USAGE = """```python
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 tokenizer = AutoTokenizer.from_pretrained("DIRECTORY")
@@ -17,7 +17,7 @@ print(tokenizer.decode(model.generate(**inputs, max_new_tokens=50)[0]))
 
 
 def card(recipe: Recipe, vocabulary: int, facts: Mapping[str, str | int | float], directory: Path) -> str:
-    """README.md of a Hugging Face directory: `facts` in their order as a table, use, and the whole recipe."""
+    """README.md of a Hugging Face directory: a table of `facts` in their order, usage, and the whole recipe."""
     rows = {"parameters": parameter_count(recipe.model, vocabulary), **facts}
     table = "\n".join(f"| {_cell(fact)} | {_cell(value)} |" for fact, value in rows.items())
     return f"""---
@@ -34,7 +34,7 @@ A base language model (it continues text; it was not taught to follow instructio
 {table}
 
 ## Use
-{USE.replace("DIRECTORY", directory.name)}
+{USAGE.replace("DIRECTORY", directory.name)}
 
 `vllm serve {directory.name}` serves it as it is.
 

@@ -1,4 +1,4 @@
-"""A checkpoint of a run as a Hugging Face directory: parameters, the tokenizer of its data, and its origin."""
+"""Exports a checkpoint of a run to a Hugging Face directory: parameters, the data's tokenizer, and the origin."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -6,7 +6,7 @@ from typing import Literal
 
 import torch
 
-from headway.checkpoint.reader import PARAMETERS, StoredCheckpoint
+from headway.checkpoint.reader import PARAMETER_PREFIX, StoredCheckpoint
 from headway.data import Dataset, open_data
 from headway.errors import UsageError
 from headway.export.directory import write
@@ -25,14 +25,14 @@ def write_checkpoint(
     dtype: Literal["float32", "bfloat16"] = "float32",
     advance: Callable[[int], object] = lambda _: None,
 ) -> list[Path]:
-    """Write `directory` as `write` does, from a checkpoint of `run`; returns its files.
+    """Write a checkpoint of `run` to `directory` with `write`; returns the files.
 
-    `data` is the folder of the run's data, if it is not where the recipe says. `advance` is told of the bytes that are
-    done, of `size`.
+    `data` is the folder of the run's data; default: the folder in the recipe. `advance` takes the bytes processed since
+    its last call; they add up to `parameter_bytes`.
 
     Raises:
-        UsageError: the directory holds something, or the data are not those that the run was trained on.
-        DamageError: the checkpoint is not what was written.
+        UsageError: the directory is not empty, or the data are not those that the run was trained on.
+        DamageError: the checkpoint is damaged.
     """
     recipe = run.recipe()
     dataset = _dataset(run, recipe, checkpoint, data)
@@ -54,14 +54,14 @@ def write_checkpoint(
     )
 
 
-def size(checkpoint: StoredCheckpoint) -> int:
-    """Of all parameters, as they are stored [bytes]."""
+def parameter_bytes(checkpoint: StoredCheckpoint) -> int:
+    """Stored size of all parameters [bytes]."""
     tensors = checkpoint.manifest.tensors.items()
-    return sum(chunk.length for name, t in tensors if name.startswith(PARAMETERS) for chunk in t.chunks)
+    return sum(chunk.length for name, t in tensors if name.startswith(PARAMETER_PREFIX) for chunk in t.chunks)
 
 
 def origin(checkpoint: StoredCheckpoint) -> Origin:
-    """What a model that comes from a checkpoint says of that."""
+    """The origin that a model exported from `checkpoint` records."""
     manifest, commit = checkpoint.manifest, checkpoint.commit
     return Origin(
         run=manifest.run,
@@ -75,20 +75,20 @@ def origin(checkpoint: StoredCheckpoint) -> Origin:
 
 
 def _dataset(run: Run, recipe: Recipe, checkpoint: StoredCheckpoint, path: str | None) -> Dataset:
-    """The data that the run was trained on: its tokenizer goes with the model."""
+    """The data that the run was trained on; the export includes its tokenizer."""
     if path is not None:
         recipe = recipe.model_copy(update={"data": recipe.data.model_copy(update={"path": path})})
     dataset = open_data(recipe)
     if dataset.digest != checkpoint.manifest.data:
         raise UsageError(
-            f"run {run.name} was trained on other data than {recipe.data_path} holds "
-            f"({checkpoint.manifest.data} and {dataset.digest}); name the folder of its data with --data PATH"
+            f"run {run.name} was trained on data {checkpoint.manifest.data}, but {recipe.data_path} holds "
+            f"{dataset.digest}; name the folder of the run's data with --data PATH"
         )
     return dataset
 
 
 def _facts(checkpoint: StoredCheckpoint) -> dict[str, str | int | float]:
-    """What the model card says of where the model came from."""
+    """Facts about the checkpoint, for the model card."""
     manifest, commit = checkpoint.manifest, checkpoint.commit
     held_out = manifest.progress.held_out
     return {

@@ -1,7 +1,6 @@
-"""A Hugging Face directory, written whole or not at all."""
+"""Writes a Hugging Face directory, whole or not at all."""
 
 import json
-import os
 import shutil
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
@@ -14,11 +13,12 @@ from safetensors.torch import save_file
 
 from headway.errors import DamageError, DataError, UsageError
 from headway.export.card import card
+from headway.localfiles import sync
 from headway.model import Decoder, huggingface
 from headway.recipe import Recipe
 
 SHARD_BYTES = 5_000_000_000
-"""Largest file of weights: 5 GB, as transformers and the Hugging Face hub cut them."""
+"""Largest weights file [bytes]: 5 GB, as in transformers and on the Hugging Face hub."""
 
 
 def write(
@@ -33,21 +33,22 @@ def write(
     dtype: Literal["float32", "bfloat16"] = "float32",
     shard_bytes: int = SHARD_BYTES,
 ) -> list[Path]:
-    """Writes model, tokenizer and card to `directory`, which transformers and vLLM load as it is; returns its files.
+    """Write model, tokenizer and card to `directory`, for transformers and vLLM; returns the files.
 
-    `tensors` are all parameters of the decoder, whole, by our names, in any order; they are drawn one by one, and at
-    most one file of weights (`shard_bytes`) and one tensor are in memory. `tokenizer` is a tokenizer.json. The files
-    appear at once, by renaming a folder beside `directory` (`<name>.partial-<random>`); a killed export leaves that
-    folder and no other.
+    `tensors` yields all parameters of the decoder, whole, by Headway's names, in any order. Memory holds one weights
+    file (`shard_bytes`) and one tensor at a time. `tokenizer` is a tokenizer.json. The files are written to a folder
+    `<name>.partial-<random>` beside `directory`, which is then renamed; a killed export leaves only that folder.
 
-    Raises UsageError where `directory` holds something, DataError where the tokenizer does not fit the model,
-    DamageError where a parameter is missing, unknown or of the wrong shape.
+    Raises:
+        UsageError: `directory` is not empty.
+        DataError: the tokenizer does not fit the model.
+        DamageError: a parameter is missing, unknown or of the wrong shape.
     """
     target = directory.resolve()
     _refuse_occupied(target)
     end = _end_token(tokenizer, end_of_document, vocabulary)
     settings = huggingface.configuration(recipe.model, vocabulary, recipe.data.block_tokens, end_of_document, dtype)
-    with _folder_for(target) as folder:
+    with _replacing_folder(target) as folder:
         _write_weights(folder, _checked(tensors, recipe, vocabulary, getattr(torch, dtype)), shard_bytes)
         _write_json(folder / "config.json", settings)
         _write_json(
@@ -71,18 +72,18 @@ def write(
 
 
 @contextmanager
-def _folder_for(target: Path) -> Iterator[Path]:
-    """A new folder beside `target` that takes its place when the block ends well, and is removed when it does not."""
+def _replacing_folder(target: Path) -> Iterator[Path]:
+    """A new folder beside `target`, renamed to it when the block succeeds, and deleted on an error."""
     folder = target.with_name(f"{target.name}.partial-{uuid.uuid4().hex[:8]}")
     folder.mkdir(parents=True)
     try:
         yield folder
         for file in folder.iterdir():
-            _sync(file)
-        _sync(folder)
+            sync(file)  # a power cut after the rename must not leave empty files
+        sync(folder)
         _refuse_occupied(target)
         folder.replace(target)
-        _sync(target.parent)
+        sync(target.parent)
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise
@@ -92,20 +93,20 @@ def _refuse_occupied(target: Path) -> None:
     if target.is_dir() and not any(target.iterdir()):
         return
     if target.exists():
-        what = "is not empty" if target.is_dir() else "is a file"
-        raise UsageError(f"{target} {what}, and an export replaces nothing; name a new directory, or remove it")
+        problem = "is not empty" if target.is_dir() else "is a file"
+        raise UsageError(f"{target} {problem}; name a new directory, or remove this one")
 
 
 def _end_token(tokenizer: Path, end_of_document: int, vocabulary: int) -> str:
     """The text of the token that ends a document."""
     try:
         content = json.loads(tokenizer.read_text(encoding="utf-8"))
-        words, added = content["model"]["vocab"], content["added_tokens"]
+        tokens, added = content["model"]["vocab"], content["added_tokens"]
     except FileNotFoundError:
         raise DataError(f"{tokenizer} does not exist; build the data again (headway data build)") from None
     except (ValueError, KeyError, TypeError) as error:
         raise DataError(f"{tokenizer} is not a tokenizer.json of the tokenizers library: {error!r}") from error
-    largest = max([*words.values(), *(token["id"] for token in added)])
+    largest = max([*tokens.values(), *(token["id"] for token in added)])
     if largest >= vocabulary:
         raise DataError(
             f"{tokenizer} has tokens up to {largest:,}, but the model's vocabulary ends at {vocabulary - 1:,}; "
@@ -114,7 +115,7 @@ def _end_token(tokenizer: Path, end_of_document: int, vocabulary: int) -> str:
     ends: list[str] = [token["content"] for token in added if token["id"] == end_of_document]
     if not ends:
         raise DataError(
-            f"{tokenizer} has no special token {end_of_document}, the run's end of document; "
+            f"{tokenizer} has no special token {end_of_document}, which ends each document of the run; "
             "pass the tokenizer the run was trained with"
         )
     return ends[0]
@@ -123,17 +124,17 @@ def _end_token(tokenizer: Path, end_of_document: int, vocabulary: int) -> str:
 def _checked(
     tensors: Iterable[tuple[str, torch.Tensor]], recipe: Recipe, vocabulary: int, dtype: torch.dtype
 ) -> Iterator[tuple[str, torch.Tensor]]:
-    """The tensors under their Hugging Face names, in `dtype`; each parameter of the decoder exactly once."""
+    """The tensors in `dtype`, by their Hugging Face names. Checks that each parameter occurs exactly once."""
     with torch.device("meta"):
         decoder = Decoder(recipe.model, vocabulary, recipe.train.loss_chunk_tokens)
     missing = {name: tuple(parameter.shape) for name, parameter in decoder.named_parameters()}
     for name, tensor in tensors:
         if name not in missing:
-            raise DamageError(f"{name} is no parameter of this recipe's model, or came twice; nothing was exported")
+            raise DamageError(f"{name} is not a parameter of the recipe's model, or occurs twice; nothing was exported")
         shape = missing.pop(name)
         if tuple(tensor.shape) != shape:
             raise DamageError(
-                f"{name} has shape {tuple(tensor.shape)} where the recipe's model has {shape}; nothing was exported"
+                f"{name} has shape {tuple(tensor.shape)}, but {shape} in the recipe's model; nothing was exported"
             )
         yield huggingface.name(name), tensor.detach().to("cpu", dtype).contiguous()
     if missing:
@@ -141,43 +142,34 @@ def _checked(
 
 
 def _write_weights(folder: Path, tensors: Iterator[tuple[str, torch.Tensor]], shard_bytes: int) -> None:
-    """model.safetensors, or from two files on model-<i>-of-<n>.safetensors and their index."""
+    """Write model.safetensors, or several model-<i>-of-<n>.safetensors and their index."""
     shards: list[list[str]] = []
-    held: dict[str, torch.Tensor] = {}
+    pending: dict[str, torch.Tensor] = {}
     total = 0
 
     def flush() -> None:
         file = folder / f"shard-{len(shards)}"
-        save_file(held, file, metadata={"format": "pt"})
-        file.chmod(folder.stat().st_mode & 0o666)  # safetensors keeps its files from everybody else
-        shards.append(list(held))
-        held.clear()
+        save_file(pending, file, metadata={"format": "pt"})
+        file.chmod(folder.stat().st_mode & 0o666)  # safetensors makes its files private
+        shards.append(list(pending))
+        pending.clear()
 
     for name, tensor in tensors:
-        if held and sum(other.nbytes for other in held.values()) + tensor.nbytes > shard_bytes:
+        if pending and sum(other.nbytes for other in pending.values()) + tensor.nbytes > shard_bytes:
             flush()
-        held[name] = tensor
+        pending[name] = tensor
         total += tensor.nbytes
     flush()
     if len(shards) == 1:
         (folder / "shard-0").rename(folder / "model.safetensors")
         return
-    places: dict[str, str] = {}
+    weight_map: dict[str, str] = {}
     for index, names in enumerate(shards):
         file = f"model-{index + 1:05d}-of-{len(shards):05d}.safetensors"
         (folder / f"shard-{index}").rename(folder / file)
-        places |= dict.fromkeys(names, file)
-    _write_json(folder / "model.safetensors.index.json", {"metadata": {"total_size": total}, "weight_map": places})
+        weight_map |= dict.fromkeys(names, file)
+    _write_json(folder / "model.safetensors.index.json", {"metadata": {"total_size": total}, "weight_map": weight_map})
 
 
 def _write_json(file: Path, content: dict[str, Any]) -> None:
     file.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-
-
-def _sync(path: Path) -> None:
-    """Waits until `path` is on the disk: a machine that dies after the rename must not leave empty files."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -5,17 +5,17 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 
-from headway.checkpoint.reader import PARAMETERS, StoredCheckpoint
+from headway.checkpoint.reader import PARAMETER_PREFIX, StoredCheckpoint
 
 
 def parameters(checkpoint: StoredCheckpoint) -> Iterator[tuple[str, torch.Tensor]]:
-    """The parameters by their names in the model, whole, one by one: verified as they are read.
+    """Yield each whole parameter with its name in the model. Verifies the bytes while reading.
 
     Raises:
-        DamageError: the manifest or a chunk is not what was written.
+        DamageError: the manifest or a chunk is damaged.
     """
     for name, stored in sorted(checkpoint.manifest.tensors.items()):
-        if name.startswith(PARAMETERS):
-            raw = checkpoint.tensor(name).reshape(-1).view(np.uint8)
+        if name.startswith(PARAMETER_PREFIX):
+            raw = checkpoint.read_tensor(name).reshape(-1).view(np.uint8)
             tensor = torch.from_numpy(raw).view(getattr(torch, stored.dtype)).reshape(stored.shape)
-            yield name.removeprefix(PARAMETERS), tensor
+            yield name.removeprefix(PARAMETER_PREFIX), tensor

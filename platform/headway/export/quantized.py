@@ -1,7 +1,7 @@
-"""A model with 8-bit weights and activations, in the format of compressed-tensors, which vLLM serves as it is.
+"""Quantizes a model to 8-bit weights and activations (W8A8), in the compressed-tensors format that vLLM serves.
 
-Weights are rounded to the nearest of 255 steps of each output channel, activations token by token while the model runs;
-embeddings and the output layer stay as they were. No data is needed for it.
+Weights are rounded to the nearest of 255 steps per output channel; activations are quantized per token at run time.
+Embeddings and the output layer keep their type. No calibration data is needed.
 """
 
 import io
@@ -18,35 +18,35 @@ from headway.errors import UsageError
 from headway.export.sample import load, quiet
 
 INT8 = "W8A8"
-"""The scheme, as compressed-tensors calls it."""
+"""Name of the scheme in compressed-tensors."""
 COPIED = ("tokenizer.json", "tokenizer_config.json", "generation_config.json", "chat_template.jinja", "README.md")
 TEXTS, LENGTH, SEED = 16, 128, 0
-"""Texts by which the two are compared, their length [tokens], and the seed with which the original writes them."""
+"""Number of sampled texts for the comparison, their length [tokens], and the sampling seed."""
 
 
 @dataclass(frozen=True)
-class Likeness:
-    """How a quantized model compares with its original, on texts that the original wrote."""
+class Comparison:
+    """A quantized model compared with its original, on texts sampled from the original."""
 
     positions: int
-    """How many next tokens were compared."""
+    """Number of next tokens compared."""
     agreement: float
-    """Share of them of which both find the same token the likeliest."""
+    """Share of positions where both models predict the same most likely token."""
     loss: float
-    """Of the quantized model [nats per token]."""
+    """Loss of the quantized model [nats per token]."""
     original_loss: float
-    """Of the original [nats per token]."""
+    """Loss of the original [nats per token]."""
     bytes: int
-    """Weights of the quantized model."""
+    """Size of the quantized weights [bytes]."""
     original_bytes: int
-    """Weights of the original."""
+    """Size of the original weights [bytes]."""
 
 
-def quantize(original: Path, directory: Path) -> Likeness:
-    """Write the quantized model of `original` to `directory`, a new one; returns how alike they are.
+def quantize(original: Path, directory: Path) -> Comparison:
+    """Quantize the model in `original` to `directory`; returns a comparison of the two.
 
     Raises:
-        UsageError: the directory holds something, or the model has been quantized before.
+        UsageError: `directory` is not empty, or `original` is quantized already or holds no safetensors weights.
     """
     from compressed_tensors.compressors import ModelCompressor
 
@@ -54,23 +54,23 @@ def quantize(original: Path, directory: Path) -> Likeness:
         raise UsageError(f"{directory} is not empty; name a new directory")
     if not _bytes(original):
         load(original)
-        raise UsageError(f"{original} has no weights in safetensors; export it anew with headway export")
+        raise UsageError(f"{original} has no weights in safetensors; export it again with headway export")
     model = load(original)
     if hasattr(model.config, "quantization_config"):
-        raise UsageError(f"{original} is quantized already; quantize the model that it was made from")
-    texts = _written(model)
+        raise UsageError(f"{original} is quantized already; quantize the original model")
+    texts = _sample_texts(model)
     before = _logits(model, texts)
-    _round(model)
+    _round_weights(model)
     after = _logits(model, texts)
     compressor = ModelCompressor.from_pretrained_model(model)
-    with quiet(), redirect_stderr(io.StringIO()):  # it has progress bars of its own
+    with quiet(), redirect_stderr(io.StringIO()):  # compressed-tensors shows its own progress bars
         compressor.compress_model(model)
         model.save_pretrained(directory)
     compressor.update_config(str(directory))
     for name in COPIED:
         if (original / name).is_file():
             shutil.copyfile(original / name, directory / name)
-    return Likeness(
+    return Comparison(
         positions=texts[:, 1:].numel(),
         agreement=float((before.argmax(-1) == after.argmax(-1)).double().mean()),
         loss=_loss(after, texts),
@@ -80,8 +80,8 @@ def quantize(original: Path, directory: Path) -> Likeness:
     )
 
 
-def _round(model: Any) -> None:
-    """Attach the scheme to every linear layer but the last, with scales from the weights alone."""
+def _round_weights(model: Any) -> None:
+    """Attach the scheme to every linear layer except the output layer, with scales from the weights."""
     from compressed_tensors.quantization import (
         QuantizationConfig,
         QuantizationStatus,
@@ -92,7 +92,7 @@ def _round(model: Any) -> None:
 
     scheme = preset_name_to_scheme(INT8, ["Linear"])
     apply_quantization_config(model, QuantizationConfig(config_groups={"group_0": scheme}, ignore=["lm_head"]))
-    for module in _quantized(model):
+    for module in _quantized_modules(model):
         low, high = module.weight.detach().aminmax(dim=1, keepdim=True)
         scale, zero = calculate_qparams(low, high, module.quantization_scheme.weights)
         module.weight_scale.data.copy_(scale)
@@ -101,12 +101,12 @@ def _round(model: Any) -> None:
         module.quantization_status = QuantizationStatus.FROZEN
 
 
-def _quantized(model: Any) -> Iterator[Any]:
+def _quantized_modules(model: Any) -> Iterator[Any]:
     return (module for module in model.modules() if hasattr(module, "quantization_scheme"))
 
 
-def _written(model: Any) -> torch.Tensor:
-    """Texts that the model writes by itself, from the end of a document on: what it will be asked for, more or less."""
+def _sample_texts(model: Any) -> torch.Tensor:
+    """Texts sampled from the model, [texts, length]. Each starts with an end-of-document token."""
     length = min(LENGTH, model.config.max_position_embeddings)
     with torch.random.fork_rng(), torch.inference_mode():
         torch.manual_seed(SEED)
@@ -120,7 +120,7 @@ def _written(model: Any) -> torch.Tensor:
 
 @torch.inference_mode()
 def _logits(model: Any, texts: torch.Tensor) -> torch.Tensor:
-    """What the model thinks of each next token: (texts, positions, vocabulary)."""
+    """Next-token logits, [texts, positions, vocabulary]."""
     logits: torch.Tensor = model(texts).logits[:, :-1].float()
     return logits
 

@@ -1,4 +1,4 @@
-"""A look at what an exported model writes."""
+"""Generates text with an exported model."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,10 +11,12 @@ from headway.errors import UsageError
 
 
 def continuation(directory: Path, prompt: str, tokens: int) -> str:
-    """What the model in `directory` writes after `prompt`, at most `tokens` tokens, the likeliest each time.
+    """Greedy continuation of `prompt` by the model in `directory`, at most `tokens` tokens.
 
-    Stops at the end of a document. Reads nothing but `directory`; prints nothing. An empty prompt starts a document.
-    Raises UsageError where `directory` holds no exported model.
+    Stops at the end of a document. An empty prompt starts a document. Reads only `directory`, and prints nothing.
+
+    Raises:
+        UsageError: `directory` holds no exported model.
     """
     model = load(directory)
     with quiet():
@@ -23,21 +25,21 @@ def continuation(directory: Path, prompt: str, tokens: int) -> str:
         tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True)
         prefix = tokenizer.encode(prompt, add_special_tokens=False) or [tokenizer.eos_token_id]
         inputs = torch.tensor([prefix])
-        written = model.generate(
+        output = model.generate(
             inputs,
             attention_mask=torch.ones_like(inputs),
             max_new_tokens=tokens,
             do_sample=False,
         )
-        text: str = tokenizer.decode(written[0, len(prefix) :], skip_special_tokens=True)
+        text: str = tokenizer.decode(output[0, len(prefix) :], skip_special_tokens=True)
     return text
 
 
 def load(directory: Path) -> Any:
-    """The model in `directory`, as transformers loads it; prints nothing.
+    """Load the model in `directory` with transformers. Prints nothing.
 
     Raises:
-        UsageError: there is none.
+        UsageError: `directory` holds no exported model.
     """
     if not (directory / "config.json").is_file():
         raise UsageError(f"{directory} holds no exported model (no config.json); make one with headway export")
@@ -49,7 +51,7 @@ def load(directory: Path) -> Any:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Silences transformers' notes and progress bars, and gives them back as they were."""
+    """Silence the messages and progress bars of transformers, and restore their settings afterwards."""
     from transformers.utils import logging as log
 
     verbosity, bars = log.get_verbosity(), log.is_progress_bar_enabled()

@@ -1,1 +1,1 @@
-"""SLURM: what is asked of it, what it answers, and what happens inside an allocation. Imports no torch."""
+"""SLURM: submitting runs, reading and steering their jobs, and training inside a job. Imports no torch."""

@@ -1,7 +1,7 @@
-"""A run inside a SLURM job: on the batch host, beside the ranks, until it is known what becomes of the job.
+"""Trains a run inside a SLURM job; runs on the batch host.
 
-Begins a launch on all machines of the job, waits for its end, and does what the journal and SLURM's own record of the
-job call for: begin again without a lost machine, ask to be queued anew, or leave.
+Launches training on the job's nodes, waits for its end, and does what `requeue_policy` decides: launch again without a
+lost node, have SLURM requeue the job, or leave.
 """
 
 import contextlib
@@ -20,169 +20,171 @@ from headway.launch.resources import lead_seconds
 from headway.launch.scontrol import SlurmJob
 from headway.runs import Run
 from headway.telemetry import environment_trace, open_log
-from headway.telemetry.exposition import exposure_from_environment
+from headway.telemetry.exposition import metrics_config
 from headway.train.preemption import STOP, Preemption
 
 T = TypeVar("T")
 
 POLL_SECONDS = 0.2
 JOURNAL_SECONDS = 5.0
-"""How often the journal is asked whether a launch has ended that srun still waits for [s]."""
+"""Interval of reading the journal for a launch's outcome while srun still runs [s]."""
 LINGER_SECONDS = 20.0
-"""How long srun may go on after the journal has said how the launch ended [s]: it waits for machines that are gone."""
-SLURM_PATIENCE_SECONDS = 300.0
-"""How long slurmctld may be away between two launches, and when the job ends [s]."""
+"""Time for srun to end once the journal has the outcome [s]; srun may wait for nodes that are gone."""
+SLURMCTLD_SECONDS = 300.0
+"""Longest outage of slurmctld that the job waits for, between launches and at its end [s]."""
 
 
 def run_job(plan: Plan) -> RequeueDecision:
-    """Train `plan` inside this job until there is nothing more to do here; SLURM is asked to go on, if need be.
+    """Trains `plan` inside this job until it has to leave or is requeued. Returns the last decision.
 
     Raises:
         UsageError: this process is not in a SLURM job.
     """
-    return JobRunner(plan).work()
+    return JobRunner(plan).train()
 
 
 class JobRunner:
-    """One incarnation of the job."""
+    """Runs one incarnation of a job: the time between two requeues."""
 
     def __init__(self, plan: Plan) -> None:
-        self.plan, self.stop = plan, Preemption().listen()
+        self.plan, self.preemption = plan, Preemption().listen()
         self.run = Run(plan.store, plan.run)
         try:
-            self.raw = os.environ["SLURM_JOB_ID"]
+            self.job_id = os.environ["SLURM_JOB_ID"]
         except KeyError:
             raise UsageError(
-                "headway job is what a batch script runs inside a SLURM job; "
+                "headway job is the command that a batch script runs inside a SLURM job; "
                 "use headway submit RECIPE, sbatch jobs/slurm/pretrain.sbatch RECIPE, or headway train RECIPE here"
             ) from None
         self.restarts = int(os.environ.get("SLURM_RESTART_COUNT", "0"))
         trace = environment_trace()
-        exposure = exposure_from_environment()
+        exposure = metrics_config()
         self.linger = LINGER_SECONDS + (exposure.linger if exposure else 0.0)
         self.log = open_log(
             quiet=plan.quiet,
             run=plan.run,
-            job=self.raw,
+            job=self.job_id,
             restart=self.restarts,
             trace_id=trace.trace_id if trace else None,
         )
-        self.bad: set[str] = set()
-        """Machines of the job that are not used any more."""
+        self.bad_nodes: set[str] = set()
+        """Nodes of the job that are no longer used."""
         self.unclaimed = 0
-        """Launches in a row that never claimed the run."""
+        """Number of consecutive launches that ended before they claimed the run."""
         self.claimed = False
-        """Whether any launch of this incarnation did, and has the time in the queue in its books."""
+        """Whether a launch has claimed the run; its ledger then contains the time in SLURM's queue."""
 
-    def work(self) -> RequeueDecision:
-        """Launch until a verdict says otherwise."""
+    def train(self) -> RequeueDecision:
+        """Launches until the decision is to leave or to requeue."""
         while True:
-            job = self.job()
-            machines = self.machines(job)
-            if len(machines) < self.plan.least_machines:
-                verdict = RequeueDecision("requeue", f"only {len(machines)} machines are left", exclude=tuple(self.bad))
+            job = self.slurm_job()
+            nodes = self.usable_nodes(job)
+            if len(nodes) < self.plan.min_nodes:
+                why = f"only {len(nodes)} usable nodes, and the run needs {self.plan.min_nodes}"
+                decision = RequeueDecision("requeue", why, exclude=tuple(self.bad_nodes))
             else:
-                left = self.launch(machines, None if self.claimed else self.queue(job))
-                verdict = self.judge(left)
-            self.log.info("job.verdict", action=verdict.action, why=verdict.why, exclude=list(verdict.exclude))
-            self.bad |= set(verdict.exclude)
-            if verdict.action == "requeue":
-                return self.requeue(verdict)
-            if verdict.action == "leave":
-                return verdict
+                decision = self.decide(self.launch(nodes, None if self.claimed else self.queue_times(job)))
+            self.log.info("job.verdict", action=decision.action, why=decision.why, exclude=list(decision.exclude))
+            self.bad_nodes |= set(decision.exclude)
+            if decision.action == "requeue":
+                return self.requeue(decision)
+            if decision.action == "leave":
+                return decision
 
-    def machines(self, job: SlurmJob | None) -> list[str]:
-        """Those of the job that are up and not known to be bad, as many as the batch has lanes for."""
+    def usable_nodes(self, job: SlurmJob | None) -> list[str]:
+        """The job's nodes that are up and not bad, at most as many as the batch has lanes for."""
         names = job.nodes if job else []
-        lost = self.down(names)
-        usable = [name for name in names if name not in self.bad and name not in lost]
+        down = self.down_nodes(names)
+        usable = [name for name in names if name not in self.bad_nodes and name not in down]
         return usable[: max(1, self.plan.recipe.train.lanes // self.plan.ranks)]
 
-    def launch(self, machines: Sequence[str], queue: str | None) -> LaunchResult:
-        """Have `headway train` run on `machines` to its end."""
+    def launch(self, nodes: Sequence[str], queue_times: str | None) -> LaunchResult:
+        """Runs `headway train` on `nodes` until it ends."""
         plan = self.plan
-        if self.stop.level:
+        if self.preemption.level:
             return LaunchResult("", PREEMPTED)
         arguments = ["--run", plan.run, "--store", plan.store.url, "--nproc", str(plan.ranks)]
         arguments += ["--quiet"] if plan.quiet else []
-        step = JobStep(machines, arguments, recipes.to_yaml(plan.recipe), queue)
-        self.log.info("job.launched", machines=list(machines), ranks=len(machines) * plan.ranks, launch=step.launch)
-        self.attend(step)
-        claimed = bool(self.run.history().launched(step.launch))
+        step = JobStep(nodes, arguments, recipes.to_yaml(plan.recipe), queue_times)
+        self.log.info("job.launched", machines=list(nodes), ranks=len(nodes) * plan.ranks, launch=step.launch)
+        self.monitor(step)
+        claimed = bool(self.run.history().attempts_of(step.launch))
         self.claimed = self.claimed or claimed
         self.unclaimed = 0 if claimed else self.unclaimed + 1
-        lost = sorted(self.down(machines))
-        return LaunchResult(step.launch, step.exit_code, tuple(lost), self.unclaimed, signalled=bool(self.stop.level))
+        lost_nodes = tuple(sorted(self.down_nodes(nodes)))
+        signalled = bool(self.preemption.level)
+        return LaunchResult(step.launch, step.exit_code, lost_nodes, self.unclaimed, signalled=signalled)
 
-    def attend(self, step: JobStep) -> None:
-        """Wait for a step's end; pass on a signal that came to this process, perhaps to it alone.
+    def monitor(self, step: JobStep) -> None:
+        """Waits until a step ends. Forwards signals, which this process may be the only one to receive.
 
-        Of a machine that is gone srun hears late, or never: what the journal says is enough.
+        srun learns late, or never, that a node is gone, so an outcome in the journal ends the step as well.
         """
-        told, next_look, over = 0, time.monotonic() + JOURNAL_SECONDS, float("inf")
-        while not step.ended(POLL_SECONDS):
+        forwarded, next_check, kill_at = 0, time.monotonic() + JOURNAL_SECONDS, float("inf")
+        while not step.wait(POLL_SECONDS):
             now = time.monotonic()
-            if self.stop.level > told:
-                told = self.stop.level
-                step.ask_to_stop()
-            if now >= next_look:
-                next_look = now + JOURNAL_SECONDS
-                if any(each.ended for each in self.run.history().launched(step.launch)):
-                    over = min(over, now + self.linger)
-                if not told and self.misses_some(step.machines):  # their ranks may well be alive, and can save
-                    told = STOP
-                    step.ask_to_stop()
-            if now > over:
+            if self.preemption.level > forwarded:
+                forwarded = self.preemption.level
+                step.request_stop()
+            if now >= next_check:
+                next_check = now + JOURNAL_SECONDS
+                if any(attempt.end for attempt in self.run.history().attempts_of(step.launch)):
+                    kill_at = min(kill_at, now + self.linger)
+                if not forwarded and self.any_down(step.nodes):  # the ranks on that node may be alive and able to save
+                    forwarded = STOP
+                    step.request_stop()
+            if now > kill_at:
                 step.kill()
 
-    def judge(self, left: LaunchResult) -> RequeueDecision:
-        """What to do after a launch."""
-        recipe, job = self.plan.recipe, self.job()
-        near = job is not None and job.ends is not None and job.ends - time.time() < lead_seconds(recipe)
-        return decide(recipe, self.run.history(), left, job, restarts=self.restarts, time_is_up=near)
+    def decide(self, result: LaunchResult) -> RequeueDecision:
+        """Decides what to do after a launch."""
+        recipe, job = self.plan.recipe, self.slurm_job()
+        end = job.end_time if job else None
+        near_limit = end is not None and end - time.time() < lead_seconds(recipe)
+        return decide(recipe, self.run.history(), result, job, restarts=self.restarts, near_limit=near_limit)
 
-    def requeue(self, verdict: RequeueDecision) -> RequeueDecision:
-        """Ask SLURM to queue the job anew, without the bad machines."""
-        job = self.job()
+    def requeue(self, decision: RequeueDecision) -> RequeueDecision:
+        """Has SLURM requeue the job without the bad nodes. Returns the decision to leave if SLURM refuses."""
+        job = self.slurm_job()
         if job is None:
-            return verdict
+            return decision
         try:
             cluster.requeue(job.id)
-            if self.bad:
-                before = job.fields.get("ExcNodeList", "(null)")
-                names = sorted(self.bad | (set(cluster.hosts(before)) if before != "(null)" else set()))
-                cluster.update(job.id, ExcNodeList=",".join(names))
+            if self.bad_nodes:
+                excluded = job.fields.get("ExcNodeList", "(null)")
+                names = self.bad_nodes | (set(cluster.expand_node_list(excluded)) if excluded != "(null)" else set())
+                cluster.update(job.id, ExcNodeList=",".join(sorted(names)))
         except ClusterError as error:
             self.log.warning("job.requeue_failed", problem=str(error), action=f"submit the run {self.plan.run} again")
-            return RequeueDecision("leave", f"SLURM would not queue it anew: {error}", exit_code=FAILED)
-        return verdict
+            return RequeueDecision("leave", f"SLURM refused to requeue the job: {error}", exit_code=FAILED)
+        return decision
 
-    def misses_some(self, machines: Sequence[str]) -> bool:
-        """Whether SLURM has given up any of `machines`; while it does not answer, training goes on."""
+    def any_down(self, nodes: Sequence[str]) -> bool:
+        """Whether SLURM reports any of `nodes` as down. Training goes on while SLURM does not answer."""
         with contextlib.suppress(ClusterError):
-            return bool(cluster.down(machines))
+            return bool(cluster.down_nodes(nodes))
         return False
 
-    def down(self, machines: Sequence[str]) -> set[str]:
-        """Which of `machines` SLURM has given up."""
-        return self.answer(lambda: cluster.down(machines))
+    def down_nodes(self, nodes: Sequence[str]) -> set[str]:
+        """Those of `nodes` that SLURM reports as down."""
+        return self.retry(lambda: cluster.down_nodes(nodes))
 
-    def job(self) -> SlurmJob | None:
-        """What SLURM says of this job."""
-        return self.answer(lambda: cluster.job(self.raw))
+    def slurm_job(self) -> SlurmJob | None:
+        """SLURM's record of this job."""
+        return self.retry(lambda: cluster.job(self.job_id))
 
-    def answer(self, ask: Callable[[], T]) -> T:
-        """What SLURM answers; waits for a slurmctld that is away."""
-        deadline = time.monotonic() + SLURM_PATIENCE_SECONDS
+    def retry(self, query: Callable[[], T]) -> T:
+        """Returns the answer to a SLURM query; waits while slurmctld is away."""
+        deadline = time.monotonic() + SLURMCTLD_SECONDS
         while True:
             try:
-                return ask()
+                return query()
             except ClusterError as error:
                 if time.monotonic() > deadline:
                     raise
                 self.log.warning("job.slurm_away", problem=str(error))
                 time.sleep(JOURNAL_SECONDS)
 
-    def queue(self, job: SlurmJob | None) -> str | None:
-        """When SLURM queued and started this incarnation [s since 1970], as the ledger takes it."""
-        return f"{job.submitted}:{job.started}" if job and job.submitted and job.started else None
+    def queue_times(self, job: SlurmJob | None) -> str | None:
+        """Submit and start time of this incarnation [s since 1970], in the form that the ledger reads."""
+        return f"{job.submit_time}:{job.start_time}" if job and job.submit_time and job.start_time else None

@@ -1,7 +1,7 @@
-"""What the other machines of a job do when the one that its batch script ran on is gone.
+"""Requeues a job whose batch host is gone; runs on another node of the job.
 
-A job that may lose machines (--no-kill) is not queued anew by SLURM when it loses that one, and would stay as it is,
-with nobody in it: so a machine that is left asks for it.
+SLURM does not requeue a `--no-kill` job that loses its batch host. The job would stay allocated with nothing running in
+it, so one of the remaining nodes requeues it.
 """
 
 import os
@@ -15,25 +15,25 @@ POLL_SECONDS = 5.0
 
 
 def requeue_orphan(run: str) -> None:
-    """Wait until SLURM has noticed that this job's batch host is gone, and ask for the job to be queued anew.
+    """Waits until SLURM reports this job's batch host as down, and requeues the job.
 
-    Returns at once if there is no such job, and as soon as the job has ended or was queued anew by somebody else.
+    Returns at once outside a SLURM job, and as soon as the job has ended or was requeued otherwise.
     """
-    raw, restarts = os.environ.get("SLURM_JOB_ID"), int(os.environ.get("SLURM_RESTART_COUNT", "0"))
-    if raw is None:
+    job_id, restarts = os.environ.get("SLURM_JOB_ID"), int(os.environ.get("SLURM_RESTART_COUNT", "0"))
+    if job_id is None:
         return
     trace = environment_trace()
-    log = open_log(run=run, job=raw, restart=restarts, trace_id=trace.trace_id if trace else None)
-    log.warning("job.orphaned", action="waiting for SLURM to notice that the batch host is gone")
+    log = open_log(run=run, job=job_id, restart=restarts, trace_id=trace.trace_id if trace else None)
+    log.warning("job.orphaned", action="waiting until SLURM reports the batch host as down")
     while True:
         try:
-            job = cluster.job(raw)
+            job = cluster.job(job_id)
             if job is None or job.state != "RUNNING" or job.restarts > restarts:
                 return
-            lost = job.batch_host
-            if lost is None or lost not in job.nodes or cluster.down([lost]):
+            host = job.batch_host
+            if host is None or host not in job.nodes or cluster.down_nodes([host]):
                 cluster.requeue(job.id)
-                log.warning("job.rescued", lost=lost)
+                log.warning("job.rescued", lost=host)
                 return
         except ClusterError as error:
             log.warning("job.slurm_away", problem=str(error))

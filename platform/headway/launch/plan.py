@@ -1,4 +1,4 @@
-"""What a job is to train, from a recipe at hand or from what was submitted."""
+"""What a job trains: built from a recipe, or read from a stored submission."""
 
 import os
 import socket
@@ -13,34 +13,34 @@ from headway.runs import submissions
 
 @dataclass(frozen=True)
 class Plan:
-    """What a job is to train, and on how much."""
+    """What a job trains, and on how many ranks."""
 
     recipe: Recipe
     run: str
     store: Store
     ranks: int
-    """On each machine."""
-    least_machines: int = 1
-    """With fewer the job waits in the queue."""
+    """Ranks per node."""
+    min_nodes: int = 1
+    """With fewer usable nodes the job is requeued."""
     quiet: bool = False
 
 
-def submitted(store: Store, name: str, *, quiet: bool = False) -> Plan:
-    """What was submitted as `name`; of an array, the member that this element is.
+def submission_plan(store: Store, name: str, *, quiet: bool = False) -> Plan:
+    """The plan of the submission `name`; for an array, of the member with this job's array index.
 
     Raises:
-        UsageError: this machine does not find it, or the array has no such member.
+        UsageError: the store has no such submission, or the array has no such member.
     """
-    found = submissions.find(store, name)
-    if found is None:
+    submission = submissions.find(store, name)
+    if submission is None:
         raise UsageError(
             f"{socket.gethostname()} finds no submission {name} in {store.url}, though this job was submitted with it: "
-            f"the store is not the same here. A folder must be on a file system that all machines share; "
+            f"the URL names another store here. A folder must be on a file system that all nodes share; "
             f"or use s3://bucket/prefix"
         )
-    index = int(os.environ.get("SLURM_ARRAY_TASK_ID", "0")) if found.array else 0
-    if index >= len(found.members):
-        raise UsageError(f"submission {name} has {len(found.members)} members, from 0; there is no member {index}")
-    member = found.members[index]
-    recipe = recipes.parse(found.recipe, origin=f"the recipe of {name}", overrides=member.overrides)
-    return Plan(recipe, member.run, store, found.ranks, found.nodes_min, quiet)
+    index = int(os.environ.get("SLURM_ARRAY_TASK_ID", "0")) if submission.array else 0
+    if index >= len(submission.members):
+        raise UsageError(f"submission {name} has {len(submission.members)} members, from 0; there is no member {index}")
+    member = submission.members[index]
+    recipe = recipes.parse(submission.recipe, origin=f"the recipe of {name}", overrides=member.overrides)
+    return Plan(recipe, member.run, store, submission.ranks, submission.nodes_min, quiet)

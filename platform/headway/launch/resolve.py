@@ -1,137 +1,165 @@
-"""What a name means to SLURM: all of a submission, one run of it, or a run whose job somebody submitted by hand."""
+"""Resolves a name to runs and their SLURM jobs, and cancels or requeues these jobs.
 
-from collections.abc import Sequence
+A name is that of an array, of one run of an array, or of a single run.
+"""
+
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from headway.errors import ClusterError, UsageError
 from headway.launch import cluster
-from headway.launch.cluster import SlurmJob
-from headway.launch.queue import queue
+from headway.launch.scontrol import SlurmJob
 from headway.objectstore import Store
-from headway.reports.overview import overview
-from headway.runs import Run, run_names, submissions
+from headway.runs import Run, submissions
 from headway.runs.submissions import Submission
+
+READERS = 16
+"""Journals that are read in parallel."""
 
 
 @dataclass(frozen=True)
-class Target:
-    """Runs, and the jobs that train them."""
+class Selection:
+    """The runs that a name selects, and the submission that they belong to."""
 
     store: Store
     name: str
-    submission: Submission | None
-    indices: Sequence[int] = ()
-    """Which members of the submission."""
-    job: str | None = None
-    """Raw id of a job that was submitted by hand."""
+    submission: Submission | None = None
+    """None for a run that `headway submit` did not submit."""
+    indices: Sequence[int] = (0,)
+    """Indices of the selected members of the submission."""
 
     @property
-    def whole(self) -> bool:
-        """Whether it is all of a submission."""
-        return self.submission is not None and len(self.indices) == len(self.submission.members)
+    def runs(self) -> list[str]:
+        """Names of the selected runs."""
+        return [self.submission.members[index].run for index in self.indices] if self.submission else [self.name]
+
+    @property
+    def whole(self) -> Submission | None:
+        """The submission, if all of its members are selected."""
+        return self.submission if self.submission and len(self.indices) == len(self.submission.members) else None
+
+    @property
+    def array(self) -> Submission | None:
+        """The submission, if the name is that of an array."""
+        submission = self.submission
+        return submission if submission and submission.array and submission.name == self.name else None
 
 
 @dataclass
 class RequeueResult:
-    """What became of each run that was to be queued anew."""
+    """The runs of a selection, by what `requeue_jobs` did with them."""
 
-    stopped: list[str] = field(default_factory=list)
-    """Runs whose jobs were stopped and queued anew."""
+    requeued: list[str] = field(default_factory=list)
+    """Runs whose running jobs were stopped and queued again."""
     waiting: list[str] = field(default_factory=list)
-    """Runs that wait in the queue already."""
+    """Runs whose jobs are in the queue already."""
     done: list[str] = field(default_factory=list)
-    """Runs with nothing left to train."""
-    again: list[str] = field(default_factory=list)
-    """Runs that were submitted again, their jobs being over."""
+    """Runs that have nothing left to train."""
+    resubmitted: list[str] = field(default_factory=list)
+    """Runs that were submitted again because their jobs are over."""
     job: str | None = None
-    """The job that they were submitted as."""
+    """ID of the job that trains the resubmitted runs."""
 
 
-def resolve(store: Store, name: str) -> Target:
-    """What `name` means.
+def resolve(store: Store, name: str) -> Selection:
+    """Finds the runs that `name` selects.
 
     Raises:
-        UsageError: nothing that SLURM has ever heard of.
+        UsageError: no run and no submission has this name; lists those that exist.
     """
-    if found := submissions.find(store, name):
-        return Target(store, name, found, range(len(found.members)))
+    if submission := submissions.find(store, name):
+        return Selection(store, name, submission, range(len(submission.members)))
     if member := submissions.of_run(store, name):
-        return Target(store, name, member[0], [member[1]])
-    if name not in run_names(store):
-        there = ", ".join(each.name for each in submissions.all_submissions(store)) or "none"
-        raise UsageError(f"nothing called {name} was submitted from {store.url}; submissions there: {there}")
-    attempts = Run(store, name).history().attempts
-    job = attempts[-1].claim.holder.job if attempts else None
-    if not job:
-        who = f"; it was trained last by {attempts[-1].claim.holder}" if attempts else ""
-        raise UsageError(f"run {name} was not started by SLURM{who}")
-    return Target(store, name, None, job=job)
+        submission, index = member
+        return Selection(store, name, submission, [index])
+    try:
+        return Selection(store, Run.open(store, name).name)
+    except UsageError as error:
+        submitted = ", ".join(each.name for each in submissions.all_submissions(store)) or "none"
+        raise UsageError(f"{error}; submissions: {submitted}") from None
 
 
-def cancel(aim: Target) -> list[str]:
-    """End the jobs of `aim` that wait or run, and see that they do not come back; returns their ids.
+def find_jobs(selection: Selection) -> Mapping[int, SlurmJob]:
+    """The newest job of each selected run, by the member's index, for the jobs that SLURM still knows.
+
+    The job of a run that was submitted by hand, with `sbatch`, is that of its newest claim.
 
     Raises:
-        UsageError: none does.
+        UsageError: no SLURM job has trained the run.
         ClusterError: SLURM does not answer.
     """
-    jobs = _jobs(aim)
-    alive = [job for job in jobs.values() if job.waits or job.runs]
-    if not alive:
-        raise UsageError(f"no job of {aim.name} waits or runs; there is nothing to cancel")
-    ids = [job.id for job in alive]
-    whole = aim.submission and aim.whole and aim.submission.array
-    cluster.cancel(dict.fromkeys(job.array or job.id for job in alive) if whole else ids)
-    if aim.submission and aim.whole:
-        _mark(aim.store, aim.submission, cancelled=True)
+    if selection.submission:
+        jobs = cluster.member_jobs(selection.submission)
+        return {index: jobs[index] for index in selection.indices if index in jobs}
+    attempts = Run(selection.store, selection.name).history().attempts
+    holder = attempts[-1].claim.holder if attempts else None
+    if holder is None or not holder.job:
+        trained = f"; {holder} trained it last" if holder else ""
+        raise UsageError(f"run {selection.name} was not started by SLURM{trained}")
+    job = cluster.job(holder.job)
+    return {0: job} if job else {}
+
+
+def cancel_jobs(selection: Selection) -> list[str]:
+    """Cancels the waiting and running jobs for good. Returns their IDs.
+
+    Raises:
+        UsageError: no job waits or runs.
+        ClusterError: SLURM does not answer.
+    """
+    active = [job for job in find_jobs(selection).values() if job.is_active]
+    if not active:
+        raise UsageError(f"no job of {selection.name} waits or runs; there is nothing to cancel")
+    ids = [job.id for job in active]
+    cluster.cancel(dict.fromkeys(job.array_id or job.id for job in active) if selection.array else ids)
+    if selection.whole:
+        _set_cancelled(selection.store, selection.whole, cancelled=True)
     return ids
 
 
-def requeue(aim: Target) -> RequeueResult:
-    """Queue anew what is not done: a running job is stopped first, one that is over is submitted again.
+def requeue_jobs(selection: Selection) -> RequeueResult:
+    """Puts the runs that are not done back into the queue: requeues running jobs, and resubmits runs without a job.
 
     Raises:
-        UsageError: a job that was submitted by hand is over.
+        UsageError: the job was submitted by hand and is over.
         ClusterError: SLURM does not answer.
     """
-    jobs, told, over = _jobs(aim), RequeueResult(), list[int]()
-    runs = {i: aim.submission.members[i].run for i in aim.indices} if aim.submission else {0: aim.name}
-    begun = set(run_names(aim.store))
-    done = {each.run for each in overview(aim.store, [r for r in runs.values() if r in begun]) if each.state == "done"}
-    for index, run in runs.items():
+    jobs, done, result = find_jobs(selection), _done(selection), RequeueResult()
+    over = []
+    for index, run in zip(selection.indices, selection.runs, strict=True):
         job = jobs.get(index)
         if run in done:
-            told.done.append(run)
-        elif job and job.waits:
-            told.waiting.append(run)
-        elif job and job.runs:
-            (told.stopped if _stopped(job) else told.waiting).append(run)
+            result.done.append(run)
+        elif job and job.is_pending:
+            result.waiting.append(run)
+        elif job and job.is_running:
+            (result.requeued if _requeue(job) else result.waiting).append(run)
         else:
-            told.again.append(run)
+            result.resubmitted.append(run)
             over.append(index)
-    submission = aim.submission
-    if told.stopped and submission:
-        submission = _mark(aim.store, submission, cancelled=False)
+    submission = selection.submission
+    if result.requeued and submission:
+        submission = _set_cancelled(selection.store, submission, cancelled=False)
     if over and submission:
-        # imported late: only whoever submits needs submitit
-        from headway.launch.submission import submit_again
+        from headway.launch.submission import submit_again  # imported late: only resubmitting needs submitit
 
-        told.job = submit_again(aim.store, submission, None if len(over) == len(submission.members) else over).job
+        indices = None if len(over) == len(submission.members) else over
+        result.job = submit_again(selection.store, submission, indices).job
     elif over:
-        raise UsageError(f"job {aim.job} of run {aim.name} is over; submit it again, as it was submitted before")
-    return told
+        raise UsageError(f"the job of run {selection.name} is over; submit it again, as it was submitted before")
+    return result
 
 
-def _mark(store: Store, submission: Submission, *, cancelled: bool) -> Submission:
-    """Keep in mind that nothing, or something again, is to be expected of what was sent."""
-    sent = [each.model_copy(update={"cancelled": cancelled}) for each in submission.sent]
-    marked = submission.model_copy(update={"sent": sent})
-    submissions.save(store, marked)
-    return marked
+def _done(selection: Selection) -> set[str]:
+    """The selected runs that have nothing left to train."""
+    with ThreadPoolExecutor(READERS) as readers:
+        done = readers.map(lambda run: Run(selection.store, run).history().done, selection.runs)
+        return {run for run, is_done in zip(selection.runs, done, strict=True) if is_done}
 
 
-def _stopped(job: SlurmJob) -> bool:
-    """Stop a job and queue it anew; False if SLURM has just done so by itself."""
+def _requeue(job: SlurmJob) -> bool:
+    """Requeues a running job. Returns False if SLURM has already done so."""
     try:
         cluster.requeue(job.id)
     except ClusterError as error:
@@ -141,9 +169,9 @@ def _stopped(job: SlurmJob) -> bool:
     return True
 
 
-def _jobs(aim: Target) -> dict[int, SlurmJob]:
-    if aim.submission:
-        known = queue(aim.submission)
-        return {index: known[index] for index in aim.indices if index in known}
-    job = cluster.job(aim.job or "")
-    return {0: job} if job else {}
+def _set_cancelled(store: Store, submission: Submission, *, cancelled: bool) -> Submission:
+    """Stores whether the submission's jobs are cancelled for good."""
+    jobs = [job.model_copy(update={"cancelled": cancelled}) for job in submission.jobs]
+    submission = submission.model_copy(update={"jobs": jobs})
+    submissions.save(store, submission)
+    return submission

@@ -1,4 +1,4 @@
-"""Running a program of SLURM, but for sbatch, which submitit runs: the answer, or what went wrong."""
+"""Runs SLURM's command-line programs, except sbatch, which submitit runs."""
 
 import os
 import re
@@ -9,67 +9,74 @@ from contextlib import contextmanager
 
 from headway.errors import ClusterError
 
-ANSWER_SECONDS = 30.0
-"""Within which a program of SLURM must answer [s]: it asks again by itself while slurmctld restarts."""
-SAME_WORDS = {
+TIMEOUT_SECONDS = 30.0
+"""Time limit of a SLURM program [s]. The programs retry by themselves while slurmctld restarts."""
+FIXED_ENVIRONMENT = {
     "TZ": "UTC0",
     "SLURM_TIME_FORMAT": "standard",
-    "SLURM_BITSTR_LEN": "0",  # scontrol(1): else a long list of array indices may be cut
+    "SLURM_BITSTR_LEN": "0",  # scontrol(1): otherwise a long list of array indices may be cut
 }
-"""Environment by which answers do not depend on who asks."""
+"""Environment variables that make the output independent of the user's settings."""
 
 
 def run_slurm(*words: str) -> str:
-    """What a program of SLURM prints. No signal that this process gets ends it, be it sent to all of a job."""
+    """Runs a SLURM program and returns its standard output.
+
+    A signal that SLURM sends to all processes of a job does not end the program.
+
+    Raises:
+        ClusterError: the program is missing, fails, or does not end in time.
+    """
     try:
-        with shielded():
+        with signals_blocked():
             process = subprocess.Popen(
                 words,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 text=True,
-                env=os.environ | SAME_WORDS,
+                env=os.environ | FIXED_ENVIRONMENT,
                 start_new_session=True,
             )
     except OSError as error:
-        raise is_absent(words[0], error) from error
+        raise program_missing(words[0], error) from error
     with process:
         try:
-            out, said = process.communicate(timeout=ANSWER_SECONDS)
+            output, errors = process.communicate(timeout=TIMEOUT_SECONDS)
         except subprocess.TimeoutExpired:
             process.kill()
             raise ClusterError(
-                f"slurmctld did not answer {words[0]} within {ANSWER_SECONDS:.0f} s; "
-                f"`scontrol ping` says whether it is up"
+                f"slurmctld did not answer {words[0]} within {TIMEOUT_SECONDS:.0f} s; "
+                f"`scontrol ping` shows whether it is up"
             ) from None
     if process.returncode:
-        raise ClusterError(f"{' '.join(words[:4])}: {_gist(said) or f'left with code {process.returncode}'}")
-    return out
+        summary = _summary(errors) or f"exit code {process.returncode}"
+        raise ClusterError(f"{' '.join(words[:4])}: {summary}")
+    return output
 
 
-def is_absent(program: str, error: OSError) -> ClusterError:
-    """What to say where a program of SLURM cannot be started."""
+def program_missing(program: str, error: OSError) -> ClusterError:
+    """The error to raise if a SLURM program cannot be started."""
     return ClusterError(
-        f"{program} cannot be run ({error.strerror}): this machine has no SLURM. Do this on a login node of the "
-        f"cluster, or put SLURM's programs on PATH; headway train needs no SLURM"
+        f"{program} cannot be run ({error.strerror}): this machine has no SLURM. Use a login node of the cluster, "
+        f"or put SLURM's programs on PATH; headway train needs no SLURM"
     )
 
 
-def _gist(said: str) -> str:
-    """What a program of SLURM complained of, in one line."""
-    lines = [re.sub(r"^\w+: (error|fatal): ", "", line).strip() for line in said.splitlines()]
-    gist = "; ".join(dict.fromkeys(line for line in lines if line))
-    if "Unable to contact slurm controller" in gist or "configuration source" in gist:
-        gist += "; `scontrol ping` says whether slurmctld is up; ask whoever runs the cluster"
-    return gist
+def _summary(errors: str) -> str:
+    """The error output of a SLURM program in one line."""
+    lines = [re.sub(r"^\w+: (error|fatal): ", "", line).strip() for line in errors.splitlines()]
+    summary = "; ".join(dict.fromkeys(line for line in lines if line))
+    if "Unable to contact slurm controller" in summary or "configuration source" in summary:
+        summary += "; `scontrol ping` shows whether slurmctld is up; ask the cluster's administrator"
+    return summary
 
 
 @contextmanager
-def shielded() -> Iterator[None]:
-    """What is started meanwhile does not hear the signals that stop a job: SLURM sends them to every process of it."""
-    kept = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT})
+def signals_blocked() -> Iterator[None]:
+    """Blocks the signals that stop a job; processes started meanwhile inherit that. SLURM signals all of a job."""
+    previous = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT})
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, kept)
+        signal.pthread_sigmask(signal.SIG_SETMASK, previous)

@@ -1,7 +1,7 @@
-"""The members of an array: one run for each combination of values, with a name that says which.
+"""The members of an array: one run for each combination of values, named after its values.
 
-An axis is `key=a,b,c`, or a sweep file: a mapping of keys to lists is the product of them, a list of mappings is taken
-as it stands. Several axes are multiplied; the last one turns fastest.
+An axis is `key=a,b,c` or a sweep file. A sweep file that maps keys to lists stands for the product of the lists; one
+that lists mappings has one run for each mapping. Several axes are multiplied; the last one varies fastest.
 """
 
 import itertools
@@ -15,38 +15,41 @@ import yaml
 
 from headway.errors import RecipeError, UsageError
 from headway.recipe import Recipe, RecipeDocument
-from headway.recipe.parser import Loader
+from headway.recipe.parser import YamlLoader
 
 Choice = Mapping[str, str]
-"""Values by recipe key, as they were written."""
-LONGEST_NAME = 100
-NAME = re.compile(rf"[A-Za-z0-9][A-Za-z0-9._-]{{0,{LONGEST_NAME - 1}}}")
-STRANGE = re.compile(r"[^A-Za-z0-9._-]+")
+"""Values by recipe key, as written by the user."""
+MAX_NAME_LENGTH = 100
+NAME = re.compile(rf"[A-Za-z0-9][A-Za-z0-9._-]{{0,{MAX_NAME_LENGTH - 1}}}")
+INVALID = re.compile(r"[^A-Za-z0-9._-]+")
 QUOTES = " []{}\"'"
-FILES = (".yaml", ".yml", ".json")
+SUFFIXES = (".yaml", ".yml", ".json")
+"""Suffixes of sweep files."""
 
 
 @dataclass(frozen=True)
 class SweepMember:
-    """One run of an array, or the only one."""
+    """One run of an array, or the only run of a submission."""
 
     run: str
     overrides: list[str]
-    """`key=value`, those that all members share first."""
+    """Overrides `key=value`: first those shared by all members."""
     recipe: Recipe
 
 
 def sweep_members(
     document: RecipeDocument, shared: Sequence[str], arrays: Sequence[str], name: str | None = None
 ) -> list[SweepMember]:
-    """The runs that are asked for, each with a valid recipe; `name` is by default the recipe's.
+    """The runs of a submission, each with a valid recipe. The default for `name` is the recipe's name.
 
     Raises:
-        UsageError: an axis means nothing, two members are the same, or the name cannot be one.
+        UsageError: an axis is malformed, two members are equal, or the name is not valid.
         RecipeError: a member's recipe is wrong; names the member and the key.
     """
     if name is not None and not NAME.fullmatch(name):
-        raise UsageError(f"--name {name}: use letters, digits, `.`, `_` and `-`, a letter or digit first, at most 100")
+        raise UsageError(
+            f"--name {name}: use letters, digits, `.`, `_` and `-`; start with a letter or digit; at most 100"
+        )
     if not arrays:
         recipe = document.recipe(shared)
         return [SweepMember(name or recipe.name, list(shared), recipe)]
@@ -54,27 +57,27 @@ def sweep_members(
         {key: value for part in parts for key, value in part.items()}
         for parts in itertools.product(*(axis(each) for each in arrays))
     ]
-    found: list[SweepMember] = []
+    members: list[SweepMember] = []
     for index, (run, choice) in enumerate(zip(_suffixes(choices), choices, strict=True)):
         overrides = [f"{key}={value}" for key, value in choice.items()]
         try:
             recipe = document.recipe([*shared, *overrides])
         except RecipeError as error:
             raise RecipeError(f"member {index} of the array, {' '.join(overrides)}: {error}") from error
-        found.append(SweepMember(run, [*shared, *overrides], recipe))
-    base = name or found[0].recipe.name
-    if max(len(base) + 1 + len(member.run) for member in found) > LONGEST_NAME:
-        return [SweepMember(f"{base}.{index}", each.overrides, each.recipe) for index, each in enumerate(found)]
-    return [SweepMember(f"{base}.{each.run}", each.overrides, each.recipe) for each in found]
+        members.append(SweepMember(run, [*shared, *overrides], recipe))
+    base = name or members[0].recipe.name
+    if max(len(base) + 1 + len(member.run) for member in members) > MAX_NAME_LENGTH:
+        return [SweepMember(f"{base}.{index}", each.overrides, each.recipe) for index, each in enumerate(members)]
+    return [SweepMember(f"{base}.{each.run}", each.overrides, each.recipe) for each in members]
 
 
 def axis(text: str) -> list[Choice]:
-    """What `key=a,b,c` or a sweep file asks for.
+    """Parses one axis: `key=a,b,c`, or the path of a sweep file.
 
     Raises:
-        UsageError: it asks for nothing, or cannot be read.
+        UsageError: the axis has no values or cannot be read.
     """
-    if "=" not in text or (text.endswith(FILES) and Path(text).is_file()):
+    if "=" not in text or (text.endswith(SUFFIXES) and Path(text).is_file()):
         return _file(text)
     key, _, values = text.partition("=")
     try:
@@ -87,10 +90,10 @@ def axis(text: str) -> list[Choice]:
 
 
 def _file(path: str) -> list[Choice]:
-    """The choices of a sweep file."""
+    """Reads a sweep file."""
     try:
         text = Path(path).read_text(encoding="utf-8")
-        node = yaml.compose(text, Loader)
+        node = yaml.compose(text, YamlLoader)
     except (OSError, UnicodeDecodeError) as error:
         why = getattr(error, "strerror", None) or error
         raise UsageError(f"--array {path}: cannot be read as a sweep file ({why}); or write key=a,b,c") from error
@@ -102,21 +105,21 @@ def _file(path: str) -> list[Choice]:
         for key, value in _leaves(node):
             if not isinstance(value, yaml.SequenceNode):
                 raise UsageError(f"--array {path}:{value.start_mark.line + 1}: {key} must have a list of values")
-            lists.append([{key: _written(text, item)} for item in value.value])
+            lists.append([{key: _source(text, item)} for item in value.value])
         choices = [{key: value for part in parts for key, value in part.items()} for parts in itertools.product(*lists)]
     elif isinstance(node, yaml.SequenceNode) and all(isinstance(item, yaml.MappingNode) for item in node.value):
-        choices = [{key: _written(text, value) for key, value in _leaves(item)} for item in node.value]
+        choices = [{key: _source(text, value) for key, value in _leaves(item)} for item in node.value]
     else:
         raise UsageError(f"--array {path}: a sweep file is a list of mappings of keys to values, or keys with lists")
     if not choices or not all(choices):
-        raise UsageError(f"--array {path}: asks for nothing; write at least one key with a value")
+        raise UsageError(f"--array {path}: is empty; write at least one key with a value")
     return choices
 
 
-def _leaves(node: yaml.MappingNode, above: str = "") -> Iterator[tuple[str, yaml.Node]]:
-    """Dotted keys and their values; a mapping inside of a mapping is a section of the recipe."""
+def _leaves(node: yaml.MappingNode, prefix: str = "") -> Iterator[tuple[str, yaml.Node]]:
+    """Dotted keys and their values. A nested mapping is a section of the recipe."""
     for key, value in node.value:
-        path = f"{above}{key.value}"
+        path = f"{prefix}{key.value}"
         if isinstance(value, yaml.MappingNode):
             yield from _leaves(value, f"{path}.")
         else:
@@ -124,26 +127,26 @@ def _leaves(node: yaml.MappingNode, above: str = "") -> Iterator[tuple[str, yaml
 
 
 def _values(text: str) -> list[str]:
-    """The items of a YAML list, as they were written."""
-    node = yaml.compose(text, Loader)
+    """The items of a YAML list, as written."""
+    node = yaml.compose(text, YamlLoader)
     assert isinstance(node, yaml.SequenceNode)
-    return [_written(text, item) for item in node.value]
+    return [_source(text, item) for item in node.value]
 
 
-def _written(text: str, node: yaml.Node) -> str:
-    """What a value looks like in its document, in one line."""
+def _source(text: str, node: yaml.Node) -> str:
+    """The source text of a value, in one line."""
     if isinstance(node, yaml.ScalarNode) and node.style in {"|", ">"}:
         return json.dumps(node.value)
     if isinstance(node, yaml.CollectionNode) and not node.flow_style:
-        return json.dumps(Loader("").construct_document(node), default=str)
+        return json.dumps(YamlLoader("").construct_document(node), default=str)
     return " ".join(text[node.start_mark.index : node.end_mark.index].split())
 
 
 def _suffixes(choices: Sequence[Choice]) -> list[str]:
-    """What is put behind the array's name for each member: its values, or its index where they make no name.
+    """The suffix of each member's name: its values, or its index if the values do not make unique names.
 
     Raises:
-        UsageError: two members are the same.
+        UsageError: two members are equal.
     """
     keys = dict.fromkeys(key for choice in choices for key in choice)
     leaves = [key.rpartition(".")[2] for key in keys]
@@ -151,17 +154,15 @@ def _suffixes(choices: Sequence[Choice]) -> list[str]:
         key: leaf if leaves.count(leaf) == 1 else ".".join(key.split(".")[-2:])
         for key, leaf in zip(keys, leaves, strict=True)
     }
-    seen: dict[tuple[tuple[str, str], ...], int] = {}
+    first_index: dict[tuple[tuple[str, str], ...], int] = {}
     for index, choice in enumerate(choices):
-        if (first := seen.setdefault(tuple(sorted(choice.items())), index)) != index:
+        if (first := first_index.setdefault(tuple(sorted(choice.items())), index)) != index:
             same = " ".join(f"{key}={value}" for key, value in choice.items())
-            raise UsageError(
-                f"--array: members {first} and {index} are the same, {same}; each must differ from all others"
-            )
-    named = [
-        ".".join(f"{short[key]}-{STRANGE.sub('-', value.strip(QUOTES))}" for key, value in choice.items())
+            raise UsageError(f"--array: members {first} and {index} are equal, {same}; all members must differ")
+    suffixes = [
+        ".".join(f"{short[key]}-{INVALID.sub('-', value.strip(QUOTES))}" for key, value in choice.items())
         for choice in choices
     ]
-    if len(set(named)) < len(named):
+    if len(set(suffixes)) < len(suffixes):
         return [str(index) for index in range(len(choices))]
-    return named
+    return suffixes

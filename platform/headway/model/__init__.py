@@ -1,8 +1,8 @@
-"""The model: a Llama-shaped decoder, its first weights, its cost and its Hugging Face names."""
+"""The model: a Llama-shaped decoder, its initial weights, its cost, and its names in Hugging Face."""
 
 from headway.model.attention import Documents
 from headway.model.decoder import Block, Decoder
 from headway.model.flops import Flops, flops_per_token, parameter_count
-from headway.model.weights import initialise
+from headway.model.weights import initialize
 
-__all__ = ["Block", "Decoder", "Documents", "Flops", "flops_per_token", "initialise", "parameter_count"]
+__all__ = ["Block", "Decoder", "Documents", "Flops", "flops_per_token", "initialize", "parameter_count"]

@@ -1,8 +1,8 @@
 """A Llama-shaped decoder: RMSNorm, rotary positions, grouped-query attention, SwiGLU, no biases.
 
-It holds parameters and nothing else: no buffers, no caches. What is built on the meta device is therefore whole as soon
-as its parameters are filled (`weights.initialise`). The rotary tables are computed once a forward pass, in fp32, and
-passed to the blocks: a wrapper that casts what a block is called with (FSDP2, `cast_forward_inputs`) must not do so.
+It has parameters only, no buffers and no caches. So a model from the meta device is complete once its parameters are
+filled (`weights.initialize`). Each forward pass computes the rotary tables once, in fp32, and passes them to the
+blocks; a wrapper must not cast these inputs (FSDP2, `cast_forward_inputs`).
 """
 
 import torch
@@ -12,14 +12,14 @@ from torch.nn import functional
 from headway.errors import UsageError
 from headway.model.attention import Documents, attend
 from headway.model.loss import cross_entropy
-from headway.model.recompute import Recompute, recomputed
+from headway.model.recompute import Recompute, run_checkpointed
 from headway.recipe import Model
 
 
-def rotation(tokens: int, head_width: int, theta: float, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Cosine and sine [tokens, 1, head_width], fp32, of the angle position * theta^(-2i/head_width) (Su et al. 2021).
+def rotary_tables(tokens: int, head_width: int, theta: float, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Cosine and sine [tokens, 1, head_width], fp32, of the angles position * theta^(-2i/head_width) (Su et al. 2021).
 
-    Halves repeat, as `rotate_half` in transformers has it, so that weights leave for LlamaForCausalLM unpermuted.
+    The halves repeat, as for `rotate_half` in transformers, so that LlamaForCausalLM needs no permuted weights.
     """
     pairs = torch.arange(0, head_width, 2, device=device, dtype=torch.float32)
     frequencies = 1.0 / theta ** (pairs / head_width)
@@ -29,14 +29,14 @@ def rotation(tokens: int, head_width: int, theta: float, device: torch.device) -
 
 
 def rotate(heads: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
-    """Turns `heads` [B, S, H, Q] by their positions, in fp32, and returns them in the dtype they came in."""
-    wide = heads.float()
-    low, high = wide.chunk(2, dim=-1)
-    return (wide * cosine + torch.cat((-high, low), dim=-1) * sine).to(heads.dtype)
+    """Rotate `heads` [B, S, H, Q] by their positions, in fp32; returns them in their own dtype."""
+    precise = heads.float()
+    low, high = precise.chunk(2, dim=-1)
+    return (precise * cosine + torch.cat((-high, low), dim=-1) * sine).to(heads.dtype)
 
 
 class Attention(nn.Module):
-    """Causal self-attention; `kv_heads` key and value heads are shared among `heads` query heads."""
+    """Causal self-attention; `heads` query heads share `kv_heads` key and value heads."""
 
     def __init__(self, model: Model) -> None:
         super().__init__()
@@ -47,12 +47,12 @@ class Attention(nn.Module):
         self.output = nn.Linear(model.heads * self.head_width, model.width, bias=False)
 
     def forward(self, stream: Tensor, cosine: Tensor, sine: Tensor, starts: Tensor | None, longest: int) -> Tensor:
-        """[B, S, W] to [B, S, W]; `cosine` and `sine` as from `rotation`, the rest as in `Documents`."""
+        """[B, S, W] to [B, S, W]; `cosine` and `sine` as from `rotary_tables`, the rest as in `Documents`."""
         query = rotate(self._heads(self.query(stream)), cosine, sine)
         key = rotate(self._heads(self.key(stream)), cosine, sine)
         value = self._heads(self.value(stream))
-        mixed: Tensor = self.output(attend(query, key, value, starts, longest).flatten(2))
-        return mixed
+        output: Tensor = self.output(attend(query, key, value, starts, longest).flatten(2))
+        return output
 
     def _heads(self, flat: Tensor) -> Tensor:
         return flat.view(*flat.shape[:-1], -1, self.head_width)
@@ -74,15 +74,15 @@ class FeedForward(nn.Module):
 
 
 class Block(nn.Module):
-    """One layer: attention, then feed-forward, each behind a norm (fp32 inside) and added to the stream.
+    """One layer: attention, then feed-forward, each after a norm (fp32 inside) and added to the residual stream.
 
-    The unit of sharding (`fully_shard`), of compilation (`block.compile()`) and of recomputation (`recompute`).
+    It is the unit of sharding (`fully_shard`), of compilation (`block.compile()`) and of recomputation (`recompute`).
     """
 
     def __init__(self, model: Model) -> None:
         super().__init__()
         self.recompute: Recompute = "none"
-        """What the backward pass computes again."""
+        """What the backward pass recomputes."""
         self.attention_norm = nn.RMSNorm(model.width, eps=model.norm_eps)
         self.attention = Attention(model)
         self.feed_forward_norm = nn.RMSNorm(model.width, eps=model.norm_eps)
@@ -91,22 +91,22 @@ class Block(nn.Module):
     def forward(
         self, stream: Tensor, cosine: Tensor, sine: Tensor, starts: Tensor | None = None, longest: int = 0
     ) -> Tensor:
-        """[B, S, W] to [B, S, W]; `cosine` and `sine` as from `rotation`, the rest as in `Documents`."""
+        """[B, S, W] to [B, S, W]; `cosine` and `sine` as from `rotary_tables`, the rest as in `Documents`."""
         if self.recompute == "none" or not torch.is_grad_enabled():
-            return self._advance(stream, cosine, sine, starts, longest)
-        return recomputed(self.recompute, self._advance, stream, cosine, sine, starts, longest)
+            return self._layer(stream, cosine, sine, starts, longest)
+        return run_checkpointed(self.recompute, self._layer, stream, cosine, sine, starts, longest)
 
-    def _advance(self, stream: Tensor, cosine: Tensor, sine: Tensor, starts: Tensor | None, longest: int) -> Tensor:
+    def _layer(self, stream: Tensor, cosine: Tensor, sine: Tensor, starts: Tensor | None, longest: int) -> Tensor:
         stream = stream + self.attention(self.attention_norm(stream), cosine, sine, starts, longest)
-        advanced: Tensor = stream + self.feed_forward(self.feed_forward_norm(stream))
-        return advanced
+        output: Tensor = stream + self.feed_forward(self.feed_forward_norm(stream))
+        return output
 
 
 class Decoder(nn.Module):
-    """The whole model, its loss included: under FSDP2 the head and the loss must run inside the root's forward.
+    """The whole model with its loss: under FSDP2 the head and the loss must run inside the root's forward.
 
     Build it under `torch.device("meta")`, shard it (`fully_shard` on each of `blocks`, then on the root), call
-    `to_empty(device=...)`, then `weights.initialise` or load a checkpoint.
+    `to_empty(device=...)`, then call `weights.initialize` or load a checkpoint.
     """
 
     def __init__(self, model: Model, vocabulary: int, loss_chunk_tokens: int) -> None:
@@ -120,15 +120,17 @@ class Decoder(nn.Module):
         self.head = None if model.tie_embeddings else nn.Linear(model.width, vocabulary, bias=False)
 
     def forward(self, inputs: Tensor, targets: Tensor | None = None, documents: Documents | None = None) -> Tensor:
-        """The summed loss where `targets` are given, else the logits.
+        """The summed loss with `targets`, else the logits.
 
-        `inputs`, `targets` [B, S] int64; attention stays inside `documents`, or inside rows where there are none.
-        Returns the sum over all tokens of their cross-entropy [nats], an fp32 scalar; or logits [B, S, V], fp32.
-        Raises UsageError where the recipe asks for attention inside documents and the loss is asked without them.
+        `inputs`, `targets` [B, S] int64; attention stays inside `documents`, or inside rows if there are none.
+        Returns the cross-entropy summed over all tokens [nats], an fp32 scalar; or logits [B, S, V], fp32.
+
+        Raises:
+            UsageError: the recipe requires attention inside documents, and a loss is computed without `documents`.
         """
         if targets is not None and documents is None and self.model.attention == "document":
             raise UsageError(
-                "the model was asked for a loss without documents, but its recipe says model.attention: document; "
+                "the loss needs documents, because the recipe says model.attention: document; "
                 "pass the documents of the batch"
             )
         starts, longest = (documents.starts, documents.longest) if documents else (None, 0)
@@ -137,7 +139,7 @@ class Decoder(nn.Module):
 
             mark_dynamic(starts, 0)
         head_width = self.model.width // self.model.heads
-        cosine, sine = rotation(inputs.shape[1], head_width, self.model.rope_theta, inputs.device)
+        cosine, sine = rotary_tables(inputs.shape[1], head_width, self.model.rope_theta, inputs.device)
         stream = self.embedding(inputs)
         for block in self.blocks:
             stream = block(stream, cosine, sine, starts, longest)
@@ -148,10 +150,10 @@ class Decoder(nn.Module):
         return cross_entropy(stream.flatten(0, 1), weight, targets.flatten(), self.loss_chunk_tokens, self.compiled)
 
     def compile_parts(self) -> None:
-        """Compile what is computed most: each block, and the softmax of the loss.
+        """Compile what takes most of the time: each block, and the softmax of the loss.
 
-        Each shape has code of its own, but for the number of documents. Else torch would generalise from the shapes
-        that it met before, and what a batch is computed with would depend on where the process began.
+        Each shape has its own code, except for the number of documents. Otherwise torch would generalize from the
+        shapes seen so far, and the code of a batch would depend on where the process started.
         """
         self.compiled = True
         for block in self.blocks:

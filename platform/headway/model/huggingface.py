@@ -1,4 +1,4 @@
-"""How our decoder is called in transformers: LlamaForCausalLM, its configuration and its parameter names."""
+"""The decoder as LlamaForCausalLM of transformers: configuration and parameter names."""
 
 from typing import Any
 
@@ -23,15 +23,19 @@ IN_BLOCK = {
 }
 
 
-def name(ours: str) -> str:
-    """The name in LlamaForCausalLM of our parameter `ours`. Raises UsageError where we have none of that name."""
-    if ours in ENDS:
-        return ENDS[ours]
-    blocks, _, rest = ours.partition(".")
+def name(parameter: str) -> str:
+    """The name in LlamaForCausalLM of a decoder parameter.
+
+    Raises:
+        UsageError: the decoder has no such parameter.
+    """
+    if parameter in ENDS:
+        return ENDS[parameter]
+    blocks, _, rest = parameter.partition(".")
     layer, _, part = rest.partition(".")
     if blocks != "blocks" or not layer.isdecimal() or part not in IN_BLOCK:
         raise UsageError(
-            f"{ours} is not a parameter of the decoder; pass the names that Decoder.named_parameters() gives, "
+            f"{parameter} is not a parameter of the decoder; pass the names that Decoder.named_parameters() gives, "
             "without a wrapper's prefix"
         )
     return f"model.layers.{layer}.{IN_BLOCK[part]}"
@@ -40,9 +44,9 @@ def name(ours: str) -> str:
 def configuration(
     model: Model, vocabulary: int, block_tokens: int, end_of_document: int, dtype: str = "float32"
 ) -> dict[str, Any]:
-    """The config.json of `model`, trained on blocks of `block_tokens`; a document begins and ends with that token.
+    """The config.json of `model`, trained on blocks of `block_tokens`. `end_of_document` is both BOS and EOS token.
 
-    `rope_theta` and `torch_dtype` are said twice, in the words of transformers 4 and of transformers 5.
+    RoPE and dtype appear twice, under their keys in transformers 4 and in transformers 5.
     """
     return {
         "architectures": ["LlamaForCausalLM"],

@@ -1,7 +1,7 @@
-"""Cross-entropy of a linear head, a chunk of tokens at a time, so that the logits never exist whole.
+"""Cross-entropy of a linear head, computed in chunks of tokens, so that the logits never exist whole.
 
-Logits of T tokens over V words take 4*T*V bytes: at T = 65,536 and V = 128,256 that is 31 GiB, more than most
-models that would produce them. Here only `chunk_tokens * V` of them exist at once.
+Logits of T tokens over a vocabulary of V take 4*T*V bytes: 31 GiB at T = 65,536 and V = 128,256, more than most models.
+Here only `chunk_tokens * V` of them exist at once.
 """
 
 from collections.abc import Callable
@@ -16,8 +16,8 @@ from torch.autograd.function import once_differentiable
 def cross_entropy(hidden: Tensor, weight: Tensor, targets: Tensor, chunk_tokens: int, compiled: bool = False) -> Tensor:  # noqa: FBT001 (a switch that is passed on)
     """Sum over tokens of -log softmax(hidden weight^T)[target] [nats], an fp32 scalar.
 
-    `hidden` [T, W] and `weight` [V, W] share a dtype; `targets` [T] are int64 in [0, V). The product is taken in that
-    dtype, the softmax and every sum over it in fp32. The order of sums depends on T and `chunk_tokens` alone.
+    `hidden` [T, W] and `weight` [V, W] share a dtype; `targets` [T] are int64 in [0, V). The product is computed in
+    that dtype, the softmax and all sums over it in fp32. The order of sums depends on T and `chunk_tokens` alone.
     `compiled` fuses the softmax with torch.compile.
     """
     if not torch.is_grad_enabled():
@@ -27,30 +27,30 @@ def cross_entropy(hidden: Tensor, weight: Tensor, targets: Tensor, chunk_tokens:
 
 
 def softmax_loss(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-    """The summed loss of a chunk, fp32, and its gradient by `logits` [C, V], in their dtype; it overwrites them.
+    """Summed loss of a chunk, fp32, and its gradient with respect to `logits` [C, V], in their dtype.
 
-    The gradient is the softmax, less 1 at the target.
+    The gradient is the softmax, minus 1 at the target. May overwrite `logits`.
     """
-    scores, truth = logits.to(_wide(logits)), targets[:, None]
+    scores, truth = logits.to(_sum_dtype(logits)), targets[:, None]
     norm = scores.logsumexp(1, keepdim=True)
     loss = (norm - scores.gather(1, truth)).sum()
-    error = scores.sub_(norm).exp_()
-    wrong = error.gather(1, truth) - 1.0
-    return loss, error.to(logits.dtype).scatter_(1, truth, wrong.to(logits.dtype))
+    softmax = scores.sub_(norm).exp_()
+    error = softmax.gather(1, truth) - 1.0
+    return loss, softmax.to(logits.dtype).scatter_(1, truth, error.to(logits.dtype))
 
 
 @cache
 def compiled_softmax_loss() -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]:
-    """The same, in fewer passes over the logits."""
+    """`softmax_loss`, compiled: fewer passes over the logits."""
     return torch.compile(softmax_loss, dynamic=False)
 
 
 class _CrossEntropy(torch.autograd.Function):
-    """Takes the gradients of each chunk while its logits are at hand, so that backward need not make them again.
+    """Computes the gradients of each chunk in the forward pass, so that the backward pass need not recompute logits.
 
-    The loss is a scalar, so forward knows its gradients up to one factor (Hsu et al. 2024, Liger Kernel, section 3.2):
-    three matrix products in all, where recomputing in backward takes four. It costs one fp32 gradient of `weight` and
-    one gradient of `hidden`, which backward would hold a moment later anyway.
+    The loss is a scalar, so the forward pass knows its gradients up to one factor (Hsu et al. 2024, Liger Kernel,
+    section 3.2). This takes three matrix products instead of four. Memory: one fp32 gradient of `weight` and one
+    gradient of `hidden`, which the backward pass needs anyway.
     """
 
     @staticmethod
@@ -62,38 +62,38 @@ class _CrossEntropy(torch.autograd.Function):
         chunk_tokens: int,
         compiled: bool,  # noqa: FBT001
     ) -> Tensor:
-        learn = any(ctx.needs_input_grad)
-        total = torch.zeros((), dtype=_wide(hidden), device=hidden.device)
-        hidden_slope = torch.empty_like(hidden if learn else hidden[:0])
-        weight_slope = torch.zeros_like(weight if learn else weight[:0], dtype=_wide(weight))
+        needs_gradient = any(ctx.needs_input_grad)
+        total = torch.zeros((), dtype=_sum_dtype(hidden), device=hidden.device)
+        hidden_gradient = torch.empty_like(hidden if needs_gradient else hidden[:0])
+        weight_gradient = torch.zeros_like(weight if needs_gradient else weight[:0], dtype=_sum_dtype(weight))
         compute = compiled_softmax_loss() if compiled else softmax_loss
         for start in range(0, len(targets), chunk_tokens):
             rows = slice(start, start + chunk_tokens)
-            loss, slope = compute(hidden[rows] @ weight.T, targets[rows])
+            loss, gradient = compute(hidden[rows] @ weight.T, targets[rows])
             total += loss
-            if learn:
-                torch.mm(slope, weight, out=hidden_slope[rows])
-                _add_product(weight_slope, slope.T, hidden[rows])
-        ctx.save_for_backward(hidden_slope, weight_slope)
+            if needs_gradient:
+                torch.mm(gradient, weight, out=hidden_gradient[rows])
+                _add_product(weight_gradient, gradient.T, hidden[rows])
+        ctx.save_for_backward(hidden_gradient, weight_gradient)
         ctx.weight_dtype = weight.dtype
         return total
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, scale: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
-        """Scale in fp32, then round: a scale that is rounded itself would bias the whole gradient."""
-        hidden_slope, weight_slope = ctx.saved_tensors
-        hidden = (hidden_slope.to(scale.dtype) * scale).to(hidden_slope.dtype)
-        return hidden, weight_slope.mul_(scale).to(ctx.weight_dtype), None, None, None  # once only: it is in place
+        """Scale in fp32, then round; rounding the scale first would bias the whole gradient."""
+        hidden_gradient, weight_gradient = ctx.saved_tensors
+        hidden = (hidden_gradient.to(scale.dtype) * scale).to(hidden_gradient.dtype)
+        return hidden, weight_gradient.mul_(scale).to(ctx.weight_dtype), None, None, None  # in place, hence once only
 
 
-def _wide(tensor: Tensor) -> torch.dtype:
-    """What is summed in: fp32, or double precision for what is in double precision."""
+def _sum_dtype(tensor: Tensor) -> torch.dtype:
+    """Dtype of sums: fp32, or fp64 for fp64."""
     return torch.promote_types(tensor.dtype, torch.float32)
 
 
 def _add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
-    """Add `left` @ `right` to `total`, which is wide; on CUDA no product in half precision is rounded on the way."""
+    """Add `left` @ `right` to `total`, in the dtype of sums. On CUDA a half-precision product is not rounded first."""
     if left.dtype == total.dtype:
         torch.addmm(total, left, right, out=total)
     elif left.is_cuda:

@@ -1,7 +1,7 @@
-"""What the backward pass computes again instead of reading it from memory.
+"""Activation checkpointing: what the backward pass recomputes instead of reading it from memory.
 
-Between `none`, where all is kept, and `block`, where only a block's input is, `selective` keeps what is dear to compute
-(matrix products and attention) and computes again what is cheap: norms, rotations, activations, additions.
+`none` saves all activations, `block` only a block's input. `selective` saves what is expensive to compute (matrix
+products and attention) and recomputes what is cheap: norms, rotations, activation functions, additions.
 """
 
 from collections.abc import Callable
@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selective_checkpoint_contexts
 
-from headway.model import attention
+from headway.model.attention import OPERATIONS
 
 Recompute = Literal["none", "selective", "block"]
 ATEN = torch.ops.aten
-KEPT = frozenset(
+SAVED_OPERATIONS = frozenset(
     {
         ATEN.mm.default,
         ATEN.addmm.default,
@@ -25,14 +25,14 @@ KEPT = frozenset(
         ATEN._scaled_dot_product_cudnn_attention.default,  # noqa: SLF001
         ATEN._scaled_dot_product_flash_attention_for_cpu.default,  # noqa: SLF001
         ATEN._efficient_attention_forward.default,  # noqa: SLF001
-        *attention.OPERATIONS,
+        *OPERATIONS,
     }
 )
-"""Operations whose results `selective` keeps."""
+"""Operations whose results `selective` saves."""
 
 
-def recomputed(recompute: Recompute, function: Callable[..., Tensor], *arguments: Any) -> Tensor:
-    """The value of `function`, of which the backward pass will find only what `recompute` keeps."""
+def run_checkpointed(recompute: Recompute, function: Callable[..., Tensor], *arguments: Any) -> Tensor:
+    """Call `function`, saving for the backward pass only what `recompute` says."""
     options: dict[str, Any] = {"use_reentrant": False, "preserve_rng_state": False}
     if recompute == "selective":
         options["context_fn"] = partial(create_selective_checkpoint_contexts, _policy)
@@ -41,4 +41,4 @@ def recomputed(recompute: Recompute, function: Callable[..., Tensor], *arguments
 
 
 def _policy(_context: Any, operation: Any, *_: Any, **__: Any) -> CheckpointPolicy:
-    return CheckpointPolicy.MUST_SAVE if operation in KEPT else CheckpointPolicy.PREFER_RECOMPUTE
+    return CheckpointPolicy.MUST_SAVE if operation in SAVED_OPERATIONS else CheckpointPolicy.PREFER_RECOMPUTE

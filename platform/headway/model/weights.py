@@ -1,4 +1,4 @@
-"""The first parameters of a run: a function of the seed and of each parameter's name, for any number of ranks."""
+"""Initial parameters: a function of the seed and the parameter's name, the same for any number of ranks."""
 
 import hashlib
 import math
@@ -11,25 +11,25 @@ from torch.distributed.tensor._utils import compute_local_shape_and_global_offse
 from headway.model.decoder import Decoder
 
 DEVIATION = 0.02
-"""Standard deviation of a matrix at the start (Radford et al. 2019, GPT-2)."""
+"""Standard deviation of an initial matrix (Radford et al. 2019, GPT-2)."""
 RESIDUAL = ("attention.output.weight", "feed_forward.down.weight")
-"""Matrices that write to the residual stream: scaled by 1/sqrt(2 * layers), so that the stream's variance does not grow
-with depth (Radford et al. 2019, section 2.3)."""
+"""Matrices that write to the residual stream. They are scaled by 1/sqrt(2 * layers), so that the variance of the stream
+does not grow with depth (Radford et al. 2019, section 2.3)."""
 
 
 @torch.no_grad()
-def initialise(model: Decoder, seed: int) -> None:
-    """Fills every parameter of `model`, sharded (DTensor) or not, in place: norms with 1, matrices with normal noise.
+def initialize(model: Decoder, seed: int) -> None:
+    """Fill every parameter of `model`, sharded (DTensor) or not, in place: norms with 1, matrices with normal noise.
 
-    Each is drawn whole, in fp32 on the CPU, from a generator of its own, and a rank keeps its slice: equal bits for
-    every world size, at the price that each rank draws all of them. Memory: the largest parameter, once.
+    Each rank draws each parameter whole, in fp32 on the CPU, from a generator of its own, and keeps its slice. So the
+    bits are equal for every world size. Memory: the largest parameter, once.
     """
     for name, parameter in model.named_parameters():
-        place(parameter, draw(name, tuple(parameter.shape), seed, model.model.layers))
+        copy_slice(parameter, draw(name, tuple(parameter.shape), seed, model.model.layers))
 
 
 def draw(name: str, shape: tuple[int, ...], seed: int, layers: int) -> Tensor:
-    """The first value of the parameter `name` of a model of `layers` layers, whole, fp32, on the CPU."""
+    """Initial value of the parameter `name` in a model of `layers` layers: whole, fp32, on the CPU."""
     whole = torch.empty(shape, dtype=torch.float32, device="cpu")
     if name.endswith("norm.weight"):
         return whole.fill_(1.0)
@@ -40,8 +40,8 @@ def draw(name: str, shape: tuple[int, ...], seed: int, layers: int) -> Tensor:
 
 
 @torch.no_grad()
-def place(parameter: Tensor, whole: Tensor) -> None:
-    """Copies `whole` into `parameter`; into a DTensor, the slice that this rank holds."""
+def copy_slice(parameter: Tensor, whole: Tensor) -> None:
+    """Copy `whole` into `parameter`; for a DTensor, only the slice of this rank."""
     if not isinstance(parameter, DTensor):
         parameter.copy_(whole)
         return

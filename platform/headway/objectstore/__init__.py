@@ -1,4 +1,4 @@
-"""Object storage: the protocol, folders, S3 buckets, retries and circuit breakers. The one door to boto3."""
+"""Object storage: the protocol, folders, S3 buckets, retries and circuit breakers. Only this package imports boto3."""
 
 from headway.objectstore.protocol import Buffer, Store
 from headway.objectstore.url import open_store

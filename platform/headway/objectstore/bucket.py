@@ -1,7 +1,6 @@
-"""A bucket of a server that speaks S3: the one door to boto3.
+"""An S3 bucket: requests with time-outs, retries and a time budget, and boto3's errors translated to Headway's.
 
-Endpoint, region and credentials are found as AWS's own tools find them. Every request has a time-out, retries and a
-budget, and every error of boto3 becomes one of ours here.
+boto3 finds endpoint, region and credentials as AWS's own tools do.
 """
 
 import threading
@@ -47,51 +46,51 @@ TRANSIENT_CODES = {
     "BadDigest", "ConditionalRequestConflict", "IncompleteBody", "InternalError", "OperationAborted", "RequestTimeout",
     "RequestTimeoutException", "ServiceUnavailable", "SlowDown", "Throttling", "ThrottlingException",
     "XAmzContentChecksumMismatch",
-    "ExistingObjectIsDirectory",  # versitygw's word where a delete took a folder away under a writer
+    "ExistingObjectIsDirectory",  # versitygw, when a delete removes a folder under a writer
 }  # fmt: skip
-"""Error codes that may be gone when one asks again, besides all of HTTP's 5xx and 429."""
+"""Error codes that a retry may clear, besides HTTP status 5xx and 429."""
 CREDENTIAL_CODES = (
     "ExpiredToken", "InvalidAccessKeyId", "InvalidToken", "SignatureDoesNotMatch", "TokenRefreshRequired",
-    "XAdminUserNotFound",  # versitygw's word, with status 404
+    "XAdminUserNotFound",  # versitygw, with status 404
 )  # fmt: skip
-"""Error codes of a server that does not know who asks."""
+"""Error codes that mean that the server does not accept the credentials."""
 REQUIRED_FIELDS = {
     "complete_multipart_upload": "ETag", "create_multipart_upload": "UploadId", "get_object": "ContentLength",
     "head_object": "ContentLength", "list_objects_v2": "IsTruncated", "put_object": "ETag", "upload_part": "ETag",
 }  # fmt: skip
-"""What an answer that came whole holds: boto3 takes one that broke off before its first byte for an empty one."""
+"""Field that every complete response has: boto3 reads a response that broke off before its body as an empty one."""
 OWNER = "headway-owner"
-"""Metadata key by which a writer knows its own object, although the answer was lost."""
-
+"""Metadata key by which a writer recognises its own object after the response was lost."""
 
 TRANSIENT_ERRORS = (
     NoConnectionError, HTTPClientError, IncompleteReadError, ResponseParserError, CredentialRetrievalError, OSError,
-    HTTPError,  # of urllib3: boto3 lets some through while a body is read, such as TLS that breaks off
+    HTTPError,  # urllib3's: boto3 passes some on while it reads a body, such as broken TLS
 )  # fmt: skip
+"""Exceptions of boto3 and below that a retry may clear."""
 
 
 class Limits(BaseModel):
-    """What one may set in a store's URL, as in `s3://bucket/prefix?connections=8`."""
+    """Settings in a store's URL, as in `s3://bucket/prefix?connections=8`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     budget_seconds: PositiveFloat = 60.0
-    """For one request with all its retries."""
+    """Time for one request with all its retries [s]."""
     timeout_seconds: PositiveFloat = 10.0
-    """Without a byte, or without a connection."""
+    """Longest time without a byte, or without a connection [s]."""
     connections: PositiveInt = 4
-    """Parts of an object that travel side by side."""
+    """Parts of an object that are uploaded in parallel."""
     part_bytes: int = Field(default=16 * MEBIBYTE, ge=5 * MEBIBYTE)
-    """What goes up in parts goes in parts of this size; S3 takes no smaller ones."""
+    """Size of the parts of a multipart upload [bytes]; S3 accepts none below 5 MiB."""
     whole_bytes: int = Field(default=100 * MEBIBYTE, ge=0, le=5 << 30)
-    """What is known to be no longer goes up in one request, as AWS advises: a server has less to do."""
+    """Largest object that is uploaded in one request [bytes]; the default is what AWS advises."""
 
 
 class Bucket:
-    """One bucket below one prefix; keys are relative to it."""
+    """One bucket below one prefix; keys are relative to the prefix."""
 
     def __init__(self, url: str) -> None:
-        """Take `s3://bucket/prefix?limit=value` apart; nothing is asked of the server yet.
+        """Parse `s3://bucket/prefix?limit=value`. Sends no request.
 
         Raises:
             UsageError: the URL names no bucket, or an unknown limit.
@@ -103,101 +102,100 @@ class Bucket:
             self.limits = Limits.model_validate(dict(parse_qsl(parts.query, strict_parsing=bool(parts.query))))
         except ValueError as error:
             raise UsageError(
-                f"{url}: {_first(error)}; after the ? may stand {', '.join(Limits.model_fields)}"
+                f"{url}: {_first_problem(error)}; settings after the ? are {', '.join(Limits.model_fields)}"
             ) from error
         self.name, prefix = parts.netloc, parts.path.strip("/")
         self.prefix = f"{prefix}/" if prefix else ""
-        chosen = urlencode(self.limits.model_dump(exclude_defaults=True))
-        self.url = f"s3://{self.name}/{prefix}".rstrip("/") + (f"?{chosen}" if chosen else "")
-        self._patience = RetryPolicy(f"bucket {self.name}", self.limits.budget_seconds)
+        settings = urlencode(self.limits.model_dump(exclude_defaults=True))
+        self.url = f"s3://{self.name}/{prefix}".rstrip("/") + (f"?{settings}" if settings else "")
+        self._policy = RetryPolicy(f"bucket {self.name}", self.limits.budget_seconds)
         self._lock, self._client = threading.Lock(), None
-        stranger = "these credentials are not accepted; correct AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+        credentials = "the server rejects these credentials; correct AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
         self._advice = {
             "NoSuchBucket": f"there is no bucket {self.name}; create it, or correct the URL",
-            **dict.fromkeys(CREDENTIAL_CODES, f"{stranger}, or AWS_PROFILE"),
+            **dict.fromkeys(CREDENTIAL_CODES, f"{credentials}, or AWS_PROFILE"),
         }
 
-    def ask(self, done: str, key: str, request: str, **fields: Any) -> Any:
-        """What the server answers to `request` about the object `key`, asked again where that may help.
+    def request(self, verb: str, key: str, operation: str, **fields: Any) -> Any:
+        """Send boto3's `operation` on the object `key`, with retries, and return the response.
 
-        `done` says for messages what would have been: it cannot be `done`.
+        `verb` completes the error message "KEY cannot be VERB".
 
         Raises:
-            StoreError: or one of its kinds; nobody knows then whether a write was made.
-            UsageError: there is no such bucket, or there are no credentials.
+            StoreError: the request failed; a write may have happened or not.
+            UsageError: the bucket does not exist, or there are no valid credentials.
         """
-        return self.persist(done, key, lambda: self.send(key, request, **fields))
+        return self.retry(verb, key, lambda: self.request_once(key, operation, **fields))
 
-    def send(self, key: str, request: str, **fields: Any) -> Any:
-        """Ask once; for use inside of `persist`."""
-        whose = {} if request.startswith("list_") else {"Key": self.prefix + key}
-        answer = getattr(self.client, request)(Bucket=self.name, **whose, **fields)
-        if request in REQUIRED_FIELDS and REQUIRED_FIELDS[request] not in answer:
-            raise TransientError("the answer broke off")
-        return answer
+    def request_once(self, key: str, operation: str, **fields: Any) -> Any:
+        """Send an operation without retries and with boto3's own errors; for actions of `retry`."""
+        target = {} if operation.startswith("list_") else {"Key": self.prefix + key}
+        response = getattr(self.client, operation)(Bucket=self.name, **target, **fields)
+        if operation in REQUIRED_FIELDS and REQUIRED_FIELDS[operation] not in response:
+            raise TransientError("the response broke off")
+        return response
 
     def owns(self, owner: str, key: str) -> bool:
-        """Whether the object that is there is the one that `owner` wrote."""
+        """Whether `owner` wrote the object that is stored under `key`."""
         try:
-            return bool(self.ask("looked up", key, "head_object").get("Metadata", {}).get(OWNER) == owner)
+            return bool(self.request("looked up", key, "head_object").get("Metadata", {}).get(OWNER) == owner)
         except MissingObject:
             return False
 
     def length(self, key: str) -> int:
         """Length of an object [bytes].
 
-        Its first byte is asked for: nothing tells a HEAD's answer, which has no body, from one that broke off or from
-        anybody's.
+        Reads the first byte: the response to a HEAD has no body, so one that broke off looks like a complete one.
         """
 
-        def once() -> int:
-            answer = self.send(key, "get_object", Range="bytes=0-0")
-            if answer["Body"].read():
-                return int(answer["ContentRange"].partition("/")[2])
-            if answer["ContentLength"]:
-                raise TransientError("the answer broke off")
+        def first_byte() -> int:
+            response = self.request_once(key, "get_object", Range="bytes=0-0")
+            if response["Body"].read():
+                return int(response["ContentRange"].partition("/")[2])
+            if response["ContentLength"]:
+                raise TransientError("the response broke off")
             return 0
 
         try:
-            return self.persist("looked up", key, once)
-        except PastEndError:  # most servers' answer where there is no first byte
+            return self.retry("looked up", key, first_byte)
+        except PastEndError:  # most servers' response for an empty object
             return 0
 
     def pages(self, prefix: str, **fields: Any) -> Iterator[Any]:
-        """The pages of a listing of objects below `prefix`, in S3's order."""
+        """List the objects below `prefix`, page by page, in S3's order."""
         token: dict[str, str] = {}
         while True:
-            page = self.ask("listed", prefix, "list_objects_v2", Prefix=self.prefix + prefix, **fields, **token)
+            page = self.request("listed", prefix, "list_objects_v2", Prefix=self.prefix + prefix, **fields, **token)
             yield page
             if not page.get("IsTruncated"):
                 return
             token = {"ContinuationToken": page["NextContinuationToken"]}
 
     def uploads(self) -> Iterator[Any]:
-        """The uploads in parts below this prefix that were begun and neither completed nor aborted."""
+        """List the multipart uploads in progress below this bucket's prefix."""
         token: dict[str, str] = {}
         while True:
-            page = self.ask("listed", "uploads", "list_multipart_uploads", Prefix=self.prefix, **token)
+            page = self.request("listed", "uploads", "list_multipart_uploads", Prefix=self.prefix, **token)
             yield from page.get("Uploads", ())
             if not page.get("IsTruncated"):
                 return
             token = {"KeyMarker": page["NextKeyMarker"], "UploadIdMarker": page["NextUploadIdMarker"]}
 
-    def persist(self, done: str, key: str, action: Callable[[], T]) -> T:
-        """What `action` returns; see `ask`."""
+    def retry(self, verb: str, key: str, action: Callable[[], T]) -> T:
+        """Return the result of `action`, with the retries and errors of `request`."""
 
-        def once() -> T:
-            with _sorted_out():
+        def attempt() -> T:
+            with _transient_errors():
                 return action()
 
         try:
-            return self._patience.ask(once)
+            return self._policy.call(attempt)
         except TransientError as error:
             raise StoreError(
-                f"{key}: cannot be {done} in {self.url}; asked for {self.limits.budget_seconds:.0f} s: {error}"
+                f"{key}: cannot be {verb} in {self.url}; retried for {self.limits.budget_seconds:.0f} s: {error}"
             ) from error
         except ClientError as error:
-            raise self._translated(done, key, error) from error
+            raise self._translate(verb, key, error) from error
         except (NoCredentialsError, PartialCredentialsError, ProfileNotFound) as error:
             raise UsageError(
                 f"{self.url}: {error}. Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"
@@ -207,34 +205,34 @@ class Bucket:
                 f"{self.url}: {error}. Set AWS_ENDPOINT_URL to http://HOST:PORT or https://HOST"
             ) from error
         except BotoCoreError as error:
-            raise StoreError(f"{key}: cannot be {done} in {self.url}: {error}") from error
+            raise StoreError(f"{key}: cannot be {verb} in {self.url}: {error}") from error
 
     @property
     def client(self) -> Any:
-        """boto3's client, made when it is first needed; safe to use from several threads, as its making is not."""
+        """boto3's client, created at first use under a lock: clients are thread-safe, creating one is not."""
         with self._lock:
             if self._client is None:
                 self._client = _connect(self.limits)
             return self._client
 
-    def _translated(self, done: str, key: str, error: ClientError) -> Exception:
-        """What an answer of the server means to Headway."""
+    def _translate(self, verb: str, key: str, error: ClientError) -> Exception:
+        """Headway's error for an error response."""
         code, status = _code(error), _status(error)
         if code in self._advice:
             return UsageError(f"{self.url}: {self._advice[code]} ({code})")
         if code == "NoSuchUpload":
-            return UploadAbortedError(f"{key}: its upload to {self.url} was given up by somebody else; write it again")
+            return UploadAbortedError(f"{key}: another process aborted its upload to {self.url}; write it again")
         if status == 404 and code in {"", "NoSuchKey"}:
             return MissingObject(f"{key}: no such object in {self.url}")
         if status == 412:
             return ExistingObject(f"{key}: exists already in {self.url}")
         if status in {401, 403}:
             return StoreError(
-                f"{key}: may not be {done} in {self.url} ({code or 'forbidden'}); check the credentials "
+                f"{key}: may not be {verb} in {self.url} ({code or 'forbidden'}); check the credentials "
                 f"(AWS_ACCESS_KEY_ID or AWS_PROFILE), and the rights that docs/run-store.md lists"
             )
-        said = error.response.get("Error", {}).get("Message", "")
-        return StoreError(f"{key}: cannot be {done} in {self.url}: {code or status} {said}".rstrip())
+        message = error.response.get("Error", {}).get("Message", "")
+        return StoreError(f"{key}: cannot be {verb} in {self.url}: {code or status} {message}".rstrip())
 
 
 def _connect(limits: Limits) -> Any:
@@ -242,34 +240,36 @@ def _connect(limits: Limits) -> Any:
         connect_timeout=limits.timeout_seconds,
         read_timeout=limits.timeout_seconds,
         max_pool_connections=4 * limits.connections,
-        retries={"total_max_attempts": 1},  # ours have a budget
-        response_checksum_validation="when_required",  # whoever reads has a better one
-        s3={"payload_signing_enabled": False},  # a checksum goes along; SHA-256 would halve the speed
+        retries={"total_max_attempts": 1},  # RetryPolicy retries, within a budget
+        response_checksum_validation="when_required",  # readers check stronger checksums of their own
+        s3={"payload_signing_enabled": False},  # bodies carry a CRC; SHA-256 would halve the speed
     )
     try:
         session = boto3.session.Session()
-        session.events.unregister("before-call.s3", add_expect_header)  # no body here is worth a question before it
+        session.events.unregister("before-call.s3", add_expect_header)  # saves a round trip per body
         client = session.client("s3", config=config)
-    except ValueError as error:  # boto3's word for a URL that is none
+    except ValueError as error:  # boto3's error for an invalid URL
         raise EndpointError(str(error)) from error
     style = (getattr(client.meta.config, "s3", None) or {}).get("addressing_style")
     if "amazonaws.com" in client.meta.endpoint_url or style:
         return client
-    path = Config(s3={"payload_signing_enabled": False, "addressing_style": "path"})  # few others answer at BUCKET.host
+    path = Config(
+        s3={"payload_signing_enabled": False, "addressing_style": "path"}
+    )  # few other servers resolve BUCKET.host
     return session.client("s3", config=config.merge(path))
 
 
 @contextmanager
-def _sorted_out() -> Iterator[None]:
-    """Tell errors that may pass from those that will not."""
+def _transient_errors() -> Iterator[None]:
+    """Raise errors that a retry may clear as `TransientError`, and pass on the others."""
     try:
         yield
     except ClientError as error:
         code, status = _code(error), _status(error)
         if status == 416:
             raise PastEndError from error
-        strange = status == 404 and not code and error.operation_name != "HeadObject"  # S3 says what is not there
-        if status >= 500 or status == 429 or code in TRANSIENT_CODES or strange:
+        foreign = status == 404 and not code and error.operation_name != "HeadObject"  # S3's 404 has an error code
+        if status >= 500 or status == 429 or code in TRANSIENT_CODES or foreign:
             raise TransientError(f"{code or 'an error'} ({status})") from error
         raise
     except SSLError as error:
@@ -289,9 +289,9 @@ def _status(error: ClientError) -> int:
     return int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
 
 
-def _first(error: ValueError) -> str:
-    """What is wrong with the limits, in one line."""
+def _first_problem(error: ValueError) -> str:
+    """The first problem with the limits, in one line."""
     if isinstance(error, ValidationError):
         first = error.errors(include_url=False)[0]
         return f"{'.'.join(map(str, first['loc']))}: {first['msg'].lower()}"
-    return "what follows the ? is not name=value"
+    return "the text after the ? is not name=value"

@@ -1,7 +1,6 @@
-"""Reading many small objects of a bucket past most of boto3, which spends more time on a request than the server does.
+"""Reads small objects without most of boto3, which spends more time on a request than the server does.
 
-Signed and sent by botocore's own parts. Only an object that came whole is taken; anything else, a missing object too,
-is asked for again the long way, which knows what to do about it.
+botocore signs and sends the requests. Any result but a complete object is left to `Bucket`, which retries and raises.
 """
 
 from typing import Any
@@ -17,10 +16,10 @@ from headway.objectstore.bucket import Bucket
 
 
 class FastGet:
-    """Whole objects of one bucket. Safe to use from several threads."""
+    """Reads whole objects of one bucket. Safe to use from several threads."""
 
     def __init__(self, bucket: Bucket) -> None:
-        self._open = False
+        self._usable = False
         try:
             client: Any = bucket.client
             self._credentials: Any = boto3.session.Session().get_credentials()
@@ -28,25 +27,25 @@ class FastGet:
                 "get_object", Params={"Bucket": bucket.name, "Key": bucket.prefix + "k"}
             )
         except (BotoCoreError, EndpointError):
-            return  # the long way says what is wrong
+            return  # `Bucket` raises the same error, translated
         self._base = url.partition("?")[0].removesuffix("k")
         self._region = client.meta.region_name
-        self._http = client._endpoint.http_session  # noqa: SLF001 - its proxies, certificates, time-outs and connections
-        self._open = bool(self._region)
+        self._http = client._endpoint.http_session  # noqa: SLF001 - reuses proxies, certificates, time-outs, pool
+        self._usable = bool(self._region)
 
     def get(self, key: str) -> bytes | None:
-        """An object, or None: ask the long way."""
-        if not self._open:
+        """An object, or None: read it through `Bucket`."""
+        if not self._usable:
             return None
         try:
             request = AWSRequest("GET", self._base + quote(key))
             S3SigV4Auth(self._credentials.get_frozen_credentials(), "s3", self._region).add_auth(request)
-            answer = self._http.send(request.prepare())
-            body: bytes = answer.content
+            response = self._http.send(request.prepare())
+            body: bytes = response.content
         except (BotoCoreError, OSError):
-            self._open = False
+            self._usable = False
             return None
-        if answer.status_code == 200 and answer.headers.get("Content-Length") == str(len(body)):
+        if response.status_code == 200 and response.headers.get("Content-Length") == str(len(body)):
             return body
-        self._open = answer.status_code in {200, 404}
+        self._usable = response.status_code in {200, 404}
         return None

@@ -1,7 +1,7 @@
-"""A folder as an object store: the embedded default for S3, with the same promises.
+"""A folder as an object store: the built-in alternative to S3, with the same guarantees.
 
-An object is written aside, made durable, and then linked or moved into place, so readers see it whole or not at
-all. Create-only writes are hard links, which the file system refuses when the name is taken.
+An object is written to a temporary file, made durable, and then linked or moved to its name, so readers see all of it
+or nothing. Create-only writes are hard links, which the file system refuses if the name exists.
 """
 
 import os
@@ -11,12 +11,14 @@ from contextlib import contextmanager, suppress
 from io import BufferedReader
 from pathlib import Path, PurePosixPath
 
+from headway import localfiles
 from headway.errors import ExistingObject, MissingObject, StoreError, UsageError
-from headway.objectstore.protocol import Buffer, Unfinished, get_or_none
+from headway.objectstore.protocol import Buffer, UnfinishedWrite, get_or_none
 
 INCOMING = ".incoming"
+"""Folder of the temporary files."""
 MAX_TRIES = 100
-"""So often a folder may vanish under a writer: each time somebody else got something done in it."""
+"""Attempts to place a file whose folder concurrent deletes remove."""
 
 
 class FolderStore:
@@ -27,11 +29,11 @@ class FolderStore:
         self.url = self.root.as_uri()
 
     def put(self, key: str, parts: Iterable[Buffer]) -> None:
-        """Write an object whole, replacing any that was there."""
+        """Write an object, replacing an existing one."""
         self._write(key, parts, os.replace)
 
     def create(self, key: str, data: Buffer) -> None:
-        """Write an object whole, only if there is none of that key."""
+        """Write an object unless the key exists."""
         try:
             self._write(key, [data], os.link)
         except FileExistsError:
@@ -39,17 +41,17 @@ class FolderStore:
 
     def get(self, key: str, start: int = 0, length: int | None = None) -> bytes:
         """Read an object, or a range of it."""
-        with self._reading(key) as file:
+        with self._open(key) as file:
             file.seek(start)
             return file.read() if length is None else file.read(length)
 
     def get_all(self, keys: Iterable[str]) -> Iterator[bytes | None]:
-        """Read small objects, in their order."""
+        """Read small objects, in the order of `keys`."""
         return (get_or_none(self, key) for key in keys)
 
     def fill(self, key: str, buffer: memoryview, start: int = 0) -> int:
         """Read bytes of an object from `start` on into `buffer`."""
-        with self._reading(key) as file:
+        with self._open(key) as file:
             file.seek(start)
             return file.readinto(buffer)
 
@@ -61,40 +63,40 @@ class FolderStore:
         return path.stat().st_size
 
     def list(self, prefix: str, after: str = "") -> Iterator[str]:
-        """Keys below `prefix`, sorted as S3 sorts them."""
+        """Keys that start with `prefix`, sorted as S3 sorts them."""
         folder = self.root / prefix.rpartition("/")[0]
         keys = [
-            (Path(place) / name).relative_to(self.root).as_posix()
-            for place, _, names in os.walk(folder)
+            (Path(parent) / name).relative_to(self.root).as_posix()
+            for parent, _, names in os.walk(folder)
             for name in names
         ]
         hidden = f"{INCOMING}/"
         yield from sorted(key for key in keys if key.startswith(prefix) and key > after and not key.startswith(hidden))
 
     def sizes(self, prefix: str) -> Iterator[tuple[str, int]]:
-        """Keys below `prefix`, sorted as S3 sorts them, with lengths."""
+        """Keys that start with `prefix`, sorted as S3 sorts them, with lengths [bytes]."""
         for key in self.list(prefix):
-            with suppress(MissingObject):  # deleted since it was listed
+            with suppress(MissingObject):  # deleted after it was listed
                 yield key, self.size(key)
 
     def folders(self, prefix: str) -> Iterator[str]:
-        """The names that follow `prefix` up to the next `/`."""
+        """Names of the folders in the folder `prefix`."""
         with suppress(FileNotFoundError, NotADirectoryError):
             yield from sorted(entry.name for entry in os.scandir(self.root / prefix) if entry.is_dir())
 
-    def unfinished(self) -> Iterator[Unfinished]:
-        """Files that were written aside and never put in place."""
-        place = self.root / INCOMING
-        for entry in sorted(os.scandir(place), key=lambda entry: entry.name) if place.is_dir() else ():
+    def unfinished(self) -> Iterator[UnfinishedWrite]:
+        """Temporary files that were never moved to their names."""
+        folder = self.root / INCOMING
+        for entry in sorted(os.scandir(folder), key=lambda entry: entry.name) if folder.is_dir() else ():
             with suppress(FileNotFoundError):
-                yield Unfinished(f"{INCOMING}/{entry.name}", entry.stat().st_mtime, entry.path)
+                yield UnfinishedWrite(f"{INCOMING}/{entry.name}", entry.stat().st_mtime, entry.path)
 
-    def discard(self, unfinished: Unfinished) -> None:
-        """Remove such a file."""
-        Path(unfinished.handle).unlink(missing_ok=True)
+    def abort(self, write: UnfinishedWrite) -> None:
+        """Delete a temporary file."""
+        Path(write.handle).unlink(missing_ok=True)
 
     def delete(self, key: str) -> None:
-        """Remove an object, and the folders that it leaves empty."""
+        """Delete an object, and the folders that are empty then."""
         path = self._path(key)
         try:
             path.unlink(missing_ok=True)
@@ -107,7 +109,7 @@ class FolderStore:
                 break
 
     @contextmanager
-    def _reading(self, key: str) -> Iterator[BufferedReader]:
+    def _open(self, key: str) -> Iterator[BufferedReader]:
         try:
             with self._path(key).open("rb") as file:
                 yield file
@@ -123,7 +125,7 @@ class FolderStore:
         return self.root.joinpath(*parts)
 
     def _write(self, key: str, parts: Iterable[Buffer], place: Callable[[Path, Path], None]) -> None:
-        """Write the parts to a durable file aside, then `place` it where the object belongs."""
+        """Write the parts to a durable temporary file, then `place` it under the object's name."""
         target = self._path(key)
         incoming = self.root / INCOMING / uuid.uuid4().hex
         try:
@@ -134,7 +136,7 @@ class FolderStore:
                         file.write(part)
                     file.flush()
                     os.fsync(file.fileno())
-                _settle(incoming, target, place)
+                _place(incoming, target, place)
             finally:
                 incoming.unlink(missing_ok=True)
         except FileExistsError:
@@ -143,29 +145,20 @@ class FolderStore:
             raise StoreError(f"{key}: cannot be written to {self.url}: {error.strerror}") from error
 
 
-def _settle(incoming: Path, target: Path, place: Callable[[Path, Path], None]) -> None:
-    """`place` a file in its folder, which is made anew as often as a delete of what it held has taken it away.
+def _place(incoming: Path, target: Path, place: Callable[[Path, Path], None]) -> None:
+    """`place` a file in its folder, which is created again each time that a concurrent delete removes it.
 
     Raises:
-        FileExistsError: the name is taken, and `place` takes no taken name.
+        FileExistsError: the name exists, and `place` replaces no file.
     """
-    for left in range(MAX_TRIES - 1, -1, -1):
-        with suppress(FileNotFoundError, FileExistsError):  # taken away while it was made, or seen to be there
+    for tries_left in range(MAX_TRIES - 1, -1, -1):
+        with suppress(FileNotFoundError, FileExistsError):  # a parent was deleted, or the folder exists
             target.parent.mkdir(parents=True, exist_ok=True)
         try:
             place(incoming, target)
             break
         except FileNotFoundError:
-            if not left or not incoming.exists():  # given up for garbage: it is not the folder that is missing
+            if not tries_left or not incoming.exists():  # garbage collection deleted the file, not the folder
                 raise
     with suppress(FileNotFoundError):  # the object was deleted at once, and its folder with it
-        _sync_folder(target.parent)
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make a new name in `folder` survive a power cut."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        localfiles.sync(target.parent)

@@ -1,4 +1,4 @@
-"""A large object on its way into a bucket, in parts that travel side by side. It appears whole or not at all."""
+"""Multipart upload of a large object, several parts in parallel. The object appears whole or not at all."""
 
 import secrets
 from collections import deque
@@ -11,55 +11,57 @@ from headway.objectstore.bucket import OWNER, Bucket
 from headway.objectstore.object_body import CHECKSUM, ObjectBody
 
 
-def upload(bucket: Bucket, key: str, pieces: Iterable[ObjectBody], carriers: ThreadPoolExecutor) -> None:
-    """Write an object from its parts, in their order; holds one for each of the `carriers`, and one.
+def upload(bucket: Bucket, key: str, bodies: Iterable[ObjectBody], pool: ThreadPoolExecutor) -> None:
+    """Write an object from the bodies of its parts, in order. Holds one body more than there are connections.
 
     Raises:
-        StoreError: it could not be written; no part is left behind if the store still answers.
+        StoreError: the object was not written; no part is left behind if the store still responds.
     """
     owner, length = secrets.token_hex(8), 0
-    begun = bucket.ask(
+    upload_id: str = bucket.request(
         "written",
         key,
         "create_multipart_upload",
         ChecksumAlgorithm=CHECKSUM,
         ChecksumType="FULL_OBJECT",
         Metadata={OWNER: owner},
-    )
+    )["UploadId"]
 
-    def send(number: int, piece: ObjectBody) -> dict[str, Any]:
-        place = {"UploadId": begun["UploadId"], "PartNumber": number}
-        answer = bucket.persist(
-            f"written (part {number})", key, lambda: bucket.send(key, "upload_part", **place, **piece.fields())
+    def upload_part(number: int, body: ObjectBody) -> dict[str, Any]:
+        target = {"UploadId": upload_id, "PartNumber": number}
+        response = bucket.retry(
+            f"written (part {number})",
+            key,
+            lambda: bucket.request_once(key, "upload_part", **target, **body.request_fields()),
         )
-        kept = {name: answer[name] for name in ("ETag", f"Checksum{CHECKSUM}") if name in answer}
-        return {"PartNumber": number, **kept}
+        checks = {name: response[name] for name in ("ETag", f"Checksum{CHECKSUM}") if name in response}
+        return {"PartNumber": number, **checks}
 
-    sent: list[dict[str, Any]] = []
-    on_the_way: deque[Future[dict[str, Any]]] = deque()
+    parts: list[dict[str, Any]] = []
+    pending: deque[Future[dict[str, Any]]] = deque()
     try:
-        for number, piece in enumerate(pieces, 1):
-            length += piece.length
-            on_the_way.append(carriers.submit(send, number, piece))
-            if len(on_the_way) > bucket.limits.connections:
-                sent.append(on_the_way.popleft().result())
-        sent += [part.result() for part in on_the_way]
-        _complete(bucket, key, begun["UploadId"], sent, owner)
+        for number, body in enumerate(bodies, 1):
+            length += body.length
+            pending.append(pool.submit(upload_part, number, body))
+            if len(pending) > bucket.limits.connections:
+                parts.append(pending.popleft().result())
+        parts += [part.result() for part in pending]
+        _complete(bucket, key, upload_id, parts, owner)
     except BaseException:
-        wait([part for part in on_the_way if not part.cancel()])  # one that arrived after the end would stay for ever
-        _abort(bucket, key, begun["UploadId"])
+        wait([part for part in pending if not part.cancel()])  # a part that arrives after the abort would stay forever
+        _abort(bucket, key, upload_id)
         raise
-    there = bucket.length(key)
-    if there != length:
+    stored_length = bucket.length(key)
+    if stored_length != length:
         raise StoreError(
-            f"{key}: {bucket.url} kept {there:,} of {length:,} bytes and called it done; use another store"
+            f"{key}: {bucket.url} stored {stored_length:,} of {length:,} bytes and reported success; use another store"
         )
 
 
 def _complete(bucket: Bucket, key: str, upload_id: str, parts: list[dict[str, Any]], owner: str) -> None:
-    """Make an object of the parts; one that was made although the answer was lost is known by its owner."""
+    """Assemble the parts into the object. `owner` recognises an object whose response was lost."""
     try:
-        bucket.ask(
+        bucket.request(
             "completed",
             key,
             "complete_multipart_upload",
@@ -73,8 +75,8 @@ def _complete(bucket: Bucket, key: str, upload_id: str, parts: list[dict[str, An
 
 
 def _abort(bucket: Bucket, key: str, upload_id: str) -> None:
-    """Free the parts of an upload that came to nothing, if the store lets us: the first error is what counts."""
+    """Free the parts of a failed upload, if the store responds. An error here must not hide the first one."""
     try:
-        bucket.ask("given up", key, "abort_multipart_upload", UploadId=upload_id)
+        bucket.request("aborted", key, "abort_multipart_upload", UploadId=upload_id)
     except StoreError:
         return

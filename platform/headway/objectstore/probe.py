@@ -1,4 +1,4 @@
-"""Whether a store keeps the one promise that everything rests on: that a create-only write creates only."""
+"""Checks the one guarantee that commits rest on: a create-only write fails if the key exists."""
 
 import secrets
 
@@ -6,17 +6,17 @@ from headway.errors import ExistingObject, StoreError
 from headway.objectstore.protocol import Store
 
 PREFIX = ".probe/"
-"""Where the objects of probes lie, for a moment each."""
-WAY_AROUND = ", or, if you are sure that a run never has two writers, pass --allow-unfenced"
+"""Prefix of the objects that a probe writes and deletes."""
+ALLOW_UNFENCED = ", or, if you are sure that a run never has two writers, pass --allow-unfenced"
+"""Alternative to another store, for the error message."""
 
 
-def check_creates(store: Store, way_around: str = WAY_AROUND) -> None:
-    """Create an object twice, and see that the second is refused.
-
-    `way_around` ends the message: what else than another store there is.
+def check_creates(store: Store, alternative: str = ALLOW_UNFENCED) -> None:
+    """Create an object twice and check that the store refuses the second write.
 
     Raises:
-        StoreError: it was not, so two writers could both believe that they committed; says what to do.
+        StoreError: it does not, so two writers could overwrite each other's commits. The message ends with the
+            `alternative` to another store.
     """
     key = f"{PREFIX}{secrets.token_hex(8)}"
     store.create(key, b"first")
@@ -29,5 +29,5 @@ def check_creates(store: Store, way_around: str = WAY_AROUND) -> None:
     raise StoreError(
         f"{store.url} ignores the condition of a create-only write (If-None-Match: *), so two writers could overwrite "
         f"each other's commits. Use a store that honours it (AWS S3, versitygw, MinIO, Ceph from Squid on)"
-        f"{way_around}"
+        f"{alternative}"
     )

@@ -1,7 +1,6 @@
-"""The object store protocol: what Headway needs of a store.
+"""The object store protocol: what Headway needs from a store, and every object store offers.
 
-Only what every object store offers: whole objects that appear at once, create-only writes, ranged reads,
-listing and deletion. No renames, no locks, no appends.
+Objects appear whole. There are create-only writes, ranged reads, listing and deletion; no renames, locks or appends.
 """
 
 from collections.abc import Iterable, Iterator
@@ -14,82 +13,82 @@ Buffer = bytes | bytearray | memoryview
 
 
 @dataclass(frozen=True)
-class Unfinished:
-    """A write that was begun: part of an object that nobody can see."""
+class UnfinishedWrite:
+    """A write that was started and neither completed nor aborted. Its object is not visible."""
 
-    what: str
-    """For people: its key, as far as it is known."""
-    since: float
-    """When it was begun [s since 1970]."""
+    key: str
+    """Key of the object or name of the temporary file, for messages."""
+    started: float
+    """Start of the write [s since 1970]."""
     handle: str
-    """What the store knows it by."""
+    """The store's identifier of the write."""
 
 
 class Store(Protocol):
-    """One object store, or one prefix of it. Keys are `/`-separated and relative to its URL."""
+    """An object store, or one prefix of it. Keys are separated by `/` and relative to its URL."""
 
     url: str
 
     def put(self, key: str, parts: Iterable[Buffer]) -> None:
-        """Write an object from its parts, replacing any that was there; it appears whole or not at all.
+        """Write an object from its parts, replacing an existing one. It appears whole or not at all.
 
         Raises:
-            StoreError: it could not be written.
+            StoreError: the write failed.
         """
 
     def create(self, key: str, data: Buffer) -> None:
-        """Write an object only if the key is free; of several writers exactly one succeeds.
+        """Write an object unless the key exists. Exactly one of several concurrent writers succeeds.
 
         Raises:
-            ExistingObject: the key was taken.
-            StoreError: it could not be written, or nobody knows whether it was.
+            ExistingObject: the key exists.
+            StoreError: the write failed, or its result is unknown.
         """
 
     def get(self, key: str, start: int = 0, length: int | None = None) -> bytes:
         """Read an object, or `length` bytes of it from byte `start`.
 
         Raises:
-            MissingObject: there is none.
+            MissingObject: the key does not exist.
         """
 
     def get_all(self, keys: Iterable[str]) -> Iterator[bytes | None]:
-        """Read small objects, in their order, side by side where that is faster; None for a missing one."""
+        """Read small objects in the order of `keys`, in parallel where that is faster. None for a missing one."""
 
     def fill(self, key: str, buffer: memoryview, start: int = 0) -> int:
-        """Read bytes of an object from `start` on into `buffer`; returns how many, fewer if the object ends.
+        """Read bytes from `start` on into `buffer`. Returns their number, which is smaller if the object ends.
 
         Raises:
-            MissingObject: there is none.
+            MissingObject: the key does not exist.
         """
 
     def size(self, key: str) -> int:
         """Length of an object [bytes].
 
         Raises:
-            MissingObject: there is none.
+            MissingObject: the key does not exist.
         """
 
     def list(self, prefix: str, after: str = "") -> Iterator[str]:
         """Keys that start with `prefix` and sort after `after`, in order."""
 
     def sizes(self, prefix: str) -> Iterator[tuple[str, int]]:
-        """Keys that start with `prefix`, in order, each with its object's length [bytes]."""
+        """Keys that start with `prefix`, in order, with the lengths of their objects [bytes]."""
 
     def folders(self, prefix: str) -> Iterator[str]:
-        """The different names that follow `prefix` (which ends in `/`) up to the next `/`, in order."""
+        """Distinct names between `prefix`, which ends in `/`, and the next `/`, in order."""
 
-    def unfinished(self) -> Iterator[Unfinished]:
-        """Writes that were begun and, so far, neither finished nor given up."""
+    def unfinished(self) -> Iterator[UnfinishedWrite]:
+        """Writes that were started and neither completed nor aborted."""
 
-    def discard(self, unfinished: Unfinished) -> None:
-        """Give up an unfinished write; its writer, if there still is one, fails."""
+    def abort(self, write: UnfinishedWrite) -> None:
+        """Abort an unfinished write. Its writer fails if it still runs."""
 
     def delete(self, key: str) -> None:
-        """Remove an object; a missing one is no error."""
+        """Delete an object. A missing one is no error."""
 
 
 def get_or_none(store: Store, key: str) -> bytes | None:
-    """An object whole, or None if it is missing: how `Store.get_all` reads each."""
+    """Read an object; None if it is missing. Implements one element of `Store.get_all`."""
     try:
         return store.get(key)
     except MissingObject:

@@ -1,14 +1,9 @@
-"""How long and how hard a store is asked again: retries with jitter inside a budget, and a breaker for each bucket.
-
-The budget bounds every request, its retries and its waits; the breaker spares a store that fails every time, and lets
-a request through now and then to see whether it is back.
-"""
+"""Retries of object store requests: exponential backoff with jitter inside a time budget, and a breaker per bucket."""
 
 import logging
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import lru_cache
 from typing import TypeVar
 
 from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_before_delay, wait_random_exponential
@@ -19,84 +14,56 @@ from headway.objectstore.breaker import CircuitBreaker
 T = TypeVar("T")
 
 MAX_FAILURES = 8
-"""Failures in a row after which the breaker opens."""
-REST_SECONDS = 2.0
-"""How long an open breaker keeps requests back [s]."""
+"""Failures in a row after which a bucket's circuit opens."""
+RESET_SECONDS = 2.0
+"""Time between probes while a circuit is open [s]."""
 FIRST_WAIT_SECONDS = 0.05
+"""Longest wait before the first retry [s]; it doubles with each."""
 MAX_WAIT_SECONDS = 5.0
+"""Longest wait before any retry [s]."""
 WARN_AFTER_SECONDS = 5.0
-"""Waiting longer than this is said once [s]: a person wonders why nothing happens."""
+"""Time of retries after which a warning is logged, once per policy [s]."""
+
+bucket_breakers: dict[str, CircuitBreaker] = {}
+"""The circuit breakers of this process by bucket. A store in a folder has none."""
 
 
-class BucketBreaker:
-    """What a bucket is asked through, by all that this process asks of it: its breaker."""
-
-    def __init__(self, name: str) -> None:
-        self.breaker = CircuitBreaker(name, MAX_FAILURES, REST_SECONDS)
-
-    def call(self, action: Callable[[], T]) -> T:
-        """What `action` returns, if the breaker lets it through.
-
-        Raises:
-            PassingError: it does not, or the action failed in passing.
-        """
-        if not self.breaker.admits():
-            name, failure = self.breaker.name, self.breaker.failure
-            raise TransientError(f"{failure}; {name} failed {MAX_FAILURES} times in a row and is left in peace")
-        try:
-            value = action()
-        except TransientError as error:
-            self.breaker.record(error)
-            raise
-        except Exception:
-            self.breaker.record(None)  # "no such object" is an answer too
-            raise
-        self.breaker.record(None)
-        return value
-
-
-@lru_cache
-def bucket_breaker(name: str) -> BucketBreaker:
-    """The guard of one bucket."""
-    bucket_breakers.append(BucketBreaker(name))
-    return bucket_breakers[-1]
-
-
-bucket_breakers: list[BucketBreaker] = []
-"""The guards of this process: what it asked of object stores. A store in a folder has none."""
+def bucket_breaker(bucket: str) -> CircuitBreaker:
+    """The circuit breaker of a bucket, shared by the whole process."""
+    known = bucket_breakers.get(bucket)
+    return known or bucket_breakers.setdefault(bucket, CircuitBreaker(bucket, MAX_FAILURES, RESET_SECONDS))
 
 
 @dataclass(frozen=True)
 class RetryPolicy:
-    """How one store is asked."""
+    """Retries requests to one bucket while they fail transiently."""
 
-    name: str
-    """Of the bucket, for the breaker and for messages."""
-    budget: float
-    """For one request with all its retries [s]; only the last try may run beyond it, by its own time-out."""
-    _said: threading.Event = field(default_factory=threading.Event)
+    bucket: str
+    """Name of the bucket, for its breaker and for messages."""
+    budget_seconds: float
+    """Time for one request with all its retries [s]. Only the last try may exceed it, by its own time-out."""
+    _warned: threading.Event = field(default_factory=threading.Event)
 
-    def ask(self, action: Callable[[], T]) -> T:
-        """What `action` returns, asked again while it fails in passing and there is budget.
+    def call(self, action: Callable[[], T]) -> T:
+        """Return the result of `action`; repeat it after a `TransientError` while the budget lasts.
 
         Raises:
-            PassingError: the last failure, when the budget is spent.
+            TransientError: the last failure, once the budget is spent.
         """
-        asking = Retrying(
-            stop=stop_before_delay(self.budget),
+        retrying = Retrying(
+            stop=stop_before_delay(self.budget_seconds),
             wait=wait_random_exponential(FIRST_WAIT_SECONDS, MAX_WAIT_SECONDS),
             retry=retry_if_exception_type(TransientError),
-            before_sleep=self._say,
+            before_sleep=self._warn,
             reraise=True,
         )
-        value: T = asking(bucket_breaker(self.name).call, action)
-        return value
+        result: T = retrying(bucket_breaker(self.bucket).call, action)
+        return result
 
-    def _say(self, state: RetryCallState) -> None:
+    def _warn(self, state: RetryCallState) -> None:
         waited = state.seconds_since_start or 0.0
-        if waited > WARN_AFTER_SECONDS and not self._said.is_set() and state.outcome:
-            self._said.set()
+        if waited > WARN_AFTER_SECONDS and not self._warned.is_set() and state.outcome:
+            self._warned.set()
             logging.getLogger("headway").warning(
-                "%s does not answer as it should (%s); asking again for up to %.0f s",
-                self.name, state.outcome.exception(), self.budget,
-            )  # fmt: skip
+                "%s fails (%s); retrying for up to %.0f s", self.bucket, state.outcome.exception(), self.budget_seconds
+            )

@@ -1,4 +1,4 @@
-"""Opening an object store by its URL."""
+"""Opens object stores by URL."""
 
 from urllib.parse import urlsplit
 
@@ -8,18 +8,18 @@ from headway.objectstore.protocol import Store
 
 
 def open_store(url: str) -> Store:
-    """The store behind `s3://bucket/prefix`, `file:///folder`, or a plain path.
+    """Open the store at `s3://bucket/prefix`, `file:///folder`, or a plain path.
 
     Raises:
-        UsageError: no store is reached by such a URL.
+        UsageError: the URL has another scheme.
     """
     parts = urlsplit(url)
     if parts.scheme == "s3":
-        from headway.objectstore.s3 import S3Store  # imported late: boto3 takes a while to load
+        from headway.objectstore.s3 import S3Store  # late: boto3 loads slowly
 
         return S3Store(url)
     if parts.scheme == "file" and not parts.netloc:
         return FolderStore(parts.path)
     if not parts.scheme:
         return FolderStore(url)
-    raise UsageError(f"{url}: no such kind of store; use s3://bucket/prefix, file:///folder or a path")
+    raise UsageError(f"{url}: unknown kind of store; use s3://bucket/prefix, file:///folder or a path")

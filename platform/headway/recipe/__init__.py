@@ -1,4 +1,4 @@
-"""The recipe: one YAML file that says a whole run. Everything above reads it; it knows nobody."""
+"""The recipe: one YAML file that defines a whole run. It imports no other package."""
 
 from headway.recipe.identity import differences, digest, schema, to_yaml
 from headway.recipe.parser import RecipeDocument, load, parse, read

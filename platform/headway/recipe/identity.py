@@ -1,4 +1,4 @@
-"""Which recipes mean the same run: the digest over all keys but those that only say where it runs."""
+"""The identity of a recipe: a digest over all keys except those that only decide where the run runs."""
 
 import hashlib
 import json
@@ -11,25 +11,25 @@ from headway.recipe.schema import Recipe
 
 
 def meaning(section: BaseModel) -> dict[str, Any]:
-    """The part of a recipe that decides its parameters, as plain data with every default written out."""
-    found: dict[str, Any] = {}
+    """The part of a recipe that decides the trained parameters, as plain data with every default written out."""
+    keys: dict[str, Any] = {}
     for name, field in type(section).model_fields.items():
         extra = field.json_schema_extra
         if isinstance(extra, dict) and extra.get("x-meaning") is False:
             continue
         value = getattr(section, name)
-        found[name] = meaning(value) if isinstance(value, BaseModel) else _plain(value)
-    return found
+        keys[name] = meaning(value) if isinstance(value, BaseModel) else _plain(value)
+    return keys
 
 
 def digest(recipe: Recipe) -> str:
-    """SHA-256, in hex, of the recipe's meaning."""
+    """SHA-256, in hex, of a recipe's meaning."""
     canonical = json.dumps(meaning(recipe), sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()
 
 
 def differences(old: Recipe, new: Recipe) -> list[str]:
-    """Each key whose meaning differs, as `key: old -> new`."""
+    """The keys in which two recipes differ in meaning, as `key: old -> new`."""
     before, after = (dict(_leaves(meaning(recipe))) for recipe in (old, new))
     return [
         f"{key}: {before.get(key)!r} -> {after.get(key)!r}"

@@ -1,4 +1,4 @@
-"""Reading a recipe: YAML text to a `Recipe`, with errors that name the line and the nearest known key."""
+"""Parses YAML text to a `Recipe`. Errors name the line and the nearest known key."""
 
 import copy
 import difflib
@@ -15,26 +15,26 @@ from pydantic import BaseModel, ValidationError
 from headway.errors import RecipeError
 from headway.recipe.schema import Recipe
 
-type_names = {"extra_forbidden": "unknown key", "missing": "missing key"}
+ERROR_TEXTS = {"extra_forbidden": "unknown key", "missing": "missing key"}
 
 
-class Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]  # in C it is ten times as fast
-    """YAML 1.1 as PyYAML reads it, but `3e-4` is a number, as in YAML 1.2."""
+class YamlLoader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]  # the C loader is ten times as fast
+    """YAML 1.1 as in PyYAML, except that `3e-4` is a number, as in YAML 1.2."""
 
 
-def _mapping(loader: Loader, node: yaml.MappingNode) -> dict[Any, Any]:
-    """A mapping whose keys are different strings: the last of two equal ones would win unseen."""
-    seen: set[str] = set()
+def _mapping(loader: YamlLoader, node: yaml.MappingNode) -> dict[Any, Any]:
+    """A mapping whose keys are unique strings. YAML itself would silently keep the last of two equal keys."""
+    keys: set[str] = set()
     for key, _ in node.value:
-        if key.tag != "tag:yaml.org,2002:str" or key.value in seen:
-            what = "is there twice" if key.value in seen else "is not a word"
-            raise yaml.constructor.ConstructorError(None, None, f"key {key.value} {what}", key.start_mark)
-        seen.add(key.value)
+        if key.tag != "tag:yaml.org,2002:str" or key.value in keys:
+            problem = "occurs twice" if key.value in keys else "is not a string"
+            raise yaml.constructor.ConstructorError(None, None, f"key {key.value} {problem}", key.start_mark)
+        keys.add(key.value)
     return yaml.SafeLoader.construct_mapping(loader, node, deep=True)
 
 
-Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
-Loader.add_implicit_resolver(
+YamlLoader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
+YamlLoader.add_implicit_resolver(
     "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
 )
 
@@ -43,7 +43,7 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     """Read the recipe at `path`, with `key.path=value` overrides applied.
 
     Raises:
-        RecipeError: the file cannot be read, is not YAML, or says something a recipe cannot say.
+        RecipeError: the file cannot be read, is not YAML, or is not a valid recipe.
     """
     return read(path).recipe(overrides)
 
@@ -62,21 +62,21 @@ def read(path: str | Path) -> "RecipeDocument":
 
 
 def parse(text: str, *, origin: str = "recipe", overrides: Sequence[str] = ()) -> Recipe:
-    """Turn YAML text into a recipe; `origin` names it in errors."""
+    """Parse YAML text to a recipe; `origin` names it in errors."""
     return RecipeDocument(text, origin=origin).recipe(overrides)
 
 
 class RecipeDocument:
-    """A recipe as it was written, read once; any number of recipes are made of it, each with overrides of its own."""
+    """The YAML text of a recipe, parsed once. It yields any number of recipes, each with its own overrides."""
 
     def __init__(self, text: str, *, origin: str = "recipe") -> None:
-        """Read YAML.
+        """Parse YAML.
 
         Raises:
-            RecipeError: it is none, or no mapping of keys.
+            RecipeError: the text is not YAML, or not a mapping of keys.
         """
         self.text, self.origin = text, origin
-        loader = Loader(text)
+        loader = YamlLoader(text)
         try:
             self._node = loader.get_single_node()
             keys = loader.construct_document(self._node) if self._node else None
@@ -91,10 +91,10 @@ class RecipeDocument:
         self._keys: dict[str, Any] = keys
 
     def recipe(self, overrides: Sequence[str] = ()) -> Recipe:
-        """The recipe that it says, with `key.path=value` overrides applied.
+        """The recipe, with `key.path=value` overrides applied.
 
         Raises:
-            RecipeError: it says something a recipe cannot say.
+            RecipeError: the keys are not a valid recipe.
         """
         keys = copy.deepcopy(self._keys)
         overridden = {_override(keys, item) for item in overrides}
@@ -103,11 +103,11 @@ class RecipeDocument:
         except (TypeError, ValueError) as error:
             if isinstance(error, ValidationError):
                 raise RecipeError("\n".join(_explain(error, self.origin, self._node, overridden))) from error
-            raise RecipeError(f"{self.origin}: cannot be a recipe: {error}") from error
+            raise RecipeError(f"{self.origin}: not a valid recipe: {error}") from error
 
 
 def _override(document: dict[str, Any], item: str) -> str:
-    """Apply one `key.path=value` to `document`; returns the key path."""
+    """Apply one `key.path=value` override to `document`; returns the key path."""
     key, equals, value = item.partition("=")
     if not equals or not key:
         raise RecipeError(f"override {item!r}: write key=value, for example train.tokens=1000000")
@@ -119,7 +119,7 @@ def _override(document: dict[str, Any], item: str) -> str:
             raise RecipeError(f"override {item!r}: {parent} is not a section")
         target = child
     try:
-        target[leaf] = yaml.load(value, Loader)  # noqa: S506
+        target[leaf] = yaml.load(value, YamlLoader)  # noqa: S506
     except yaml.YAMLError as error:
         raise RecipeError(f"override {item!r}: the value is not YAML") from error
     return key
@@ -129,20 +129,22 @@ def _explain(error: ValidationError, origin: str, node: yaml.Node | None, overri
     for problem in error.errors(include_url=False):
         location = problem["loc"]
         key = ".".join(str(part) for part in location) or "recipe"
-        mine = any(each == key or each.startswith(f"{key}.") or key.startswith(f"{each}.") for each in overridden)
-        place = f"override {key}" if mine else f"{origin}:{_line(node, location)}: {key}"
-        message = type_names.get(problem["type"], problem["msg"].removeprefix("Value error, "))
+        from_override = any(
+            each == key or each.startswith(f"{key}.") or key.startswith(f"{each}.") for each in overridden
+        )
+        place = f"override {key}" if from_override else f"{origin}:{_line(node, location)}: {key}"
+        message = ERROR_TEXTS.get(problem["type"], problem["msg"].removeprefix("Value error, "))
         if problem["type"] == "extra_forbidden":
-            known = _known_keys(location[:-1])
-            near = difflib.get_close_matches(str(location[-1]), known, n=1, cutoff=0.5)
-            message += f"; did you mean {near[0]}?" if near else f"; known here: {', '.join(known)}"
+            keys = _known_keys(location[:-1])
+            near = difflib.get_close_matches(str(location[-1]), keys, n=1, cutoff=0.5)
+            message += f"; did you mean {near[0]}?" if near else f"; known here: {', '.join(keys)}"
         elif problem["type"] not in {"missing", "value_error"}:
             message += f"; it is {problem['input']!r}"
         yield f"{place}: {message}"
 
 
 def _line(node: yaml.Node | None, location: Sequence[int | str]) -> int:
-    """The line, from 1, of the deepest part of `location` that the document has."""
+    """The line, from 1, of the deepest part of `location` that exists in the document."""
     line = node.start_mark.line + 1 if node else 1
     for part in location:
         if isinstance(node, yaml.MappingNode):
@@ -157,7 +159,7 @@ def _line(node: yaml.Node | None, location: Sequence[int | str]) -> int:
 
 
 def _known_keys(location: Sequence[int | str]) -> list[str]:
-    """Keys that the section at `location` knows."""
+    """Keys of the section at `location`."""
     section: Any = Recipe
     for part in location:
         if isinstance(section, type) and issubclass(section, BaseModel) and part in section.model_fields:

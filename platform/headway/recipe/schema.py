@@ -1,7 +1,7 @@
-"""What a recipe may say: one pydantic model per section, each key with its unit, default and meaning.
+"""The schema of a recipe: one pydantic model per section, each key with its unit, default and meaning.
 
-Tokens are the only clock: every key that ends in `_tokens` counts tokens of the whole global batch.
-A key marked `WHERE` says only where or how visibly a run runs; all others are part of its meaning.
+Tokens are time: every key that ends in `_tokens` counts tokens of the whole global batch. A key marked `WHERE` only
+decides where a run runs or how it is observed; all other keys are part of its meaning.
 """
 
 from typing import Annotated, Any, Literal, Self
@@ -9,14 +9,14 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 WHERE: dict[str, Any] = {"x-meaning": False}
-"""Schema mark of a key that does not change the parameters a run ends with."""
+"""Schema mark of a key that does not affect the trained parameters."""
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
 
 
 class Section(BaseModel):
-    """A strict, frozen group of keys: unknown ones are refused."""
+    """A strict, frozen group of keys. Unknown keys are refused."""
 
     model_config = ConfigDict(
         extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True, allow_inf_nan=False
@@ -27,48 +27,48 @@ class Source(Section):
     """One corpus of documents."""
 
     path: str
-    """A file, a folder (searched through), a glob, or `python:stdlib` (the interpreter's own library).
-    Text, code, JSONL and parquet, plain or compressed with gzip or Zstandard, told apart by their endings."""
+    """A file, a folder (searched recursively), a glob, or `python:stdlib` (the interpreter's own library).
+    Text, code, JSONL and parquet, plain or compressed with gzip or Zstandard, recognized by file ending."""
     text_key: str = "text"
-    """The JSONL field or parquet column that holds a document's text."""
+    """JSONL field or parquet column with the text of a document."""
 
 
 class Tokenizer(Section):
     """Byte-level BPE, trained once on the sources and frozen."""
 
     vocabulary: Annotated[int, Field(ge=257, le=1 << 20)] = 32_768
-    """Number of tokens, the 256 bytes and the end-of-document token included."""
+    """Number of tokens, including the 256 bytes and the end-of-document token."""
     sample_bytes: PositiveInt = 64 << 20
-    """How much text, spread evenly over the sources, the merges are learned from [bytes]."""
+    """Amount of text to train the tokenizer on, spread evenly over the sources [bytes]."""
 
 
 class Stage(Section):
-    """What the model is fed from a token position on."""
+    """Sequence length and data mixture from a token position on."""
 
     from_tokens: NonNegativeInt = 0
-    """First token position of this stage; a multiple of `train.batch_tokens`."""
+    """First token position of the stage; a multiple of `train.batch_tokens`."""
     sequence_tokens: PositiveInt | None = None
-    """Length that blocks are cut into; divides `data.block_tokens`, which is the default."""
+    """Sequence length that blocks are split into; a divisor of `data.block_tokens`, which is the default."""
     weights: dict[str, PositiveFloat] | None = None
-    """Share of each source, by name; normalised. Default: each source by its number of tokens."""
+    """Relative weight of each source, by name. Default: the source's number of tokens."""
 
 
 class Data(Section):
-    """Which text, cut how, in which mixture."""
+    """Text sources, tokenizer, block length and data mixture."""
 
     path: Annotated[str | None, Field(json_schema_extra=WHERE)] = None
     """Folder of the built token shards. Default: `data/<recipe name>`."""
     sources: dict[Name, Source] = {"stdlib": Source(path="python:stdlib")}
-    """The corpora, by name."""
+    """Text sources, by name."""
     tokenizer: Tokenizer = Tokenizer()
     block_tokens: PositiveInt = 2048
-    """Length of a packed block: the longest sequence the model is trained on [tokens]."""
+    """Length of a packed block, the longest training sequence [tokens]."""
     held_out_share: Annotated[float, Field(gt=0.0, le=0.5)] = 0.005
     """Share of documents kept out of training, for evaluation."""
     document_bytes: PositiveInt = 1 << 20
-    """Longer documents are cut into documents of at most this length, after a line's end [bytes]."""
+    """Longest document; longer ones are split at line ends [bytes]."""
     curriculum: Annotated[list[Stage], Field(min_length=1)] = [Stage()]
-    """Stages in the order of their `from_tokens`; the first starts at 0."""
+    """Stages, in ascending order of `from_tokens`; the first starts at 0."""
 
 
 class Model(Section):
@@ -79,15 +79,15 @@ class Model(Section):
     """Width of the residual stream."""
     heads: PositiveInt
     kv_heads: PositiveInt
-    """Key and value heads; divides `heads`."""
+    """Number of key and value heads; a divisor of `heads`."""
     ffn_width: PositiveInt
-    """Inner width of the SwiGLU feed-forward."""
+    """Inner width of the SwiGLU feed-forward layer."""
     rope_theta: PositiveFloat = 10_000.0
     norm_eps: PositiveFloat = 1e-5
     tie_embeddings: bool = False
-    """Whether the output projection is the embedding matrix."""
+    """Use the embedding matrix as the output projection."""
     attention: Literal["causal", "document"] = "causal"
-    """`document` keeps attention inside a document; `causal` lets it reach back to the block's start."""
+    """`document`: attention stays inside a document. `causal`: attention reaches back to the start of the block."""
 
     @model_validator(mode="after")
     def _heads_divide(self) -> Self:
@@ -108,70 +108,70 @@ class Optimizer(Section):
     betas: Annotated[list[Share], Field(min_length=2, max_length=2)] = [0.9, 0.95]
     eps: PositiveFloat = 1e-8
     weight_decay: Annotated[float, Field(ge=0.0)] = 0.1
-    """Applied to matrices only."""
+    """Weight decay of matrices; other parameters have none."""
     clip_norm: PositiveFloat = 1.0
-    """Largest L2 norm of the whole gradient."""
+    """Maximum L2 norm of the whole gradient."""
 
 
 class Schedule(Section):
     """The learning rate as a function of tokens consumed."""
 
     kind: Literal["cosine", "wsd"] = "cosine"
-    """`cosine`, or warm-up, stable, decay (`wsd`: constant, then linear down)."""
+    """`cosine`, or `wsd` (warm-up, constant, linear decay)."""
     warmup_tokens: NonNegativeInt = 0
     decay_tokens: PositiveInt | None = None
-    """`wsd` only: length of the final decay. Default: a fifth of the budget."""
+    """`wsd` only: length of the final decay. Default: a fifth of `train.tokens`."""
     final_ratio: Share = 0.1
-    """Learning rate at the end, as a share of the peak."""
+    """Final learning rate, as a share of the peak."""
 
 
 class Stability(Section):
-    """What is done when the loss is not finite, or spikes. Each case is a recorded decision."""
+    """Actions on a non-finite loss or a loss spike. Each case is a recorded decision."""
 
     on_nonfinite: Literal["skip", "rollback", "stop"] = "skip"
     on_spike: Literal["ignore", "skip", "rollback", "stop"] = "ignore"
     spike_sigmas: PositiveFloat = 6.0
-    """A spike is a batch loss this many standard deviations above the mean of the last `spike_window`."""
+    """A batch loss this many standard deviations above the mean of the last `spike_window` batches is a spike."""
     spike_window: Annotated[int, Field(ge=4)] = 64
-    """Number of batches that the mean and deviation are taken over."""
+    """Number of batches in the mean and standard deviation."""
     rollback_batches: PositiveInt = 8
-    """How many batches, the bad one included, are skipped after a roll-back."""
+    """Number of batches to skip after a rollback, including the bad one."""
     limit: PositiveInt = 16
-    """Decisions after which the run is stopped as failed."""
+    """Number of decisions after which the run stops as failed."""
 
 
 class Train(Section):
-    """How many tokens, in which batches, with which arithmetic."""
+    """Token budget, batch size, arithmetic, optimizer and schedule."""
 
     tokens: PositiveInt
-    """The budget: training ends at the first batch that reaches it."""
+    """Token budget; training ends with the first batch that reaches it."""
     batch_tokens: PositiveInt
-    """Global batch [tokens]; the same whatever the world size."""
+    """Global batch [tokens]; the same for every world size."""
     micro_batch_tokens: PositiveInt
-    """What one rank puts through the model at once [tokens]; whole blocks."""
+    """Tokens of one forward pass on one rank; a multiple of `data.block_tokens`."""
     lanes: PositiveInt = 1
-    """The batch is cut into this many equal lanes, each summed on one rank: the most ranks that can share it.
-    Any world size up to it gives the same bits with `determinism: bitwise`."""
+    """Number of equal lanes of the batch. Each lane is summed on one rank, so this is the largest world size.
+    With `determinism: bitwise`, every world size up to it gives the same bits."""
     determinism: Literal["bitwise", "fast"] = "bitwise"
-    """`bitwise`: equal parameters for every world size. `fast`: equal for an unchanged world size."""
+    """`bitwise`: equal parameters for every world size. `fast`: equal parameters for an unchanged world size."""
     precision: Literal["auto", "bf16", "fp32"] = "auto"
-    """Arithmetic of the model; sums of gradients are fp32 always. `auto`: bf16 on a GPU, fp32 on a CPU."""
+    """Arithmetic of the model; gradients are always summed in fp32. `auto`: bf16 on a GPU, fp32 on a CPU."""
     threads: PositiveInt = 1
-    """CPU threads per rank: they change how sums are split, so they are part of the run's meaning."""
+    """CPU threads per rank; part of the run's meaning, because they change how sums are split."""
     compile: bool = False
-    """Compile each block with torch.compile."""
+    """Compile each decoder block with torch.compile."""
     activation_checkpointing: Literal["none", "selective", "block"] = "none"
-    """What the backward pass computes again, for less memory: `selective` what is cheap (norms, rotations and the
-    like), `block` each block whole, which is about a third more work."""
+    """Recomputation in the backward pass, to save memory. `selective`: cheap operations such as norms and rotary
+    positions. `block`: whole decoder blocks, about a third more work."""
     loss_chunk_tokens: PositiveInt = 4096
-    """Logits are computed for this many tokens at a time, so they never exist whole."""
+    """Number of tokens whose logits are in memory at a time."""
     optimizer: Optimizer = Optimizer()
     schedule: Schedule = Schedule()
     stability: Stability = Stability()
 
     @property
     def lane_micro_batches(self) -> int:
-        """Micro-batches in one lane."""
+        """Micro-batches per lane."""
         return self.batch_tokens // (self.lanes * self.micro_batch_tokens)
 
     @model_validator(mode="after")
@@ -184,64 +184,66 @@ class Train(Section):
                 f"{max(1, round(self.batch_tokens / unit)) * unit:,}"
             )
         if self.schedule.warmup_tokens + (self.schedule.decay_tokens or 0) > self.tokens:
-            raise ValueError("schedule: warmup_tokens and decay_tokens are longer than the budget of tokens")
+            raise ValueError(
+                "schedule: warmup_tokens and decay_tokens are together longer than the budget (train.tokens)"
+            )
         return self
 
 
 class Evaluation(Section):
-    """Held-out loss."""
+    """Evaluation of the held-out loss."""
 
     every_tokens: PositiveInt | None = None
-    """How often [tokens]. Default: ten times a run, and at its end."""
+    """Interval between evaluations [tokens]. Default: a tenth of the run. The end of the run is always evaluated."""
     tokens: PositiveInt = 65_536
-    """How much held-out text each time [tokens], at most."""
+    """Maximum held-out text per evaluation [tokens]."""
 
 
 class Checkpoint(Section):
-    """When to save, and what to keep."""
+    """Checkpoint interval and retention."""
 
     every_tokens: PositiveInt | None = None
-    """How often [tokens]. Default: as often as pays off, by what was measured in this run: what saves cost, and how
-    long it is from one kill to the next. The end and every preemption are saved in any case."""
+    """Interval between saves [tokens]. Default: the optimal interval for the measured duration of saves and time
+    between failures of this run. The end of the run and every preemption are always saved."""
     least_seconds: PositiveFloat = 15.0
-    """What pays off is never taken to be less than this [s]: every save is requests, and money."""
+    """Lower limit of the optimal interval [s]: every save costs requests, and money."""
     most_seconds: PositiveFloat = 1800.0
-    """Nor more than this [s]."""
+    """Upper limit of the optimal interval [s]."""
     expect_failure_seconds: PositiveFloat = 14_400.0
-    """How long until a kill is expected, as long as the run knows no better [s]."""
+    """Assumed time between failures until the run has measured it [s]."""
     keep: Annotated[int, Field(ge=1)] = 3
-    """Sound checkpoints that retention leaves."""
+    """Number of sound checkpoints that retention keeps."""
 
 
 class Machine(Section):
-    """Where the run runs."""
+    """Ranks, device, and time limits of the machines that train."""
 
     ranks: PositiveInt = 1
-    """Training processes on this machine, one per GPU where there are any."""
+    """Training processes per machine; one per GPU if it has GPUs."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     reshard: bool = True
-    """Let go of gathered parameters after each use (less memory), or only after each batch (less traffic)."""
+    """Free gathered parameters after each use (less memory) instead of after each batch (less traffic)."""
     grace_seconds: PositiveFloat = 60.0
-    """How long a stopping run may take to save before it is killed."""
-    heartbeat_seconds: PositiveFloat = 2.0
-    """How often a run says that it is alive; three missed ones count as dead."""
+    """Time that a stopping run has to save before it is killed [s]."""
+    heartbeat_seconds: PositiveFloat = 8.0
+    """Interval between heartbeats [s]; a run with three missed heartbeats counts as dead."""
     hang_seconds: PositiveFloat = 20.0
-    """A rank that gives no sign of life for so long counts as stuck [s]; the attempt then fails, and says which."""
+    """Time without progress after which a rank counts as hung [s]; the attempt then fails and names the rank."""
     join_seconds: PositiveFloat = 300.0
-    """How long the machines of a launch wait for each other to begin [s]."""
+    """Time that the nodes of a launch wait for each other at the start [s]."""
     retries: NonNegativeInt = 3
-    """Failures in a row, without a token of progress between them, after which a job on SLURM is given up."""
+    """Consecutive failures without a token of progress after which a SLURM job is given up."""
     fruitless_attempts: PositiveInt = 20
-    """Attempts in a row without a token of progress, however they ended, after which a job on SLURM is given up."""
+    """Consecutive attempts without a token of progress, with any outcome, after which a SLURM job is given up."""
 
 
 class Recipe(Section):
-    """One training run, whole."""
+    """A training run."""
 
     name: Annotated[Name, Field(json_schema_extra=WHERE)]
-    """The default name of runs made from it."""
+    """Default name of runs of this recipe."""
     seed: NonNegativeInt = 0
-    """Seed of the parameters and of the order of the data."""
+    """Seed of the initial parameters and of the data order."""
     data: Data = Data()
     model: Model
     train: Train
@@ -276,7 +278,7 @@ class Recipe(Section):
                     f"data.curriculum: sequence_tokens {stage.sequence_tokens:,} does not divide data.block_tokens "
                     f"{block:,}"
                 )
-            if stage.weights and (strangers := stage.weights.keys() - self.data.sources.keys()):
-                raise ValueError(f"data.curriculum: weights name unknown sources: {', '.join(sorted(strangers))}")
+            if stage.weights and (unknown := stage.weights.keys() - self.data.sources.keys()):
+                raise ValueError(f"data.curriculum: weights name unknown sources: {', '.join(sorted(unknown))}")
             last = stage.from_tokens
         return self

@@ -1,4 +1,4 @@
-"""The model registry: versions that are published once, verified before they are loaded, and known by aliases."""
+"""The model registry: immutable model versions, verified before they are loaded, and aliases that point at them."""
 
 from headway.registry.model import RegisteredModel, find, model_names
 from headway.registry.version import Version

@@ -1,4 +1,4 @@
-"""Which code this is."""
+"""The version and commit of the running code."""
 
 import os
 import subprocess
@@ -11,12 +11,12 @@ PACKAGE = Path(headway.__file__).parent
 
 
 def this_code() -> Code:
-    """The version of Headway, and its commit: what `HEADWAY_COMMIT` says, else that of the checkout it runs from."""
+    """The version of Headway and its commit: `HEADWAY_COMMIT`, else the commit of the checkout it runs from."""
     return Code(headway=headway.__version__, commit=os.environ.get("HEADWAY_COMMIT") or _commit())
 
 
 def _commit() -> str | None:
-    """The commit of the checkout that this package is tracked in; None where it was installed."""
+    """The commit of the checkout that contains this package; None for an installed package."""
     try:
         tracked = _git("ls-files", "--error-unmatch", "__init__.py")
         return _git("describe", "--always", "--dirty", "--abbrev=40", "--exclude=*") if tracked else None
@@ -24,6 +24,6 @@ def _commit() -> str | None:
         return None
 
 
-def _git(*words: str) -> str:
-    command = ["git", "-C", str(PACKAGE), *words]
+def _git(*arguments: str) -> str:
+    command = ["git", "-C", str(PACKAGE), *arguments]
     return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()

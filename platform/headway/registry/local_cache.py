@@ -1,60 +1,54 @@
-"""Where the files of a version lie on this machine: in the store itself, in a cache, or where somebody wants them.
+"""Local folders of model versions: in a folder store, in this machine's cache, or in a folder of the caller's choice.
 
-A folder appears whole or not at all, and what was verified on its way in is verified again each time that it is asked
-for.
+A folder appears whole or not at all. A version is verified while it is downloaded, and again each time it is fetched.
 """
 
-import os
 import shutil
 import uuid
 from collections.abc import Callable
 from pathlib import Path
 
 from headway.errors import DamageError, StoreError, UsageError
+from headway.localfiles import cache_folder
 from headway.objectstore.folder import FolderStore
 from headway.registry.files import MANIFEST
 from headway.registry.version import Version, VersionReader
 
 Advance = Callable[[int], object]
-"""Told how many bytes were done since it was last told."""
+"""Progress callback: takes the number of bytes processed since its last call."""
 
 
-def cached(version: Version) -> Path:
-    """The folder of a version in this machine's cache: `HEADWAY_CACHE`, else the user's.
+def cache_path(version: Version) -> Path:
+    """The folder of a version in this machine's cache.
 
     Raises:
-        UsageError: this user has none.
+        UsageError: this user has no cache folder.
     """
-    chosen = os.environ.get("HEADWAY_CACHE")
-    try:
-        root = Path(chosen) if chosen else Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "headway"
-    except RuntimeError as error:
-        raise UsageError("this user has no home for a cache of models; name a folder in HEADWAY_CACHE") from error
-    return root.absolute() / "models" / version.sha256
+    return cache_folder() / "models" / version.sha256
 
 
-def in_store(copy: VersionReader, advance: Advance) -> Path | None:
-    """The folder of the store that a version lies in, verified where it lies; None where the store is no folder."""
-    if not isinstance(copy.store, FolderStore):
+def verify_in_store(reader: VersionReader, advance: Advance) -> Path | None:
+    """Verify a version where it lies in a folder store, and return its folder; None for other stores."""
+    if not isinstance(reader.store, FolderStore):
         return None
-    for done in copy.check():
-        advance(done)
-    return copy.store.root / copy.prefix
+    for size in reader.check():
+        advance(size)
+    return reader.store.root / reader.prefix
 
 
-def in_cache(copy: VersionReader, advance: Advance) -> Path:
-    """A version in the cache; a copy there that is not sound any more is brought anew."""
-    target = cached(copy.version)
+def fetch_to_cache(reader: VersionReader, advance: Advance) -> Path:
+    """The folder of a version in the cache, verified. A damaged copy is downloaded again."""
+    target = cache_path(reader.version)
     if target.exists():
         try:
-            return _verified(copy.version, target, advance)
+            return _verify(reader.version, target, advance)
         except DamageError:
             shutil.rmtree(target, ignore_errors=True)
-    return _brought(copy, target, advance)
+    return _download(reader, target, advance)
 
 
-def at(copy: VersionReader, target: Path, advance: Advance) -> Path:
-    """A version in the folder that somebody names: a new one, an empty one, or one that holds it already.
+def fetch_to(reader: VersionReader, target: Path, advance: Advance) -> Path:
+    """Fetch a version to `target`: a new folder, an empty one, or one that holds the version already.
 
     Raises:
         UsageError: the folder holds something else.
@@ -62,48 +56,48 @@ def at(copy: VersionReader, target: Path, advance: Advance) -> Path:
     target = target.absolute()
     if target.is_file() or (target.is_dir() and any(target.iterdir())):
         try:
-            return _verified(copy.version, target, advance)
+            return _verify(reader.version, target, advance)
         except DamageError as error:
-            raise UsageError(f"{target} holds something else than {copy.version}; name a new folder") from error
-    return _brought(copy, target, advance)
+            raise UsageError(f"{target} holds something other than {reader.version}; name a new folder") from error
+    return _download(reader, target, advance)
 
 
-def _verified(version: Version, folder: Path, advance: Advance) -> Path:
-    """A folder on this machine, if a version lies in it as it was published.
+def _verify(version: Version, folder: Path, advance: Advance) -> Path:
+    """Verify a version in a local folder, and return the folder.
 
     Raises:
-        DamageError: it does not.
+        DamageError: the folder does not hold the version as it was published.
     """
-    for done in VersionReader(FolderStore(folder), version, prefix="").check():
-        advance(done)
+    for size in VersionReader(FolderStore(folder), version, prefix="").check():
+        advance(size)
     return folder
 
 
-def _brought(copy: VersionReader, target: Path, advance: Advance) -> Path:
-    """Bring a version's files to `target`, each verified on the way.
+def _download(reader: VersionReader, target: Path, advance: Advance) -> Path:
+    """Download the files of a version to `target`, verifying each; an error leaves nothing.
 
     Raises:
-        DamageError: something is not what was published; nothing is left.
+        DamageError: something is not what was published.
         StoreError: the files could not be written.
     """
-    copy.check_files()
+    reader.check_files()
     partial = target.with_name(f"{target.name}.partial-{uuid.uuid4().hex[:8]}")
     try:
         partial.mkdir(parents=True)
-        (partial / MANIFEST).write_bytes(copy.manifest_bytes)
-        for name in copy.manifest.files:
+        (partial / MANIFEST).write_bytes(reader.manifest_bytes)
+        for name in reader.manifest.files:
             with (partial / name).open("xb") as file:
-                for window in copy.read(name):
-                    file.write(window)
-                    advance(window.nbytes)
+                for chunk in reader.read(name):
+                    file.write(chunk)
+                    advance(chunk.nbytes)
         try:
             partial.replace(target)
         except OSError:
             if not target.is_dir():
                 raise
-            return _verified(copy.version, target, lambda _: None)  # somebody else brought it meanwhile
+            return _verify(reader.version, target, lambda _: None)  # another process has just downloaded it
     except OSError as error:
-        raise StoreError(f"{copy.version}: cannot be written to {target}: {error.strerror}") from error
+        raise StoreError(f"{reader.version}: cannot be written to {target}: {error.strerror}") from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return target

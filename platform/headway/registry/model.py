@@ -1,20 +1,20 @@
-"""One model in a store: its versions, its aliases, and how both come to be."""
+"""A registered model in a store: publishes versions, moves aliases, resolves references and fetches versions."""
 
 import hashlib
 import re
 import secrets
 import time
-from collections.abc import Container, Iterator
+from collections.abc import Container, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 
 from headway.errors import DamageError, StoreError, UsageError
+from headway.localfiles import file_sha256
 from headway.objectstore import Store
-from headway.registry import local_cache
 from headway.registry.code import this_code
-from headway.registry.files import digest, look, windows
-from headway.registry.local_cache import Advance
-from headway.registry.model_history import KINDS, Aliased, Entry, ModelHistory, Published, fold_model
+from headway.registry.files import model_files, read_chunks
+from headway.registry.local_cache import Advance, fetch_to, fetch_to_cache, verify_in_store
+from headway.registry.model_history import ENTRY_TYPES, Aliased, ModelEntry, ModelHistory, Published, fold_model
 from headway.registry.version import Version, VersionReader
 from headway.registry.version_manifest import ModelFile, Origin, VersionManifest
 from headway.runs import keys
@@ -23,25 +23,25 @@ from headway.runs.hashlog import EntryHeader, HashLog, sha256
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}\Z")
 ALIAS = re.compile(r"[a-z][a-z0-9._-]{0,99}\Z")
 STABLE = "stable"
-"""The alias that a name by itself means, if there is one."""
+"""The alias that a model's name stands for, if the alias exists."""
 
 
 class RegisteredModel:
-    """A model, which exists from the moment that its first version is published."""
+    """A model in the registry. It exists once its first version is published."""
 
     def __init__(self, store: Store, name: str) -> None:
-        """Nothing is asked of the store yet.
+        """Sends no request to the store.
 
         Raises:
-            UsageError: no model can have such a name.
+            UsageError: the name is not a valid model name.
         """
         if not NAME.match(name):
-            raise UsageError(f"{name!r} is no name of a model: letters, digits, and . _ - between them")
+            raise UsageError(f"{name!r} is not a model name; use letters, digits, and . _ - between them")
         self.store, self.name = store, name
-        self.journal: HashLog[Entry] = HashLog(store, keys.model_journal(name), KINDS)
+        self.journal: HashLog[ModelEntry] = HashLog(store, keys.model_journal(name), ENTRY_TYPES)
 
     def history(self) -> ModelHistory:
-        """What the journal says now."""
+        """The current state of the model, read from its journal."""
         return fold_model(self.journal.read())
 
     def versions(self) -> list[Version]:
@@ -49,35 +49,35 @@ class RegisteredModel:
         return [self._version(entry) for entry in self.history().published.values()]
 
     def aliases(self) -> dict[str, int]:
-        """What each alias points at, as far as the journal can be read; `find` says where it cannot."""
+        """The version of each alias, by the readable journal entries. `find` also considers damaged entries."""
         return {alias: entry.version for alias, entry in sorted(self.history().aliased.items())}
 
     def find(self, reference: str) -> Version:
-        """The version that `NAME@VERSION`, `NAME@ALIAS` or `NAME` means: alone, its `stable`, else its newest.
+        """The version of `NAME@VERSION`, `NAME@ALIAS` or `NAME`: its `stable` version, else its newest.
 
         Raises:
-            UsageError: there is none; names those that there are.
-            DamageError: the journal is damaged where it would say which.
+            UsageError: there is none; lists the existing ones.
+            DamageError: a damaged journal entry leaves the version in doubt.
         """
-        name, _, which = reference.partition("@")
+        name, _, selector = reference.partition("@")
         if name != self.name:
-            raise UsageError(f"{reference} is not of model {self.name}")
+            raise UsageError(f"{reference} does not belong to model {self.name}")
         history = self.history()
         if not history.published and not history.damaged:
-            there = ", ".join(model_names(self.store)) or "none"
-            raise UsageError(f"no model {name} in {self.store.url}; there: {there}")
-        if which.isdecimal():
-            return self._numbered(history, int(which))
-        alias = which or STABLE
-        if doubt := history.doubt(alias):
+            models = ", ".join(model_names(self.store)) or "none"
+            raise UsageError(f"no model {name} in {self.store.url}; its models: {models}")
+        if selector.isdecimal():
+            return self._by_number(history, int(selector))
+        alias = selector or STABLE
+        if damage := history.possible_move(alias):
             raise DamageError(
-                f"{name}@{alias}: {doubt.reason}, and it may have moved {alias}; "
-                f"say which version it is: headway alias {name}@VERSION {alias}"
+                f"{name}@{alias}: {damage.reason}, and it may have moved {alias}; "
+                f"set the alias again: headway alias {name}@VERSION {alias}"
             )
         if alias in history.aliased:
-            return self._numbered(history, history.aliased[alias].version)
-        if which:
-            raise UsageError(f"model {name} has no alias {which}; it has {self._there(history)}")
+            return self._by_number(history, history.aliased[alias].version)
+        if selector:
+            raise UsageError(f"model {name} has no alias {selector}; it has {_summary(history)}")
         return self._version(history.published[max(history.published)])
 
     def publish(
@@ -91,20 +91,20 @@ class RegisteredModel:
         trace: str | None = None,
         advance: Advance = lambda _: None,
     ) -> Version:
-        """Make a version of the files in `folder`; or return a sound one that has these files of this origin already.
+        """Publish the files in `folder` as the next version.
 
-        `advance` is told of the bytes that are on their way. The files go where nobody else writes; the version is
-        true when the journal names it, and whatever stops before that leaves none.
+        Returns the existing version if a sound one has the same files and origin. `advance` takes the bytes uploaded
+        since its last call. The files go under a new prefix; the version exists once the journal names it, and an
+        error before that leaves none.
 
         Raises:
             UsageError: the folder holds a file that no model may have, or changed meanwhile.
-            StoreError: the store failed. If that was the last step, nobody knows: the same again will tell.
+            StoreError: the store failed. If the last request failed, the version may exist: publish again.
         """
-        paths = look(folder)
-        files = {name: ModelFile(size=path.stat().st_size, sha256=digest(path)) for name, path in paths.items()}
+        paths = model_files(folder)
         manifest = VersionManifest(
             model=self.name,
-            files=files,
+            files={name: ModelFile(size=path.stat().st_size, sha256=file_sha256(path)) for name, path in paths.items()},
             origin=origin,
             dtype=dtype,
             quantization=quantization,
@@ -113,141 +113,146 @@ class RegisteredModel:
             created=time.time(),
             trace=trace,
         )
-        unsound: set[int] = set()
-        while same := self._same(self.history(), manifest.content, unsound):
-            if self._sound(same, advance):
-                return same
-            unsound.add(same.number)
-        prefix = keys.version(self.name, origin.tokens, secrets.token_hex(8))
-        key, data = keys.version_manifest(prefix), manifest.encode()
-        try:
-            for name, path in paths.items():
-                self.store.put(prefix + name, _unchanged(path, files[name], advance))
-            self.store.put(key, [data])
-        except BaseException:
-            self._discard(prefix)
-            raise
-
-        def make(where: EntryHeader) -> Published | None:
-            history = fold_model(self.journal.entries)
-            if self._same(history, manifest.content, unsound):
-                return None
-            return Published(
-                version=history.next,
-                manifest=key,
-                sha256=sha256(data),
-                bytes=manifest.size,
-                content=manifest.content,
-                **where,
-            )
-
-        if made := self.journal.add(make):
-            return self._version(made)
-        self._discard(prefix)  # somebody else published the same meanwhile
-        same = self._same(self.history(), manifest.content, unsound)
-        assert same
-        return same
+        damaged: set[int] = set()
+        while existing := self._with_content(self.history(), manifest.content, damaged):
+            if self._is_sound(existing, advance):
+                return existing
+            damaged.add(existing.number)
+        prefix = self._upload(paths, manifest, advance)
+        return self._record(prefix, manifest, damaged)
 
     def alias(self, alias: str, version: int) -> None:
-        """Point an alias at a version, from now on.
+        """Point an alias at a version.
 
         Raises:
-            UsageError: there is no such version, or no alias can be called so.
+            UsageError: there is no such version, or the alias name is not valid.
         """
         self.check_alias(alias)
 
-        def make(where: EntryHeader) -> Aliased | None:
+        def make(header: EntryHeader) -> Aliased | None:
             history = fold_model(self.journal.entries)
-            self._numbered(history, version)
-            if self._points(history, alias, version):
+            self._by_number(history, version)
+            if _points_at(history, alias, version):
                 return None
-            return Aliased(alias=alias, version=version, **where)
+            return Aliased(alias=alias, version=version, **header)
 
         self.journal.add(make)
 
     def check_alias(self, alias: str) -> None:
-        """See that an alias can be called so.
+        """Check the name of an alias.
 
         Raises:
-            UsageError: it cannot.
+            UsageError: it is not valid.
         """
         if not ALIAS.match(alias):
-            raise UsageError(f"{alias!r} is no alias: a small letter first, then small letters, digits, and . _ -")
+            raise UsageError(
+                f"{alias!r} is not an alias; use a lowercase letter, then lowercase letters, digits, and . _ -"
+            )
 
-    def copy(self, version: Version) -> VersionReader:
-        """A version's objects, to be verified."""
+    def reader(self, version: Version) -> VersionReader:
+        """A verifying reader of a version's objects."""
         return VersionReader(self.store, version)
 
     def manifest(self, version: Version) -> VersionManifest:
-        """What a version is, and where it came from.
+        """The manifest of a version: its files and their origin.
 
         Raises:
             DamageError: the manifest is not the one that was published.
         """
-        return self.copy(version).manifest
+        return self.reader(version).manifest
 
     def verify(self, version: Version) -> Iterator[int]:
-        """Read a version whole; yields the bytes that were read between.
+        """Read and verify a whole version; yields the number of bytes of each chunk.
 
         Raises:
-            DamageError: something is not what was published; names it.
+            DamageError: a file is not what was published; names it.
         """
-        return self.copy(version).check()
+        return self.reader(version).check()
 
     def fetch(self, version: Version, to: Path | None = None, advance: Advance = lambda _: None) -> Path:
-        """A folder on this machine that holds a version, every byte of it verified just now.
+        """A local folder that holds a version, with every byte just verified.
 
-        A version in a folder store lies there already; another is brought to `to`, or to the cache of this machine.
+        A version in a folder store is used where it lies. Others are downloaded to `to`, or to this machine's cache.
 
         Raises:
-            DamageError: something is not what was published; names version and file.
+            DamageError: a file is not what was published; names version and file.
             UsageError: `to` holds something else.
-            StoreError: the store failed, or there is no room.
+            StoreError: the store failed, or the disk is full.
         """
-        copy = self.copy(version)
+        reader = self.reader(version)
         if to is not None:
-            return local_cache.at(copy, to, advance)
-        return local_cache.in_store(copy, advance) or local_cache.in_cache(copy, advance)
+            return fetch_to(reader, to, advance)
+        return verify_in_store(reader, advance) or fetch_to_cache(reader, advance)
 
-    def _numbered(self, history: ModelHistory, number: int) -> Version:
-        """A version by its number, if an entry that can be believed vouches for it."""
+    def _upload(self, paths: Mapping[str, Path], manifest: VersionManifest, advance: Advance) -> str:
+        """Upload the files and their manifest under a new prefix; returns the prefix."""
+        prefix = keys.version(self.name, manifest.origin.tokens, secrets.token_hex(8))
+        try:
+            for name, path in paths.items():
+                self.store.put(prefix + name, _read_unchanged(path, manifest.files[name], advance))
+            self.store.put(keys.version_manifest(prefix), [manifest.encode()])
+        except BaseException:
+            self._discard(prefix)
+            raise
+        return prefix
+
+    def _record(self, prefix: str, manifest: VersionManifest, damaged: Container[int]) -> Version:
+        """Add an uploaded version to the journal.
+
+        If another process has just published the same content, discards the upload and returns that version.
+        """
+        digest = sha256(manifest.encode())
+
+        def make(header: EntryHeader) -> Published | None:
+            history = fold_model(self.journal.entries)
+            if self._with_content(history, manifest.content, damaged):
+                return None
+            return Published(
+                version=history.next_number,
+                manifest=keys.version_manifest(prefix),
+                sha256=digest,
+                bytes=manifest.size,
+                content=manifest.content,
+                **header,
+            )
+
+        if entry := self.journal.add(make):
+            return self._version(entry)
+        self._discard(prefix)
+        existing = self._with_content(self.history(), manifest.content, damaged)
+        assert existing
+        return existing
+
+    def _by_number(self, history: ModelHistory, number: int) -> Version:
+        """The version of a number, if a readable journal entry names it."""
         if number in history.published:
             return self._version(history.published[number])
         if history.damaged:
             raise DamageError(
-                f"{self.name}@{number}: nobody vouches for it ({history.damaged[0].reason}); it is not loaded. "
-                f"Publish the model again"
+                f"{self.name}@{number}: no readable journal entry names it ({history.damaged[0].reason}); it is not "
+                f"loaded. Publish the model again"
             )
-        raise UsageError(f"model {self.name} has no version {number}; it has {self._there(history)}")
+        raise UsageError(f"model {self.name} has no version {number}; it has {_summary(history)}")
 
     def _version(self, entry: Published) -> Version:
         return Version(self.name, entry.version, entry.manifest, entry.sha256, entry.bytes, entry.time)
 
-    def _same(self, history: ModelHistory, content: str, unsound: Container[int]) -> Version | None:
-        """The first version that has this content and is not known to be `unsound`, if there is one."""
-        found = (e for e in history.published.values() if e.content == content and e.version not in unsound)
-        return next(map(self._version, found), None)
+    def _with_content(self, history: ModelHistory, content: str, damaged: Container[int]) -> Version | None:
+        """The first version with this content, except the `damaged` ones."""
+        entries = (e for e in history.published.values() if e.content == content and e.version not in damaged)
+        return next(map(self._version, entries), None)
 
-    def _sound(self, version: Version, advance: Advance) -> bool:
-        """Whether a version is whole, byte for byte."""
+    def _is_sound(self, version: Version, advance: Advance) -> bool:
+        """Whether every byte of a version is what was published."""
         try:
-            for done in self.verify(version):
-                advance(done)
+            for size in self.verify(version):
+                advance(size)
         except DamageError:
             return False
         return True
 
-    def _points(self, history: ModelHistory, alias: str, version: int) -> bool:
-        """Whether an alias points at a version, beyond doubt."""
-        return alias in history.aliased and history.aliased[alias].version == version and not history.doubt(alias)
-
-    def _there(self, history: ModelHistory) -> str:
-        versions = ", ".join(str(number) for number in history.published) or "none"
-        aliases = ", ".join(f"{alias} ({entry.version})" for alias, entry in sorted(history.aliased.items()))
-        return f"versions {versions}" + (f" and aliases {aliases}" if aliases else "")
-
     def _discard(self, prefix: str) -> None:
-        """Delete what no entry will ever name, if the store lets us: the first error is what counts."""
+        """Delete objects that no journal entry names. Ignores store errors: the caller's error matters more."""
         with suppress(StoreError):
             for key in list(self.store.list(prefix)):
                 self.store.delete(key)
@@ -259,21 +264,32 @@ def model_names(store: Store) -> list[str]:
 
 
 def find(store: Store, reference: str) -> tuple[RegisteredModel, Version]:
-    """The model and the version that a reference means; see `RegisteredModel.find`."""
+    """The model and the version of a reference; see `RegisteredModel.find`."""
     model = RegisteredModel(store, reference.partition("@")[0])
     return model, model.find(reference)
 
 
-def _unchanged(path: Path, file: ModelFile, advance: Advance) -> Iterator[bytes]:
-    """The bytes of a file, on their way; at their end it is seen that they are those that were looked at before.
+def _points_at(history: ModelHistory, alias: str, version: int) -> bool:
+    """Whether an alias points at a version, with no damaged entry that may have moved it."""
+    return alias in history.aliased and history.aliased[alias].version == version and not history.possible_move(alias)
+
+
+def _summary(history: ModelHistory) -> str:
+    versions = ", ".join(str(number) for number in history.published) or "none"
+    aliases = ", ".join(f"{alias} ({entry.version})" for alias, entry in sorted(history.aliased.items()))
+    return f"versions {versions}" + (f" and aliases {aliases}" if aliases else "")
+
+
+def _read_unchanged(path: Path, file: ModelFile, advance: Advance) -> Iterator[bytes]:
+    """The bytes of a file, in chunks. At the end, checks them against the SHA-256 in the manifest.
 
     Raises:
-        UsageError: they are not; what was written of them is not taken.
+        UsageError: the file changed since its SHA-256 was computed. The store keeps nothing of it.
     """
-    seen = hashlib.sha256()
-    for window in windows(path):
-        seen.update(window)
-        yield window
-        advance(len(window))
-    if seen.hexdigest() != file.sha256:
-        raise UsageError(f"{path} was changed while it was published; nothing was. Publish it again")
+    digest = hashlib.sha256()
+    for chunk in read_chunks(path):
+        digest.update(chunk)
+        yield chunk
+        advance(len(chunk))
+    if digest.hexdigest() != file.sha256:
+        raise UsageError(f"{path} was changed while it was being published; nothing was published. Publish it again")

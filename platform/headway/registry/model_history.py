@@ -1,4 +1,4 @@
-"""The kinds of entry of a model's journal, and what they come to."""
+"""The entries of a model's journal, and the model's state derived from them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -10,62 +10,62 @@ from headway.runs.hashlog import Damaged, LogEntry
 
 
 class Published(LogEntry):
-    """A version became true."""
+    """A version was published."""
 
     kind: Literal["published"] = "published"
     version: int
-    """1, 2, 3 ..."""
+    """Version number, from 1."""
     manifest: str
-    """Key of the manifest."""
+    """Key of the version's manifest."""
     sha256: str
-    """Of the manifest's bytes."""
+    """SHA-256 of the manifest."""
     bytes: int
-    """Of all files."""
+    """Size of all files together."""
     content: str
-    """Digest of the files and of where they came from: what makes two publications the same."""
+    """Digest of the files and their origin; equal for two publications of the same content."""
 
 
 class Aliased(LogEntry):
-    """An alias points at a version from now on."""
+    """An alias was pointed at a version."""
 
     kind: Literal["aliased"] = "aliased"
     alias: str
     version: int
 
 
-Entry = Annotated[Published | Aliased, Field(discriminator="kind")]
-KINDS: TypeAdapter[Entry] = TypeAdapter(Entry)
+ModelEntry = Annotated[Published | Aliased, Field(discriminator="kind")]
+ENTRY_TYPES: TypeAdapter[ModelEntry] = TypeAdapter(ModelEntry)
 
 
 @dataclass
 class ModelHistory:
-    """What a model's journal says: pure functions of its entries."""
+    """The state of a model: a pure function of its journal."""
 
     published: dict[int, Published] = field(default_factory=dict)
-    """By version, oldest first."""
+    """Versions by number, oldest first."""
     aliased: dict[str, Aliased] = field(default_factory=dict)
-    """The last entry about each alias, by alias."""
+    """The last entry of each alias, by alias."""
     damaged: list[Damaged] = field(default_factory=list)
-    next: int = 1
-    """The number that the next version gets. A damaged entry may have been a version, and no number is used twice."""
+    next_number: int = 1
+    """Number of the next version. A damaged entry counts as a version, so no number is used twice."""
 
-    def doubt(self, alias: str) -> Damaged | None:
-        """A damaged entry that may have moved an alias since it was last seen to move."""
+    def possible_move(self, alias: str) -> Damaged | None:
+        """The first damaged entry after the last known move of an alias: it may have moved the alias."""
         since = self.aliased[alias].seq if alias in self.aliased else 0
         return next((entry for entry in self.damaged if entry.seq > since), None)
 
 
-def fold_model(entries: Sequence[Entry | Damaged]) -> ModelHistory:
-    """Derive a model's history from its journal."""
+def fold_model(entries: Sequence[ModelEntry | Damaged]) -> ModelHistory:
+    """Derive a model's state from its journal."""
     history = ModelHistory()
     for entry in entries:
         match entry:
             case Damaged():
                 history.damaged.append(entry)
-                history.next += 1
+                history.next_number += 1
             case Published():
                 history.published.setdefault(entry.version, entry)
-                history.next = max(history.next, entry.version + 1)
+                history.next_number = max(history.next_number, entry.version + 1)
             case Aliased():
                 history.aliased.pop(entry.alias, None)
                 history.aliased[entry.alias] = entry

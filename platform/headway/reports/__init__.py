@@ -1,1 +1,1 @@
-"""Reports on runs: status, overview, summary, time accounting and curves. All of it is derived from runs."""
+"""Reports on runs: status, overview, summary, time accounting and loss curves. All of it is derived from runs."""

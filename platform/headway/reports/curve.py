@@ -1,4 +1,4 @@
-"""How training went, by tokens: read from a run's log, where what a later attempt trained again replaces the first."""
+"""Loss curves of a run by tokens, from its log. Batches that were trained again replace their first results."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -9,12 +9,12 @@ from headway.runs.run_log import Event, events_newest_first
 
 @dataclass(frozen=True)
 class Point:
-    """One batch that was trained on."""
+    """A training step on the curve of a run."""
 
     tokens: int
-    """Consumed, this batch included."""
+    """Tokens consumed, including this batch."""
     loss: float
-    """Mean over the batch [nats per token]."""
+    """Mean loss over the batch [nats per token]."""
     learning_rate: float
     tokens_per_second: float
     attempt: int
@@ -22,17 +22,17 @@ class Point:
 
 @dataclass
 class Curve:
-    """A run by tokens."""
+    """The curves of one run."""
 
     points: list[Point] = field(default_factory=list)
-    """In order of tokens, one for each batch."""
+    """One point per batch, in order of tokens."""
     held_out: dict[int, float] = field(default_factory=dict)
     """Held-out loss by tokens [nats per token]."""
-    reached: dict[int, int] = field(default_factory=dict)
-    """Tokens that each attempt got to, committed or not."""
+    tokens_reached: dict[int, int] = field(default_factory=dict)
+    """Tokens that each attempt reached, committed or not."""
 
-    def take(self, event: Event) -> None:
-        """Go on by one event; those that say nothing of the curve are passed over."""
+    def handle(self, event: Event) -> None:
+        """Apply one event. Ignores events that do not affect the curves."""
         name, attempt, tokens = event.get("event"), event.get("attempt"), event.get("tokens")
         if not isinstance(attempt, int) or not isinstance(tokens, int):
             return
@@ -47,30 +47,30 @@ class Curve:
             self.held_out[tokens] = event["held_out"]
         else:
             return
-        self.reached[attempt] = max(tokens, self.reached.get(attempt, 0))
+        self.tokens_reached[attempt] = max(tokens, self.tokens_reached.get(attempt, 0))
 
     def _undo(self, above: int) -> None:
-        """Forget what was trained above a position: it is trained again."""
+        """Drop the results above a position: they are trained again."""
         while self.points and self.points[-1].tokens > above:
             self.points.pop()
         self.held_out = {tokens: loss for tokens, loss in self.held_out.items() if tokens <= above}
 
 
-def curve(events: Iterable[Event]) -> Curve:
-    """The curve of a run, from its events in order."""
-    drawn = Curve()
+def read_curve(events: Iterable[Event]) -> Curve:
+    """The curves of a run, from its events in order."""
+    curve = Curve()
     for event in events:
-        drawn.take(event)
-    return drawn
+        curve.handle(event)
+    return curve
 
 
 def newest_losses(store: Store, run: str) -> tuple[float | None, float | None]:
-    """The last training loss and the last held-out loss that a run told of [nats per token]."""
-    found: dict[str, float] = {}
+    """The last logged training loss and held-out loss of a run [nats per token]; None where there is none."""
+    losses: dict[str, float] = {}
     for event in events_newest_first(store, run):
         for name, key in (("step.done", "loss"), ("evaluation.done", "held_out")):
             if event.get("event") == name:
-                found.setdefault(key, event[key])
-        if len(found) == 2:
+                losses.setdefault(key, event[key])
+        if len(losses) == 2:
             break
-    return found.get("loss"), found.get("held_out")
+    return losses.get("loss"), losses.get("held_out")

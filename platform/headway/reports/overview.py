@@ -1,7 +1,7 @@
-"""Where many runs stand, at one object each: what each says of itself beside its heartbeat.
+"""Overview of many runs, at one object per run: the summary in its heartbeat.
 
-Of a run that died in the middle of a sentence the journal is read; one that does not say enough is read whole, as
-`headway status` reads it.
+A run that died without recording an end also takes its journal. A run without a summary takes its log and ledgers too,
+as in `headway status`.
 """
 
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ from headway.runs.liveness import Heartbeat, RunSummary, is_alive
 from headway.runs.run import Run
 
 READERS = 16
-"""Runs that are read whole side by side."""
+"""Runs whose journals are read in parallel."""
 
 
 @dataclass(frozen=True)
@@ -30,59 +30,63 @@ class RunOverview:
     state: State
     tokens: int
     budget: int | None
+    """Tokens to train on; None if the recipe is damaged."""
     loss: float | None
+    """Training loss of the last logged step [nats per token]."""
     held_out: float | None
+    """Loss of the last evaluation [nats per token]."""
     attempts: int
     preemptions: int
     failures: int
     """Attempts that failed or were killed."""
     goodput: float | None
+    """Share of the allocated rank-time that was spent on training steps."""
     host: str | None
-    """Machine of the newest attempt's first rank."""
-    seen: float | None
-    """The last sign of life [s since 1970]."""
+    """Host of rank 0 in the newest attempt."""
+    last_seen: float | None
+    """Last sign of life [s since 1970]."""
     reason: str
-    """Why the newest attempt ended."""
+    """Reason for the end of the newest attempt."""
     slow: str = ""
-    """Which rank keeps the others waiting, while it is trained."""
+    """Message about a straggling rank of a running attempt."""
     problem: str | None = None
-    """What is wrong with it."""
+    """Problem with the run's recipe."""
 
     @property
     def share(self) -> float | None:
-        """Of the budget, 0 to 1."""
+        """Trained share of the token budget, 0 to 1."""
         return self.tokens / self.budget if self.budget else None
 
 
 def overview(store: Store, runs: Sequence[str]) -> list[RunOverview]:
-    """Where each of these runs stands; all of them exist."""
-    beats = [_beat(data) for data in store.get_all(map(keys.heartbeat, runs))]
-    brief = [_brief(run, beat) for run, beat in zip(runs, beats, strict=True)]
-    rest = [(run, beat) for run, beat, found in zip(runs, beats, brief, strict=True) if found is None]
+    """The overview of each run, in order. All of the runs must exist."""
+    beats = [_parse_heartbeat(data) for data in store.get_all(map(keys.heartbeat, runs))]
+    rows = [_from_heartbeat(run, beat) for run, beat in zip(runs, beats, strict=True)]
+    missing = [(run, beat) for run, beat, row in zip(runs, beats, rows, strict=True) if row is None]
     with ThreadPoolExecutor(READERS) as readers:
-        others = readers.map(lambda each: _by_journal(Run(store, each[0]), each[1]), rest)
-        return [found or next(others) for found in brief]
+        others = readers.map(lambda each: _from_journal(Run(store, each[0]), each[1]), missing)
+        return [row or next(others) for row in rows]
 
 
-def _beat(data: bytes | None) -> Heartbeat | None:
+def _parse_heartbeat(data: bytes | None) -> Heartbeat | None:
     try:
         return Heartbeat.model_validate_json(data or b"")
     except ValidationError:
         return None
 
 
-def _brief(run: str, beat: Heartbeat | None) -> RunOverview | None:
-    """What a heartbeat tells, if its attempt has ended in order or is alive."""
+def _from_heartbeat(run: str, beat: Heartbeat | None) -> RunOverview | None:
+    """The overview by the heartbeat alone; None unless its attempt has a recorded outcome or is alive."""
     if beat is None or beat.summary is None:
         return None
     if beat.summary.outcome:
-        return _told(run, beat, beat.summary, beat.summary.outcome)
-    here = is_alive(beat.holder)
-    alive = beat.fresh if here is None else here
-    return _told(run, beat, beat.summary, "running") if alive else None
+        return _from_summary(run, beat, beat.summary, beat.summary.outcome)
+    local = is_alive(beat.holder)
+    alive = beat.fresh if local is None else local
+    return _from_summary(run, beat, beat.summary, "running") if alive else None
 
 
-def _told(run: str, beat: Heartbeat, summary: RunSummary, state: State) -> RunOverview:
+def _from_summary(run: str, beat: Heartbeat, summary: RunSummary, state: State) -> RunOverview:
     return RunOverview(
         run=run,
         state=state,
@@ -95,44 +99,44 @@ def _told(run: str, beat: Heartbeat, summary: RunSummary, state: State) -> RunOv
         failures=summary.failures + (state in {"failed", "killed"}),
         goodput=summary.goodput,
         host=beat.holder.host,
-        seen=beat.time,
+        last_seen=beat.time,
         reason=summary.reason,
         slow=summary.slow if state == "running" else "",
     )
 
 
-def _by_journal(run: Run, beat: Heartbeat | None) -> RunOverview:
-    """What the journal says of a run that did not say itself how it ended; all that there is, if need be."""
+def _from_journal(run: Run, beat: Heartbeat | None) -> RunOverview:
+    """The overview by heartbeat and journal; by log and ledgers too if the heartbeat is not the last attempt's."""
     history = run.history()
     last = history.attempts[-1] if history.attempts else None
     if last is None or beat is None or beat.summary is None or last.number != beat.attempt:
-        return _whole(run)
-    told = _told(run.name, beat, beat.summary, last.ended.outcome if last.ended else "killed")
-    if last.ended is None:
-        return replace(told, tokens=history.tokens)
-    return replace(told, tokens=history.tokens, reason=last.ended.reason, seen=max(beat.time, last.ended.time))
+        return _from_log(run)
+    row = _from_summary(run.name, beat, beat.summary, last.end.outcome if last.end else "killed")
+    if last.end is None:
+        return replace(row, tokens=history.tokens)
+    return replace(row, tokens=history.tokens, reason=last.end.reason, last_seen=max(beat.time, last.end.time))
 
 
-def _whole(run: Run) -> RunOverview:
-    """What journal, log and ledgers tell."""
-    stands = run_status(run)
+def _from_log(run: Run) -> RunOverview:
+    """The overview by journal, log and ledgers."""
+    status = run_status(run)
     loss, held_out = newest_losses(run.store, run.name)
-    books = account_time(run, stands)
-    last = stands.attempts[-1] if stands.attempts else None
-    outcomes = [each.outcome for each in stands.attempts]
+    accounting = account_time(run, status)
+    last = status.attempts[-1] if status.attempts else None
+    outcomes = [each.outcome for each in status.attempts]
     return RunOverview(
         run=run.name,
-        state=stands.state,
-        tokens=stands.tokens,
-        budget=stands.budget,
+        state=status.state,
+        tokens=status.tokens,
+        budget=status.budget,
         loss=loss,
         held_out=held_out,
-        attempts=len(stands.attempts),
+        attempts=len(status.attempts),
         preemptions=outcomes.count("preempted"),
         failures=outcomes.count("failed") + outcomes.count("killed"),
-        goodput=books.goodput if books.total else None,
+        goodput=accounting.goodput if accounting.total else None,
         host=last.holder.host if last else None,
-        seen=stands.seen,
+        last_seen=status.last_seen,
         reason=last.reason if last else "",
-        problem=stands.problem,
+        problem=status.problem,
     )

@@ -1,7 +1,4 @@
-"""Where a run stands, for people: what state it is in, how far it is, and how each attempt at it went.
-
-Derived from the journal and the heartbeat; a run whose process died without a word is told from one that runs.
-"""
+"""Status of a run and of each of its attempts, derived from journal and heartbeat."""
 
 from dataclasses import dataclass
 from itertools import zip_longest
@@ -14,9 +11,9 @@ from headway.runs.liveness import Heartbeat, read_heartbeat
 from headway.runs.run import Run
 
 State = Literal["new", "running", "done", "preempted", "failed", "killed"]
-"""Of a run. `new`: nobody has claimed it yet. `killed`: it never said how it ended, and nobody is alive on it."""
+"""State of a run. `new`: never claimed. `killed`: no end is recorded, and no process is alive on it."""
 Outcome = Literal["running", "done", "preempted", "failed", "killed", "rolled back"]
-"""Of an attempt. `rolled back`: it decided to begin again from an earlier checkpoint, as the next attempt."""
+"""Outcome of an attempt. `rolled back`: it decided to restart from an earlier checkpoint, as the next attempt."""
 
 
 @dataclass(frozen=True)
@@ -25,50 +22,50 @@ class AttemptStatus:
 
     number: int
     holder: Holder
-    began: float
-    """When it claimed the run [s since 1970]."""
-    seen: float
-    """When it ended, or was last seen alive [s since 1970]."""
+    started: float
+    """Time of its claim [s since 1970]."""
+    last_seen: float
+    """Time of its end, or of its last sign of life [s since 1970]."""
     outcome: Outcome
     reason: str
-    before: int
-    """Tokens of the newest checkpoint when it began."""
-    committed: int
-    """Tokens of its own last checkpoint, or `before`."""
+    tokens_before: int
+    """Tokens of the newest checkpoint at its claim."""
+    tokens_committed: int
+    """Tokens of its own last checkpoint, or `tokens_before`."""
 
 
 @dataclass(frozen=True)
 class RunStatus:
-    """Where a run stands at one moment."""
+    """A run at one moment."""
 
     run: str
     state: State
     budget: int | None
     """Tokens to train on; None if the recipe is damaged."""
     tokens: int
-    """Trained so far: by the heartbeat while it runs, else what is committed."""
+    """Tokens trained: by the heartbeat while the run is alive, else by its newest checkpoint."""
     attempts: list[AttemptStatus]
     heartbeat: Heartbeat | None
     history: History
     problem: str | None
-    """What is wrong with the recipe."""
+    """Problem with the recipe."""
 
     @property
     def share(self) -> float | None:
-        """Of the budget, 0 to 1."""
+        """Trained share of the token budget, 0 to 1."""
         return self.tokens / self.budget if self.budget else None
 
     @property
-    def seen(self) -> float | None:
-        """The last sign of life of anybody [s since 1970]."""
-        return max((each.seen for each in self.attempts), default=None)
+    def last_seen(self) -> float | None:
+        """Last sign of life of any attempt [s since 1970]."""
+        return max((each.last_seen for each in self.attempts), default=None)
 
 
 def run_status(run: Run) -> RunStatus:
-    """Where `run` stands now."""
+    """The status of `run` now."""
     history, beat = run.history(), read_heartbeat(run.store, run.name)
-    running = bool(history.attempts) and run.alive(history.attempts[-1])
-    tries = _tries(history, beat, running=running)
+    running = bool(history.attempts) and run.is_alive(history.attempts[-1])
+    attempts = _attempts(history, beat, running=running)
     budget, problem = None, None
     try:
         budget = run.recipe().train.tokens
@@ -77,63 +74,63 @@ def run_status(run: Run) -> RunStatus:
     except DamageError as error:
         problem = str(error)
     tokens = history.tokens
-    if running and beat and beat.attempt == tries[-1].number:
+    if running and beat and beat.attempt == attempts[-1].number:
         tokens = max(tokens, beat.tokens)
-    return RunStatus(run.name, _state(tries), budget, tokens, tries, beat, history, problem)
+    return RunStatus(run.name, _state(attempts), budget, tokens, attempts, beat, history, problem)
 
 
-def _state(tries: list[AttemptStatus]) -> State:
-    if not tries:
+def _state(attempts: list[AttemptStatus]) -> State:
+    if not attempts:
         return "new"
-    outcome = tries[-1].outcome
+    outcome = attempts[-1].outcome
     return "killed" if outcome == "rolled back" else outcome
 
 
-def _tries(history: History, beat: Heartbeat | None, *, running: bool) -> list[AttemptStatus]:
-    tries: list[AttemptStatus] = []
+def _attempts(history: History, beat: Heartbeat | None, *, running: bool) -> list[AttemptStatus]:
+    attempts: list[AttemptStatus] = []
     for attempt, follower in zip_longest(history.attempts, history.attempts[1:]):
-        tries.append(
+        attempts.append(
             AttemptStatus(
                 number=attempt.number,
                 holder=attempt.claim.holder,
-                began=attempt.claim.time,
-                seen=_last_sign(attempt, follower, beat),
+                started=attempt.claim.time,
+                last_seen=_last_seen(attempt, follower, beat),
                 outcome=_outcome(attempt, running=running and follower is None, followed=follower is not None),
                 reason=_reason(attempt),
-                before=attempt.before,
-                committed=attempt.commits[-1].tokens if attempt.commits else attempt.before,
+                tokens_before=attempt.tokens_before,
+                tokens_committed=attempt.commits[-1].tokens if attempt.commits else attempt.tokens_before,
             )
         )
-    return tries
+    return attempts
 
 
 def _outcome(attempt: Attempt, *, running: bool, followed: bool) -> Outcome:
-    if attempt.ended:
-        return attempt.ended.outcome
+    if attempt.end:
+        return attempt.end.outcome
     if running:
         return "running"
     return "rolled back" if followed and _rolled_back(attempt) else "killed"
 
 
 def _rolled_back(attempt: Attempt) -> bool:
-    """Whether the last thing an attempt did was to decide on a roll-back."""
+    """Whether an attempt's last entry is the decision to roll back."""
     last = attempt.decisions[-1] if attempt.decisions else None
     return last is not None and last.restored is not None and all(c.seq < last.seq for c in attempt.commits)
 
 
 def _reason(attempt: Attempt) -> str:
-    if attempt.ended:
-        return attempt.ended.reason
+    if attempt.end:
+        return attempt.end.reason
     return attempt.decisions[-1].reason if _rolled_back(attempt) else ""
 
 
-def _last_sign(attempt: Attempt, follower: Attempt | None, beat: Heartbeat | None) -> float:
-    """When an attempt ended, or was last seen alive [s since 1970]."""
-    if attempt.ended:
-        return attempt.ended.time
-    seen = [attempt.claim.time, *(entry.time for entry in (*attempt.commits, *attempt.decisions))]
+def _last_seen(attempt: Attempt, follower: Attempt | None, beat: Heartbeat | None) -> float:
+    """Time of an attempt's end, or of its last sign of life [s since 1970]."""
+    if attempt.end:
+        return attempt.end.time
+    times = [attempt.claim.time, *(entry.time for entry in (*attempt.commits, *attempt.decisions))]
     if follower and follower.claim.lost_at:
-        seen.append(follower.claim.lost_at)
+        times.append(follower.claim.lost_at)
     if beat and beat.attempt == attempt.number:
-        seen.append(beat.time)
-    return max(seen)
+        times.append(beat.time)
+    return max(times)

@@ -1,4 +1,4 @@
-"""Counting along while a run is trained, for the summary beside its heartbeat."""
+"""Builds the summary of a run (loss, tokens, attempts, goodput) that its heartbeat carries during training."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,57 +11,59 @@ from headway.runs.run import Run
 
 
 class SummaryBuilder:
-    """Counts along during one attempt. `take` and `book` are cheap; the first `summary` reads the run's past."""
+    """Summarises a run during one attempt. The first `build` reads earlier attempts; all other calls are cheap."""
 
     def __init__(self, run: Run, attempt: int, budget: int) -> None:
         self.run, self.attempt = run, attempt
-        self._now: dict[str, Any] = {"budget": budget}
-        self._past: dict[str, Any] | None = None
+        self._current: dict[str, Any] = {"budget": budget}
+        """Fields of the summary that the current attempt sets."""
+        self._earlier: dict[str, Any] | None = None
+        """Fields of the summary that earlier attempts determine."""
 
-    def take(self, event: str, fields: Mapping[str, Any]) -> None:
-        """Go on by one of the attempt's events; most say nothing of what is counted."""
+    def handle(self, event: str, fields: Mapping[str, Any]) -> None:
+        """Apply an event of the attempt. Ignores events that do not affect the summary."""
         if event == "step.done":
-            self._now["loss"] = fields["loss"]
+            self._current["loss"] = fields["loss"]
         elif event == "evaluation.done":
-            self._now["held_out"] = fields["held_out"]
+            self._current["held_out"] = fields["held_out"]
         elif event == "rank.slow":
-            self._now["slow"] = "rank {rank} on {host} takes {factor} times as long as the others".format(**fields)
+            self._current["slow"] = "rank {rank} on {host} takes {factor} times as long as the others".format(**fields)
         elif event == "rank.recovered":
-            self._now["slow"] = ""
+            self._current["slow"] = ""
         elif event == "attempt.ended":
-            self._now |= {"outcome": fields["outcome"], "reason": fields["reason"]}
+            self._current |= {"outcome": fields["outcome"], "reason": fields["reason"]}
 
-    def book(self, rows: Sequence[LedgerRow]) -> None:
-        """Take note of the attempt's ledger, as it has just been written."""
-        self._now["step"] = sum(row.phases.get("step", 0.0) for row in rows)
-        self._now["total"] = sum(sum(row.phases.values()) - row.phases.get("queue", 0.0) for row in rows)
+    def record_ledger(self, rows: Sequence[LedgerRow]) -> None:
+        """Update the attempt's rank-time from its ledger."""
+        self._current["step"] = sum(row.phases.get("step", 0.0) for row in rows)
+        self._current["total"] = sum(sum(row.phases.values()) - row.phases.get("queue", 0.0) for row in rows)
 
-    def summary(self) -> RunSummary:
-        """The run as of now.
+    def build(self) -> RunSummary:
+        """The summary as of now.
 
         Raises:
-            StoreError: its past cannot be read.
+            StoreError: earlier attempts cannot be read.
         """
-        if self._past is None:
-            self._past = _past(self.run, self.attempt)
-        return RunSummary(**{**self._past, **self._now})
+        if self._earlier is None:
+            self._earlier = _earlier_attempts(self.run, self.attempt)
+        return RunSummary(**{**self._earlier, **self._current})
 
 
-def _past(run: Run, attempt: int) -> dict[str, Any]:
-    """What came before an attempt: what the last heartbeat summed up, and the attempts since."""
+def _earlier_attempts(run: Run, attempt: int) -> dict[str, Any]:
+    """Summarise the attempts before `attempt`: those in the last heartbeat's summary, and those since."""
     beat = read_heartbeat(run.store, run.name)
-    stands = run_status(run)
-    tries = [each for each in stands.attempts if each.number < attempt]
-    known = beat.summary if beat and beat.attempt < attempt else None
-    since = beat.attempt if known and beat else 0
-    booked = [line for line in account_time(run, stands, since).lines if line.attempt < attempt]
+    status = run_status(run)
+    attempts = [each for each in status.attempts if each.number < attempt]
+    base = beat.summary if beat and beat.attempt < attempt else None
+    first = beat.attempt if base and beat else 0
+    times = [each for each in account_time(run, status, first).rank_times if each.attempt < attempt]
     return {
-        "attempts": len(tries) + 1,
-        "preemptions": sum(each.outcome == "preempted" for each in tries),
-        "failures": sum(each.outcome in {"failed", "killed"} for each in tries),
-        "earlier_step": (known.earlier_step if known else 0.0) + sum(line.phases["step"] for line in booked),
-        "earlier_total": (known.earlier_total if known else 0.0)
-        + sum(line.booked - line.phases["queue"] for line in booked),
-        "loss": known.loss if known else None,
-        "held_out": known.held_out if known else None,
+        "attempts": len(attempts) + 1,
+        "preemptions": sum(each.outcome == "preempted" for each in attempts),
+        "failures": sum(each.outcome in {"failed", "killed"} for each in attempts),
+        "earlier_step": (base.earlier_step if base else 0.0) + sum(each.phases["step"] for each in times),
+        "earlier_total": (base.earlier_total if base else 0.0)
+        + sum(each.accounted - each.phases["queue"] for each in times),
+        "loss": base.loss if base else None,
+        "held_out": base.held_out if base else None,
     }

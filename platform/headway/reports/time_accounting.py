@@ -1,8 +1,8 @@
-"""Where the time of a run went: every second of every rank of every attempt, booked to one phase.
+"""Time accounting of a run: every second of every rank of every attempt belongs to one phase.
 
-The ledger accounts up to an attempt's last commit or its end. What a killed, failed or hurried attempt did after that
-is `lost`: the next one does it again. So is what it did after a newer one had claimed the run. Closing the books of an
-attempt that ended in order is `drain`.
+The ledger covers an attempt up to its last commit or its end. What a killed, failed or hurried attempt did after that
+is `lost`, since the next one does it again. So is what it did after a newer attempt had claimed the run. The time that
+an orderly attempt takes after its last ledger row is `drain`.
 """
 
 import math
@@ -17,7 +17,7 @@ from headway.runs.run_log import opening_events
 from headway.telemetry.phases import PHASES
 
 ORDERLY = ("done", "preempted")
-"""Outcomes of attempts that closed their books."""
+"""Outcomes of attempts that wrote their ledger at the end."""
 
 
 @dataclass(frozen=True)
@@ -27,130 +27,130 @@ class RankTime:
     attempt: int
     rank: int
     outcome: Outcome
-    began: float
-    """When it was submitted, or launched without a queue [s since 1970]."""
+    started: float
+    """Time of the submission, or of the launch without a queue [s since 1970]."""
     ended: float
-    """Seconds since 1970; while the attempt runs, when its last checkpoint was begun."""
+    """Time of the end; of the last checkpoint's start while the attempt runs [s since 1970]."""
     phases: Mapping[str, float]
-    """Seconds, for every phase."""
-    fenced: float = math.inf
-    """When a newer attempt claimed the run [s since 1970]."""
+    """Time in each phase [s]."""
+    fenced_at: float = math.inf
+    """Time of the next attempt's claim [s since 1970]."""
 
     @property
-    def booked(self) -> float:
-        """Sum over the phases [s]."""
+    def accounted(self) -> float:
+        """Time in all phases together [s]."""
         return sum(self.phases.values())
 
     @property
-    def wall(self) -> float:
-        """What the wall clock says [s]."""
-        return self.ended - self.began
+    def elapsed(self) -> float:
+        """Elapsed time by the wall clock [s]."""
+        return self.ended - self.started
 
     @property
     def difference(self) -> float:
-        """Seconds of wall clock that no phase accounts for: zero, or the books are wrong."""
-        return self.wall - self.booked
+        """Elapsed time that no phase accounts for [s]; nonzero means an accounting error."""
+        return self.elapsed - self.accounted
 
 
 @dataclass(frozen=True)
 class TimeAccounting:
-    """The time of a whole run."""
+    """The time of a run, by rank and attempt."""
 
-    lines: list[RankTime]
-    running: int | None
-    """The attempt that is under way: its lines end at its last checkpoint, or are missing before the first."""
+    rank_times: list[RankTime]
+    running_attempt: int | None
+    """The attempt that runs now. Its times end at its last checkpoint, and are missing before the first."""
 
     @property
     def attempts(self) -> int:
-        """How many attempts there are lines of."""
-        return len({line.attempt for line in self.lines})
+        """Number of attempts with accounted time."""
+        return len({each.attempt for each in self.rank_times})
 
     @property
     def phases(self) -> dict[str, float]:
         """Rank-seconds by phase, over all attempts."""
-        return {phase: sum(line.phases[phase] for line in self.lines) for phase in PHASES}
+        return {phase: sum(each.phases[phase] for each in self.rank_times) for phase in PHASES}
 
     @property
     def total(self) -> float:
-        """Rank-seconds booked."""
+        """Rank-seconds in all phases."""
         return sum(self.phases.values())
 
     @property
-    def held(self) -> float:
-        """Rank-seconds for which there was a machine: all but the queue."""
+    def allocated(self) -> float:
+        """Rank-seconds with allocated nodes: all phases but the queue."""
         return self.total - self.phases["queue"]
 
     @property
     def goodput(self) -> float:
-        """Share of the rank-time held that was spent on steps which count; 0 if there is none yet.
+        """Share of the allocated rank-time that was spent on steps that count; 0 if there is none yet.
 
-        This is Runtime Goodput: time of forward progress, of the time in which the resources are there (Google Cloud,
-        "Introducing ML Productivity Goodput", 2024).
+        This is Runtime Goodput: time of forward progress, relative to the time in which the resources are available
+        (Google Cloud, "Introducing ML Productivity Goodput", 2024).
         """
-        return self.phases["step"] / self.held if self.held else 0.0
+        return self.phases["step"] / self.allocated if self.allocated else 0.0
 
 
-def account_time(run: Run, stands: RunStatus | None = None, since: int = 0) -> TimeAccounting:
-    """Account for all time of `run` in its attempts from `since` on; `stands`: where it stands, if that is known."""
-    stands = stands or run_status(run)
-    running = next((each.number for each in stands.attempts if each.outcome == "running"), None)
-    lines: list[RankTime] = []
-    free = -math.inf  # when the attempts before had all ended or been fenced
-    for attempt, told, follower in zip_longest(stands.attempts, stands.history.attempts, stands.attempts[1:]):
-        saved = told.ended is not None and told.ended.tokens <= attempt.committed
+def account_time(run: Run, status: RunStatus | None = None, first_attempt: int = 0) -> TimeAccounting:
+    """Account for the time of `run` from `first_attempt` on. Reads the status unless the caller passes it."""
+    status = status or run_status(run)
+    running = next((each.number for each in status.attempts if each.outcome == "running"), None)
+    rank_times: list[RankTime] = []
+    free = -math.inf  # when all earlier attempts had ended or been fenced
+    for attempt, past, follower in zip_longest(status.attempts, status.history.attempts, status.attempts[1:]):
+        saved = past.end is not None and past.end.tokens <= attempt.tokens_committed
         tail = "drain" if attempt.outcome in ORDERLY and saved else "lost"
-        if attempt.number < since:
+        if attempt.number < first_attempt:
             continue
-        found = _lines(run, attempt, tail, fenced=follower.began if follower else math.inf)
-        lines += (_queued_after(free, line) for line in found)
-        free = max([free, *(min(line.ended, line.fenced) for line in found)])
-    return TimeAccounting(lines, running)
+        own = _rank_times(run, attempt, tail, fenced_at=follower.started if follower else math.inf)
+        rank_times += (_queued_after(free, each) for each in own)
+        free = max([free, *(min(each.ended, each.fenced_at) for each in own)])
+    return TimeAccounting(rank_times, running)
 
 
-def less(phases: Mapping[str, float], seconds: float, order: Iterable[str] = PHASES) -> dict[str, float]:
-    """`phases` without so many `seconds`, taken off one phase after the other in `order`: that of time, by default."""
-    left = dict(phases)
+def subtract_time(phases: Mapping[str, float], seconds: float, order: Iterable[str] = PHASES) -> dict[str, float]:
+    """Subtract `seconds` from `phases`, one phase after the other; by default in the order in which they happen."""
+    remaining = dict(phases)
     for phase in order:
-        taken = min(left[phase], max(0.0, seconds))
-        left[phase] -= taken
-        seconds -= taken
-    return left
+        amount = min(remaining[phase], max(0.0, seconds))
+        remaining[phase] -= amount
+        seconds -= amount
+    return remaining
 
 
-def _lines(run: Run, attempt: AttemptStatus, tail: str, fenced: float) -> list[RankTime]:
-    """The lines of an attempt; `tail` is what the time between its last row and its end counts as."""
+def _rank_times(run: Run, attempt: AttemptStatus, tail: str, fenced_at: float) -> list[RankTime]:
+    """The times of an attempt's ranks. The time between the last ledger row and the end belongs to the phase `tail`."""
     rows = read_ledger(run.store, run.name, attempt.number)
     if rows:
-        return [_closed(row, attempt, tail, fenced) for row in rows]
+        return [_rank_time(row, attempt, tail, fenced_at) for row in rows]
     if attempt.outcome == "running":
         return []
-    nothing = dict.fromkeys(PHASES, 0.0) | {tail: attempt.seen - attempt.began}
+    phases = dict.fromkeys(PHASES, 0.0) | {tail: attempt.last_seen - attempt.started}
     return [
-        RankTime(attempt.number, rank, attempt.outcome, attempt.began, attempt.seen, nothing, fenced)
-        for rank in range(_ranks(run, attempt.number))
+        RankTime(attempt.number, rank, attempt.outcome, attempt.started, attempt.last_seen, phases, fenced_at)
+        for rank in range(_world_size(run, attempt.number))
     ]
 
 
-def _closed(row: LedgerRow, attempt: AttemptStatus, tail: str, fenced: float) -> RankTime:
-    """A rank's line: its ledger row, what of that was in vain, and what came after it was written."""
+def _rank_time(row: LedgerRow, attempt: AttemptStatus, tail: str, fenced_at: float) -> RankTime:
+    """The time of one rank: its ledger row, with time after the fence moved to `lost`, and its tail."""
     phases = dict.fromkeys(PHASES, 0.0) | dict(row.phases)
     if attempt.outcome == "killed":
-        kept = less(phases, row.until - fenced, [phase for phase in reversed(PHASES) if phase != "lost"])
-        kept["lost"] += sum(phases.values()) - sum(kept.values())
-        phases = kept
-    ended = row.until if attempt.outcome == "running" else max(row.until, attempt.seen)
+        useful = subtract_time(phases, row.until - fenced_at, [phase for phase in reversed(PHASES) if phase != "lost"])
+        useful["lost"] += sum(phases.values()) - sum(useful.values())
+        phases = useful
+    ended = row.until if attempt.outcome == "running" else max(row.until, attempt.last_seen)
     phases[tail] += ended - row.until
-    return RankTime(row.attempt, row.rank, attempt.outcome, row.started, ended, phases, fenced)
+    return RankTime(row.attempt, row.rank, attempt.outcome, row.started, ended, phases, fenced_at)
 
 
-def _queued_after(moment: float, line: RankTime) -> RankTime:
-    """A line without the time in which its job was in the queue while an attempt before had the run."""
-    waited = min(line.phases["queue"], max(0.0, moment - line.began))
-    return replace(line, began=line.began + waited, phases=less(line.phases, waited))
+def _queued_after(moment: float, time: RankTime) -> RankTime:
+    """Remove the queue time before `moment`, while an earlier attempt had the run."""
+    overlap = min(time.phases["queue"], max(0.0, moment - time.started))
+    return replace(time, started=time.started + overlap, phases=subtract_time(time.phases, overlap))
 
 
-def _ranks(run: Run, attempt: int) -> int:
-    """How many ranks an attempt had, by what it said when it began."""
+def _world_size(run: Run, attempt: int) -> int:
+    """Number of an attempt's ranks, by its first log event; 1 if it has no log."""
     claims = (
         event for event in opening_events(run.store, run.name, attempt) if event.get("event") == "attempt.claimed"
     )

@@ -1,9 +1,8 @@
-"""The wall clock of a run: its ranks' time averaged over the ranks, and the time between attempts.
+"""Wall-clock time of a run: the time of its ranks, averaged over the ranks, and the time between attempts.
 
-A moment belongs to one attempt at most. Until a newer attempt claims the run it is the older one's: the newer one
-only starts, beside it. From the claim on it is the newer one's: nothing that the older one still does counts. So the
-averaged rank-time and `between` add up to the time from the first submission to the last end, however attempts overlap
-and however many ranks each had.
+Each moment belongs to at most one attempt. Where two overlap, the time before the newer one's claim belongs to the
+older one, and the time after it to the newer one. So the averaged rank-time and `between` add up to the time from the
+first submission to the last end.
 """
 
 import math
@@ -11,55 +10,56 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import groupby
 
-from headway.reports.time_accounting import TimeAccounting, less
+from headway.reports.time_accounting import TimeAccounting, subtract_time
 from headway.telemetry.phases import PHASES
 
 
 @dataclass(frozen=True)
 class WallTime:
-    """The wall clock of a run, by what its ranks did."""
+    """The wall-clock time of a run by phase."""
 
     phases: Mapping[str, float]
-    """Seconds, for every phase: the mean over the ranks of each attempt, summed over the attempts."""
+    """Time in each phase [s]: the mean over the ranks of an attempt, summed over the attempts."""
     between: float
-    """When no attempt had the run, or not all of its ranks were there yet [s, as the mean over the ranks]."""
+    """Time without an attempt, or before all of its ranks had started [s, mean over the ranks]."""
     elapsed: float
-    """From the first submission, or launch without a queue, to the last end [s]."""
+    """Time from the first submission, or launch without a queue, to the last end [s]."""
 
     @property
     def sum(self) -> float:
-        """Of the phases and `between` [s]."""
+        """Sum of the phases and `between` [s]."""
         return sum(self.phases.values()) + self.between
 
     @property
     def difference(self) -> float:
-        """Seconds that neither a phase nor `between` accounts for: zero, or the books are wrong."""
+        """Elapsed time that neither a phase nor `between` accounts for [s]; nonzero means an accounting error."""
         return self.elapsed - self.sum
 
     @property
     def goodput(self) -> float:
-        """Share of the wall clock that was spent on steps which count, the queue and `between` included; 0 if none is.
+        """Share of the elapsed time, with queue and `between`, that was spent on steps that count; 0 if there is none.
 
-        This is the Effective Training Time Ratio: productive runtime by the wall clock available to a job run with all
-        its restarts, in the queue or not (Kokolis et al., "Revisiting Reliability in Large-Scale Machine Learning
-        Research Clusters", HPCA 2025).
+        This is the Effective Training Time Ratio: productive runtime relative to the available wall-clock time of a job
+        run with all its restarts, queued or not (Kokolis et al., "Revisiting Reliability in Large-Scale Machine
+        Learning Research Clusters", HPCA 2025).
         """
         return self.phases["step"] / self.elapsed if self.elapsed else 0.0
 
 
-def wall_time(account: TimeAccounting) -> WallTime:
-    """The wall clock of the run that `account` tells of."""
+def wall_time(accounting: TimeAccounting) -> WallTime:
+    """The wall-clock time of a run, from its time accounting."""
     phases, covered = dict.fromkeys(PHASES, 0.0), 0.0
-    free = -math.inf
-    for _, attempt in groupby(account.lines, key=lambda line: line.attempt):
-        lines, since = list(attempt), free
-        for line in lines:
-            start = max(line.began, since)
-            end = max(start, min(line.ended, line.fenced))
-            own = less(less(line.phases, start - line.began), line.ended - end, reversed(PHASES))
+    free = -math.inf  # when all earlier attempts had ended or been fenced
+    for _, group in groupby(accounting.rank_times, key=lambda time: time.attempt):
+        times, earlier_end = list(group), free
+        for time in times:
+            start = max(time.started, earlier_end)
+            end = max(start, min(time.ended, time.fenced_at))
+            own = subtract_time(time.phases, start - time.started)
+            own = subtract_time(own, time.ended - end, reversed(PHASES))
             for phase, seconds in own.items():
-                phases[phase] += seconds / len(lines)
-            covered += (end - start) / len(lines)
+                phases[phase] += seconds / len(times)
+            covered += (end - start) / len(times)
             free = max(free, end)
-    elapsed = free - min(line.began for line in account.lines) if account.lines else 0.0
+    elapsed = free - min(time.started for time in accounting.rank_times) if accounting.rank_times else 0.0
     return WallTime(phases, elapsed - covered, elapsed)

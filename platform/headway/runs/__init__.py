@@ -1,4 +1,4 @@
-"""Runs in a store: recipe, journal, history, liveness, logs and ledgers, garbage, and what SLURM was asked for."""
+"""Runs in a store: recipe, journal, history, liveness, logs, ledgers, garbage, and submissions to SLURM."""
 
 from headway.runs.entries import Claimed, Committed, Decided, Ended, Entry, Holder, Pruned
 from headway.runs.hashlog import Damaged

@@ -1,4 +1,4 @@
-"""The kinds of entry of a run's journal."""
+"""The kinds of entries in a run's journal."""
 
 from typing import Annotated, Literal
 
@@ -13,20 +13,20 @@ __all__ = [
 
 
 class Holder(BaseModel):
-    """Who writes: enough for a person to find the process, and for a program to see whether it lives."""
+    """The process that holds a run: enough to find it, and to check whether it lives."""
 
     model_config = ConfigDict(frozen=True)
 
     host: str
     pid: int
     started: int
-    """Start time of the process in clock ticks since boot (`/proc/PID/stat`), so a reused pid is told apart."""
+    """Start time of the process in clock ticks since boot (`/proc/PID/stat`). Distinguishes reused pids."""
     launch: str
-    """Id of the `headway train` that started it."""
+    """Id of the `headway train` command that started it."""
     job: str | None = None
     """SLURM job id."""
     restart: int = 0
-    """How often SLURM had requeued that job before."""
+    """Number of times that SLURM had requeued the job before."""
     trace: str | None = None
     """W3C `traceparent`."""
 
@@ -39,7 +39,7 @@ class _Entry(LogEntry):
 
 
 class Claimed(_Entry):
-    """An attempt begins; its number is this entry's `seq`. All earlier attempts are fenced."""
+    """An attempt begins. Its number is the entry's `seq`. Fences all earlier attempts."""
 
     kind: Literal["claimed"] = "claimed"
     holder: Holder
@@ -48,24 +48,24 @@ class Claimed(_Entry):
     data: str | None = None
     """Digest of the run's data."""
     lost_at: float | None = None
-    """When the attempt before was last seen alive, if it never said how it ended."""
+    """When the previous attempt was last seen alive [s since 1970], if it recorded no end."""
 
 
 class Committed(_Entry):
-    """A checkpoint became true."""
+    """A checkpoint is complete and counts from now on."""
 
     kind: Literal["committed"] = "committed"
     tokens: int
     manifest: str
     """Key of the manifest."""
     sha256: str
-    """Of the manifest's bytes."""
+    """SHA-256 of the manifest's bytes."""
     bytes: int
-    """Of all shards."""
+    """Total size of the shards [bytes]."""
 
 
 class Decided(_Entry):
-    """What was done about a bad batch: the batches from `skip_from` up to `skip_to` do not count."""
+    """A decision about a bad batch: batches from `skip_from` up to `skip_to` [tokens] are skipped."""
 
     kind: Literal["decided"] = "decided"
     action: Literal["skip", "rollback", "stop"]
@@ -73,25 +73,25 @@ class Decided(_Entry):
     skip_from: int
     skip_to: int
     restored: int | None = None
-    """The position that a roll-back returns to. Not that of some commit: those depend on when a run was killed."""
+    """Position that a roll-back returns to [tokens]. Not a commit's: commits depend on when a run was killed."""
 
 
 class Pruned(_Entry):
-    """Checkpoints given up by retention; written before their objects are deleted."""
+    """Checkpoints that retention removes. Written before their objects are deleted."""
 
     kind: Literal["pruned"] = "pruned"
     manifests: list[str]
 
 
 class Ended(_Entry):
-    """How an attempt ended."""
+    """An attempt has ended."""
 
     kind: Literal["ended"] = "ended"
     outcome: Literal["done", "preempted", "failed"]
     reason: str
     tokens: int
     host: str | None = None
-    """The machine on which it failed, if one is to blame."""
+    """Host that caused the failure, if one did."""
 
 
 Entry = Annotated[Claimed | Committed | Decided | Pruned | Ended, Field(discriminator="kind")]
@@ -99,9 +99,9 @@ KINDS: TypeAdapter[Entry] = TypeAdapter(Entry)
 
 
 def decode(data: bytes, seq: int) -> Entry:
-    """An entry from its bytes.
+    """Parse an entry.
 
     Raises:
-        DamageError: they are not what was written.
+        DamageError: the bytes are not those that were written.
     """
     return hashlog.decode(data, seq, KINDS)

@@ -1,8 +1,8 @@
-"""What lies in a run's store and will never be read: saves that came to nothing, and what retention left behind.
+"""Finds garbage: objects of a run that nobody will read, from failed saves and from retention.
 
-Safe beside any number of writers, without clocks. An attempt is *closed* once a newer attempt has claimed the run or
-its own end is recorded: whatever write of it is still under way, the journal will refuse its entry (it was made for a
-place in the journal that is taken by now). So what a closed attempt wrote and no entry names, none will ever name.
+Safe beside concurrent writers, without clocks. An attempt is *closed* once a newer attempt has claimed the run or its
+own end is recorded. The journal refuses every later entry of a closed attempt, so objects that it wrote and no entry
+names will never be named.
 """
 
 from collections.abc import Iterator
@@ -17,30 +17,30 @@ from headway.runs.run import Run
 
 @dataclass(frozen=True)
 class Garbage:
-    """One object that can be deleted, and why."""
+    """One object that can be deleted, and the reason."""
 
     key: str
     reason: str
 
 
-def garbage(run: Run) -> Iterator[Garbage]:
-    """The objects of a run that nobody will ever read, in order.
+def find_garbage(run: Run) -> Iterator[Garbage]:
+    """The garbage of a run, in order of keys.
 
     Raises:
-        DamageError: an entry of the journal is damaged, and may have named any of them.
+        DamageError: a journal entry is damaged, and may have named any object.
     """
-    there = list(run.store.list(keys.checkpoints(run.name)))  # before the journal: see below
+    stored_keys = list(run.store.list(keys.checkpoints(run.name)))  # before the journal: see below
     entries = run.journal.read()
     if damaged := [entry for entry in entries if isinstance(entry, Damaged)]:
-        raise DamageError(f"run {run.name}: {damaged[0].reason}; what it named is not known, so nothing is garbage")
-    # Whatever was listed had been written by an attempt whose claim stands in the journal by now.
+        raise DamageError(f"run {run.name}: {damaged[0].reason}; any object may be one that it named")
+    # An attempt claims the run before it writes, so the journal holds the claims of all listed objects by now.
     newest = max((entry.seq for entry in entries if isinstance(entry, Claimed)), default=0)
     ended = {entry.attempt for entry in entries if isinstance(entry, Ended)}
-    given_up = {keys.folder(m) for entry in entries if isinstance(entry, Pruned) for m in entry.manifests}
+    pruned = {keys.folder(m) for entry in entries if isinstance(entry, Pruned) for m in entry.manifests}
     named = {keys.folder(entry.manifest) for entry in entries if isinstance(entry, Committed)}
-    for key in there:
+    for key in stored_keys:
         prefix, attempt = keys.folder(key), keys.attempt_of(key)
-        if prefix in given_up:
-            yield Garbage(key, "given up by retention")
+        if prefix in pruned:
+            yield Garbage(key, "pruned by retention")
         elif prefix not in named and attempt is not None and (attempt < newest or attempt in ended):
             yield Garbage(key, f"attempt {attempt} never committed it")

@@ -1,11 +1,11 @@
-"""A log of create-only entries: how everything becomes true, of a run and of a model.
+"""Hash-chained logs of create-only entries: the journals of runs and models.
 
-To append, a writer creates the entry after the last one it knows. If that key is taken it reads on; its own nonce means
-that its write had succeeded although the answer was lost. So every entry was written by somebody who knew all entries
-before it, and a write that is under way when its place is taken can never take another.
+To append, a writer creates the entry after the last one it has read. If that key exists, it reads on; an entry with its
+own nonce means that its write succeeded although the response was lost. So the writer of an entry has read all entries
+before it, and a write that loses its position never gets another.
 
-An entry's `digest` covers all its other fields, and `previous` is the SHA-256 of the whole entry before it, so
-neither an entry nor the history can be damaged or edited unseen.
+An entry's `digest` covers its other fields, and `previous` is the SHA-256 of the entry before it, so damage and edits
+are detected.
 """
 
 import hashlib
@@ -25,20 +25,22 @@ from headway.runs import keys
 
 
 class LogEntry(BaseModel):
-    """What every entry has; each kind of entry adds its own fields, and a `kind`."""
+    """The fields of every entry. Each kind of entry adds its own and a `kind`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     seq: int
+    """Position in the log, from 1."""
     time: float
-    """Seconds since 1970, by the writer's clock."""
+    """Time of the write by the writer's clock [s since 1970]."""
     nonce: str
-    """Tells a writer's own entry, written although the answer was lost, from another's."""
+    """Random id by which a writer recognises its own entry after a lost response."""
     previous: str
+    """SHA-256 of the entry before, in hex; empty for the first."""
 
 
 class EntryHeader(TypedDict):
-    """Where an entry goes: the fields of a `LogEntry`."""
+    """The fields of `LogEntry`, for the constructor of an entry."""
 
     seq: int
     time: float
@@ -48,7 +50,7 @@ class EntryHeader(TypedDict):
 
 @dataclass(frozen=True)
 class Damaged:
-    """An entry whose bytes are not what was written; nothing it says is believed."""
+    """Placeholder for an entry whose bytes are not those that were written."""
 
     seq: int
     reason: str
@@ -59,26 +61,26 @@ Added = TypeVar("Added", bound=LogEntry | None)
 
 
 class HashLog(Generic[L]):
-    """One log, as far as this process has read it. Safe to use from several threads."""
+    """A log, as far as this process has read it. Safe to use from several threads."""
 
     def __init__(self, store: Store, prefix: str, kinds: TypeAdapter[L]) -> None:
-        """`prefix`: of the entries' keys; `kinds`: what an entry can be."""
+        """`prefix` starts the keys of the entries, `kinds` parses them."""
         self.store, self.prefix, self.kinds = store, prefix, kinds
         self.entries: list[L | Damaged] = []
         self._tail = ""
         self._lock = threading.RLock()
 
     def read(self) -> list[L | Damaged]:
-        """All entries, oldest first, after catching up with the store."""
+        """Catch up with the store and return all entries, oldest first."""
         with self._lock:
             self._catch_up()
             return list(self.entries)
 
     def add(self, make: Callable[[EntryHeader], Added], check: Callable[[], object] = lambda: None) -> Added:
-        """Add the entry that `make` makes for its place, after `check` has agreed to the log as it stands.
+        """Append the entry that `make` returns for a header, if `check` passes on the log as read.
 
-        Both are called again whenever somebody else got ahead. `make` goes by `entries` and reads no further; where it
-        makes None, nothing is added.
+        Both are called again after each lost race. `make` may use `entries`, but must not read on. If it returns None,
+        nothing is appended.
         """
         nonce = secrets.token_hex(8)
         with self._lock:
@@ -91,29 +93,29 @@ class HashLog(Generic[L]):
                     return entry
                 data = encode(entry)
                 try:
-                    self.store.create(keys.journal_entry(self.prefix, seq), data)
+                    self.store.create(keys.hashlog_entry(self.prefix, seq), data)
                 except ExistingObject:
-                    data = self.store.get(keys.journal_entry(self.prefix, seq))
+                    data = self.store.get(keys.hashlog_entry(self.prefix, seq))
                 self._accept(seq, data)
                 accepted = self.entries[-1]
                 if not isinstance(accepted, Damaged) and accepted.nonce == nonce:
                     return entry
 
     def _catch_up(self, least: int = 0) -> None:
-        """Read the entries after those that are known, and those up to `least`, which must be there.
+        """Read the entries that the store has listed since, and those up to `least`, which must exist.
 
-        A listing may come late: an entry implies all before it.
+        A listing may lag behind, but an entry implies all entries before it.
         """
-        after = keys.journal_entry(self.prefix, len(self.entries)) if self.entries else ""
+        after = keys.hashlog_entry(self.prefix, len(self.entries)) if self.entries else ""
         listed = [keys.stem(key) for key in self.store.list(self.prefix, after=after)]
         last = max([least, *(int(stem) for stem in listed if stem.isdigit())])
         numbers = range(len(self.entries) + 1, last + 1)
-        bodies = self.store.get_all(keys.journal_entry(self.prefix, number) for number in numbers)
+        bodies = self.store.get_all(keys.hashlog_entry(self.prefix, number) for number in numbers)
         for number, data in zip(numbers, bodies, strict=True):
             self._accept(number, data)
 
     def _accept(self, seq: int, data: bytes | None) -> None:
-        """Take in the entry `seq`, and blame the one before if this one remembers it differently."""
+        """Add the entry `seq`. Marks the entry before as damaged if this one holds another hash of it."""
         if data is None:
             self.entries.append(Damaged(seq, f"journal entry {seq} is missing"))
             self._tail = ""
@@ -132,28 +134,28 @@ class HashLog(Generic[L]):
 
 
 def sha256(data: bytes) -> str:
-    """SHA-256, in hex."""
+    """SHA-256 of bytes, in hex."""
     return hashlib.sha256(data).hexdigest()
 
 
 def encode(entry: LogEntry) -> bytes:
-    """An entry as JSON that a person can read, with its digest."""
+    """Encode an entry as readable JSON with its digest."""
     fields = entry.model_dump(mode="json")
     return json.dumps({**fields, "digest": _digest(fields)}, indent=1).encode() + b"\n"
 
 
 def decode(data: bytes, seq: int, kinds: TypeAdapter[L]) -> L:
-    """An entry from its bytes.
+    """Parse an entry.
 
     Raises:
-        DamageError: they are not what was written.
+        DamageError: the bytes are not those that were written.
     """
     try:
         fields = json.loads(data)
         recorded = fields.pop("digest")
         entry = kinds.validate_python(fields)
     except (ValueError, KeyError, AttributeError, TypeError, ValidationError) as error:
-        raise DamageError(f"journal entry {seq} is not readable as one") from error
+        raise DamageError(f"journal entry {seq} is unreadable") from error
     if _digest(fields) != recorded:
         raise DamageError(f"journal entry {seq} does not match its own checksum")
     if entry.seq != seq:

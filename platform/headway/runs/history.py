@@ -1,4 +1,4 @@
-"""What a journal says happened: attempts, the checkpoints that count, and the decisions. Pure functions of entries."""
+"""The history of a run: attempts, checkpoints that count, and decisions, as a pure function of journal entries."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -15,36 +15,37 @@ class Attempt:
     claim: Claimed
     commits: list[Committed] = field(default_factory=list)
     decisions: list[Decided] = field(default_factory=list)
-    ended: Ended | None = None
-    before: int = 0
-    """Tokens of the newest checkpoint that counted when it claimed the run."""
+    end: Ended | None = None
+    tokens_before: int = 0
+    """Tokens of the newest checkpoint at its claim."""
 
     @property
     def outcome(self) -> str:
-        """`done`, `preempted`, `failed`, or `open`: it runs, or was killed without a word."""
-        return self.ended.outcome if self.ended else "open"
+        """`done`, `preempted`, `failed`, or `open` if no end is recorded: it runs or was killed."""
+        return self.end.outcome if self.end else "open"
 
 
 @dataclass
 class History:
-    """A run's past, derived from its journal."""
+    """The history of a run."""
 
     attempts: list[Attempt]
     commits: list[Committed]
-    """Those that count, oldest first: not pruned, and not undone by a roll-back."""
-    undone: list[Committed]
-    """Those that a roll-back undid, and nobody has given up yet."""
+    """Checkpoints that count, oldest first: neither pruned nor rolled back."""
+    rolled_back: list[Committed]
+    """Checkpoints that a roll-back undid and retention has not pruned."""
     pruned: set[str]
+    """Keys of the manifests that retention has pruned."""
     decisions: list[Decided]
     damaged: list[Damaged]
 
-    def launched(self, launch: str) -> list[Attempt]:
-        """The attempts of one launch: none if it never claimed the run, several if it rolled back."""
+    def attempts_of(self, launch: str) -> list[Attempt]:
+        """The attempts of a launch: none if it never claimed the run, several if it rolled back."""
         return [attempt for attempt in self.attempts if attempt.claim.holder.launch == launch]
 
     @property
     def done(self) -> bool:
-        """Whether the run reached the end of its budget."""
+        """Whether the run has trained its whole budget."""
         return bool(self.attempts) and self.attempts[-1].outcome == "done"
 
     @property
@@ -52,13 +53,13 @@ class History:
         """Tokens of the newest checkpoint that counts."""
         return self.commits[-1].tokens if self.commits else 0
 
-    def skipped(self, tokens: int) -> Decided | None:
-        """The decision by which the batch that starts at `tokens` does not count."""
+    def skip_decision(self, tokens: int) -> Decided | None:
+        """The decision to skip the batch that starts at `tokens`; None if it is not skipped."""
         return next((d for d in self.decisions if d.skip_from <= tokens < d.skip_to), None)
 
 
 def fold(entries: Sequence[Entry | Damaged]) -> History:
-    """Derive a run's history from its journal."""
+    """Fold journal entries into a history."""
     history = History([], [], [], set(), [], [])
     attempts: dict[int, Attempt] = {}
     for entry in entries:
@@ -66,7 +67,7 @@ def fold(entries: Sequence[Entry | Damaged]) -> History:
             case Damaged():
                 history.damaged.append(entry)
             case Claimed():
-                attempts[entry.attempt] = Attempt(entry.attempt, entry, before=history.tokens)
+                attempts[entry.attempt] = Attempt(entry.attempt, entry, tokens_before=history.tokens)
             case Committed():
                 history.commits.append(entry)
                 if entry.attempt in attempts:
@@ -75,16 +76,16 @@ def fold(entries: Sequence[Entry | Damaged]) -> History:
                 history.decisions.append(entry)
                 if entry.restored is not None:
                     restored = entry.restored
-                    history.undone += [c for c in history.commits if c.tokens > restored]
+                    history.rolled_back += [c for c in history.commits if c.tokens > restored]
                     history.commits = [c for c in history.commits if c.tokens <= restored]
                 if entry.attempt in attempts:
                     attempts[entry.attempt].decisions.append(entry)
             case Pruned():
                 history.pruned.update(entry.manifests)
                 history.commits = [c for c in history.commits if c.manifest not in history.pruned]
-                history.undone = [c for c in history.undone if c.manifest not in history.pruned]
+                history.rolled_back = [c for c in history.rolled_back if c.manifest not in history.pruned]
             case Ended():
                 if entry.attempt in attempts:
-                    attempts[entry.attempt].ended = entry
+                    attempts[entry.attempt].end = entry
     history.attempts = list(attempts.values())
     return history

@@ -1,7 +1,7 @@
-"""The run's journal: an append-only log that needs nothing of the store but create-only writes.
+"""The journal of a run: a hash log with fencing.
 
-What holds for every log is in `chain`. A run adds the fence: whoever appends is an attempt, and one that finds a newer
-claim than its own, or its own end, appends nothing any more.
+Each entry after a claim belongs to an attempt. An attempt that reads a newer claim, or its own end, is fenced and
+appends nothing more.
 """
 
 from collections.abc import Callable, Iterator
@@ -17,68 +17,67 @@ E = TypeVar("E", Claimed, Committed, Decided, Ended, Pruned)
 
 
 class Journal(HashLog[Entry]):
-    """One run's journal, as far as this process has read it. Safe to use from several threads."""
+    """A run's journal, as far as this process has read it. Safe to use from several threads."""
 
     def __init__(self, store: Store, run: str, *, packed: bool = True) -> None:
-        """`packed`: believe packs of entries where there are any. Without, every entry itself is read."""
+        """A `packed` journal reads packs where they exist; otherwise it reads every entry."""
         super().__init__(store, keys.journal(run), KINDS)
         self.run, self.packed = run, packed
-        self._loose: list[bytes] = []
-        """The entries that are in no pack that this process knows of."""
+        self._unpacked: list[bytes] = []
+        """Journal entries, as stored, that are not yet copied into a pack (an object of 128 entries)."""
 
     @property
     def bodies(self) -> list[bytes]:
-        """The entries as they are stored, of a journal that is read without packs."""
-        return list(self._loose)
+        """The stored bytes of the entries, of a journal that is read without packs."""
+        return list(self._unpacked)
 
     def read(self) -> list[Entry | Damaged]:
-        """All entries, oldest first, after catching up with the store."""
+        """Catch up with the store and return all entries, oldest first."""
         with self._lock:
             if self.packed and not self.entries:
                 self._unpack()
             self._catch_up()
             if self.packed and any(isinstance(entry, Damaged) for entry in self.entries):
-                self.packed, self._tail = False, ""  # a pack may be what is damaged: only the entries themselves count
+                self.packed, self._tail = False, ""  # the damage may be in a pack: read the entries themselves
                 self.entries.clear()
-                self._loose.clear()
+                self._unpacked.clear()
                 self._catch_up()
             return list(self.entries)
 
     def pack(self) -> None:
-        """Copy entries into packs, as far as they fill any; for readers of long journals."""
+        """Write packs as far as there are entries to fill them."""
         with self._lock:
-            while len(self._loose) >= pack.ENTRIES:
-                number = (len(self.entries) - len(self._loose)) // pack.ENTRIES
+            while len(self._unpacked) >= pack.ENTRIES:
+                number = (len(self.entries) - len(self._unpacked)) // pack.ENTRIES
                 first = number * pack.ENTRIES
                 if any(isinstance(entry, Damaged) for entry in self.entries[first : first + pack.ENTRIES]):
                     return
-                pack.write(self.store, self.run, number, self._loose[: pack.ENTRIES])
-                del self._loose[: pack.ENTRIES]
+                pack.write(self.store, self.run, number, self._unpacked[: pack.ENTRIES])
+                del self._unpacked[: pack.ENTRIES]
 
-    def unlike_packs(self) -> Iterator[str]:
-        """What is wrong with the packs, for a journal that was read without them. It makes readers slow, not wrong.
+    def check_packs(self) -> Iterator[str]:
+        """Report packs that differ from their entries, for a journal read without packs. They slow readers down only.
 
-        Nothing is said of a pack whose entries are damaged themselves: it may hold the last sound copies.
+        Skips packs whose entries are damaged: they may hold the last sound copies.
         """
         with self._lock:
-            packs = list(pack.each(self.store, self.run))
-            self._catch_up(len(packs) * pack.ENTRIES)  # packs may have been written since the entries were read
+            packs = list(pack.read_packs(self.store, self.run))
+            self._catch_up(len(packs) * pack.ENTRIES)  # the packs may be newer than the entries read so far
         for number, entries in enumerate(packs):
-            its = slice(number * pack.ENTRIES, (number + 1) * pack.ENTRIES)
-            differs = entries is not None and entries != self._loose[its]
-            if differs and not any(isinstance(entry, Damaged) for entry in self.entries[its]):
+            span = slice(number * pack.ENTRIES, (number + 1) * pack.ENTRIES)
+            differs = entries is not None and entries != self._unpacked[span]
+            if differs and not any(isinstance(entry, Damaged) for entry in self.entries[span]):
                 yield f"{keys.pack(self.run, number)}: is not a copy of its {pack.ENTRIES} journal entries; delete it"
 
     def claim(self, check: Callable[[], None], **fields: Any) -> Claimed:
-        """Begin an attempt, after `check` has agreed to the journal as it stands.
+        """Start an attempt, if `check` passes on the journal as read.
 
-        `check` is called again whenever somebody else got ahead, so of two that claim at once the second sees the
-        first.
+        `check` is called again after each lost race, so of two concurrent claims the second sees the first.
         """
         return self._append(Claimed, None, check, fields)
 
     def append(self, kind: type[E], attempt: int, **fields: Any) -> E:
-        """Add an entry on behalf of `attempt`.
+        """Append an entry for `attempt`.
 
         Raises:
             FencedError: a newer attempt has claimed the run.
@@ -86,42 +85,42 @@ class Journal(HashLog[Entry]):
         return self._append(kind, attempt, lambda: self.check_unfenced(attempt), fields)
 
     def check_unfenced(self, attempt: int) -> None:
-        """See that `attempt` may write: among the entries read is no newer claim than its own, nor its end.
+        """Check that `attempt` may write: the entries read hold neither a newer claim nor its end.
 
         Raises:
-            FencedError: there is one.
+            FencedError: they hold one.
         """
         newest = self.newest_claim()
         if any(isinstance(entry, Ended) and entry.attempt == attempt for entry in self.entries[attempt:]):
             raise FencedError(f"run {self.run}: attempt {attempt} has ended already; nothing was written")
         if newest is not None and newest.seq > attempt:
-            who = str(newest.holder) if isinstance(newest, Claimed) else "somebody unreadable"
+            holder = str(newest.holder) if isinstance(newest, Claimed) else "an unreadable entry"
             raise FencedError(
-                f"run {self.run}: attempt {attempt} is fenced: attempt {newest.seq} was claimed by {who}; "
+                f"run {self.run}: attempt {attempt} is fenced: attempt {newest.seq} was claimed by {holder}; "
                 f"nothing was written"
             )
 
     def newest_claim(self) -> Claimed | Damaged | None:
-        """The last claim among the entries read; a damaged entry may have been one, so it counts as one."""
+        """The last claim among the entries read. A damaged entry counts as one, since it may be one."""
         return next((e for e in reversed(self.entries) if isinstance(e, Claimed | Damaged)), None)
 
     def _append(self, kind: type[E], attempt: int | None, check: Callable[[], None], fields: dict[str, Any]) -> E:
-        def make(place: EntryHeader) -> E:
-            return kind(attempt=place["seq"] if attempt is None else attempt, **place, **fields)
+        def make(header: EntryHeader) -> E:
+            return kind(attempt=header["seq"] if attempt is None else attempt, **header, **fields)
 
         return self.add(make, check)
 
     def _unpack(self) -> None:
-        """Begin with what packs hold. Each entry is vouched for by the next; the last of them only by itself."""
-        packed = list(pack.read(self.store, self.run))
-        if packed and packed[-1] != next(self.store.get_all([keys.entry(self.run, len(packed))])):
+        """Load the packed entries. Each is verified by the hash in the next, the last by its own object."""
+        packed = list(pack.read_entries(self.store, self.run))
+        if packed and packed[-1] != next(self.store.get_all([keys.journal_entry(self.run, len(packed))])):
             self.packed = False
             return
         for data in packed:
             self._accept(len(self.entries) + 1, data)
-        del self._loose[: len(self.entries) - len(self.entries) % pack.ENTRIES]
+        del self._unpacked[: len(self.entries) - len(self.entries) % pack.ENTRIES]
 
     def _accept(self, seq: int, data: bytes | None) -> None:
-        """Take in the entry `seq`, which is in no pack as far as is known."""
+        """Add the entry `seq`, and keep its bytes for a pack."""
         super()._accept(seq, data)
-        self._loose.append(data or b"")
+        self._unpacked.append(data or b"")

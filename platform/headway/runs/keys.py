@@ -1,4 +1,4 @@
-"""The name of every object in a run store; nobody else puts one together."""
+"""The keys of all objects in a run store. No other module composes one."""
 
 
 def runs() -> str:
@@ -7,108 +7,108 @@ def runs() -> str:
 
 
 def run(name: str) -> str:
-    """Prefix of all that there is of one run."""
+    """Prefix of one run."""
     return f"{runs()}{name}/"
 
 
 def recipe(run: str) -> str:
-    """The frozen recipe."""
+    """Key of the frozen recipe."""
     return f"runs/{run}/recipe.yaml"
 
 
 def journal(run: str) -> str:
-    """Prefix of the journal."""
+    """Prefix of a run's journal."""
     return f"runs/{run}/journal/"
 
 
-def entry(run: str, sequence: int) -> str:
-    """One journal entry, from 1."""
-    return journal_entry(journal(run), sequence)
+def journal_entry(run: str, seq: int) -> str:
+    """Key of one entry of a run's journal; `seq` counts from 1."""
+    return hashlog_entry(journal(run), seq)
 
 
-def journal_entry(prefix: str, sequence: int) -> str:
-    """One entry of the journal below `prefix`, from 1."""
-    return f"{prefix}{sequence:08d}.json"
+def hashlog_entry(prefix: str, seq: int) -> str:
+    """Key of one entry of the hash log below `prefix`; `seq` counts from 1."""
+    return f"{prefix}{seq:08d}.json"
 
 
 def packs(run: str) -> str:
-    """Prefix of the journal's packs."""
+    """Prefix of the packs of a run's journal."""
     return f"runs/{run}/packs/"
 
 
 def pack(run: str, number: int) -> str:
-    """A copy of many journal entries in one object, from 0."""
+    """Key of one pack of journal entries; `number` counts from 0."""
     return f"{packs(run)}{number:08d}.json"
 
 
 def checkpoints(run: str) -> str:
-    """Prefix of all checkpoints, committed or not."""
+    """Prefix of a run's checkpoints, committed or not."""
     return f"runs/{run}/checkpoints/"
 
 
 def checkpoint(run: str, tokens: int, attempt: int) -> str:
-    """Prefix of one checkpoint: a name that is never used twice."""
+    """Prefix of one checkpoint. No two checkpoints share it."""
     return f"{checkpoints(run)}{tokens:015d}-{attempt:08d}/"
 
 
 def stem(key: str) -> str:
-    """The name of an object, without prefix and kind."""
+    """The last part of a key, without its extension."""
     return key.rpartition("/")[2].partition(".")[0]
 
 
 def folder(key: str) -> str:
-    """The prefix that an object lies in: of a checkpoint's objects, the checkpoint's."""
+    """The prefix of a key up to its last `/`. For an object of a checkpoint: the checkpoint's prefix."""
     return key.rpartition("/")[0] + "/"
 
 
 def attempt_of(key: str) -> int | None:
-    """The attempt that wrote an object of a checkpoint; None if it lies in no checkpoint."""
+    """The attempt that wrote an object of a checkpoint; None for any other object."""
     attempt = folder(key).rstrip("/").rpartition("-")[2]
     return int(attempt) if attempt.isdigit() else None
 
 
 def tokens_of(key: str) -> int:
-    """The position of the checkpoint that an object lies in [tokens]."""
+    """The position of the checkpoint that an object belongs to [tokens]."""
     return int(folder(key).rstrip("/").rpartition("/")[2].partition("-")[0])
 
 
 def ledgers(run: str) -> str:
-    """Prefix of the ledgers of all attempts."""
+    """Prefix of a run's ledgers."""
     return f"runs/{run}/ledger/"
 
 
 def ledger(run: str, attempt: int) -> str:
-    """Where every second of an attempt went."""
+    """Key of the ledger of an attempt."""
     return f"{ledgers(run)}{attempt:08d}.jsonl"
 
 
 def log(run: str) -> str:
-    """Prefix of all log chunks."""
+    """Prefix of a run's log."""
     return f"runs/{run}/log/"
 
 
 def log_chunk(run: str, attempt: int, chunk: int) -> str:
-    """A piece of an attempt's log: stores have no appends, so a log is a row of small objects."""
+    """Key of one chunk of an attempt's log. Stores have no appends, so a log is a sequence of objects."""
     return f"{log(run)}{attempt:08d}/{chunk:08d}.jsonl"
 
 
 def heartbeat(run: str) -> str:
-    """Who is alive, advisory."""
+    """Key of a run's heartbeat."""
     return f"runs/{run}/heartbeat.json"
 
 
 def rendezvous(run: str, launch: str) -> str:
-    """Where the machines of one launch find each other, while they begin."""
+    """Key of the object by which the nodes of a launch find each other."""
     return f"runs/{run}/meetings/{launch}.json"
 
 
 def submissions() -> str:
-    """Prefix of all that was ever asked of SLURM."""
+    """Prefix of all submissions."""
     return "submissions/"
 
 
 def submission(name: str) -> str:
-    """What was asked of SLURM under a name."""
+    """Key of a submission."""
     return f"{submissions()}{name}.json"
 
 
@@ -123,10 +123,10 @@ def model_journal(name: str) -> str:
 
 
 def version(name: str, tokens: int, nonce: str) -> str:
-    """Prefix of one version of a model: a name that is never used twice."""
+    """Prefix of one version of a model. No two versions share it."""
     return f"{models()}{name}/{tokens:015d}-{nonce}/"
 
 
 def version_manifest(prefix: str) -> str:
-    """What a version's files are, beside them."""
+    """Key of the manifest of a version."""
     return f"{prefix}manifest.json"

@@ -1,4 +1,4 @@
-"""The ledger of an attempt: where the time of each of its ranks went."""
+"""The ledger of an attempt: the time of each rank by phase."""
 
 from collections.abc import Mapping
 
@@ -10,23 +10,23 @@ from headway.runs import keys
 
 
 class LedgerRow(BaseModel):
-    """Where the time of one rank of one attempt went."""
+    """The time of one rank in one attempt."""
 
     model_config = ConfigDict(frozen=True)
 
     attempt: int
     rank: int
     started: float
-    """Seconds since 1970."""
+    """Start of the accounted time [s since 1970]."""
     until: float
-    """Up to when the phases account [seconds since 1970]."""
+    """End of the accounted time [s since 1970]."""
     phases: Mapping[str, float]
-    """Seconds by phase."""
+    """Time by phase [s]."""
     tokens: int
 
 
 def read_ledger(store: Store, run: str, attempt: int) -> list[LedgerRow]:
-    """The rows of an attempt, as of its last commit or its end."""
+    """The rows of an attempt, one per rank, as of its last commit or its end; none before the first commit."""
     try:
         text = store.get(keys.ledger(run, attempt)).decode()
     except MissingObject:

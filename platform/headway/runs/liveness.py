@@ -1,4 +1,4 @@
-"""Who is alive on a run: the heartbeat it writes, and whether a holder's process still exists. Advisory throughout."""
+"""Liveness of a run: its heartbeat, and whether its holder's process exists. Advisory: no correctness depends on it."""
 
 import contextlib
 import json
@@ -17,47 +17,54 @@ from headway.runs.entries import Holder
 from headway.telemetry import Trace, environment_trace
 
 MISSED_BEATS = 3
-"""Heartbeats missed before a process counts as dead."""
+"""Missed heartbeats after which a process counts as dead."""
+WATCHED_BEATS = 2
+"""Heartbeat intervals for which `beats_again` waits."""
+MAX_SKEW_SECONDS = 300.0
+"""Largest expected difference between the clocks of two hosts [s]."""
 
 
 class RunSummary(BaseModel):
-    """A run as of one heartbeat."""
+    """Progress and totals of a run, part of each heartbeat."""
 
     model_config = ConfigDict(frozen=True)
 
     budget: int
     """Tokens to train on."""
     loss: float | None = None
+    """Training loss of the last step [nats per token]."""
     held_out: float | None = None
+    """Loss of the last evaluation [nats per token]."""
     outcome: Literal["done", "preempted", "failed"] | None = None
-    """Of this attempt, once it has ended."""
+    """Outcome of the current attempt, once it has ended."""
     reason: str = ""
+    """Reason of the outcome."""
     slow: str = ""
-    """Which rank keeps the others waiting, if one does."""
+    """Message about a straggling rank; empty if there is none."""
     attempts: int
-    """This one included."""
+    """Number of attempts, including the current one."""
     preemptions: int
-    """Attempts before this one that were preempted."""
+    """Earlier attempts that were preempted."""
     failures: int
-    """Attempts before this one that failed or were killed."""
+    """Earlier attempts that failed or were killed."""
     earlier_step: float
-    """Rank-seconds of training in the attempts before this one."""
+    """Rank-seconds of training steps in earlier attempts."""
     earlier_total: float
-    """Rank-seconds of the attempts before this one, their queue left out."""
+    """Rank-seconds of earlier attempts, without the queue."""
     step: float = 0.0
-    """Rank-seconds of training in this attempt, up to its last checkpoint."""
+    """Rank-seconds of training steps in the current attempt, up to its last checkpoint."""
     total: float = 0.0
-    """Rank-seconds of this attempt, up to its last checkpoint, its queue left out."""
+    """Rank-seconds of the current attempt up to its last checkpoint, without the queue."""
 
     @property
     def goodput(self) -> float | None:
-        """Share of the rank-time held that was spent on steps; None while nothing is booked."""
+        """Share of the allocated rank-time that was spent on training steps; None before the first checkpoint."""
         total = self.earlier_total + self.total
         return (self.earlier_step + self.step) / total if total else None
 
 
 class Heartbeat(BaseModel):
-    """The last sign of life of a run."""
+    """Stored sign of life of a run."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -66,16 +73,21 @@ class Heartbeat(BaseModel):
     phase: str
     tokens: int
     time: float
-    """Seconds since 1970, by the holder's clock."""
+    """Time of the write by the holder's clock [s since 1970]."""
     every: float
-    """How often it is written [s]."""
+    """Interval between heartbeats [s]."""
     summary: RunSummary | None = None
-    """What the run has come to; older writers say nothing of it."""
+    """Summary of the run; None from older writers."""
+
+    @property
+    def age(self) -> float:
+        """Time since the write, if the clocks of writer and reader agree [s]."""
+        return time.time() - self.time
 
     @property
     def fresh(self) -> bool:
-        """Whether it is too young for its writer to count as dead."""
-        return time.time() - self.time < MISSED_BEATS * self.every
+        """Whether its writer counts as alive."""
+        return self.age < MISSED_BEATS * self.every
 
 
 def write_heartbeat(store: Store, run: str, heartbeat: Heartbeat) -> None:
@@ -84,14 +96,28 @@ def write_heartbeat(store: Store, run: str, heartbeat: Heartbeat) -> None:
 
 
 def read_heartbeat(store: Store, run: str) -> Heartbeat | None:
-    """The run's last heartbeat, if there is a readable one."""
+    """The run's last heartbeat; None if it is missing or unreadable."""
     with contextlib.suppress(MissingObject, ValueError):
         return Heartbeat.model_validate(json.loads(store.get(keys.heartbeat(run))))
     return None
 
 
+def beats_again(store: Store, run: str, attempt: int) -> bool:
+    """Wait for the next heartbeat of `attempt`; returns whether it comes within two intervals.
+
+    A heartbeat looks old if the writer's clock is behind this host's. Returns at once if the last one is older than
+    `MAX_SKEW_SECONDS`.
+    """
+    last = read_heartbeat(store, run)
+    if last is None or last.attempt != attempt or last.age > MAX_SKEW_SECONDS:
+        return False
+    time.sleep(WATCHED_BEATS * last.every)
+    newest = read_heartbeat(store, run)
+    return newest is not None and newest.attempt == attempt and newest.time != last.time
+
+
 def this_process(launch: str, trace: Trace | None = None) -> Holder:
-    """The holder that this process is. `trace`: what it does belongs there; default: where it was started in."""
+    """Describe this process as a holder. `trace` defaults to the trace in its environment."""
     trace = trace or environment_trace()
     return Holder(
         host=socket.gethostname(),
@@ -105,14 +131,14 @@ def this_process(launch: str, trace: Trace | None = None) -> Holder:
 
 
 def is_alive(holder: Holder) -> bool | None:
-    """Whether a holder's process exists; None if it is on another machine, where this one cannot look."""
+    """Whether a holder's process exists; None if it is on another host."""
     if holder.host != socket.gethostname():
         return None
     return _started(holder.pid) == holder.started
 
 
 def process_start(holder: Holder) -> float | None:
-    """When a holder's process began [s since 1970], to a clock tick; None if it is not of this machine."""
+    """Start time of a holder's process [s since 1970], to a clock tick; None if it is on another host."""
     if holder.host != socket.gethostname() or not holder.started:
         return None
     booted = time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
@@ -120,7 +146,7 @@ def process_start(holder: Holder) -> float | None:
 
 
 def _started(pid: int) -> int | None:
-    """Start time of a process in clock ticks since boot (field 22 of proc(5)), or None if there is none."""
+    """Start time of a process in clock ticks since boot (field 22 of proc(5)); None if it does not exist."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8")
     except (FileNotFoundError, ProcessLookupError):

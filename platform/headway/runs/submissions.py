@@ -1,137 +1,144 @@
-"""What was asked of SLURM: one object for each name, a single run or an array of them.
+"""Submissions to SLURM: one object per name, for a single run or an array of runs.
 
-A job finds in it all that it needs but the data, so nothing else must be shared between the machines.
+A job reads from it everything that it needs except the data, so nodes share nothing else.
 """
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
 
 from headway.errors import DamageError, MissingObject, UsageError
 from headway.objectstore.protocol import Store
 from headway.runs import keys
 
 
-class _Plain(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="ignore")  # a job may be older than whoever submitted it
+class _StoredModel(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="ignore")  # a job may run an older Headway than its submission
 
 
-class Member(_Plain):
-    """One run: element i of the array trains member i."""
+class Member(_StoredModel):
+    """One run. Element i of an array trains member i."""
 
     run: str
     overrides: list[str]
-    """`key=value`, on top of the recipe."""
+    """`key=value` overrides of the recipe."""
 
 
-class SubmittedJob(_Plain):
-    """One job or array that sbatch took."""
+class SubmittedJob(_StoredModel):
+    """A job or array that sbatch accepted."""
 
     job: str
-    """Its id."""
+    """SLURM job id."""
     time: float
-    """When [s since 1970]."""
+    """Time of the submission [s since 1970]."""
     members: list[int] | None = None
-    """Which members it is for; None: all."""
+    """Indices of the members it runs; None: all."""
     cancelled: bool = False
-    """Whether all of it was cancelled by `headway cancel`."""
+    """Whether `headway cancel` cancelled all of it."""
 
 
-class Submission(_Plain):
-    """What was asked for, and which jobs came of it."""
+class Submission(_StoredModel):
+    """A request for one or more runs, and its SLURM jobs."""
 
     name: str
     cluster: str | None
-    """SLURM's name of the cluster, without which a job id means nothing."""
+    """SLURM's name of the cluster. Job ids are unique within a cluster only."""
     user: str
     host: str
-    """Where it was submitted."""
+    """Host of the submission."""
     folder: str
-    """Where it was submitted from: the jobs' working directory."""
+    """Working directory of the submission and of its jobs."""
     time: float
-    """When [s since 1970]."""
+    """Time of the first submission [s since 1970]."""
     recipe: str
-    """YAML, as it was written, before overrides."""
+    """The recipe's YAML text, before overrides."""
     members: list[Member]
     array: bool
-    """Whether the members are elements of an array; else there is one, and the job is its own."""
+    """Whether the members are elements of a job array; else the only member is the job itself."""
     nodes_min: int
     nodes_max: int
     ranks: int
-    """On each node."""
+    """Ranks per node."""
     trace: str
-    """W3C `traceparent` that all of it belongs to."""
+    """W3C `traceparent` of the submission and its jobs."""
     store: str
-    """URL."""
+    """URL of the run store."""
     sbatch: str
-    """What sbatch was given."""
+    """Text of the sbatch script."""
     logs: str
-    """Folder that jobs write what they say to."""
-    sent: list[SubmittedJob] = []
-    """Oldest first; empty until sbatch has answered."""
+    """Folder of the jobs' output files."""
+    jobs: list[SubmittedJob] = Field(
+        default=[], validation_alias=AliasChoices("jobs", "sent"), serialization_alias="sent"
+    )
+    """Jobs, oldest first; empty until sbatch has responded."""
 
     @property
     def job(self) -> str | None:
-        """Id of the last job or array."""
-        return self.sent[-1].job if self.sent else None
+        """Id of the newest job or array."""
+        return self.jobs[-1].job if self.jobs else None
 
     def job_of(self, index: int) -> str | None:
-        """Id of the last job that was for a member, as SLURM's commands take it."""
-        for sent in reversed(self.sent):
-            if sent.members is None or index in sent.members:
-                return f"{sent.job}_{index}" if self.array else sent.job
+        """Id of the newest job that runs a member, in the form that SLURM's commands accept."""
+        for submitted in reversed(self.jobs):
+            if submitted.members is None or index in submitted.members:
+                return f"{submitted.job}_{index}" if self.array else submitted.job
         return None
 
-    def index(self, run: str) -> int | None:
-        """Which member a run is."""
+    def index_of(self, run: str) -> int | None:
+        """Index of the member that is this run; None if there is none."""
         return next((index for index, member in enumerate(self.members) if member.run == run), None)
 
 
 def save(store: Store, submission: Submission) -> None:
-    """Write a submission, over any earlier one of its name."""
-    store.put(keys.submission(submission.name), [submission.model_dump_json(indent=1).encode()])
+    """Write a submission, replacing an earlier one of the same name."""
+    data = submission.model_dump_json(indent=1, by_alias=True).encode()
+    store.put(keys.submission(submission.name), [data])
 
 
 def find(store: Store, name: str) -> Submission | None:
-    """The submission `name`, if there is one.
+    """The submission `name`; None if there is none.
 
     Raises:
-        DamageError: there is something unreadable.
+        DamageError: it is unreadable.
     """
     try:
         data = store.get(keys.submission(name))
     except MissingObject:
         return None
-    return _read(data, keys.submission(name))
+    return _parse(data, keys.submission(name))
 
 
 def get(store: Store, name: str) -> Submission:
-    """The submission `name`, which must exist.
+    """The submission `name`.
 
     Raises:
-        UsageError: it does not; names those that there are.
+        UsageError: it does not exist; names the submissions that do.
     """
-    if found := find(store, name):
-        return found
-    there = ", ".join(each.name for each in all_submissions(store)) or "none"
-    raise UsageError(f"no submission {name} in {store.url}; there: {there}")
+    if submission := find(store, name):
+        return submission
+    names = ", ".join(each.name for each in all_submissions(store)) or "none"
+    raise UsageError(f"no submission {name} in {store.url}; it has: {names}")
 
 
 def all_submissions(store: Store) -> list[Submission]:
     """All submissions, by name."""
-    names = [key for key in store.list(keys.submissions()) if key.endswith(".json")]
-    return [_read(data, key) for key, data in zip(names, store.get_all(names), strict=True) if data is not None]
+    stored_keys = [key for key in store.list(keys.submissions()) if key.endswith(".json")]
+    bodies = store.get_all(stored_keys)
+    return [_parse(data, key) for key, data in zip(stored_keys, bodies, strict=True) if data is not None]
 
 
 def of_run(store: Store, run: str) -> tuple[Submission, int] | None:
-    """The submission that a run is a member of, and which; its name is the run's, or what the run's begins with."""
+    """The submission of a run and the run's index in it; None if there is none.
+
+    The submission's name is the run's, or a dotted prefix of it.
+    """
     parts = run.split(".")
     for length in range(len(parts), 0, -1):
-        found = find(store, ".".join(parts[:length]))
-        if found and (index := found.index(run)) is not None:
-            return found, index
+        submission = find(store, ".".join(parts[:length]))
+        if submission and (index := submission.index_of(run)) is not None:
+            return submission, index
     return None
 
 
-def _read(data: bytes, key: str) -> Submission:
+def _parse(data: bytes, key: str) -> Submission:
     try:
         return Submission.model_validate_json(data)
     except ValidationError as error:

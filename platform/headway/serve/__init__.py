@@ -1,7 +1,7 @@
-"""Serving: a Ray Serve application around vLLM's engine and its OpenAI protocol. The one door to ray and vllm.
+"""Serving: a Ray Serve application around vLLM's engine and its OpenAI API. The one door to ray and vllm.
 
-`Service` runs one node: one Ray, one application, one `Replica` with its engine. Nothing here imports ray or vllm until
-it is needed, so that `headway --help` stays quick.
+`Service` runs one node: one Ray, one application, one `Replica` with its engine. Modules load ray and vllm when they
+need them, so `headway --help` stays fast.
 """
 
 from headway.serve.config import ServeConfig

@@ -1,7 +1,7 @@
-"""Shedding load before queues grow: what could not be begun soon is refused at once, and told when to come again.
+"""Admission control: refuses requests at once that would wait too long, and says when to retry.
 
-Requests in flight are counted here, in front of the engine: at most `streams` are computed at a time, at most `queue`
-more wait. When to come again is computed from how fast answers were finished lately.
+The middleware counts requests in flight: the engine computes `streams` at a time, and `queue` more may wait. The time
+to retry follows from the rate at which recent requests finished.
 """
 
 import math
@@ -10,80 +10,79 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import ExitStack
 
+from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from headway.serve.refusal import refusal
+from headway.serve.openai_error import error_response
 from headway.serve.request_context import context_of
 
 WINDOW = 64
-"""Answers by which the rate is reckoned."""
-LEAST_SECONDS, MOST_SECONDS = 1, 60
+"""Number of recent requests that the rate is computed from."""
+MIN_RETRY_SECONDS, MAX_RETRY_SECONDS = 1, 60
 """Bounds of Retry-After [s]."""
 
 
 class Load:
-    """How much is in flight, and how fast it gets done."""
+    """Number of requests in flight, and the rate at which they finish."""
 
     def __init__(self, streams: int, queue: int, clock: Callable[[], float] = time.monotonic) -> None:
-        """`streams` are computed at a time, `queue` more may wait."""
+        """`streams` requests are computed at a time, `queue` more may wait."""
         self.streams, self.queue, self._clock = streams, queue, clock
-        self.flying = 0
-        self._finished: deque[float] = deque(maxlen=WINDOW)
+        self.in_flight = 0
+        self._finish_times: deque[float] = deque(maxlen=WINDOW)
 
     @property
     def full(self) -> bool:
-        """Whether one more would be too many."""
-        return self.flying >= self.streams + self.queue
+        """Whether one more request would be too many."""
+        return self.in_flight >= self.streams + self.queue
 
     def begin(self) -> None:
-        """One more is in flight."""
-        if not self.flying:  # how fast it was before a pause says nothing
-            self._finished.clear()
-        self.flying += 1
+        """Count a request that starts."""
+        if not self.in_flight:  # the rate before a pause means nothing now
+            self._finish_times.clear()
+        self.in_flight += 1
 
     def finish(self) -> None:
-        """One was answered, or its client has gone."""
-        self.flying -= 1
-        self._finished.append(self._clock())
+        """Count a request that got its response or whose client left."""
+        self.in_flight -= 1
+        self._finish_times.append(self._clock())
 
     def retry_after(self) -> int:
-        """In how many seconds there is room, at the rate of late: for half of the queue, lest all come back at once."""
-        if len(self._finished) < 2:
-            return LEAST_SECONDS
-        took = self._clock() - self._finished[0]
-        each = took / len(self._finished)
-        return min(MOST_SECONDS, max(LEAST_SECONDS, math.ceil(each * (self.flying - self.streams - self.queue // 2))))
+        """Seconds until half of the queue is free at the recent rate, so that clients do not all return at once."""
+        if len(self._finish_times) < 2:
+            return MIN_RETRY_SECONDS
+        seconds_each = (self._clock() - self._finish_times[0]) / len(self._finish_times)
+        excess = self.in_flight - self.streams - self.queue // 2
+        return min(MAX_RETRY_SECONDS, max(MIN_RETRY_SECONDS, math.ceil(seconds_each * excess)))
 
 
 class Admission:
-    """The link that lets in what can be begun soon."""
+    """Middleware that lets a request pass if the engine can start it soon."""
 
     def __init__(self, app: ASGIApp, load: Load) -> None:
         self.app, self.load = app, load
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on, or answer 429; what does not ask the engine (GET) always passes."""
+        """Pass the request on, or respond with 429. A GET always passes: it needs no engine."""
         if scope["type"] != "http" or scope["method"] != "POST":
             await self.app(scope, receive, send)
             return
         if self.load.full:
-            seconds = self.load.retry_after()
-            answer = refusal(
-                429,
-                f"The service has more requests than it can begin soon. Try again in {seconds} s.",
-                kind="overloaded_error",
-                code="overloaded",
-                headers={"Retry-After": str(seconds)},
-            )
-            await answer(scope, receive, send)
+            await _overloaded(self.load.retry_after())(scope, receive, send)
             return
-        with ExitStack() as place:
+        with ExitStack() as stack:
             self.load.begin()
-            place.callback(self.load.finish)
+            stack.callback(self.load.finish)
 
-            async def leave(_: Message) -> None:
-                """Free before the client hears the end: it may ask again at once."""
-                place.close()
+            async def finish(_: Message) -> None:
+                """Finish before the client gets the last piece: it may send its next request at once."""
+                stack.close()
 
-            context_of(scope).answer.at_end.append(leave)
+            context_of(scope).response.on_end.append(finish)
             await self.app(scope, receive, send)
+
+
+def _overloaded(retry_seconds: int) -> JSONResponse:
+    message = f"The service is overloaded. Try again in {retry_seconds} s."
+    headers = {"Retry-After": str(retry_seconds)}
+    return error_response(429, message, kind="overloaded_error", code="overloaded", headers=headers)

@@ -1,44 +1,41 @@
-"""API key to tenant: who has no key is told so, in the words of OpenAI's API."""
+"""Authentication: maps the API key of a request to its tenant."""
 
 from starlette.datastructures import Headers
+from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from headway.serve.refusal import refusal
+from headway.serve.openai_error import INVALID_REQUEST, error_response
 from headway.serve.request_context import context_of
+from headway.serve.routes import route_of
 from headway.serve.tenants import Tenants
-
-OPEN = ("/health", "/metrics", "/ping", "/version", "/-/healthz", "/-/routes")
-"""What needs no key: probes and figures, nothing of what tenants ask."""
 
 
 class Authentication:
-    """The link that lets tenants through."""
+    """Middleware that lets only requests with a valid API key pass; some routes need none."""
 
     def __init__(self, app: ASGIApp, tenants: Tenants) -> None:
         self.app, self.tenants = app, tenants
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on with its tenant, or answer 401."""
-        if scope["type"] == "websocket":  # none of what is served here is asked by one
+        """Pass the request on with its tenant, or respond with 401."""
+        if scope["type"] == "websocket":  # no route takes one
             await send({"type": "websocket.close", "code": 1008})
             return
-        if scope["type"] != "http" or scope["path"] in OPEN:
+        if scope["type"] != "http" or not route_of(scope).needs_key:
             await self.app(scope, receive, send)
             return
         scheme, _, key = Headers(scope=scope).get("Authorization", "").partition(" ")
-        tenant = self.tenants.of(key.strip()) if scheme.lower() == "bearer" else None
+        tenant = self.tenants.tenant_of(key.strip()) if scheme.lower() == "bearer" else None
         if tenant is None:
-            told = (
-                "This API key is not known, or was revoked." if key else "Send an API key: Authorization: Bearer KEY."
-            )
-            answer = refusal(
-                401,
-                told,
-                kind="invalid_request_error",
-                code="invalid_api_key",
-                headers={"WWW-Authenticate": "Bearer"},
-            )
-            await answer(scope, receive, send)
+            await _unauthorized(has_key=bool(key))(scope, receive, send)
             return
         context_of(scope).tenant = tenant
         await self.app(scope, receive, send)
+
+
+def _unauthorized(*, has_key: bool) -> JSONResponse:
+    message = "The API key is unknown or revoked."
+    if not has_key:
+        message = "The API key is missing. Send Authorization: Bearer KEY."
+    headers = {"WWW-Authenticate": "Bearer"}
+    return error_response(401, message, kind=INVALID_REQUEST, code="invalid_api_key", headers=headers)

@@ -1,62 +1,67 @@
-"""What is served, and how: all that a replica is told."""
+"""Configuration of a service; the replica reads it from its environment."""
 
 import os
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field
 
-VARIABLE = "HEADWAY_ENDPOINT"
-"""Environment: the endpoint that a process works for, as JSON; Serve calls what it calls without a word."""
+CONFIG_VARIABLE = "HEADWAY_ENDPOINT"
+"""Environment variable: the configuration as JSON. Ray Serve calls `middleware_stack` without arguments."""
 
 
 class ServeConfig(BaseModel):
-    """An OpenAI endpoint for one model."""
+    """One model and how it is served."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     folder: Path
-    """A Hugging Face directory, verified."""
+    """Hugging Face directory of the model, already verified."""
     name: str
-    """What clients call the model."""
+    """Model name that clients use."""
     version: str = ""
-    """Of the registry, if it comes from there."""
+    """Version in the registry; empty for a model from elsewhere."""
     role: str = "stable"
-    """stable or canary: what this one is to the others of its name."""
+    """Role label on metrics: stable or canary."""
     device: str = "cpu"
+    """Device label on metrics: cpu or cuda."""
     quantization: str = "none"
+    """Quantization label on metrics."""
     trace: str | None = None
-    """W3C `traceparent` of the run that made the model."""
+    """W3C `traceparent` of the run that trained the model."""
     price: float = Field(default=0.0, ge=0)
-    """What an hour of the device costs, in any currency."""
+    """Price of the device per hour, in any currency."""
     host: str = "127.0.0.1"
+    """Address to listen at."""
     port: int = Field(default=8000, ge=1, le=65535)
+    """Port to listen at."""
     context_tokens: int | None = Field(default=None, ge=1)
-    """Longest prompt and answer together [tokens]; None: what the model was trained for."""
+    """Longest prompt and response together [tokens]; None: the model's own limit."""
     streams: int = Field(default=64, ge=1)
-    """Requests that are computed at a time."""
+    """Requests that the engine computes at a time."""
     queue: int = Field(default=64, ge=0)
-    """Requests that may wait to be computed; more are refused."""
+    """Requests that may wait for the engine; the service refuses more."""
     cache_gib: int = Field(default=1, ge=1)
-    """Memory for keys and values on a CPU [GiB]."""
-    keys: Path | None = None
-    """File of API keys and quotas; without one, whoever reaches the port may ask, as much as they like."""
+    """Size of the KV cache on a CPU [GiB]."""
+    key_file: Path | None = None
+    """File of API keys and quotas; None: no key is needed, and no quota applies."""
     quiet: bool = False
-    """Whether the log tells of what went wrong only."""
-    body_bytes: int = Field(default=4 * 2**20, ge=1)
-    """Longest body of a request [bytes]."""
-    body_seconds: float = Field(default=30.0, gt=0)
-    """Within which it must be here, all of it [s]."""
+    """Whether the log holds warnings and errors only."""
+    max_body_bytes: int = Field(default=4 * 2**20, ge=1)
+    """Longest request body [bytes]."""
+    body_timeout_seconds: float = Field(default=30.0, gt=0)
+    """How long a request body may take to arrive [s]."""
     fallback: str | None = None
-    """URL of another service, as an OpenAI client has it, which answers while the engine cannot."""
-    reader_seconds: float = Field(default=10.0, gt=0)
-    """Within which a client must take a piece of its answer [s]."""
-    choices: int = Field(default=128, ge=1)
-    """Answers that one request may ask for: prompts times `n`."""
+    """Base URL (`.../v1`) of another service, which responds while the engine cannot."""
+    write_timeout_seconds: float = Field(default=10.0, gt=0)
+    """How long a client may take to read a piece of its response [s]."""
+    max_choices: int = Field(default=128, ge=1)
+    """Most choices of one request: prompts times `n`."""
     seed: int = 0
+    """Seed of the engine's sampling."""
     grace_seconds: float = Field(default=120.0, gt=0)
-    """How long requests in flight may take once the service was asked to stop [s]."""
+    """How long requests in flight may take after the service is asked to stop [s]."""
 
     @classmethod
-    def here(cls) -> "ServeConfig":
-        """That of this process."""
-        return cls.model_validate_json(os.environ[VARIABLE])
+    def from_environment(cls) -> "ServeConfig":
+        """Read the configuration of this process."""
+        return cls.model_validate_json(os.environ[CONFIG_VARIABLE])

@@ -1,102 +1,105 @@
-"""A deadline that a client sets: work that nobody could use any more is dropped, in the engine, too.
+"""Deadlines that clients set: the engine drops work that no client can use any more.
 
-When it has passed, the application is told that the client has gone, at which vLLM aborts the request; the client gets
-an error that says so: a 504 before the first byte, after that the last event of its stream.
+When the deadline passes, the application sees a disconnect, at which vLLM aborts the request. The client gets a 504, or
+an error as the last event of a stream that has started.
 """
 
 import asyncio
-import json
 import math
 from contextlib import suppress
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from headway.serve.refusal import refusal
-from headway.serve.request_context import LATE, context_of
+from headway.serve.openai_error import INVALID_REQUEST, error_event, error_response
+from headway.serve.request_context import DEADLINE_EXCEEDED, context_of
 
-HEADER = "X-Request-Timeout-Seconds"
-"""How long the client will wait for the whole answer [s]. Serve knows it, too, and would answer with plain text."""
+TIMEOUT_HEADER = "X-Request-Timeout-Seconds"
+"""How long the client waits for the whole response [s]. Ray Serve knows the header too, but responds in plain text."""
 KIND = "timeout_error"
 
 
 class Deadline:
-    """The link that ends what has taken too long."""
+    """Middleware that ends a request whose deadline has passed."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on for as long as it says."""
-        given = Headers(scope=scope).get(HEADER) if scope["type"] == "http" else None
-        if given is None:
+        """Pass the request on until its deadline, if it has one."""
+        text = Headers(scope=scope).get(TIMEOUT_HEADER) if scope["type"] == "http" else None
+        if text is None:
             await self.app(scope, receive, send)
             return
-        seconds = _seconds(given)
+        seconds = _seconds(text)
         if seconds is None:
-            told = f"{HEADER} is a number of seconds above 0, not {given[:32]!r}."
-            await refusal(400, told, kind="invalid_request_error", code="invalid_timeout")(scope, receive, send)
+            message = f"{TIMEOUT_HEADER} must be a number of seconds above 0, not {text[:32]!r}."
+            response = error_response(400, message, kind=INVALID_REQUEST, code="invalid_timeout")
+            await response(scope, receive, send)
             return
         headers = MutableHeaders(raw=list(scope["headers"]))
-        del headers[HEADER]
-        await _Timed(self.app, seconds).run({**scope, "headers": headers.raw}, receive, send)
+        del headers[TIMEOUT_HEADER]
+        await _TimedRequest(self.app, seconds).run({**scope, "headers": headers.raw}, receive, send)
 
 
-class _Timed:
+class _TimedRequest:
     """One request with a deadline."""
 
     def __init__(self, app: ASGIApp, seconds: float) -> None:
         self.app, self.seconds = app, seconds
-        self.passed = asyncio.Event()
-        self.begun = self.streams = self.ended = False
+        self.expired = asyncio.Event()
+        self.started = self.is_stream = self.complete = False
+        """State of the response."""
 
     async def run(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Run the application; at the deadline tell it that the client has gone, and the client why."""
+        """Run the application; at the deadline, disconnect it and send the client an error."""
 
-        async def listen() -> Message:
-            """What the client sends; once the deadline has passed, that it has gone."""
-            heard, passed = asyncio.ensure_future(receive()), asyncio.ensure_future(self.passed.wait())
+        async def receive_or_expire() -> Message:
+            """The client's next message, or a disconnect at the deadline."""
+            incoming, expiry = asyncio.ensure_future(receive()), asyncio.ensure_future(self.expired.wait())
             try:
-                await asyncio.wait({heard, passed}, return_when=asyncio.FIRST_COMPLETED)
-                return heard.result() if heard.done() else {"type": "http.disconnect"}
+                await asyncio.wait({incoming, expiry}, return_when=asyncio.FIRST_COMPLETED)
+                return incoming.result() if incoming.done() else {"type": "http.disconnect"}
             finally:
-                for each in (heard, passed):
-                    each.cancel()
+                for task in (incoming, expiry):
+                    task.cancel()
 
-        async def answer(message: Message) -> None:
-            """Pass on what the application sends, until the deadline."""
-            if self.passed.is_set():
+        async def send_until_expiry(message: Message) -> None:
+            """Forward what the application sends before the deadline, and drop the rest."""
+            if self.expired.is_set():
                 return
             if message["type"] == "http.response.start":
-                self.begun = True
-                self.streams = Headers(raw=message["headers"]).get("content-type", "").startswith("text/event-stream")
-            self.ended = message["type"] == "http.response.body" and not message.get("more_body", False)
+                self.started = True
+                media_type = Headers(raw=message["headers"]).get("content-type", "")
+                self.is_stream = media_type.startswith("text/event-stream")
+            self.complete = message["type"] == "http.response.body" and not message.get("more_body", False)
             await send(message)
 
-        running = asyncio.ensure_future(self.app(scope, listen, answer))
+        task = asyncio.ensure_future(self.app(scope, receive_or_expire, send_until_expiry))
         try:
-            await asyncio.wait({running}, timeout=self.seconds)
-            if running.done() or self.ended:
-                await running
+            await asyncio.wait({task}, timeout=self.seconds)
+            if task.done() or self.complete:
+                await task
                 return
-            self.passed.set()
-            context_of(scope).problem = LATE
-            await self._tell(scope, receive, send)
-            with suppress(Exception):  # it ends as it likes: the client has its answer
-                await running
+            self.expired.set()
+            context_of(scope).problem = DEADLINE_EXCEEDED
+            await self._send_error(scope, receive, send)
+            with suppress(Exception):  # the client has its response, so the application's error does not matter
+                await task
         finally:
-            running.cancel()
+            task.cancel()
 
-    async def _tell(self, scope: Scope, receive: Receive, send: Send) -> None:
-        told = f"The answer was not complete after {self.seconds:g} s ({HEADER})."
-        if not self.begun:
-            await refusal(504, told, kind=KIND, code=LATE)(scope, receive, send)
-        elif self.streams:
-            error = {"error": {"message": told, "type": KIND, "param": None, "code": LATE}}
-            await send({"type": "http.response.body", "body": f"data: {json.dumps(error)}\n\n".encode()})
+    async def _send_error(self, scope: Scope, receive: Receive, send: Send) -> None:
+        message = f"The response was not complete after {self.seconds:g} s ({TIMEOUT_HEADER})."
+        if not self.started:
+            await error_response(504, message, kind=KIND, code=DEADLINE_EXCEEDED)(scope, receive, send)
+        elif self.is_stream:
+            event = error_event(message, kind=KIND, code=DEADLINE_EXCEEDED)
+            await send({"type": "http.response.body", "body": event})
 
 
 def _seconds(text: str) -> float | None:
+    """Parse a positive, finite number of seconds; None if `text` is none."""
     try:
         seconds = float(text)
     except ValueError:

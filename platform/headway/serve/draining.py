@@ -1,43 +1,42 @@
-"""A service that was asked to stop accepts nothing more, while what is in flight comes to its end."""
+"""Draining: after a request to stop, the service refuses new requests and completes those in flight."""
 
 from pathlib import Path
 
+from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from headway.serve.refusal import refusal
+from headway.serve.openai_error import error_response
+from headway.serve.routes import route_of
 
-OPEN = ("/metrics",)
-"""What is answered to the end."""
-IN_FLIGHT = "X-Requests-In-Flight"
-"""Header: what is still to come to its end, for whoever keeps the service."""
+IN_FLIGHT_HEADER = "X-Requests-In-Flight"
+"""Header of the 503 that a stopping service responds with: the number of requests that are still running."""
 RETRY_SECONDS = 5
-"""When a client may try again, elsewhere or here [s]."""
+"""Retry-After of a refusal [s]."""
 
 
 class Draining:
-    """The link that lets nobody in any more once `marker` exists; `/health` then says that it is not ready, too."""
+    """Middleware that refuses requests once the file `marker` exists; so `/health` reports that it is not ready."""
 
     def __init__(self, app: ASGIApp, marker: Path) -> None:
         self.app, self.marker = app, marker
-        self.flying = 0
+        self.in_flight = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on, or answer 503."""
-        if scope["type"] != "http" or scope["path"] in OPEN:
+        """Pass the request on, or respond with 503."""
+        if scope["type"] != "http" or route_of(scope).open_while_draining:
             await self.app(scope, receive, send)
             return
         if self.marker.exists():
-            answer = refusal(
-                503,
-                "The service is stopping. Try again.",
-                kind="service_unavailable_error",
-                code="stopping",
-                headers={"Retry-After": str(RETRY_SECONDS), "Connection": "close", IN_FLIGHT: str(self.flying)},
-            )
-            await answer(scope, receive, send)
+            await self._refusal()(scope, receive, send)
             return
-        self.flying += 1
+        self.in_flight += 1
         try:
             await self.app(scope, receive, send)
         finally:
-            self.flying -= 1
+            self.in_flight -= 1
+
+    def _refusal(self) -> JSONResponse:
+        message = "The service is stopping. Try again."
+        in_flight = {IN_FLIGHT_HEADER: str(self.in_flight)}
+        headers = {"Retry-After": str(RETRY_SECONDS), "Connection": "close", **in_flight}
+        return error_response(503, message, kind="service_unavailable_error", code="stopping", headers=headers)

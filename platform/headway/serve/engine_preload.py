@@ -1,4 +1,4 @@
-"""What the process that an engine is forked from loads, while the replica loads its own part."""
+"""Imports of the forkserver that engines are forked from; they load while the replica loads its own modules."""
 
 import ctypes
 import os
@@ -7,19 +7,20 @@ import signal
 import torch
 import vllm.v1.engine.core
 import vllm.v1.executor.uniproc_executor
-import vllm.v1.worker.cpu_worker  # noqa: F401 - loaded for the processes forked from here
+import vllm.v1.worker.cpu_worker  # noqa: F401 - loaded for the processes that are forked from here
 
 PR_SET_PDEATHSIG = 1
-"""Of prctl(2)."""
+"""Option of prctl(2): the signal that a process gets when its parent ends."""
 
 
-def begin() -> None:
-    """In a process that has just been forked from this one, which ends with its replica: end with it.
+def after_fork() -> None:
+    """Prepare a process forked from this one: it ends with its parent, and it may use AMX.
 
-    And ask for AMX: Linux lets a process use tiles once it has asked; a forked one that has not dies of its first tile.
+    Linux lets a process use AMX tiles only after a request, which a fork does not inherit; without it, the first tile
+    instruction kills the process.
     """
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     torch.cpu._init_amx()  # noqa: SLF001 - there is no public way
 
 
-os.register_at_fork(after_in_child=begin)
+os.register_at_fork(after_in_child=after_fork)

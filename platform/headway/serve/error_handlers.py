@@ -1,6 +1,7 @@
-"""Whose fault an error is: what vLLM takes for its own, though it is the request's, becomes a 400 in words.
+"""Exception handlers of the application: errors that the request caused become a 400 with a message.
 
-Each case here was found by asking (`tests/integration/test_schema.py`).
+vLLM reports some of them as its own failure. Each case here was found by sending requests
+(`tests/integration/test_schema.py`).
 """
 
 from typing import TYPE_CHECKING
@@ -9,51 +10,51 @@ from fastapi import FastAPI, Request
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from headway.serve.refusal import refusal
-from headway.serve.request_context import CURRENT
+from headway.serve.openai_error import INVALID_REQUEST, error_response
+from headway.serve.request_context import CURRENT_REQUEST
 from headway.serve.telemetry_sinks import telemetry_sinks
 
 if TYPE_CHECKING:
     from vllm.outputs import RequestOutput
     from vllm.v1.engine.exceptions import EngineGenerateError
 
-KIND = "invalid_request_error"
-SURPRISES = (AttributeError, LookupError, AssertionError, RecursionError)
-"""What is raised where a body is not of the shape that a reader takes for granted."""
+SHAPE_ERRORS = (AttributeError, LookupError, AssertionError, RecursionError)
+"""Errors that vLLM raises where a body does not have the shape that its code assumes."""
 
 
-def tell(app: FastAPI) -> None:
-    """Have `app` answer every error in OpenAI's shape, and blame a request for what its body does to its readers."""
-    before = app.exception_handlers[Exception]
+def install_error_handlers(app: FastAPI) -> None:
+    """Make `app` report every error in OpenAI's shape, and errors about a request's body as a 400."""
+    default_handler = app.exception_handlers[Exception]
 
-    async def refused(_: Request, error: Exception) -> Response:
-        """What the framework says by itself: it has a shape of its own."""
+    async def handle_http_error(_: Request, error: Exception) -> Response:
+        """Handle an error of the framework, whose own response has another shape."""
         assert isinstance(error, HTTPException)
-        headers = error.headers
-        return refusal(error.status_code, str(error.detail), kind=KIND, code=str(error.status_code), headers=headers)
+        code = str(error.status_code)
+        return error_response(
+            error.status_code, str(error.detail), kind=INVALID_REQUEST, code=code, headers=error.headers
+        )
 
-    async def failed(request: Request, error: Exception) -> Response:
-        """An error that nobody expected: until the engine is asked, all that was done is reading what came."""
-        call = CURRENT.get()
-        if call and not call.asked:
-            telemetry_sinks().log.warning("request.unreadable", request=call.name, problem=repr(error))
-            return refusal(
-                400, f"The body is not of the shape it should have: {error!r}", kind=KIND, code="invalid_body"
-            )
-        answer: Response = await before(request, error)  # type: ignore[misc]  # vLLM's waits
-        return answer
+    async def handle_shape_error(request: Request, error: Exception) -> Response:
+        """Handle an unexpected error. Before the engine is called, only the body can be its cause."""
+        context = CURRENT_REQUEST.get()
+        if context and not context.reached_engine:
+            telemetry_sinks().log.warning("request.unreadable", request=context.request_id, problem=repr(error))
+            message = f"The body does not have the expected shape: {error!r}"
+            return error_response(400, message, kind=INVALID_REQUEST, code="invalid_body")
+        response: Response = await default_handler(request, error)  # type: ignore[misc]  # vLLM's is a coroutine
+        return response
 
-    app.exception_handler(HTTPException)(refused)
-    for kind in SURPRISES:  # not Exception: its handler is asked last, and what it answers is raised all the same
-        app.exception_handler(kind)(failed)
-    app.middleware_stack = None  # vLLM has put it together already, with the handlers of then
+    app.exception_handler(HTTPException)(handle_http_error)
+    for kind in SHAPE_ERRORS:  # not Exception: Starlette raises an error again after that handler's response
+        app.exception_handler(kind)(handle_shape_error)
+    app.middleware_stack = None  # vLLM has built it already, with the old handlers
 
 
-def of_the_request(error: "EngineGenerateError") -> bool:
-    """Whether an engine's error is that what was asked cannot even be told to it, as vLLM sees it elsewhere, too."""
+def is_request_error(error: "EngineGenerateError") -> bool:
+    """Whether the engine failed because the request cannot be passed to it; vLLM uses the same types elsewhere."""
     return isinstance(error.__cause__, (ValueError, TypeError, OverflowError))
 
 
-def ungrammatical(output: "RequestOutput") -> bool:
-    """Whether the engine gave a request up: of one with a grammar, because that cannot be compiled or followed."""
-    return any(each.finish_reason == "error" for each in output.outputs)
+def has_failed(output: "RequestOutput") -> bool:
+    """Whether the engine gave the request up; with a grammar, because it can be neither compiled nor followed."""
+    return any(choice.finish_reason == "error" for choice in output.outputs)

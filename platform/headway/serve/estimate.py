@@ -1,6 +1,6 @@
-"""How many tokens a request may come to, told from its body before anything is computed: too many rather than too few.
+"""Estimate of the tokens that a request may use, from its body alone; too many rather than too few.
 
-It is settled by what was really used, so that it only has to be of the right size.
+The quota corrects the estimate once the engine has counted, so the order of magnitude is enough.
 """
 
 from typing import Any
@@ -8,45 +8,46 @@ from typing import Any
 from pydantic_core import from_json
 
 BYTES_PER_TOKEN = 4
-"""Of a body, for its prompt: about what English and code take; what goes with it (names, quotes) is in it, too."""
-ANSWER_TOKENS = 256
-"""What an answer is taken for whose request does not say how long it may be [tokens]."""
-LIMITS = ("max_completion_tokens", "max_tokens", "max_output_tokens")
-"""By which of these it says so, in the order in which they count."""
+"""Bytes of the body for each token of the prompt: typical of English and of code, JSON syntax included."""
+DEFAULT_MAX_TOKENS = 256
+"""Estimated length of a completion whose request sets no limit [tokens]."""
+LIMIT_FIELDS = ("max_completion_tokens", "max_tokens", "max_output_tokens")
+"""Fields that limit the length of a completion; the first with a positive number counts."""
 
 
-def estimate(body: bytes) -> int:
-    """Tokens of the prompts and of all the answers that a request may get.
+def estimate_tokens(body: bytes) -> int:
+    """Estimate the tokens of all prompts and completions of a request.
 
-    What is no JSON, or not of the shape that it should have, counts by its size: the engine says what is wrong.
+    A body that is not JSON, or has the wrong shape, counts by its size: the engine reports what is wrong.
     """
     try:
-        asked = from_json(body)
+        request = from_json(body)
     except ValueError:
-        asked = None
-    prompt = -(-len(body) // BYTES_PER_TOKEN)
-    return prompt + (answers(asked) if isinstance(asked, dict) else ANSWER_TOKENS)
+        request = None
+    prompt_tokens = -(-len(body) // BYTES_PER_TOKEN)
+    return prompt_tokens + (completion_tokens(request) if isinstance(request, dict) else DEFAULT_MAX_TOKENS)
 
 
-def answers(asked: dict[str, Any]) -> int:
-    """Tokens of all answers together."""
-    longest = next((found for name in LIMITS if (found := _count(asked.get(name)))), ANSWER_TOKENS)
-    return longest * choices(asked)
+def completion_tokens(request: dict[str, Any]) -> int:
+    """Estimate the tokens of all completions."""
+    limits = (_positive_int(request.get(field)) for field in LIMIT_FIELDS)
+    return next(filter(None, limits), DEFAULT_MAX_TOKENS) * count_choices(request)
 
 
-def choices(asked: dict[str, Any]) -> int:
-    """How many answers."""
-    return (_count(asked.get("n")) or 1) * _prompts(asked)
+def count_choices(request: dict[str, Any]) -> int:
+    """Count the choices that a request asks for: prompts times `n`."""
+    return (_positive_int(request.get("n")) or 1) * _count_prompts(request)
 
 
-def _prompts(asked: dict[str, Any]) -> int:
-    """How many prompts are answered: a list of texts, of lists of tokens, or of conversations is several."""
-    for several in (asked.get("prompt"), asked.get("messages")):
-        if isinstance(several, list) and several and isinstance(several[0], (str, list)):
-            return len(several)
+def _count_prompts(request: dict[str, Any]) -> int:
+    """Count the prompts: a list of texts, of token lists or of conversations holds several."""
+    for field in ("prompt", "messages"):
+        prompts = request.get(field)
+        if isinstance(prompts, list) and prompts and isinstance(prompts[0], (str, list)):
+            return len(prompts)
     return 1
 
 
-def _count(value: object) -> int:
-    """A number that counts something; 0 if it is none."""
+def _positive_int(value: object) -> int:
+    """Return a positive integer as it is, and 0 for any other value."""
     return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else 0

@@ -1,10 +1,10 @@
-"""An engine that dies has a successor, and what was asked of the one is answered by the other.
+"""Failover: when an engine dies, another replaces it and continues its requests.
 
-vLLM's OpenAI application holds one engine for good: it holds this one, which hands on whatever it is asked to the
-engine that lives. A request that has said nothing yet is asked again. One that has is continued where it stood, its
-tokens so far being part of the prompt; where that would change what comes (stop strings, penalties, a grammar) but the
-answer is determined (greedy, or with a seed), it is computed anew and what was said already is passed over, provided it
-is the same. Anything else ends with an error: nothing that was cut off looks complete.
+vLLM's OpenAI application keeps one engine object for good. It gets a `Failover`, which forwards every call to the live
+engine. A request without output starts again. One with output continues: its tokens so far are appended to the prompt.
+Where that could change the output (stop strings, penalties, a grammar) but the output is determined (greedy, or with a
+seed), the new engine computes it again, and the part that was sent already is skipped if it is the same. Any other
+request ends with an error, so no truncated response looks complete.
 """
 
 import asyncio
@@ -14,8 +14,9 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
+from headway.serve.error_handlers import has_failed, is_request_error
 from headway.serve.fair_queue import FairQueue
-from headway.serve.request_context import CURRENT, RequestContext
+from headway.serve.request_context import CURRENT_REQUEST, RequestContext
 from headway.serve.resumable_generation import ResumableGeneration
 from headway.serve.telemetry_sinks import TelemetrySinks
 
@@ -24,166 +25,173 @@ if TYPE_CHECKING:
     from vllm.outputs import RequestOutput
     from vllm.v1.engine.async_llm import AsyncLLM
 
-WATCH_SECONDS = 0.1
-"""How often an idle engine is looked at [s]."""
-DEATHS, WINDOW_SECONDS = 3, 120.0
-"""So many deaths within so long [s], and there is no further successor: something else is wrong."""
+POLL_SECONDS = 0.1
+"""Interval between checks of an idle engine [s]."""
+MAX_DEATHS, WINDOW_SECONDS = 3, 120.0
+"""After so many deaths within so long [s] no engine is started any more: the cause is something else."""
 
 
 class Failover:
-    """The engine of a replica, whichever lives."""
+    """The live engine of a replica, and its replacement when it dies."""
 
     def __init__(
-        self, engine: "AsyncLLM", start: Callable[[], Awaitable["AsyncLLM"]], gate: FairQueue, told: TelemetrySinks
+        self,
+        engine: "AsyncLLM",
+        start_engine: Callable[[], Awaitable["AsyncLLM"]],
+        queue: FairQueue,
+        sinks: TelemetrySinks,
     ) -> None:
-        """`start` starts the next engine; it is ready when it has generated a token."""
-        self._engine, self._start, self.gate = engine, start, gate
-        self._log, self._metrics = told.log, told.metrics
-        self._succession: asyncio.Task[None] | None = None
-        self._deaths: deque[float] = deque(maxlen=DEATHS)
-        self.lost: BaseException | None = None
-        """Why there is no engine, and will be none."""
-        self._watching = asyncio.create_task(self._watch())
+        """`start_engine`: starts another engine, and returns when it has generated a token."""
+        self._engine, self._start_engine, self.queue = engine, start_engine, queue
+        self._log, self._metrics = sinks.log, sinks.metrics
+        self._replacement: asyncio.Task[None] | None = None
+        """The task that starts another engine, or the last such task."""
+        self._death_times: deque[float] = deque(maxlen=MAX_DEATHS)
+        self.failure: BaseException | None = None
+        """Why there will be no engine any more; None: there is one, or another is starting."""
+        self._monitor_task = asyncio.create_task(self._monitor())
 
     def __getattr__(self, name: str) -> Any:
-        """Whatever else an engine is asked for."""
+        """Forward any other attribute to the live engine."""
         return getattr(self._engine, name)
 
     @property
-    def well(self) -> bool:
-        """Whether an engine lives, at this moment."""
-        return not (self.lost or self._engine.errored or self._changing)
+    def healthy(self) -> bool:
+        """Whether an engine is live now."""
+        return not (self.failure or self._engine.errored or self._replacing)
 
     @property
     def errored(self) -> bool:
-        """Whether requests are of no use any more: vLLM's application asks before it begins one."""
-        return self.lost is not None
+        """Whether no request can succeed any more; vLLM's application checks it before each request."""
+        return self.failure is not None
 
     @property
     def dead_error(self) -> BaseException:
-        """What to raise then."""
+        """The error to raise when `errored`."""
         return self._engine.dead_error
 
     async def check_health(self) -> None:
-        """See that an engine lives.
+        """Check that an engine is live.
 
         Raises:
-            EngineDeadError: none does, or not yet again.
+            EngineDeadError: the engine is dead, or its replacement is still starting.
         """
-        if not self.well:
+        if not self.healthy:
             raise self.dead_error
 
     def generate(
-        self, prompt: Any, sampling_params: "SamplingParams", request_id: str, **rest: Any
+        self, prompt: Any, sampling_params: "SamplingParams", request_id: str, **kwargs: Any
     ) -> AsyncGenerator["RequestOutput", None]:
-        """Answer a request, as AsyncLLM.generate does; the call that it is for may end it."""
-        call = CURRENT.get() or RequestContext(request_id)
-        answer = self._generate(call, prompt, sampling_params, request_id, **rest)
-        call.answers.append(answer)
-        return answer
+        """Generate outputs, as `AsyncLLM.generate` does; closing the request's context ends them."""
+        context = CURRENT_REQUEST.get() or RequestContext(request_id)
+        generation = self._generate(context, prompt, sampling_params, request_id, **kwargs)
+        context.generations.append(generation)
+        return generation
 
     async def _generate(
-        self, call: RequestContext, prompt: Any, sampling_params: "SamplingParams", request_id: str, **rest: Any
+        self, context: RequestContext, prompt: Any, sampling_params: "SamplingParams", request_id: str, **kwargs: Any
     ) -> AsyncGenerator["RequestOutput", None]:
-        """An answer, piece by piece.
+        """Generate outputs, from several engines if need be.
 
         Raises:
-            EngineDeadError: the engine died, and the answer cannot be gone on with.
-            VLLMValidationError: the request is one that no engine could answer.
+            EngineDeadError: the engine died, and no other can continue the request.
+            VLLMValidationError: no engine can process the request.
         """
         from vllm.exceptions import VLLMValidationError
         from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
 
-        from headway.serve import error_handlers
-
-        call.asked = True
-        transcript, resumed = ResumableGeneration(prompt, sampling_params), False
-        async with self.gate.place(call):
-            while not call.over:
-                engine = await self._living()
-                asked = engine.generate(transcript.prompt, transcript.params, request_id, **rest)
+        context.reached_engine = True
+        generation, was_resumed = ResumableGeneration(prompt, sampling_params), False
+        async with self.queue.slot(context):
+            while not context.closed:
+                engine = await self._live_engine()
+                stream = engine.generate(generation.prompt, generation.params, request_id, **kwargs)
                 try:
-                    async with aclosing(asked) as outputs:
+                    async with aclosing(stream) as outputs:
                         async for output in outputs:
-                            if sampling_params.structured_outputs and error_handlers.ungrammatical(output):
-                                raise VLLMValidationError(
-                                    "The grammar or schema cannot be compiled, or not be followed."
-                                )
-                            if call.over:
+                            if sampling_params.structured_outputs and has_failed(output):
+                                raise VLLMValidationError("The grammar or schema can be neither compiled nor followed.")
+                            if context.closed:
                                 return
-                            if (new := transcript.take(output)) is not None:
-                                _book(call, new)
-                                yield new
+                            if (new_output := generation.advance(output)) is not None:
+                                _record_output(context, new_output)
+                                yield new_output
                 except EngineGenerateError as error:
-                    if error_handlers.of_the_request(error):
+                    if is_request_error(error):
                         raise VLLMValidationError(f"The request cannot be computed: {error.__cause__}") from error
                     raise
                 except EngineDeadError:
-                    if resumed or not transcript.go_on():  # what killed two engines may be the request itself
-                        call.problem = "engine_died"
+                    # A request that has seen two engines die may be the cause.
+                    if was_resumed or not generation.prepare_resume():
+                        context.problem = "engine_died"
                         raise
-                    resumed = True
-                    call.resumed += 1
-                    self._metrics.resumed()
-                    self._log.warning("request.resumed", request=call.name, tokens=transcript.said)
+                    was_resumed = True
+                    context.resumptions += 1
+                    self._metrics.record_resumption()
+                    self._log.warning("request.resumed", request=context.request_id, tokens=generation.token_count)
                 else:
                     return
 
-    async def _living(self) -> "AsyncLLM":
-        """An engine that lives, once there is one.
+    async def _live_engine(self) -> "AsyncLLM":
+        """Return the live engine; waits for it while it is replaced.
 
         Raises:
-            EngineDeadError: there will be none.
+            EngineDeadError: there will be no engine any more.
         """
-        while self.lost is None and (self._engine.errored or self._changing):
-            await asyncio.shield(self._successor())
-        if self.lost is not None:
+        while self.failure is None and (self._engine.errored or self._replacing):
+            await asyncio.shield(self._ensure_replacement())
+        if self.failure is not None:
             raise self.dead_error
         return self._engine
 
-    async def _watch(self) -> None:
-        """An engine that dies while nobody asks has a successor, too."""
-        while self.lost is None:
-            await asyncio.sleep(WATCH_SECONDS)
+    async def _monitor(self) -> None:
+        """Replace an engine that dies while no request runs."""
+        while self.failure is None:
+            await asyncio.sleep(POLL_SECONDS)
             if self._engine.errored:
-                await self._successor()
+                await self._ensure_replacement()
 
     @property
-    def _changing(self) -> bool:
-        return self._succession is not None and not self._succession.done()
+    def _replacing(self) -> bool:
+        return self._replacement is not None and not self._replacement.done()
 
-    def _successor(self) -> asyncio.Task[None]:
-        """The task that starts the next engine: one for all who wait for it."""
-        if self._succession is None or self._succession.done():
-            self._succession = asyncio.create_task(self._succeed())
-        return self._succession
+    def _ensure_replacement(self) -> asyncio.Task[None]:
+        """Return the task that starts another engine; all who wait share one."""
+        if self._replacement is None or self._replacement.done():
+            self._replacement = asyncio.create_task(self._replace_engine())
+        return self._replacement
 
-    async def _succeed(self) -> None:
-        """Start the next engine."""
-        began = time.monotonic()
-        self._deaths.append(began)
-        if len(self._deaths) == DEATHS and began - self._deaths[0] < WINDOW_SECONDS:
-            self.lost = RuntimeError(f"{DEATHS} engines died within {began - self._deaths[0]:.0f} s")
+    async def _replace_engine(self) -> None:
+        """Shut the dead engine down and start another; sets `failure` if that fails."""
+        from vllm.v1.engine.exceptions import EngineDeadError
+
+        start = time.monotonic()
+        self._death_times.append(start)
+        if len(self._death_times) == MAX_DEATHS and start - self._death_times[0] < WINDOW_SECONDS:
+            self.failure = RuntimeError(f"{MAX_DEATHS} engines died within {start - self._death_times[0]:.0f} s")
             return
         try:
-            self._metrics.died()
-            self._log.warning("engine.died", action="another is started; its requests wait")
-            dead = self._engine
-            dead.renderer = None  # type: ignore[assignment]  # the application goes on using it: shutdown would close it
-            dead.shutdown()
-            self._engine = await self._start()
-            self._log.warning("engine.replaced", seconds=round(time.monotonic() - began, 3))
-        except Exception as error:  # whatever it is, requests wait for this task and must hear that it is over
-            self.lost = error
+            self._metrics.record_engine_death()
+            self._log.warning("engine.died", action="another engine is starting; requests wait for it")
+            dead_engine = self._engine
+            dead_engine.renderer = None  # type: ignore[assignment]  # the application still uses it: keep it open
+            # `shutdown` cancels the task that reports the death to the streams; unreported, they would wait forever.
+            dead_engine.output_processor.propagate_error(EngineDeadError())
+            dead_engine.shutdown()
+            self._engine = await self._start_engine()
+            self._log.warning("engine.replaced", seconds=round(time.monotonic() - start, 3))
+        except Exception as error:  # any error: requests wait for this task and need to see that it failed
+            self.failure = error
 
 
-def _book(call: RequestContext, output: "RequestOutput") -> None:
-    """Note on the call what an output is worth."""
+def _record_output(context: RequestContext, output: "RequestOutput") -> None:
+    """Record the tokens and times of an output in the request's context."""
     now = time.perf_counter()
-    tokens = sum(len(each.token_ids) for each in output.outputs)
-    if call.first is None and tokens:
-        spent = output.metrics.last_token_ts - output.metrics.first_token_ts if output.metrics else 0.0
-        call.first = now - spent  # of a whole answer, which comes at once, the engine knows when it began
-        call.prompt_tokens += len(output.prompt_token_ids or ())
-    call.generated_tokens += tokens
-    call.last = now
+    tokens = sum(len(choice.token_ids) for choice in output.outputs)
+    if context.first_token is None and tokens:
+        # A response that is no stream arrives in one output; the engine knows how long it took after the first token.
+        since_first = output.metrics.last_token_ts - output.metrics.first_token_ts if output.metrics else 0.0
+        context.first_token = now - since_first
+        context.prompt_tokens += len(output.prompt_token_ids or ())
+    context.generated_tokens += tokens
+    context.last_token = now

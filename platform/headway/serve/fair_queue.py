@@ -1,7 +1,7 @@
-"""The gate to the engine: so many are computed at a time, the rest wait, each tenant in a line of its own.
+"""Fair queue in front of the engine: it limits the requests computed at a time; each tenant waits in its own queue.
 
-The lines are served in turn, so that a tenant who sends a lot waits behind itself. What the engine does is shared
-equally among those inside: their shares add up to the time in which it was busy.
+The tenants' queues take turns, so a tenant with many requests delays only itself. Busy time of the engine is divided
+equally among the requests that run; their shares add up to the time in which it was busy.
 """
 
 import asyncio
@@ -12,98 +12,102 @@ from contextlib import asynccontextmanager, suppress
 
 from headway.serve.request_context import RequestContext
 
-FULL = 0.95
-"""Share of the engine's KV cache above which nobody new is let in: it would have to take it from those inside."""
+FULL_CACHE = 0.95
+"""Usage of the engine's KV cache above which no request is admitted: it would take memory from those that run."""
 
 
 class FairQueue:
-    """Counts who is inside, and lets in who is next."""
+    """Counts the running requests, and admits the next one when a slot is free."""
 
-    def __init__(self, places: int, clock: Callable[[], float] = time.perf_counter) -> None:
-        """`places` are computed at a time."""
-        self.places, self._clock = places, clock
-        self.inside = 0
+    def __init__(self, slots: int, clock: Callable[[], float] = time.perf_counter) -> None:
+        """`slots`: requests computed at a time."""
+        self.slots, self._clock = slots, clock
+        self.running = 0
+        """Requests that hold a slot."""
         self.busy_seconds = 0.0
-        """How long somebody was inside, in all [s]."""
+        """Time in which at least one request was running [s]."""
         self.cache_usage = 0.0
-        """Share of the KV cache that is taken, as the engine said last."""
-        self._lines: dict[str, deque[asyncio.Future[None]]] = {}
-        self._share, self._since = 0.0, clock()
+        """Share of the KV cache in use, 0 to 1, as the engine last reported it."""
+        self._queues: dict[str, deque[asyncio.Future[None]]] = {}
+        """Waiting requests by tenant; the tenant whose turn is next comes first."""
+        self._share_seconds = 0.0
+        """Busy time charged to a request that has been running all along [s]."""
+        self._charged_until = clock()
 
     @property
     def waiting(self) -> int:
-        """How many wait."""
-        return sum(len(line) for line in self._lines.values())
+        """Requests that wait for a slot."""
+        return sum(len(queue) for queue in self._queues.values())
 
     @asynccontextmanager
-    async def place(self, call: RequestContext) -> AsyncIterator[None]:
-        """A place inside for the length of the block; what the wait and the work cost is booked on `call`."""
-        asked = self._clock()
-        if not self._room():
-            await self._turn(call.tenant)
+    async def slot(self, context: RequestContext) -> AsyncIterator[None]:
+        """Hold a slot during the block; adds the waiting time and the share of busy time to `context`."""
+        arrival = self._clock()
+        if self._has_slot():
+            self._start_one()
         else:
-            self._enter()
-        call.queued_seconds += self._clock() - asked
-        before = self._share
+            await self._wait(context.tenant)
+        context.queue_seconds += self._clock() - arrival
+        before = self._share_seconds
         try:
             yield
         finally:
-            self._pass()
-            call.busy_seconds += self._share - before
-            self.inside -= 1
-            self._let_in()
+            self._charge_time()
+            context.busy_seconds += self._share_seconds - before
+            self.running -= 1
+            self._admit()
 
-    def told(self, cache_usage: float) -> None:
-        """The engine says how full its cache is, after each step."""
-        self.cache_usage = cache_usage
-        if self._lines:
-            self._let_in()
+    def update_cache_usage(self, usage: float) -> None:
+        """Store the usage of the KV cache, which the engine reports after each step."""
+        self.cache_usage = usage
+        if self._queues:
+            self._admit()
 
-    def _room(self) -> bool:
-        return self.inside == 0 or (self.inside < self.places and self.cache_usage < FULL)
+    def _has_slot(self) -> bool:
+        return self.running == 0 or (self.running < self.slots and self.cache_usage < FULL_CACHE)
 
-    async def _turn(self, tenant: str) -> None:
-        """Wait in the tenant's line."""
+    async def _wait(self, tenant: str) -> None:
+        """Wait in the tenant's queue until a slot is held."""
         turn = asyncio.get_running_loop().create_future()
-        self._lines.setdefault(tenant, deque()).append(turn)
+        self._queues.setdefault(tenant, deque()).append(turn)
         try:
             await turn
         except asyncio.CancelledError:
-            if turn.done() and not turn.cancelled():  # let in and gone at the same moment
-                self._pass()
-                self.inside -= 1
+            if turn.done() and not turn.cancelled():  # admitted and cancelled at the same moment
+                self._charge_time()
+                self.running -= 1
             else:
-                self._leave(tenant, turn)
-            self._let_in()
+                self._remove(tenant, turn)
+            self._admit()
             raise
 
-    def _leave(self, tenant: str, turn: asyncio.Future[None]) -> None:
-        line = self._lines.get(tenant, deque())
-        with suppress(ValueError):  # passed over already
-            line.remove(turn)
-        if not line:
-            self._lines.pop(tenant, None)
+    def _remove(self, tenant: str, turn: asyncio.Future[None]) -> None:
+        queue = self._queues.get(tenant, deque())
+        with suppress(ValueError):  # `_admit` has skipped it already
+            queue.remove(turn)
+        if not queue:
+            self._queues.pop(tenant, None)
 
-    def _let_in(self) -> None:
-        """Let in who is next while there is room: the first of the line whose turn it is, which is then the last."""
-        while self._lines and self._room():
-            tenant = next(iter(self._lines))
-            line = self._lines.pop(tenant)
-            turn = line.popleft()
-            if line:
-                self._lines[tenant] = line
+    def _admit(self) -> None:
+        """Admit waiting requests while there are slots: the first of a tenant, whose next turn is then the last."""
+        while self._queues and self._has_slot():
+            tenant = next(iter(self._queues))
+            queue = self._queues.pop(tenant)
+            turn = queue.popleft()
+            if queue:
+                self._queues[tenant] = queue
             if not turn.cancelled():
-                self._enter()
+                self._start_one()
                 turn.set_result(None)
 
-    def _enter(self) -> None:
-        self._pass()
-        self.inside += 1
+    def _start_one(self) -> None:
+        self._charge_time()
+        self.running += 1
 
-    def _pass(self) -> None:
-        """Book the time since the last change on those inside, each the same."""
+    def _charge_time(self) -> None:
+        """Divide the time since the last change equally among the running requests."""
         now = self._clock()
-        if self.inside:
-            self.busy_seconds += now - self._since
-            self._share += (now - self._since) / self.inside
-        self._since = now
+        if self.running:
+            self.busy_seconds += now - self._charged_until
+            self._share_seconds += (now - self._charged_until) / self.running
+        self._charged_until = now

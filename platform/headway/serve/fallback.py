@@ -1,7 +1,7 @@
-"""Another service that answers while the engine cannot: a smaller or a quantized version of the model.
+"""Fallback: another service responds while the engine cannot, for example with a smaller or a quantized model.
 
-Each of the two has a breaker: one that fails again and again is left in peace, and tried with a single request now and
-then. What is not answered by the one is asked of the other once, and only if the client has heard nothing yet.
+The engine and the upstream each have a circuit breaker: after failures in a row it blocks all requests except a probe
+from time to time. A request that one of them fails goes to the other once, if the client has received nothing yet.
 """
 
 import asyncio
@@ -13,173 +13,193 @@ import httpx
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from headway.objectstore.breaker import CircuitBreaker
-from headway.serve.refusal import refusal
-from headway.serve.request_body import again
-from headway.serve.request_context import RequestContext, context_of
-from headway.serve.request_id import HEADER as NAME
-from headway.serve.request_id import TRACE
+from headway.serve.openai_error import error_event, error_response
+from headway.serve.request_body import replay
+from headway.serve.request_context import context_of
+from headway.serve.request_id import REQUEST_ID_HEADER, TRACEPARENT_HEADER
 
-KEY = "HEADWAY_FALLBACK_KEY"
-"""Environment: the API key for the other service, if it wants one."""
-SERVED_BY = "X-Served-By"
-"""Header of an answer: the model that gave it, where it was not the one that was asked."""
-FAILURES, REST_SECONDS = 3, 5.0
-"""So many failures in a row, and an upstream is left in peace for so long [s]."""
+KEY_VARIABLE = "HEADWAY_FALLBACK_KEY"
+"""Environment variable: API key for the upstream, if it needs one."""
+SERVED_BY_HEADER = "X-Served-By"
+"""Header of a response that the upstream gave: its model."""
+MAX_FAILURES, REST_SECONDS = 3, 5.0
+"""Failures in a row that open a circuit breaker, and the time between its probes [s]."""
 CONNECT_SECONDS = 3.0
-FAILED = 500
+"""How long the upstream may take to accept a connection [s]."""
+SERVER_ERROR = 500
+"""Lowest status that counts as a failure."""
+FORWARDED_HEADERS = {"content-type", "retry-after"}
+"""Headers of the upstream's response that the client gets."""
 
 
 class Fallback:
-    """The link that asks another service where the engine is of no use; it stands right before vLLM's application."""
+    """Middleware around vLLM's application that sends requests to the upstream while the engine cannot respond."""
 
-    def __init__(self, app: ASGIApp, *, model: str, url: str, well: Callable[[], bool]) -> None:
-        """`url` is the other service's, as an OpenAI client has it; `well` says whether there is an engine."""
-        self.app, self.model, self.well = app, model, well
-        self.engine = CircuitBreaker("the engine", FAILURES, REST_SECONDS)
-        self.other = FallbackUpstream(url.rstrip("/"))
+    def __init__(self, app: ASGIApp, *, model: str, url: str, healthy: Callable[[], bool]) -> None:
+        """`url`: base URL of the upstream (`.../v1`). `healthy`: returns whether an engine is live."""
+        self.app, self.model, self.healthy = app, model, healthy
+        self.engine_breaker = CircuitBreaker("the engine", MAX_FAILURES, REST_SECONDS)
+        self.upstream = FallbackUpstream(url.rstrip("/"))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Have a request answered by the engine, or else by the other service."""
+        """Respond from the engine, or else from the upstream."""
         if scope["type"] != "http" or scope["method"] != "POST" or not scope["path"].startswith("/v1/"):
             await self.app(scope, receive, send)
             return
         message = await receive()
         if message["type"] != "http.request":
             return
-        well = self.well()
-        if well and self.engine.admits() and await self._by_the_engine(scope, again(message, receive), send):
+        healthy = self.healthy()
+        if (
+            healthy
+            and self.engine_breaker.allow()
+            and await self._respond_from_engine(scope, replay(message, receive), send)
+        ):
             return
-        if await self.other.answer(scope, self._renamed(message["body"]), receive, send):
+        body, needs_model = self._remove_model(message["body"])
+        if await self.upstream.respond(scope, body, receive, send, needs_model=needs_model):
             return
-        if well:
+        if healthy:
             context_of(scope).problem = "unavailable"
-            await _unavailable(scope, receive, send)
-        else:  # the engine's successor is on its way, and waited for
-            await self.app(scope, again(message, receive), send)
+            await _send_unavailable(scope, receive, send)
+        else:  # the application waits for the next engine
+            await self.app(scope, replay(message, receive), send)
 
-    async def _by_the_engine(self, scope: Scope, receive: Receive, send: Send) -> bool:
-        """Have the engine answer; False if it failed before the client heard anything."""
-        first = _First(send)
+    async def _respond_from_engine(self, scope: Scope, receive: Receive, send: Send) -> bool:
+        """Respond from the engine; False if it failed before the client received anything."""
+        response = _FailureFilter(send)
         try:
-            await self.app(scope, receive, first)
+            await self.app(scope, receive, response)
         except Exception as error:
-            first.failure = error
-            if first.passed:
-                self.engine.record(error)
+            response.failure = error
+            if response.started:
+                self.engine_breaker.record(error)
                 raise
-        self.engine.record(first.failure)
-        return first.failure is None
+        self.engine_breaker.record(response.failure)
+        return response.failure is None
 
-    def _renamed(self, body: bytes) -> tuple[bytes, bool]:
-        """The body without our model's name, and whether it was in it: the other service puts its own there."""
+    def _remove_model(self, body: bytes) -> tuple[bytes, bool]:
+        """Remove this service's model name from a body. Returns the body, and whether the name was in it."""
         try:
-            asked = json.loads(body)
+            request = json.loads(body)
         except ValueError:
             return body, False
-        if not isinstance(asked, dict) or asked.get("model") != self.model:
+        if not isinstance(request, dict) or request.get("model") != self.model:
             return body, False
-        return json.dumps({name: value for name, value in asked.items() if name != "model"}).encode(), True
+        return json.dumps({name: value for name, value in request.items() if name != "model"}).encode(), True
 
 
 class FallbackUpstream:
-    """The other service."""
+    """The service that answers while the engine cannot."""
 
     def __init__(self, url: str) -> None:
         self.url = url
-        self.breaker = CircuitBreaker(url, FAILURES, REST_SECONDS)
-        key = os.environ.get(KEY)
+        self.breaker = CircuitBreaker(url, MAX_FAILURES, REST_SECONDS)
+        key = os.environ.get(KEY_VARIABLE)
         self._headers = {"Authorization": f"Bearer {key}"} if key else {}
         self._client = httpx.AsyncClient(timeout=httpx.Timeout(None, connect=CONNECT_SECONDS))
         self._model: str | None = None
+        """Its model name, once it was requested."""
 
-    async def answer(self, scope: Scope, asked: tuple[bytes, bool], receive: Receive, send: Send) -> bool:
-        """Pass on what it answers; False if it failed before the client heard anything."""
-        if not self.breaker.admits():
+    async def respond(self, scope: Scope, body: bytes, receive: Receive, send: Send, *, needs_model: bool) -> bool:
+        """Respond from the upstream; False if it failed before the client received anything.
+
+        `needs_model`: whether its model name must be added to the body.
+        """
+        if not self.breaker.allow():
             return False
-        relaying = asyncio.ensure_future(self._relay(scope, asked, first := _First(send)))
-        leaving = asyncio.ensure_future(_gone(receive))
+        response = _FailureFilter(send)
+        forwarding = asyncio.ensure_future(self._forward(scope, body, response, needs_model=needs_model))
+        disconnect = asyncio.ensure_future(_wait_for_disconnect(receive))
         try:
-            await asyncio.wait({relaying, leaving}, return_when=asyncio.FIRST_COMPLETED)
-            if not relaying.done():  # nobody waits for it: no word on how it works
+            await asyncio.wait({forwarding, disconnect}, return_when=asyncio.FIRST_COMPLETED)
+            if not forwarding.done():  # the client left: neither a success nor a failure of the upstream
                 return True
-            await relaying
+            await forwarding
         except httpx.HTTPError as error:
-            first.failure = error
+            response.failure = error
         finally:
-            relaying.cancel()
-            leaving.cancel()
-        self.breaker.record(first.failure)
-        if first.failure and first.passed and not first.whole:
+            forwarding.cancel()
+            disconnect.cancel()
+        self.breaker.record(response.failure)
+        if response.failure and response.started and not response.complete:
             context_of(scope).problem = "fallback_broke_off"
-            told = {"message": "The answer broke off.", "type": "server_error", "param": None, "code": "broken"}
-            await send({"type": "http.response.body", "body": f"data: {json.dumps({'error': told})}\n\n".encode()})
-        return first.passed
+            event = error_event("The response broke off.", kind="server_error", code="broken")
+            await send({"type": "http.response.body", "body": event})
+        return response.started
 
-    async def _relay(self, scope: Scope, asked: tuple[bytes, bool], send: Send) -> None:
-        """Ask it, and pass on its answer.
+    async def _forward(self, scope: Scope, body: bytes, send: Send, *, needs_model: bool) -> None:
+        """Send the request to the upstream, and forward its response.
 
         Raises:
-            httpx.HTTPError: it is not there, or broke off.
+            httpx.HTTPError: it is unreachable, or its response broke off.
         """
-        body, nameless = asked
-        if nameless:
-            body = json.dumps(json.loads(body) | {"model": await self._name()}).encode()
-        call: RequestContext = context_of(scope)
-        told = {NAME: call.name, TRACE: str(call.span.trace), "Content-Type": "application/json"}
+        if needs_model:
+            body = json.dumps(json.loads(body) | {"model": await self._model_name()}).encode()
+        context = context_of(scope)
+        headers = {
+            **self._headers,
+            REQUEST_ID_HEADER: context.request_id,
+            TRACEPARENT_HEADER: str(context.span.trace),
+            "Content-Type": "application/json",
+        }
         url = self.url.removesuffix("/v1") + scope["path"]
-        async with self._client.stream("POST", url, content=body, headers=self._headers | told) as answer:
-            kept = {"content-type", "retry-after"}
-            headers = [(name, value) for name, value in answer.headers.raw if name.decode().lower() in kept]
-            headers.append((SERVED_BY.encode(), (self._model or self.url).encode()))
-            await send({"type": "http.response.start", "status": answer.status_code, "headers": headers})
-            async for piece in answer.aiter_raw():
+        async with self._client.stream("POST", url, content=body, headers=headers) as upstream:
+            served_by = self._model or self.url
+            raw_headers = [pair for pair in upstream.headers.raw if pair[0].decode().lower() in FORWARDED_HEADERS]
+            raw_headers.append((SERVED_BY_HEADER.encode(), served_by.encode()))
+            await send({"type": "http.response.start", "status": upstream.status_code, "headers": raw_headers})
+            async for piece in upstream.aiter_raw():
                 await send({"type": "http.response.body", "body": piece, "more_body": True})
             await send({"type": "http.response.body", "body": b""})
-        call.served_by = self._model or self.url
+        context.served_by = served_by
 
-    async def _name(self) -> str:
-        """What it calls its model."""
+    async def _model_name(self) -> str:
+        """Return the name of the upstream's model; requests it the first time."""
         if self._model is None:
-            listed = await self._client.get(f"{self.url}/models", headers=self._headers, timeout=CONNECT_SECONDS)
-            listed.raise_for_status()
-            self._model = str(listed.json()["data"][0]["id"])
+            models = await self._client.get(f"{self.url}/models", headers=self._headers, timeout=CONNECT_SECONDS)
+            models.raise_for_status()
+            self._model = str(models.json()["data"][0]["id"])
         return self._model
 
 
-class _First:
-    """Passes an answer on, unless it begins with a failure: then the client hears nothing of it."""
+class _FailureFilter:
+    """Forwards a response, unless it starts with a server error: then the client receives nothing."""
 
     def __init__(self, send: Send) -> None:
         self._send = send
         self.failure: Exception | None = None
-        self.passed = self.whole = False
-        """Whether the client heard something of it; whether all."""
+        """What failed, if anything did."""
+        self.started = False
+        """Whether the client has received something."""
+        self.complete = False
+        """Whether the client has received all of it."""
 
     async def __call__(self, message: Message) -> None:
-        """Pass on a part of it."""
-        if message["type"] == "http.response.start" and message["status"] >= FAILED:
+        """Forward a message."""
+        if message["type"] == "http.response.start" and message["status"] >= SERVER_ERROR:
             self.failure = RuntimeError(f"status {message['status']}")
         if self.failure:
             return
-        self.passed = True
+        self.started = True
         await self._send(message)
-        self.whole = message["type"] == "http.response.body" and not message.get("more_body", False)
+        self.complete = message["type"] == "http.response.body" and not message.get("more_body", False)
 
 
-async def _gone(receive: Receive) -> None:
-    """Return when the client has gone."""
+async def _wait_for_disconnect(receive: Receive) -> None:
+    """Return when the client has left."""
     while (await receive())["type"] != "http.disconnect":
         pass
 
 
-async def _unavailable(scope: Scope, receive: Receive, send: Send) -> None:
-    """Neither can answer."""
+async def _send_unavailable(scope: Scope, receive: Receive, send: Send) -> None:
+    """Respond with 503: neither the engine nor the upstream can respond."""
     seconds = round(REST_SECONDS)
-    answer = refusal(
+    response = error_response(
         503,
-        f"The model cannot answer now, nor can the one that stands in for it. Try again in {seconds} s.",
+        f"Neither the model nor its fallback can respond now. Try again in {seconds} s.",
         kind="service_unavailable_error",
         code="unavailable",
         headers={"Retry-After": str(seconds)},
     )
-    await answer(scope, receive, send)
+    await response(scope, receive, send)

@@ -1,44 +1,47 @@
-"""Memory that many hold on to at once, and that has an end."""
+"""Shared byte budget for buffered request bodies."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 
-class Lease:
-    """What one holds of a room."""
+class MemoryBudget:
+    """A number of bytes that several holders share."""
 
-    def __init__(self, room: "MemoryBudget") -> None:
-        self._room = room
+    def __init__(self, size: int) -> None:
+        """`size`: all of it [bytes]."""
+        self.free = size
+        """Bytes that no lease holds."""
+
+    @contextmanager
+    def lease(self) -> Iterator["Lease"]:
+        """Give out a lease, empty at first, and release it at the end of the block."""
+        lease = Lease(self)
+        try:
+            yield lease
+        finally:
+            lease.release()
+
+
+class Lease:
+    """The part of a budget that one holder uses."""
+
+    def __init__(self, budget: MemoryBudget) -> None:
+        self._budget = budget
         self.size = 0
+        """Bytes that it holds."""
 
     def grow(self, size: int) -> bool:
-        """Hold `size` bytes at least from now on; False: there is no room for so many."""
-        more = size - self.size
-        if more <= 0:
+        """Grow to at least `size` bytes; False if the budget has too few."""
+        growth = size - self.size
+        if growth <= 0:
             return True
-        if more > self._room.left:
+        if growth > self._budget.free:
             return False
-        self._room.left -= more
+        self._budget.free -= growth
         self.size = size
         return True
 
     def release(self) -> None:
-        """Hold nothing any more."""
-        self._room.left += self.size
+        """Return all bytes to the budget."""
+        self._budget.free += self.size
         self.size = 0
-
-
-class MemoryBudget:
-    """So many bytes, and no more, for all together."""
-
-    def __init__(self, size: int) -> None:
-        self.left = size
-
-    @contextmanager
-    def lease(self) -> Iterator[Lease]:
-        """A share, empty at first, which is given back at the end."""
-        share = Lease(self)
-        try:
-            yield share
-        finally:
-            share.release()

@@ -1,9 +1,9 @@
-"""What tenants have used of late: counters by the minute, of which the last two count.
+"""Sliding-window meter of what tenants use: counters by minute, of which the last two count.
 
-What was used in the minute before fades evenly while this one passes, so that a quota is never given back all at once
-(the sliding window counter of `limits`, whose storage keeps the counters and clears old ones away). Its own strategies
-refuse whatever is above a limit and take nothing back, so that what only an answer's end tells could not be settled;
-and they forget what was used once a limit changes.
+Usage of the previous minute fades linearly while the current one passes, so a quota never comes back all at once (the
+sliding window counter of `limits`, whose storage keeps the counters and deletes old ones). The strategies of `limits`
+do not fit: they reject whatever exceeds a limit and refund nothing, so a charge could not be corrected when the
+response ends; and they forget the usage when a limit changes.
 """
 
 import time
@@ -11,96 +11,96 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 WINDOW_SECONDS = 60
-"""What a minute is [s]."""
+"""Length of a window [s]."""
 
 
 @dataclass
 class Charge:
-    """What was charged for one request, until it is settled."""
+    """Units charged for one request under one name; the amount can be adjusted later."""
 
     name: str
-    """Of whom, and for what."""
+    """Name that the meter counts under."""
     parts: list[tuple[str, int]] = field(default_factory=list)
-    """The counters that it stands in, and how much of it stands there."""
+    """Counters that hold the units, and how many each holds."""
 
     @property
     def amount(self) -> int:
-        """All of it."""
+        """Units charged in all."""
         return sum(amount for _, amount in self.parts)
 
 
 @dataclass(frozen=True)
-class Level:
-    """What counts at a moment."""
+class Usage:
+    """Usage under a name at one moment."""
 
-    before: int
-    """Counted in the minute before."""
-    now: int
-    """Counted in this one."""
-    left: float
-    """Of this one [s]."""
+    previous: int
+    """Units counted in the previous window."""
+    current: int
+    """Units counted in the current window."""
+    remaining_seconds: float
+    """Time until the current window ends [s]."""
 
     @property
-    def used(self) -> float:
-        """All of it, what was before fading."""
-        return self.before * self.left / WINDOW_SECONDS + self.now
+    def total(self) -> float:
+        """Units that count now: all of the current window, and the faded rest of the previous one."""
+        return self.previous * self.remaining_seconds / WINDOW_SECONDS + self.current
 
-    def wait(self, room: int) -> float:
-        """In how many seconds no more than `room` counts, if nothing is added; 0: it is so now."""
-        if self.used <= room:
+    def seconds_until(self, limit: int) -> float:
+        """Seconds until the total falls to `limit` if nothing is added; 0 if it is there already."""
+        if self.total <= limit:
             return 0.0
-        if self.now <= room:  # still in this minute
-            return max(0.0, self.left - WINDOW_SECONDS * (room - self.now) / self.before)
-        return self.left + WINDOW_SECONDS * (1 - room / self.now)
+        if self.current <= limit:  # within the current window
+            return max(0.0, self.remaining_seconds - WINDOW_SECONDS * (limit - self.current) / self.previous)
+        return self.remaining_seconds + WINDOW_SECONDS * (1 - limit / self.current)
 
 
 class Meter:
-    """Counts what is used under names. Its state is this process's own.
+    """Counts units under names, in the memory of this process.
 
-    Nothing here really waits (the counters are in memory), so that nothing comes between a question and a charge. The
-    library's blocking storage would be no quicker: it starts a thread to clear up, which costs a request up to 2 ms.
+    The counters are in memory, so no `await` here really waits, and no other task runs between a check and a charge.
+    The library's blocking storage would be slower: its cleanup thread costs a request up to 2 ms.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        """`clock` [s] only has to go on."""
-        from limits.aio.storage import MemoryStorage  # takes a tenth of a second, which the command line has not
+        """`clock`: any that only moves forward [s]."""
+        from limits.aio.storage import MemoryStorage  # 0.1 s to import, too slow for the command line
 
         self._clock, self._counters = clock, MemoryStorage()
 
     async def charge(self, name: str, amount: int) -> Charge:
-        """Count `amount`, whether there is room for it or not."""
+        """Count `amount` under `name`, even beyond a limit."""
         charge = Charge(name)
-        await self.settle(charge, amount)
+        await self.adjust(charge, amount)
         return charge
 
-    async def settle(self, charge: Charge, amount: int) -> None:
-        """Have it be `amount` in the end: the rest is counted now, or what is too much given back where it stands."""
-        more = amount - charge.amount
-        if more > 0:
-            key = _key(charge.name, _minute(self._clock()))
-            charge.parts.append((key, more))
-            await self._counters.incr(key, 2 * WINDOW_SECONDS, more)
-        while more < 0:
+    async def adjust(self, charge: Charge, amount: int) -> None:
+        """Change a charge to `amount`. Counts more in the current window; refunds in the windows that were charged."""
+        difference = amount - charge.amount
+        if difference > 0:
+            key = _key(charge.name, _window(self._clock()))
+            charge.parts.append((key, difference))
+            await self._counters.incr(key, 2 * WINDOW_SECONDS, difference)
+        while difference < 0:
             key, part = charge.parts.pop()
-            back = min(part, -more)
-            if back < part:
-                charge.parts.append((key, part - back))
-            more += back
-            if await self._counters.get(key):  # what was long ago does not count any more
-                await self._counters.decr(key, back)
+            refund = min(part, -difference)
+            if refund < part:
+                charge.parts.append((key, part - refund))
+            difference += refund
+            if await self._counters.get(key):  # an expired counter needs no refund
+                await self._counters.decr(key, refund)
 
-    async def level(self, name: str) -> Level:
-        """What counts now."""
+    async def usage(self, name: str) -> Usage:
+        """Usage under `name` now."""
         seconds = self._clock()
-        minute = _minute(seconds)
-        before = await self._counters.get(_key(name, minute - 1))
-        now = await self._counters.get(_key(name, minute))
-        return Level(before, now, (minute + 1) * WINDOW_SECONDS - seconds)
+        window = _window(seconds)
+        previous = await self._counters.get(_key(name, window - 1))
+        current = await self._counters.get(_key(name, window))
+        return Usage(previous, current, (window + 1) * WINDOW_SECONDS - seconds)
 
 
-def _minute(seconds: float) -> int:
+def _window(seconds: float) -> int:
     return int(seconds // WINDOW_SECONDS)
 
 
-def _key(name: str, minute: int) -> str:
-    return f"{name}/{minute}"
+def _key(name: str, window: int) -> str:
+    return f"{name}/{window}"

@@ -1,6 +1,7 @@
-"""What stands in front of the engine: links that a request passes one after the other, each a small ASGI middleware.
+"""The middleware in front of the engine, in the order that a request passes it.
 
-Ray Serve is told of them by name (`LINKS`) and puts them around all that it does itself: its own errors pass them, too.
+Ray Serve imports `middleware_stack` by its name (`STACK_PATH`) and wraps its own handler with it, so Ray Serve's own
+error responses pass the middleware too.
 """
 
 import os
@@ -16,43 +17,47 @@ from headway.serve.deadline import Deadline
 from headway.serve.draining import Draining
 from headway.serve.memory_budget import MemoryBudget
 from headway.serve.meter import Meter
-from headway.serve.quota import Quotas
+from headway.serve.quota import QuotaEnforcement
 from headway.serve.request_body import RequestBody
 from headway.serve.request_id import RequestId
 from headway.serve.request_telemetry import RequestTelemetry
-from headway.serve.routes import Routes
+from headway.serve.routes import RouteAllowlist
 from headway.serve.serve_bypass import ServeBypass
 from headway.serve.telemetry_sinks import telemetry_sinks
 from headway.serve.tenants import KeyStore, Tenants
 from headway.serve.validation import Validation
 from headway.serve.write_timeout import WriteTimeout
 
-LINKS = f"{__name__}:links"
-"""Where Serve finds them."""
-DRAINING = "HEADWAY_DRAINING"
-"""Environment: the file that exists once the service was asked to stop."""
-BODIES = 64
-"""For so many bodies of full length there is room at a time."""
+DRAINING_VARIABLE = "HEADWAY_DRAINING"
+"""Environment variable: the file that exists once the service was asked to stop."""
+BUFFERED_BODIES = 64
+"""Request bodies of full length that the memory budget holds at a time."""
 
 
 def middleware_stack() -> list[Middleware]:
-    """The links of this process's endpoint, the outermost last."""
-    endpoint, told = ServeConfig.here(), telemetry_sinks()
-    room = MemoryBudget(BODIES * endpoint.body_bytes)
-    tenants = Tenants(KeyStore(endpoint.keys)) if endpoint.keys else None
-    passed = [
-        Middleware(RequestId, spans=told.spans, origin=told.origin),
-        Middleware(RequestTelemetry, observed=told),
+    """Build the middleware that this process's configuration asks for, the innermost first (as Ray Serve takes it)."""
+    config, sinks = ServeConfig.from_environment(), telemetry_sinks()
+    budget = MemoryBudget(BUFFERED_BODIES * config.max_body_bytes)
+    tenants = Tenants(KeyStore(config.key_file)) if config.key_file else None
+    outermost_first = [
+        Middleware(RequestId, spans=sinks.spans, run_trace=sinks.run_trace),
+        Middleware(RequestTelemetry, sinks=sinks),
         Middleware(CORSMiddleware, allow_origins=["*"], allow_methods=["*"], allow_headers=["*"], expose_headers=["*"]),
-        Middleware(WriteTimeout, most_seconds=endpoint.reader_seconds, observed=told),
-        Middleware(Draining, marker=Path(os.environ[DRAINING])),
+        Middleware(WriteTimeout, timeout_seconds=config.write_timeout_seconds, sinks=sinks),
+        Middleware(Draining, marker=Path(os.environ[DRAINING_VARIABLE])),
         *([Middleware(Authentication, tenants=tenants)] if tenants else []),
-        Middleware(Routes),
-        Middleware(RequestBody, most_bytes=endpoint.body_bytes, most_seconds=endpoint.body_seconds, room=room),
-        *([Middleware(Quotas, tenants=tenants, meter=Meter())] if tenants else []),
-        Middleware(Validation, most=endpoint.choices),
-        Middleware(Admission, load=Load(endpoint.streams, endpoint.queue)),
+        Middleware(RouteAllowlist),
+        Middleware(
+            RequestBody, max_bytes=config.max_body_bytes, timeout_seconds=config.body_timeout_seconds, budget=budget
+        ),
+        *([Middleware(QuotaEnforcement, tenants=tenants, meter=Meter())] if tenants else []),
+        Middleware(Validation, max_choices=config.max_choices),
+        Middleware(Admission, load=Load(config.streams, config.queue)),
         Middleware(Deadline),
         Middleware(ServeBypass),
     ]
-    return passed[::-1]
+    return outermost_first[::-1]
+
+
+STACK_PATH = f"{__name__}:{middleware_stack.__name__}"
+"""Import path of the stack for Ray Serve."""

@@ -1,4 +1,4 @@
-"""The one copy of the model on this node: a Ray Serve deployment that listens by itself, with the engine behind it."""
+"""Replica: a Ray Serve deployment with one engine; it listens at the service's port itself."""
 
 import time
 from pathlib import Path
@@ -6,14 +6,20 @@ from typing import TYPE_CHECKING, Any
 
 from starlette.types import ASGIApp
 
-from headway.serve import engine as engines
 from headway.serve.config import ServeConfig
+from headway.serve.engine import (
+    build_application,
+    engine_arguments,
+    generate_first_token,
+    set_engine_environment,
+    start_engine,
+)
 from headway.serve.failover import Failover
 from headway.serve.fair_queue import FairQueue
 from headway.serve.fallback import Fallback
-from headway.serve.listening import reuse_address
+from headway.serve.port_reuse import reuse_address
 from headway.serve.serve_bypass import ServeBypass
-from headway.serve.startup import Startup
+from headway.serve.startup_progress import StartupProgress
 from headway.serve.telemetry_sinks import telemetry_sinks
 
 if TYPE_CHECKING:
@@ -21,54 +27,58 @@ if TYPE_CHECKING:
 
 
 class Replica:
-    """Ray Serve builds it in a process of its own, and asks it for its ASGI application when it is ready."""
+    """The deployment's class. Ray Serve creates it in its own process, and then gets its ASGI application."""
 
-    async def __init__(self, endpoint: ServeConfig, startup: Path) -> None:  # type: ignore[misc]  # Ray Serve awaits it
+    async def __init__(self, config: ServeConfig, progress_file: Path) -> None:  # type: ignore[misc]  # Ray Serve awaits it
         """Start the engine; returns when it has generated a token."""
-        stage, began = Startup(startup), time.time()
-        self.endpoint = endpoint
+        start, progress = time.time(), StartupProgress(progress_file)
+        self.config = config
         reuse_address()
-        engines.set_engine_environment(endpoint)
-        self.arguments = engines.arguments(endpoint)
-        stage.done("imports")
-        self.gate = FairQueue(endpoint.streams + endpoint.streams // 8)  # whose place gets free is not to be waited for
-        engine = await engines.start(self.arguments, self.gate.told)
-        stage.done("engine")
-        await engines.first_token(engine)
-        stage.done("first token")
-        self.engine = Failover(engine, self._successor, self.gate, told := telemetry_sinks())
-        told.metrics.engine(
-            busy_seconds=lambda: self.gate.busy_seconds,
-            inside=lambda: self.gate.inside,
-            waiting=lambda: self.gate.waiting,
-            cache_usage=lambda: self.gate.cache_usage,
+        set_engine_environment(config)
+        self.arguments = engine_arguments(config)
+        progress.done("imports")
+        # More slots than the engine has streams: it always has a next request when one ends.
+        self.queue = FairQueue(config.streams + config.streams // 8)
+        engine = await start_engine(self.arguments, self.queue.update_cache_usage)
+        progress.done("engine")
+        await generate_first_token(engine)
+        progress.done("first token")
+        sinks = telemetry_sinks()
+        self.engine = Failover(engine, self._start_next_engine, self.queue, sinks)
+        sinks.metrics.register_engine(
+            busy_seconds=lambda: self.queue.busy_seconds,
+            computed_requests=lambda: self.queue.running,
+            waiting_requests=lambda: self.queue.waiting,
+            cache_usage=lambda: self.queue.cache_usage,
         )
-        stages = {f"headway.start.{name.replace(' ', '_')}_seconds": seconds for name, seconds in stage.seconds.items()}
-        told.spans.record("serve.start", began, time.time(), parent=told.origin, attributes=stages)
+        stages = {
+            f"headway.start.{name.replace(' ', '_')}_seconds": seconds for name, seconds in progress.seconds.items()
+        }
+        sinks.spans.record("serve.start", start, time.time(), parent=sinks.run_trace, attributes=stages)
 
-    async def _successor(self) -> "AsyncLLM":
-        """The next engine, ready."""
-        engine = await engines.start(self.arguments, self.gate.told)
-        await engines.first_token(engine)
+    async def _start_next_engine(self) -> "AsyncLLM":
+        """Start another engine; returns when it has generated a token."""
+        engine = await start_engine(self.arguments, self.queue.update_cache_usage)
+        await generate_first_token(engine)
         return engine
 
     async def __serve_build_asgi_app__(self) -> Any:
-        """The OpenAI application. What stands in front of it (`chain`) Serve adds by itself."""
-        app: ASGIApp = await engines.application(self.engine, self.arguments)
-        if url := self.endpoint.fallback:
-            app = Fallback(app, model=self.endpoint.name, url=url, well=lambda: self.engine.well)
+        """Build the OpenAI application. Ray Serve wraps it with `middleware_stack` itself."""
+        app: ASGIApp = await build_application(self.engine, self.arguments)
+        if url := self.config.fallback:
+            app = Fallback(app, model=self.config.name, url=url, healthy=lambda: self.engine.healthy)
         ServeBypass.application = app
         return app
 
     async def check_health(self) -> None:
-        """See that an engine lives, or is about to.
+        """Check that an engine is live, or that its replacement is starting.
 
         Raises:
-            RuntimeError: none does. Not vLLM's own error: Serve's controller would import vLLM to read it.
+            RuntimeError: neither is. Not vLLM's own error: Ray Serve's controller would import vLLM to unpickle it.
         """
-        if self.engine.lost is not None:
-            raise RuntimeError(f"the engine is dead: {self.engine.lost}")
+        if self.engine.failure is not None:
+            raise RuntimeError(f"the engine is dead: {self.engine.failure}")
 
     def __del__(self) -> None:
-        """Hand over the last spans; Serve calls it when it takes the replica down."""
+        """Export the last spans; Ray Serve calls it when it stops the replica."""
         telemetry_sinks().spans.close()

@@ -1,6 +1,6 @@
-"""The body of a request, read whole before anything is counted: whoever sends slowly takes nobody's place.
+"""Request bodies: read whole before the request counts anywhere, so a slow sender takes no slot of the engine.
 
-What stands behind this link gets a body in one piece, at once.
+Inner middleware gets the body in one message, at once.
 """
 
 import asyncio
@@ -13,98 +13,98 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from headway.serve.memory_budget import Lease, MemoryBudget
-from headway.serve.refusal import refusal
+from headway.serve.openai_error import INVALID_REQUEST, error_response
 from headway.serve.request_context import context_of
 
-CLOSE = {"Connection": "close"}
-"""What is left of the body would be taken for the next request."""
-ALWAYS_BYTES = 64 * 1024
-"""So much of a body is read even if there is no room for more: short requests go on while others hold on to it."""
-AGAIN_SECONDS = 1
-"""Bodies come and go fast."""
+CLOSE_CONNECTION = {"Connection": "close"}
+"""Headers of a response to a body that was not read to its end: the rest would be parsed as the next request."""
+UNMETERED_BYTES = 64 * 1024
+"""Part of each body that the budget does not count [bytes]: short requests pass even when long ones exhaust it."""
+RETRY_SECONDS = 1
+"""Retry-After when the budget is exhausted [s]; memory is soon free again."""
 
 
 class RequestBody:
-    """The link that waits for all of a POST's body; as long and as much as an endpoint allows."""
+    """Middleware that reads the body of a POST, within limits of size, time and memory."""
 
-    def __init__(self, app: ASGIApp, most_bytes: int, most_seconds: float, room: MemoryBudget) -> None:
-        """`room`: for the bodies that are here at a time, as far as they are longer than `ALWAYS_BYTES`."""
-        self.app, self.most_bytes, self.most_seconds, self.room = app, most_bytes, most_seconds, room
+    def __init__(self, app: ASGIApp, max_bytes: int, timeout_seconds: float, budget: MemoryBudget) -> None:
+        """`budget`: shared by all bodies, for what is longer than `UNMETERED_BYTES`."""
+        self.app, self.max_bytes, self.timeout_seconds, self.budget = app, max_bytes, timeout_seconds, budget
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on once its body is here; else answer 413, 429 or 408. Who has gone gets no answer."""
+        """Pass the request on with its whole body, or respond with 413, 429 or 408. Drops it if the client left."""
         if scope["type"] != "http" or scope["method"] != "POST":
             await self.app(scope, receive, send)
             return
-        deadline = asyncio.get_running_loop().time() + self.most_seconds
-        with self.room.lease() as share:  # to the end: who answers a request holds on to its body
+        deadline = asyncio.get_running_loop().time() + self.timeout_seconds
+        with self.budget.lease() as lease:  # until the response ends: the application keeps the body that long
             try:
                 async with asyncio.timeout_at(deadline):
-                    body = await self._read(Headers(scope=scope), receive, share)
+                    body = await self._read(Headers(scope=scope), receive, lease)
             except TimeoutError:
-                told = f"The request was not complete after {self.most_seconds:g} s. Send it faster, or send less."
-                answer = refusal(408, told, kind="timeout_error", code="request_timeout", headers=CLOSE)
-                await answer(scope, receive, send)
+                await self._too_slow()(scope, receive, send)
                 return
-            if isinstance(body, _Unread):
-                share.release()
-                if body.coming:
+            if isinstance(body, _RejectedBody):
+                lease.release()
+                if body.more_comes:
                     with suppress(TimeoutError):
                         async with asyncio.timeout_at(deadline):
-                            await _drop(receive)
-                await body.answer(scope, receive, send)
+                            await _discard_rest(receive)
+                await body.response(scope, receive, send)
             elif body is not None:
-                context_of(scope).begun = time.perf_counter()  # how fast a client sends is not how fast it is served
-                await self.app(scope, again({"type": "http.request", "body": body, "more_body": False}, receive), send)
+                context_of(scope).arrival = time.perf_counter()  # the client's upload is not part of the latency
+                whole: Message = {"type": "http.request", "body": body, "more_body": False}
+                await self.app(scope, replay(whole, receive), send)
 
-    async def _read(self, headers: Headers, receive: Receive, share: Lease) -> "bytes | _Unread | None":
-        """All of the body, unless it is (or says that it will be) too large, or there is no room for it now.
-
-        None: the client has gone before.
-        """
-        announced = headers.get("Content-Length", "")
-        if announced.isdecimal() and int(announced[:20]) > self.most_bytes:  # no number, or a lie: what comes counts
-            return _Unread(self._too_large(), coming=headers.get("Expect", "").lower() != "100-continue")
-        body = bytearray()  # many small pieces in a list would take more memory than what they say
-        while (more := _put(await receive(), body)) is not None:
-            if len(body) > self.most_bytes:
-                return _Unread(self._too_large(), coming=more)
-            if not share.grow(len(body) - ALWAYS_BYTES):
-                return _Unread(_crowded(), coming=more)
+    async def _read(self, headers: Headers, receive: Receive, lease: Lease) -> "bytes | _RejectedBody | None":
+        """Read the body; rejects one that exceeds a limit or announces that it will. None: the client left."""
+        length = headers.get("Content-Length", "")
+        if length.isdecimal() and int(length[:20]) > self.max_bytes:  # otherwise the bytes that arrive count
+            return _RejectedBody(self._too_large(), more_comes=headers.get("Expect", "").lower() != "100-continue")
+        body = bytearray()  # a list of many small pieces would take more memory
+        while (more := _append(await receive(), body)) is not None:
+            if len(body) > self.max_bytes:
+                return _RejectedBody(self._too_large(), more_comes=more)
+            if not lease.grow(len(body) - UNMETERED_BYTES):
+                return _RejectedBody(_over_budget(), more_comes=more)
             if not more:
                 return bytes(body)
         return None
 
+    def _too_slow(self) -> JSONResponse:
+        message = f"The request was not complete after {self.timeout_seconds:g} s. Send it faster or send less."
+        return error_response(408, message, kind="timeout_error", code="request_timeout", headers=CLOSE_CONNECTION)
+
     def _too_large(self) -> JSONResponse:
-        told = f"The request is larger than {self.most_bytes} bytes. Send less at once."
-        return refusal(413, told, kind="invalid_request_error", code="request_too_large", headers=CLOSE)
+        message = f"The request is larger than {self.max_bytes} bytes. Send less at once."
+        return error_response(413, message, kind=INVALID_REQUEST, code="request_too_large", headers=CLOSE_CONNECTION)
 
 
-def _crowded() -> JSONResponse:
-    told = f"There is no room now for one more request of this length. Try again in {AGAIN_SECONDS} s."
-    headers = {**CLOSE, "Retry-After": str(AGAIN_SECONDS)}
-    return refusal(429, told, kind="overloaded_error", code="overloaded", headers=headers)
+def _over_budget() -> JSONResponse:
+    message = f"The service has no memory left for a request of this length. Try again in {RETRY_SECONDS} s."
+    headers = {**CLOSE_CONNECTION, "Retry-After": str(RETRY_SECONDS)}
+    return error_response(429, message, kind="overloaded_error", code="overloaded", headers=headers)
 
 
 @dataclass(frozen=True)
-class _Unread:
-    """A body that is not read to its end. No error: one would hold on to what was read."""
+class _RejectedBody:
+    """A body that exceeds a limit. Not an exception, because its traceback would keep the bytes read so far."""
 
-    answer: JSONResponse
-    coming: bool
-    """The client sends the rest whatever it is told."""
+    response: JSONResponse
+    more_comes: bool
+    """Whether the client sends the rest without waiting for the response."""
 
 
-async def _drop(receive: Receive) -> None:
-    """Hear the rest of a body: a connection that is closed while a client still sends loses the answer on its way."""
-    while _put(await receive(), bytearray()):
+async def _discard_rest(receive: Receive) -> None:
+    """Read the rest of a body: closing a connection while the client still sends can lose the response."""
+    while _append(await receive(), bytearray()):
         pass
 
 
-def _put(message: Message, body: bytearray) -> bool | None:
-    """Add what `message` says to `body`; whether more comes, or None: the client has gone.
+def _append(message: Message, body: bytearray) -> bool | None:
+    """Append a message to `body`. Returns whether more comes; None if the client left.
 
-    A function, lest whoever waits for the next message hold on to this one.
+    This is a function so that the caller keeps no reference to the message while it waits for the next one.
     """
     if message["type"] != "http.request":
         return None
@@ -112,11 +112,11 @@ def _put(message: Message, body: bytearray) -> bool | None:
     return bool(message.get("more_body", False))
 
 
-def again(message: Message, receive: Receive) -> Receive:
-    """A `receive` that tells `message`, and then goes on with `receive`: it still hears when the client goes."""
-    told = [message]
+def replay(message: Message, receive: Receive) -> Receive:
+    """Make a `receive` that returns `message` first, and then what `receive` does, so that a disconnect arrives."""
+    pending = [message]
 
-    async def listen() -> Message:
-        return told.pop() if told else await receive()
+    async def receive_again() -> Message:
+        return pending.pop() if pending else await receive()
 
-    return listen
+    return receive_again

@@ -1,7 +1,6 @@
-"""One request on its way through the links to the engine and back: what all of them know of it.
+"""Context of a request: what middleware and engine know and record about it.
 
-The first link makes it, the links hand it on in the request's scope, and the engine, which sees no scope, finds it in
-the context of the task that asks.
+`RequestId` creates it. Middleware finds it in the ASGI scope; the engine, which sees no scope, in a context variable.
 """
 
 import time
@@ -14,90 +13,87 @@ from typing import Any
 from starlette.types import Scope
 
 from headway.serve.response_hooks import ResponseHooks
+from headway.serve.routes import OTHER
 from headway.telemetry import Span, Trace
 
-KEY = "headway.call"
-"""Where a request's scope has it."""
-ROUTES = ("/v1/completions", "/v1/chat/completions", "/v1/models", "/v1/embeddings", "/v1/responses", "/tokenize")
-"""Paths that metrics and spans name; anybody may ask for any other."""
-LATE = "deadline_exceeded"
-"""The problem of a call whose client would not wait longer."""
-NOBODY = "anonymous"
-"""The tenant of whoever asks an endpoint without API keys."""
+SCOPE_KEY = "headway.request"
+"""Key of the context in the ASGI scope."""
+DEADLINE_EXCEEDED = "deadline_exceeded"
+"""Problem of a request whose deadline passed before its response was complete."""
+ANONYMOUS = "anonymous"
+"""Tenant of every request to a service without API keys."""
 
 
 @dataclass
 class RequestContext:
-    """One request. The engine counts what it costs; a request with several prompts is one call."""
+    """One HTTP request and what it costs. A request with several prompts has one context."""
 
-    name: str
-    """Its `X-Request-ID`."""
-    route: str = "other"
-    """Its path, if it is one of `ROUTES`."""
-    tenant: str = NOBODY
+    request_id: str
+    """Value of its `X-Request-ID` header."""
+    path_label: str = OTHER
+    """Path label of its metrics."""
+    tenant: str = ANONYMOUS
+    """Name of the tenant that sent it."""
     span: Span = field(default_factory=lambda: Span(Trace.new()))
-    """What its trace shows of it."""
-    answer: ResponseHooks = field(default_factory=ResponseHooks)
-    """What it is answered."""
-    begun: float = field(default_factory=time.perf_counter)
-    """When all of it was here [s, `time.perf_counter`]."""
-    asked: bool = False
-    """Whether the engine was asked: until then it was only read."""
-    first: float | None = None
-    """When its first token was there [s, `time.perf_counter`]."""
-    last: float | None = None
-    """When its newest token was there [s, `time.perf_counter`]."""
-    queued_seconds: float = 0.0
-    """How long it waited for its place in the engine [s]."""
+    """Its span, from arrival to the end of the response."""
+    response: ResponseHooks = field(default_factory=ResponseHooks)
+    """Its response on the way to the client."""
+    arrival: float = field(default_factory=time.perf_counter)
+    """When its body was complete [s, `time.perf_counter`]."""
+    reached_engine: bool = False
+    """Whether the engine was called; before that, the request was only parsed and checked."""
+    first_token: float | None = None
+    """When its first token was generated [s, `time.perf_counter`]."""
+    last_token: float | None = None
+    """When its latest token was generated [s, `time.perf_counter`]."""
+    queue_seconds: float = 0.0
+    """How long it waited for a slot of the engine [s]."""
     busy_seconds: float = 0.0
     """Its share of the time in which the engine was busy [s]."""
     prompt_tokens: int = 0
+    """Tokens of its prompts."""
     generated_tokens: int = 0
-    resumed: int = 0
-    """How often it went on with another engine, because its own had died."""
+    """Tokens that the engine generated for it."""
+    resumptions: int = 0
+    """How often another engine continued it because its engine died."""
     served_by: str | None = None
-    """The model of the other service that answered it, if one did."""
-    over: bool = False
-    """Whether nobody waits for it any more."""
-    answers: list[AsyncGenerator[Any, None]] = field(default_factory=list)
-    """What the engine was asked for it: one for each prompt."""
+    """Model of the fallback service that responded; None: this service did."""
+    closed: bool = False
+    """Whether no client waits for it any more."""
+    generations: list[AsyncGenerator[Any, None]] = field(default_factory=list)
+    """Output streams of the engine: one for each prompt."""
     problem: str | None = None
-    """Why it got no answer, or only the beginning of one, though it should have."""
+    """Why the response is missing or incomplete; None: it is neither, or the client is the reason."""
 
-    async def end(self) -> None:
-        """Let go of what it holds in the engine, and at its gate.
+    async def close(self) -> None:
+        """Release what the request holds in the engine and in its queue.
 
-        Of several answers, which vLLM merges, those not read to their end would hold it until they are garbage.
+        vLLM merges the streams of several prompts; those not read to their end would hold their slots until they are
+        garbage-collected.
         """
-        self.over = True
-        for answer in self.answers:
-            with suppress(RuntimeError):  # it runs, and looks whether the call is over
-                await answer.aclose()
+        self.closed = True
+        for generation in self.generations:
+            with suppress(RuntimeError):  # it is running, and checks `closed` itself
+                await generation.aclose()
 
     @property
-    def first_seconds(self) -> float | None:
-        """From its arrival to its first token [s]; None if it has none."""
-        return None if self.first is None else self.first - self.begun
+    def first_token_seconds(self) -> float | None:
+        """Time from its arrival to its first token [s]; None if it has no token."""
+        return None if self.first_token is None else self.first_token - self.arrival
 
     @property
-    def token_seconds(self) -> float | None:
-        """Mean time between its tokens [s]; None if it has not got two."""
-        if self.first is None or self.last is None or self.generated_tokens < 2:
+    def seconds_per_token(self) -> float | None:
+        """Mean time between its tokens [s]; None if it has fewer than two."""
+        if self.first_token is None or self.last_token is None or self.generated_tokens < 2:
             return None
-        return (self.last - self.first) / (self.generated_tokens - 1)
+        return (self.last_token - self.first_token) / (self.generated_tokens - 1)
 
 
-CURRENT: ContextVar[RequestContext | None] = ContextVar("headway.call", default=None)
-"""The call that a task works for."""
+CURRENT_REQUEST: ContextVar[RequestContext | None] = ContextVar("headway.request", default=None)
+"""Context of the request that this task works on."""
 
 
 def context_of(scope: Scope) -> RequestContext:
-    """The call that a request is."""
-    call: RequestContext = scope[KEY]
-    return call
-
-
-def route_of(scope: Scope) -> str:
-    """The path of a request, if it is one of `ROUTES`."""
-    path: str = scope["path"]
-    return path if path in ROUTES else "other"
+    """Get the context of the request with this ASGI scope."""
+    context: RequestContext = scope[SCOPE_KEY]
+    return context

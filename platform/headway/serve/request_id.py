@@ -1,49 +1,51 @@
-"""The name of a request: the client's own, else that of its trace; told to the engine and back to the client."""
+"""Request ids: the client's own or the trace id; the engine and the response carry it."""
 
 import re
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from headway.serve.request_context import CURRENT, KEY, RequestContext, route_of
+from headway.serve.request_context import CURRENT_REQUEST, SCOPE_KEY, RequestContext
 from headway.serve.response_hooks import ResponseHooks
+from headway.serve.routes import path_label
 from headway.telemetry import Spans, Trace
 
-HEADER = "X-Request-ID"
-TRACE = "traceparent"
-"""W3C: the trace that a request belongs to."""
-GOOD = re.compile(r"[A-Za-z0-9._-]{1,64}")
-"""What is taken from a client: nothing that would break a log line or a header."""
+REQUEST_ID_HEADER = "X-Request-ID"
+TRACEPARENT_HEADER = "traceparent"
+"""W3C header: the trace that a request belongs to."""
+VALID_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+"""Ids accepted from clients: none can break a log line or a header."""
 
 
 class RequestId:
-    """The first link: every request has an id, by which it is called, and every response says it, errors included."""
+    """Outermost middleware: gives each request a context, a span and an id; each response carries the id."""
 
-    def __init__(self, app: ASGIApp, spans: Spans, origin: Trace | None = None) -> None:
-        """`origin` is the trace of the run that made the model: each request's span leads to it."""
+    def __init__(self, app: ASGIApp, spans: Spans, run_trace: Trace | None = None) -> None:
+        """`run_trace`: trace of the run that trained the model; each request's span links to it."""
         self.app, self.spans = app, spans
-        self._links = [origin] if origin else []
+        self._span_links = [run_trace] if run_trace else []
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on with its id."""
+        """Pass the request on with its context."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        sent = Headers(scope=scope)
-        route = route_of(scope)
-        span = self.spans.begin(f"{scope['method']} {route}", parent=Trace.parse(sent.get(TRACE)), links=self._links)
-        given = sent.get(HEADER, "")
-        name = given if GOOD.fullmatch(given) else span.trace.trace_id
-        headers = MutableHeaders(raw=list(scope["headers"]))
-        headers[HEADER] = name
+        headers = Headers(scope=scope)
+        label = path_label(scope)
+        parent = Trace.parse(headers.get(TRACEPARENT_HEADER))
+        span = self.spans.start_span(f"{scope['method']} {label}", parent=parent, links=self._span_links)
+        client_id = headers.get(REQUEST_ID_HEADER, "")
+        request_id = client_id if VALID_ID.fullmatch(client_id) else span.trace.trace_id
+        inner_headers = MutableHeaders(raw=list(scope["headers"]))
+        inner_headers[REQUEST_ID_HEADER] = request_id
 
-        async def say(message: Message) -> None:
-            MutableHeaders(scope=message)[HEADER] = name
+        async def add_header(message: Message) -> None:
+            MutableHeaders(scope=message)[REQUEST_ID_HEADER] = request_id
 
-        call = RequestContext(name, route, span=span, answer=ResponseHooks(send))
-        call.answer.at_head.append(say)
-        CURRENT.set(call)
+        context = RequestContext(request_id, label, span=span, response=ResponseHooks(send))
+        context.response.on_start.append(add_header)
+        CURRENT_REQUEST.set(context)
         try:
-            await self.app({**scope, "headers": headers.raw, KEY: call}, receive, call.answer)
+            await self.app({**scope, "headers": inner_headers.raw, SCOPE_KEY: context}, receive, context.response)
         finally:
-            await call.end()
+            await context.close()

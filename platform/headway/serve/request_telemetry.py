@@ -1,124 +1,123 @@
-"""What is told of each request: metrics, a span and a line in the log, all under one id.
+"""Telemetry of each request: metrics, a span and a log line, all under one id.
 
-The id is the trace's, unless the client named the request itself; then lines, spans and exemplars say both.
+The id is the trace id, unless the client sent its own; then log lines, spans and exemplars carry both.
 """
 
 import time
+from typing import Any
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from headway.serve.request_context import LATE, RequestContext, context_of
+from headway.serve.request_context import DEADLINE_EXCEEDED, RequestContext, context_of
+from headway.serve.routes import METRICS, route_of
 from headway.serve.telemetry_sinks import TelemetrySinks
 
-METRICS = "/metrics"
-PROBES = (METRICS, "/health", "/ping", "/version", "/load")
-"""What is asked every few seconds by machines, of which nothing is told."""
-OPERATIONS = {"/v1/completions": "text_completion", "/v1/chat/completions": "chat", "/v1/embeddings": "embeddings"}
-"""In OpenTelemetry's words (semantic conventions for generative AI)."""
-GONE = 499
-"""The status of who left before there was one, as nginx has it."""
+CLIENT_CLOSED = 499
+"""Status of a request whose client left before the response started (nginx's code)."""
 
 
 class RequestTelemetry:
-    """The link that sees each request from its arrival to its end."""
+    """Middleware that records each request, from its arrival to its end, and serves `/metrics`."""
 
-    def __init__(self, app: ASGIApp, observed: TelemetrySinks) -> None:
-        self.app, self.observed = app, observed
-        self._metrics = observed.metrics.application()
+    def __init__(self, app: ASGIApp, sinks: TelemetrySinks) -> None:
+        self.app, self.sinks = app, sinks
+        self._metrics = sinks.metrics.asgi_app()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on, and tell how it went."""
-        if scope["type"] != "http" or scope["path"] in PROBES:
-            shows = scope["type"] == "http" and (scope["path"], scope["method"]) == (METRICS, "GET")
-            await (self._metrics if shows else self.app)(scope, receive, send)
+        """Pass the request on, and record how it ended."""
+        if scope["type"] != "http" or route_of(scope).probe:
+            is_scrape = scope["type"] == "http" and (scope["method"], scope["path"]) == ("GET", METRICS)
+            await (self._metrics if is_scrape else self.app)(scope, receive, send)
             return
-        call = context_of(scope)
+        context = context_of(scope)
         try:
             await self.app(scope, receive, send)
         except BaseException:
-            call.answer.status = call.answer.status or 500
+            context.response.status = context.response.status or 500
             raise
         finally:
-            self._tell(scope, call)
+            self._record(scope, context)
 
-    def _tell(self, scope: Scope, call: RequestContext) -> None:
-        code = call.answer.status or GONE
-        outcome = _outcome(call, code)
-        seconds = time.perf_counter() - call.begun
-        exemplar = {"trace_id": call.span.trace.trace_id}
-        if call.name != call.span.trace.trace_id:
-            exemplar["request_id"] = call.name
-        metrics = self.observed.metrics
-        metrics.ended(
-            tenant=call.tenant, path=call.route, code=code, outcome=outcome, seconds=seconds, exemplar=exemplar
-        )
-        if call.prompt_tokens:
-            metrics.answered(
-                tenant=call.tenant,
-                first=call.first_seconds,
-                each=call.token_seconds,
-                queued=call.queued_seconds,
-                prompt_tokens=call.prompt_tokens,
-                generated_tokens=call.generated_tokens,
-                exemplar=exemplar,
-            )
-        if call.busy_seconds:
-            cost = call.busy_seconds * self.observed.price
-            metrics.charged(tenant=call.tenant, seconds=call.busy_seconds, cost=cost)
-        self._record(scope, call, code)
-        self.observed.log.info(
+    def _record(self, scope: Scope, context: RequestContext) -> None:
+        code = context.response.status or CLIENT_CLOSED
+        outcome = _outcome(context, code)
+        seconds = time.perf_counter() - context.arrival
+        self._update_metrics(context, code, outcome, seconds)
+        self._end_span(scope, context, code)
+        self.sinks.log.info(
             "request.ended",
-            request=call.name,
-            trace=call.span.trace.trace_id,
-            tenant=call.tenant,
-            path=call.route,
+            request=context.request_id,
+            trace=context.span.trace.trace_id,
+            tenant=context.tenant,
+            path=context.path_label,
             code=code,
             outcome=outcome,
-            problem=call.problem,
+            problem=context.problem,
             seconds=round(seconds, 4),
-            first_token=_rounded(call.first_seconds),
-            queued=round(call.queued_seconds, 4),
-            prompt_tokens=call.prompt_tokens,
-            answer_tokens=call.generated_tokens,
-            resumed=call.resumed,
-            served_by=call.served_by,
+            first_token=_round(context.first_token_seconds),
+            queued=round(context.queue_seconds, 4),
+            prompt_tokens=context.prompt_tokens,
+            answer_tokens=context.generated_tokens,
+            resumed=context.resumptions,
+            served_by=context.served_by,
         )
 
-    def _record(self, scope: Scope, call: RequestContext, code: int) -> None:
-        """End the request's span."""
-        if call.problem:
-            call.span.fail(call.problem)
-        attributes = {
+    def _update_metrics(self, context: RequestContext, code: int, outcome: str, seconds: float) -> None:
+        metrics, tenant = self.sinks.metrics, context.tenant
+        exemplar = {"trace_id": context.span.trace.trace_id}
+        if context.request_id != context.span.trace.trace_id:
+            exemplar["request_id"] = context.request_id
+        metrics.record_request(
+            tenant=tenant, path=context.path_label, code=code, outcome=outcome, seconds=seconds, exemplar=exemplar
+        )
+        if context.prompt_tokens:
+            metrics.record_generation(
+                tenant=tenant,
+                first_token_seconds=context.first_token_seconds,
+                token_seconds=context.seconds_per_token,
+                queue_seconds=context.queue_seconds,
+                prompt_tokens=context.prompt_tokens,
+                generated_tokens=context.generated_tokens,
+                exemplar=exemplar,
+            )
+        if context.busy_seconds:
+            cost = context.busy_seconds * self.sinks.price_per_second
+            metrics.record_device_time(tenant=tenant, seconds=context.busy_seconds, cost=cost)
+
+    def _end_span(self, scope: Scope, context: RequestContext, code: int) -> None:
+        if context.problem:
+            context.span.fail(context.problem)
+        attributes: dict[str, Any] = {
             "http.request.method": scope["method"],
             "url.path": scope["path"],
             "http.response.status_code": code,
-            "gen_ai.operation.name": OPERATIONS.get(scope["path"]),
-            "gen_ai.response.model": self.observed.model,
-            "gen_ai.usage.input_tokens": call.prompt_tokens,
-            "gen_ai.usage.output_tokens": call.generated_tokens,
-            "headway.request.id": call.name,
+            "gen_ai.operation.name": route_of(scope).operation,
+            "gen_ai.response.model": self.sinks.model,
+            "gen_ai.usage.input_tokens": context.prompt_tokens,
+            "gen_ai.usage.output_tokens": context.generated_tokens,
+            "headway.request.id": context.request_id,
         }
-        call.span.set(
+        context.span.set(
             attributes,
-            tenant=call.tenant,
-            queue_seconds=call.queued_seconds,
-            first_token_seconds=call.first_seconds,
-            resumed=call.resumed,
-            served_by=call.served_by,
+            tenant=context.tenant,
+            queue_seconds=context.queue_seconds,
+            first_token_seconds=context.first_token_seconds,
+            resumed=context.resumptions,
+            served_by=context.served_by,
         )
-        call.span.end()
+        context.span.end()
 
 
-def _outcome(call: RequestContext, code: int) -> str:
-    """How a request ended."""
-    if call.problem == LATE:
+def _outcome(context: RequestContext, code: int) -> str:
+    """How a request ended: ok, refused, failed, late or gone."""
+    if context.problem == DEADLINE_EXCEEDED:
         return "late"
-    if call.problem or code >= 500:
+    if context.problem or code >= 500:
         return "failed"
-    if code >= 400 and code != GONE:
+    if code >= 400 and code != CLIENT_CLOSED:
         return "refused"
-    return "ok" if call.answer.whole else "gone"
+    return "ok" if context.response.complete else "gone"
 
 
-def _rounded(seconds: float | None) -> float | None:
+def _round(seconds: float | None) -> float | None:
     return None if seconds is None else round(seconds, 4)

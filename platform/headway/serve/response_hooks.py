@@ -1,6 +1,6 @@
-"""The way back of a request: an answer passes here on its way to the client, and whoever wants to know of it is told.
+"""Hooks on the response of a request: middleware registers functions that see its first and last message.
 
-One step for all links together: each piece of a stream takes it, so that a step for each link would be felt.
+One wrapper around `send` serves all middleware: every piece of a stream passes it, and a wrapper for each would cost.
 """
 
 import time
@@ -8,40 +8,41 @@ from collections.abc import Awaitable, Callable
 
 from starlette.types import Message, Send
 
-Told = Callable[[Message], Awaitable[None]]
-"""Is told of a message before the client is, and may change it."""
+MessageHook = Callable[[Message], Awaitable[None]]
+"""Gets a message before the client does, and may change it."""
 
 
-async def nowhere(_: Message) -> None:
-    """The way back of a call that nobody made."""
+async def discard(_: Message) -> None:
+    """Drop a message: the `send` of a response that no client reads."""
 
 
 class ResponseHooks:
-    """Passes an answer on, and remembers how far it got."""
+    """Forwards a response to the client, calls the hooks, and tracks how far the response got."""
 
-    def __init__(self, send: Send = nowhere) -> None:
+    def __init__(self, send: Send = discard) -> None:
         self._send = send
-        self.at_head: list[Told] = []
-        """Told of its head."""
-        self.at_end: list[Told] = []
-        """Told of its last piece."""
+        self.on_start: list[MessageHook] = []
+        """Called with the message that holds status and headers."""
+        self.on_end: list[MessageHook] = []
+        """Called with the last piece of the body."""
         self.status = 0
-        """0: it did not begin."""
-        self.whole = False
-        self.waits_since: float | None = None
-        """Since when a piece of it waits for its reader [s, `time.monotonic`]; None: none does."""
+        """HTTP status; 0 before the response starts."""
+        self.complete = False
+        """Whether the last piece was sent."""
+        self.sending_since: float | None = None
+        """When the piece that waits for the client was sent [s, `time.monotonic`]; None: no piece waits."""
 
     async def __call__(self, message: Message) -> None:
-        """Pass on a part of it."""
+        """Forward a message."""
         last = False
         if message["type"] == "http.response.start":
             self.status = message["status"]
-            for told in self.at_head:
-                await told(message)
+            for hook in self.on_start:
+                await hook(message)
         elif last := not message.get("more_body", False):
-            for told in self.at_end:
-                await told(message)
-        self.waits_since = time.monotonic()
+            for hook in self.on_end:
+                await hook(message)
+        self.sending_since = time.monotonic()
         await self._send(message)
-        self.waits_since = None
-        self.whole = last
+        self.sending_since = None
+        self.complete = last

@@ -1,4 +1,4 @@
-"""What a request was answered so far, and what another engine is to be asked so that it goes on there."""
+"""Resumable generation: tracks what a request was sent so far, so that another engine can continue it."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -8,91 +8,96 @@ if TYPE_CHECKING:
 
 
 class ResumableGeneration:
-    """One request's answer, piece by piece, from one engine or from several."""
+    """The output stream of one request, from one engine or from several in turn."""
 
     def __init__(self, prompt: Any, params: "SamplingParams") -> None:
         from vllm.sampling_params import RequestOutputKind
 
         self.prompt, self.params = prompt, params
-        """What the engine is to be asked next."""
-        self._followed = params.output_kind == RequestOutputKind.DELTA and params.n == 1
-        self._began = False
-        self._prompt_tokens: list[int] | None = None
-        """The prompt that was asked first, once an answer is part of it."""
+        """Input of the next engine."""
+        self._is_tracked = params.output_kind == RequestOutputKind.DELTA and params.n == 1
+        """Whether the outputs can be tracked: a stream of one choice."""
+        self._has_started = False
+        self._original_prompt: list[int] | None = None
+        """Tokens of the client's prompt, once `prompt` also holds tokens of the output."""
         self._tokens: list[int] = []
+        """Tokens forwarded so far."""
         self._characters = 0
-        self._again: list[int] = []
-        """Tokens that were passed on already, and that come again."""
-        self._again_characters = 0
+        """Characters forwarded so far."""
+        self._repeated_tokens: list[int] = []
+        """Tokens that were forwarded and that the current engine generates again."""
+        self._repeated_characters = 0
+        """Characters that were forwarded and that the current engine generates again."""
 
     @property
-    def said(self) -> int:
-        """Tokens that were passed on."""
+    def token_count(self) -> int:
+        """Number of tokens forwarded so far."""
         return len(self._tokens)
 
-    def take(self, output: "RequestOutput") -> "RequestOutput | None":
-        """A piece as it is to be passed on; None if all of it was passed on before.
+    def advance(self, output: "RequestOutput") -> "RequestOutput | None":
+        """Track an output of the engine. Returns what to forward; None if all of it was forwarded before.
 
         Raises:
-            RuntimeError: what was passed on before does not come again.
+            RuntimeError: a new engine generates other tokens than those forwarded before.
         """
-        self._began = True
-        if not self._followed:
+        self._has_started = True
+        if not self._is_tracked:
             return output
-        piece = output.outputs[0]
-        if self._again or self._again_characters:
-            self._drop(piece)
-            if not (piece.token_ids or piece.text or output.finished):
+        choice = output.outputs[0]
+        if self._repeated_tokens or self._repeated_characters:
+            self._remove_repeated(choice)
+            if not (choice.token_ids or choice.text or output.finished):
                 return None
-        if self._prompt_tokens is not None:
-            output.prompt_token_ids = self._prompt_tokens
-        self._tokens.extend(piece.token_ids)
-        self._characters += len(piece.text)
+        if self._original_prompt is not None:
+            output.prompt_token_ids = self._original_prompt
+        self._tokens.extend(choice.token_ids)
+        self._characters += len(choice.text)
         return output
 
-    def go_on(self) -> bool:
-        """Set `prompt` and `params` for another engine; False if it cannot go on where this one stopped."""
-        if not self._began:
+    def prepare_resume(self) -> bool:
+        """Set `prompt` and `params` for another engine; False if no engine can continue this output."""
+        if not self._has_started:
             return True
-        if not self._followed:
+        if not self._is_tracked:
             return False
-        if _continues(self.params) and isinstance(self.prompt, dict) and "prompt_token_ids" in self.prompt:
-            self._continue()
+        has_token_ids = isinstance(self.prompt, dict) and "prompt_token_ids" in self.prompt
+        if has_token_ids and _depends_on_tokens_only(self.params):
+            self._extend_prompt()
             return True
         if self.params.temperature == 0 or self.params.seed is not None:
-            self._again, self._again_characters = list(self._tokens), self._characters
+            self._repeated_tokens, self._repeated_characters = list(self._tokens), self._characters
             return True
         return False
 
-    def _continue(self) -> None:
-        """What was said becomes part of the prompt."""
-        if self._prompt_tokens is None:
-            self._prompt_tokens = list(self.prompt["prompt_token_ids"])
-        before = len(self.prompt["prompt_token_ids"]) - len(self._prompt_tokens)
-        new = self._tokens[before:]
+    def _extend_prompt(self) -> None:
+        """Append the forwarded tokens to the prompt."""
+        if self._original_prompt is None:
+            self._original_prompt = list(self.prompt["prompt_token_ids"])
+        appended = len(self.prompt["prompt_token_ids"]) - len(self._original_prompt)
+        new = self._tokens[appended:]
         self.prompt = {**self.prompt, "prompt_token_ids": [*self.prompt["prompt_token_ids"], *new]}
         self.params = self.params.clone()
         if self.params.max_tokens is not None:
             self.params.max_tokens -= len(new)
         self.params.min_tokens = max(0, self.params.min_tokens - len(new))
 
-    def _drop(self, piece: "CompletionOutput") -> None:
-        """Take from a piece what was passed on before."""
-        count = min(len(piece.token_ids), len(self._again))
-        if list(piece.token_ids[:count]) != self._again[:count]:
-            raise RuntimeError("the engine died, and its successor answers otherwise: the stream cannot go on")
-        del self._again[:count]
-        piece.token_ids = list(piece.token_ids)[count:]
-        if piece.logprobs is not None:
-            piece.logprobs = piece.logprobs[count:]
-        characters = min(len(piece.text), self._again_characters)
-        self._again_characters -= characters
-        piece.text = piece.text[characters:]
+    def _remove_repeated(self, choice: "CompletionOutput") -> None:
+        """Remove from an output what was forwarded before."""
+        count = min(len(choice.token_ids), len(self._repeated_tokens))
+        if list(choice.token_ids[:count]) != self._repeated_tokens[:count]:
+            raise RuntimeError("the engine died, and the next one generates other tokens: the stream cannot continue")
+        del self._repeated_tokens[:count]
+        choice.token_ids = list(choice.token_ids)[count:]
+        if choice.logprobs is not None:
+            choice.logprobs = choice.logprobs[count:]
+        characters = min(len(choice.text), self._repeated_characters)
+        self._repeated_characters -= characters
+        choice.text = choice.text[characters:]
 
 
-def _continues(params: "SamplingParams") -> bool:
-    """Whether the next token depends on the tokens before it only, not on which of them are answer."""
-    depends = (
+def _depends_on_tokens_only(params: "SamplingParams") -> bool:
+    """Whether the next token depends on the tokens before it only, and not on where the prompt ends."""
+    dependencies = (
         params.stop,
         params.bad_words,
         params.structured_outputs,
@@ -104,4 +109,4 @@ def _continues(params: "SamplingParams") -> bool:
         params.repetition_detection,
         params.temperature > 0 and params.seed is not None,
     )
-    return not any(depends)
+    return not any(dependencies)

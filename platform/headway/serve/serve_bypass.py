@@ -1,28 +1,27 @@
-"""The last link: requests go to the engine's application straight away, past what Serve does for each of them.
+"""Bypass of Ray Serve's request handler: requests go straight to the application.
 
-Serve would count, log and name each request, and watch over its connection, all of which other links or vLLM do. What
-is Serve's own (`/-/healthz`) goes to Serve. As it counts nothing, the service waits itself for what is in flight before
-it has Serve end (`draining`); what comes after that, Serve's HTTP server waits for.
+Ray Serve would count, log and name each request and watch its connection; other middleware or vLLM does all of it.
+Because Ray Serve then counts nothing, the service itself waits for requests in flight before it deletes the deployment
+(`draining`); Ray Serve's HTTP server waits for requests that arrive after that.
 """
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-SERVES = "/-/"
-"""Paths of Serve's own begin so."""
+from headway.serve.routes import route_of
 
 
 class ServeBypass:
-    """The link that knows the application, once the replica has made it."""
+    """Innermost middleware: calls the application directly once the replica has built it."""
 
     application: ASGIApp | None = None
-    """Of this process, which has one."""
+    """The application of this process."""
 
     def __init__(self, app: ASGIApp) -> None:
-        """`app` is Serve's way to the application."""
+        """`app`: Ray Serve's request handler."""
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on."""
-        straight = scope["type"] == "http" and not scope["path"].startswith(SERVES)
-        app = ServeBypass.application if straight else None
+        """Pass the request on, to Ray Serve if the route is its own."""
+        bypass = scope["type"] == "http" and not route_of(scope).by_ray_serve
+        app = ServeBypass.application if bypass else None
         await (app or self.app)(scope, receive, send)

@@ -1,6 +1,6 @@
-"""Where a replica tells what happens: metrics, spans and a log, one of each in a process.
+"""Telemetry sinks of a replica: metrics, spans and a log, one of each for a process.
 
-Ray keeps what a replica prints in files of its own; the log goes to the service instead (`relay`).
+Ray writes a replica's standard error to files of its own, so the log goes to the service through a pipe (`log_pipe`).
 """
 
 import os
@@ -16,48 +16,48 @@ from headway.telemetry import Log, Spans, Trace, open_log
 if TYPE_CHECKING:
     from headway.telemetry.serving_metrics import ServingMetrics
 
-LOG = "HEADWAY_SERVE_LOG"
-"""Environment: the FIFO that the service reads."""
-TERMINAL = "HEADWAY_SERVE_TERMINAL"
-"""Environment: set where a person reads it."""
+LOG_VARIABLE = "HEADWAY_SERVE_LOG"
+"""Environment variable: the FIFO that the service reads the log from."""
+TERMINAL_VARIABLE = "HEADWAY_SERVE_TERMINAL"
+"""Environment variable: set if the service's standard error is a terminal."""
 SECONDS_PER_HOUR = 3600
 
 
 @dataclass(frozen=True)
 class TelemetrySinks:
-    """Where what is told goes, and what all of it is about."""
+    """Where a replica's telemetry goes, and the model that it describes."""
 
     metrics: "ServingMetrics"
     spans: Spans
     log: Log
     model: str
-    """What clients call it."""
-    price: float
-    """Of a second of the device."""
-    origin: Trace | None
-    """The trace of the run that made the model."""
+    """Model name that clients use."""
+    price_per_second: float
+    """Price of the device per second."""
+    run_trace: Trace | None
+    """Trace of the run that trained the model."""
 
 
 @cache
 def telemetry_sinks() -> TelemetrySinks:
-    """Those of this process, for the endpoint that its environment names."""
+    """Get the sinks of this process; opens them on the first call, as its environment configures them."""
     from headway.telemetry.serving_metrics import ServingMetrics
 
-    endpoint = ServeConfig.here()
-    about: dict[str, Any] = {
-        "model": endpoint.name,
-        "version": endpoint.version,
-        "role": endpoint.role,
-        "device": endpoint.device,
-        "quantization": endpoint.quantization,
+    config = ServeConfig.from_environment()
+    labels: dict[str, Any] = {
+        "model": config.name,
+        "version": config.version,
+        "role": config.role,
+        "device": config.device,
+        "quantization": config.quantization,
     }
-    resource = {f"headway.{name}": value for name, value in about.items()}
-    line = cast("TextIO", LogPipeWriter(Path(os.environ[LOG]))) if LOG in os.environ else None
+    resource = {f"headway.{name}": value for name, value in labels.items()}
+    stream = cast("TextIO", LogPipeWriter(Path(os.environ[LOG_VARIABLE]))) if LOG_VARIABLE in os.environ else None
     return TelemetrySinks(
-        metrics=ServingMetrics(**about),
+        metrics=ServingMetrics(**labels),
         spans=Spans("headway-serve", resource=resource),
-        log=open_log(stream=line, terminal=TERMINAL in os.environ, quiet=endpoint.quiet, **about),
-        model=endpoint.name,
-        price=endpoint.price / SECONDS_PER_HOUR,
-        origin=Trace.parse(endpoint.trace),
+        log=open_log(stream=stream, terminal=TERMINAL_VARIABLE in os.environ, quiet=config.quiet, **labels),
+        model=config.name,
+        price_per_second=config.price / SECONDS_PER_HOUR,
+        run_trace=Trace.parse(config.trace),
     )

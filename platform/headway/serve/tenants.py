@@ -1,85 +1,88 @@
-"""Who may ask, and how much: tenants, their API keys, of which only digests are kept, and their quotas.
+"""Tenants: their API keys and quotas, in a file. Of a key it stores only the digest.
 
-A key is 256 random bits, so its SHA-256 can neither be guessed nor looked up in a table; no slower digest is needed.
+A key is 256 random bits, so its SHA-256 can be neither guessed nor looked up in a table; no slower digest is needed.
 """
 
-import fcntl
 import hashlib
 import hmac
 import json
 import os
 import secrets
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from headway.errors import UsageError
+from headway.localfiles import locked, replacing
 from headway.telemetry import open_log
 
 PREFIX = "hw-"
-"""What a key begins with, so that one that got where it should not be is recognised."""
-SHOWN = 8
-"""Digits of a digest by which a key is called: they tell nothing of it."""
-LOOK_SECONDS = 1.0
-"""How often the file is looked at for a change [s]."""
+"""Start of every key, so that people and secret scanners recognize a leaked one."""
+ID_DIGITS = 8
+"""Digits of the digest that identify a key in lists; they reveal nothing of it."""
+POLL_SECONDS = 1.0
+"""Shortest time between two checks of the file [s]."""
 
 
-class Key(BaseModel):
-    """One API key, as it is kept."""
+class ApiKey(BaseModel):
+    """One API key as the file stores it."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     tenant: str
+    """Name of the tenant that it belongs to."""
     sha256: str
+    """SHA-256 of the key, in hexadecimal digits."""
     created: float
-    """Seconds since 1970."""
+    """When it was created [s since 1970]."""
 
     @property
-    def name(self) -> str:
-        """What it is called where it is listed and revoked."""
-        return self.sha256[:SHOWN]
+    def key_id(self) -> str:
+        """Id in lists and for `headway keys revoke`."""
+        return self.sha256[:ID_DIGITS]
 
 
 class Quota(BaseModel):
-    """What a tenant may use by the minute."""
+    """Limits of a tenant per minute."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     requests_per_minute: int | None = Field(default=None, ge=1)
-    """None: as many as it likes."""
+    """Most requests per minute; None: no limit."""
     tokens_per_minute: int | None = Field(default=None, ge=1)
-    """Of prompts and answers together; None: as many as it likes."""
+    """Most tokens per minute, prompts and completions together; None: no limit."""
 
 
 class KeyFile(BaseModel):
-    """All that is kept of tenants, as it stands in the file."""
+    """Content of the file of keys."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    keys: list[Key]
+    keys: list[ApiKey]
+    """All keys that are not revoked."""
     quotas: dict[str, Quota] = {}
-    """By tenant; one that is not here may use as much as it likes."""
+    """Quota by tenant; a tenant without one has no limits."""
 
     @property
     def tenants(self) -> list[str]:
-        """All of whom something is kept."""
+        """Names of all tenants with a key or a quota, sorted."""
         return sorted({key.tenant for key in self.keys} | set(self.quotas))
 
 
 class KeyStore:
-    """The keys and quotas in a file, which is replaced whole and may change at any time."""
+    """Reads and changes the file of keys. Every change replaces the file as a whole."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
     def load(self) -> KeyFile:
-        """All that is in the file; nothing if there is none yet.
+        """Read the file; a missing file counts as empty.
 
         Raises:
-            UsageError: it is no file of keys.
+            UsageError: it is not a file of keys.
         """
         try:
             text = self.path.read_bytes()
@@ -88,129 +91,120 @@ class KeyStore:
         try:
             return KeyFile.model_validate_json(text)
         except ValidationError as error:
-            raise UsageError(f"{self.path} is no file of API keys; headway keys add TENANT makes one") from error
-
-    def read(self) -> list[Key]:
-        """All keys; none if there is no file yet.
-
-        Raises:
-            UsageError: it is no file of keys.
-        """
-        return self.load().keys
+            raise UsageError(
+                f"{self.path} is not a file of API keys; create one with headway keys add TENANT"
+            ) from error
 
     def add(self, tenant: str) -> str:
-        """Make a key for `tenant`; returns it, which is the only time that anybody sees it."""
+        """Create a key for `tenant` and return it. It cannot be read again: the file stores only its digest."""
         key = PREFIX + secrets.token_urlsafe(32)
-        with self._alone():
-            roll = self.load()
-            new = Key(tenant=tenant, sha256=digest(key), created=round(time.time(), 3))
-            self._write(roll.model_copy(update={"keys": [*roll.keys, new]}))
+        with self._locked():
+            content = self.load()
+            new = ApiKey(tenant=tenant, sha256=digest(key), created=round(time.time(), 3))
+            self._write(content.model_copy(update={"keys": [*content.keys, new]}))
         return key
 
-    def revoke(self, name: str) -> Key:
-        """Take a key away, by its name. Its tenant's quota stays, for the key that comes in its place.
+    def revoke(self, key_id: str) -> ApiKey:
+        """Delete a key and return it. Its tenant keeps its quota, for the next key.
 
         Raises:
-            UsageError: there is none of that name; says which there are.
+            UsageError: no key has this id; the message lists those that exist.
         """
-        with self._alone():
-            roll = self.load()
-            found = [key for key in roll.keys if key.name == name]
-            if not found:
-                there = ", ".join(f"{key.name} ({key.tenant})" for key in roll.keys) or "none"
-                raise UsageError(f"no key is called {name} in {self.path}; there: {there}")
-            self._write(roll.model_copy(update={"keys": [key for key in roll.keys if key not in found]}))
-        return found[0]
+        with self._locked():
+            content = self.load()
+            matches = [key for key in content.keys if key.key_id == key_id]
+            if not matches:
+                existing = ", ".join(f"{key.key_id} ({key.tenant})" for key in content.keys) or "none"
+                raise UsageError(f"{self.path} has no key {key_id}; its keys: {existing}")
+            others = [key for key in content.keys if key not in matches]
+            self._write(content.model_copy(update={"keys": others}))
+        return matches[0]
 
     def limit(self, tenant: str, *, requests: int | None = None, tokens: int | None = None) -> Quota:
-        """Set what `tenant` may use by the minute; 0 takes a limit away, None leaves it. Returns what is in force.
+        """Change the quota of `tenant` and return it. 0 removes a limit, None keeps it.
 
         Raises:
-            UsageError: nothing is kept of such a tenant, which may be a slip of the pen; says of whom something is.
+            UsageError: the file has neither a key nor a quota of this tenant; the message lists those that exist.
         """
-        with self._alone():
-            roll = self.load()
-            if tenant not in roll.tenants:
-                there = ", ".join(roll.tenants) or "none"
+        with self._locked():
+            content = self.load()
+            if tenant not in content.tenants:
+                existing = ", ".join(content.tenants) or "none"
                 raise UsageError(
-                    f"{self.path} has no key for {tenant}; there: {there}; headway keys add {tenant} makes one"
+                    f"{self.path} has no key for {tenant}; its tenants: {existing}; "
+                    f"create a key with headway keys add {tenant}"
                 )
-            given = {"requests_per_minute": requests, "tokens_per_minute": tokens}
-            before = roll.quotas.get(tenant, Quota()).model_dump()
-            changes = {name: amount or None for name, amount in given.items() if amount is not None}
+            limits = {"requests_per_minute": requests, "tokens_per_minute": tokens}
+            before = content.quotas.get(tenant, Quota()).model_dump()
+            changes = {name: limit or None for name, limit in limits.items() if limit is not None}
             quota = Quota.model_validate(before | changes)
-            others = {name: each for name, each in roll.quotas.items() if name != tenant}
-            self._write(roll.model_copy(update={"quotas": others if quota == Quota() else others | {tenant: quota}}))
+            others = {name: other for name, other in content.quotas.items() if name != tenant}
+            quotas = others if quota == Quota() else others | {tenant: quota}
+            self._write(content.model_copy(update={"quotas": quotas}))
         return quota
 
-    @contextmanager
-    def _alone(self) -> Iterator[None]:
-        """Nobody else changes the file during the block: what was revoked would come back."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self.path.with_name(f".{self.path.name}.lock").open("ab") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            yield
+    def _locked(self) -> AbstractContextManager[None]:
+        """Lock out other writers during the block: a lost update could restore a revoked key."""
+        return locked(self.path.with_name(f".{self.path.name}.lock"))
 
-    def _write(self, roll: KeyFile) -> None:
-        new = self.path.with_name(f".{self.path.name}-{secrets.token_hex(4)}")
-        with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
-            json.dump(roll.model_dump(exclude_none=True), file, indent=1)
-            file.flush()
-            os.fsync(file.fileno())
-            if self.path.exists():  # whoever reads it now is to read it then
-                before = self.path.stat()
-                os.fchown(file.fileno(), before.st_uid, before.st_gid)
-                os.fchmod(file.fileno(), before.st_mode)
-        new.replace(self.path)
+    def _write(self, content: KeyFile) -> None:
+        """Replace the file. An existing one keeps its owner and mode, so that its readers can still read it."""
+        with replacing(self.path, mode=0o600) as file:
+            file.write(json.dumps(content.model_dump(exclude_none=True), indent=1).encode())
+            if self.path.exists():
+                status = self.path.stat()
+                os.fchown(file.fileno(), status.st_uid, status.st_gid)
+                os.fchmod(file.fileno(), status.st_mode)
 
 
 class Tenants:
-    """Tells tenants by their keys, and their quotas, as the file says now: nothing has to be started anew for it."""
+    """Looks up tenants by key and quotas by tenant. Follows changes of the file without a restart."""
 
-    def __init__(self, keys: KeyStore, clock: Callable[[], float] = time.monotonic) -> None:
-        """Read the keys; from now on a file that cannot be read leaves things as they were.
+    def __init__(self, store: KeyStore, clock: Callable[[], float] = time.monotonic) -> None:
+        """Load the file. A later version that cannot be read is ignored.
 
         Raises:
-            UsageError: it is no file of keys.
+            UsageError: it is not a file of keys.
         """
-        self._keys, self._clock = keys, clock
+        self._store, self._clock = store, clock
         self._log = open_log()
-        self._seen, self._looked = self._mark(), clock()
-        self._roll = keys.load()
+        self._version, self._check_time = self._file_version(), clock()
+        self._content = store.load()
 
-    def of(self, key: str) -> str | None:
-        """Whose key this is. Takes equally long for every wrong one."""
-        self._look()
-        given, tenant = digest(key), None
-        for known in self._roll.keys:
-            if hmac.compare_digest(given, known.sha256):
-                tenant = known.tenant
+    def tenant_of(self, key: str) -> str | None:
+        """Name of the tenant with this key; None if there is none. Every wrong key takes equally long."""
+        self._reload()
+        sha256, tenant = digest(key), None
+        for existing in self._content.keys:
+            if hmac.compare_digest(sha256, existing.sha256):
+                tenant = existing.tenant
         return tenant
 
-    def quota(self, tenant: str) -> Quota | None:
-        """What this tenant may use; None: as much as it likes."""
-        self._look()
-        return self._roll.quotas.get(tenant)
+    def quota_of(self, tenant: str) -> Quota | None:
+        """Quota of a tenant; None if it has no limits."""
+        self._reload()
+        return self._content.quotas.get(tenant)
 
-    def _look(self) -> None:
-        if self._clock() - self._looked < LOOK_SECONDS:
+    def _reload(self) -> None:
+        """Load the file again if it has changed; checks at most every `POLL_SECONDS`."""
+        if self._clock() - self._check_time < POLL_SECONDS:
             return
-        self._looked = self._clock()
-        if (mark := self._mark()) != self._seen:
+        self._check_time = self._clock()
+        if (version := self._file_version()) != self._version:
             try:
-                self._roll, self._seen = self._keys.load(), mark
+                self._content, self._version = self._store.load(), version
             except (UsageError, OSError) as error:
-                self._log.warning("keys.unreadable", problem=str(error), action="those known before are in force")
+                self._log.warning("keys.unreadable", problem=str(error), action="the previous keys stay in force")
 
-    def _mark(self) -> tuple[int, int] | None:
-        """What changes whenever the file does."""
+    def _file_version(self) -> tuple[int, int] | None:
+        """Inode and modification time of the file [ns]: they change with every change of the file."""
         try:
-            status = self._keys.path.stat()
+            status = self._store.path.stat()
         except OSError:
             return None
         return status.st_ino, status.st_mtime_ns
 
 
 def digest(key: str) -> str:
-    """What is kept of a key."""
+    """SHA-256 of a key, in hexadecimal digits."""
     return hashlib.sha256(key.encode()).hexdigest()

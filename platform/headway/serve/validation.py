@@ -1,8 +1,8 @@
-"""What is asked is read once before anything is done with it: what no engine could answer is refused in words.
+"""Validation of request bodies: refuses with a clear message what no engine can process.
 
-vLLM checks fields one by one, and takes some of what is wrong for a fault of its own. Here stands what concerns a body
-as a whole: that it is a JSON object, that its numbers are of a size that computers count in, and that it asks for no
-more at once than one request may: the engine would begin all of it, and everybody else would wait behind it.
+vLLM checks fields one by one, and reports some invalid requests as its own failure. This module checks the body as a
+whole: it is a JSON object, its integers fit into 64 bits, and it asks for few enough choices. The engine would start
+all choices at once, and all other requests would wait behind them.
 """
 
 import re
@@ -11,68 +11,66 @@ from typing import Any
 from pydantic_core import from_json
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from headway.serve.estimate import choices
-from headway.serve.refusal import refusal
-from headway.serve.request_body import again
+from headway.serve.estimate import count_choices
+from headway.serve.openai_error import INVALID_REQUEST, error_response
+from headway.serve.request_body import replay
+from headway.serve.routes import route_of
 
-WHOLE = re.compile(rb"\d{19}")
-"""Without so many digits in a row, no number is too large."""
-LEAST, MOST = -(2**63), 2**63 - 1
-"""Numbers that the engine can be told."""
-TEXT_BYTES = {"/tokenize": 2**18}
-"""Longest body by path [bytes]. vLLM counts the tokens of any text, one text at a time: prompts wait behind it."""
+LONG_NUMBER = re.compile(rb"\d{19}")
+"""A body without so many digits in a row holds no integer that is too large."""
+INT64_MIN, INT64_MAX = -(2**63), 2**63 - 1
 
 
 class Validation:
-    """The link that lets through what makes sense; it stands behind `Body`."""
+    """Middleware that lets only plausible bodies pass. It must be inside `RequestBody`."""
 
-    def __init__(self, app: ASGIApp, most: int) -> None:
-        """`most`: answers that one request may ask for."""
-        self.app, self.most = app, most
+    def __init__(self, app: ASGIApp, max_choices: int) -> None:
+        """`max_choices`: most choices of one request."""
+        self.app, self.max_choices = app, max_choices
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on, or answer 400 or 413."""
+        """Pass the request on, or respond with 400 or 413."""
         if scope["type"] != "http" or scope["method"] != "POST":
             await self.app(scope, receive, send)
             return
         message = await receive()
         body = message.get("body", b"")
-        longest = TEXT_BYTES.get(scope["path"])
-        if longest is not None and len(body) > longest:
-            told = (
-                f"The request is larger than {longest} bytes, which is what {scope['path']} takes. Send less at once."
-            )
-            await refusal(413, told, kind="invalid_request_error", code="request_too_large")(scope, receive, send)
+        max_bytes = route_of(scope).max_body_bytes
+        if max_bytes is not None and len(body) > max_bytes:
+            error = f"The request is larger than {max_bytes} bytes, the limit of {scope['path']}. Send less at once."
+            response = error_response(413, error, kind=INVALID_REQUEST, code="request_too_large")
+            await response(scope, receive, send)
             return
-        if wrong := self._wrong(body):
-            await refusal(400, wrong, kind="invalid_request_error", code="invalid_body")(scope, receive, send)
+        if problem := self._problem(body):
+            response = error_response(400, problem, kind=INVALID_REQUEST, code="invalid_body")
+            await response(scope, receive, send)
             return
-        await self.app(scope, again(message, receive), send)
+        await self.app(scope, replay(message, receive), send)
 
-    def _wrong(self, body: bytes) -> str | None:
-        """What is wrong with a body; None if nothing is."""
+    def _problem(self, body: bytes) -> str | None:
+        """Describe what is wrong with a body; None if nothing is."""
         try:
-            asked = from_json(body, allow_inf_nan=False)
+            request = from_json(body, allow_inf_nan=False)
         except ValueError as error:
-            return f"The body is not JSON that can be read: {error}"
-        if not isinstance(asked, dict):
-            return "The body is no JSON object."
-        if WHOLE.search(body) and _too_large(asked):
-            return "A number in the body is larger than 64 bits hold."
-        if (count := choices(asked)) > self.most:
-            return f"The request asks for {count} answers (prompts times n); one may ask for {self.most}."
+            return f"The body is not valid JSON: {error}"
+        if not isinstance(request, dict):
+            return "The body is not a JSON object."
+        if LONG_NUMBER.search(body) and _exceeds_int64(request):
+            return "A number in the body does not fit into 64 bits."
+        if (count := count_choices(request)) > self.max_choices:
+            return f"The request asks for {count} choices (prompts times n); at most {self.max_choices} are allowed."
         return None
 
 
-def _too_large(asked: Any) -> bool:
-    """Whether there is a whole number in it that does not fit."""
-    left = [asked]
-    while left:
-        each = left.pop()
-        if isinstance(each, dict):
-            left.extend(each.values())
-        elif isinstance(each, list):
-            left.extend(each)
-        elif isinstance(each, int) and not LEAST <= each <= MOST:
+def _exceeds_int64(value: Any) -> bool:
+    """Whether a JSON value holds an integer that does not fit into 64 bits."""
+    pending = [value]
+    while pending:
+        item = pending.pop()
+        if isinstance(item, dict):
+            pending.extend(item.values())
+        elif isinstance(item, list):
+            pending.extend(item)
+        elif isinstance(item, int) and not INT64_MIN <= item <= INT64_MAX:
             return True
     return False

@@ -1,7 +1,6 @@
-"""A client that does not read its answer: it would keep its place for as long as it likes, and others would wait.
+"""Write timeout: ends a response whose client does not read it, because it would keep its slot of the engine.
 
-What it is sent waits with the sender once the buffers on its way are full (so memory is bounded), and with that the
-engine's place. Whoever takes nothing for long is treated as one that has gone.
+Once all buffers on the way are full, `send` waits, so memory is bounded; but the engine's slot waits with it.
 """
 
 import asyncio
@@ -12,43 +11,45 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from headway.serve.request_context import context_of
 from headway.serve.telemetry_sinks import TelemetrySinks
 
-LOOKS = 4
-"""How often it is looked at a sender within the time."""
+CHECKS = 4
+"""Checks of a response within one timeout."""
 
 
 class WriteTimeout:
-    """The link that ends an answer of which nothing is taken."""
+    """Middleware that cancels a response of which the client reads nothing for too long."""
 
-    def __init__(self, app: ASGIApp, most_seconds: float, observed: TelemetrySinks) -> None:
-        """`most_seconds` [s]: so long a piece of an answer may wait for its reader."""
-        self.app, self.most_seconds, self.observed = app, most_seconds, observed
+    def __init__(self, app: ASGIApp, timeout_seconds: float, sinks: TelemetrySinks) -> None:
+        """`timeout_seconds`: how long a piece of a response may wait for its client [s]."""
+        self.app, self.timeout_seconds, self.sinks = app, timeout_seconds, sinks
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on; break its answer off if nobody reads it."""
+        """Pass the request on; cancel it if its response is not read."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        loop, answer = asyncio.get_running_loop(), context_of(scope).answer
+        loop, response = asyncio.get_running_loop(), context_of(scope).response
         unread = False
         timer: asyncio.TimerHandle
 
-        def look() -> None:
-            """See whether a piece waits for long: a timer for each would cost more than the piece."""
+        def check() -> None:
+            """Check how long a piece has waited: a timer for each piece would cost more than the piece."""
             nonlocal timer, unread
-            if answer.waits_since is not None and time.monotonic() - answer.waits_since >= self.most_seconds:
+            since = response.sending_since
+            if since is not None and time.monotonic() - since >= self.timeout_seconds:
                 unread = True
-                patience.reschedule(loop.time())
+                timeout.reschedule(loop.time())
             else:
-                timer = loop.call_later(self.most_seconds / LOOKS, look)
+                timer = loop.call_later(self.timeout_seconds / CHECKS, check)
 
-        timer = loop.call_later(self.most_seconds / LOOKS, look)
+        timer = loop.call_later(self.timeout_seconds / CHECKS, check)
         try:
-            async with asyncio.timeout(None) as patience:
+            async with asyncio.timeout(None) as timeout:
                 await self.app(scope, receive, send)
         except TimeoutError:
-            if not patience.expired():
+            if not timeout.expired():
                 raise
         finally:
             timer.cancel()
-            if unread:  # Serve may take it for its own affair that it was cancelled
-                self.observed.log.warning("request.unread", request=context_of(scope).name, seconds=self.most_seconds)
+            if unread:  # logged here, because Ray Serve may catch the cancellation
+                request_id = context_of(scope).request_id
+                self.sinks.log.warning("request.unread", request=request_id, seconds=self.timeout_seconds)

@@ -1,7 +1,7 @@
-"""Showing metrics: `/metrics` on a port, and a file by which Prometheus finds it (`file_sd_configs`).
+"""Serves `/metrics` on a port, and writes the file by which Prometheus finds the port (`file_sd_configs`).
 
-A job that leaves at once takes its last figures with it, and a short one is never seen: with a folder for targets, it
-stays for two scrapes before it takes its file away. Whatever goes wrong here is a warning: work goes on unseen.
+Prometheus loses the last values of a job that exits at once, and never scrapes a short one. With a folder for targets,
+the port therefore stays open for two scrapes at the end. Failures here are warnings: the job goes on without metrics.
 """
 
 import contextlib
@@ -17,89 +17,92 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from headway.errors import UsageError
+from headway.localfiles import replacing
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
 
 PORT_VARIABLE, TARGETS_VARIABLE, LINGER_VARIABLE = "HEADWAY_METRICS", "HEADWAY_TARGETS", "HEADWAY_LINGER"
 LINGER_SECONDS = 30.0
-"""Two scrapes of a Prometheus that scrapes every 15 s."""
+"""Two scrapes at an interval of 15 s."""
 POLL_SECONDS = 0.05
-OWNER = "__meta_headway_owner"
-"""A label that tells whose file it is; Prometheus drops those that begin so."""
+OWNER_LABEL = "__meta_headway_owner"
+"""Label that holds the owner of a target file; Prometheus drops labels with this prefix."""
 log = logging.getLogger("headway")
 
 
 @dataclass(frozen=True)
-class Exposure:
-    """What is asked for: where to show metrics, and for how long."""
+class MetricsConfig:
+    """Where to serve metrics, and for how long."""
 
     port: int = 0
-    """0: any that is free."""
-    address: str = "0.0.0.0"  # noqa: S104 - Prometheus is on another machine
+    """Port; 0: any free one."""
+    address: str = "0.0.0.0"  # noqa: S104 - Prometheus runs on another machine
     targets: str | None = None
     """Folder for the file by which Prometheus finds the port."""
     linger: float = 0.0
-    """How long they stay after the end [s]."""
+    """How long the port stays open at the end [s]."""
 
 
-def exposure_from_environment(option: str | None = None) -> Exposure | None:
-    """What `[ADDRESS:]PORT` and the environment ask for; None if nobody wants metrics.
+def metrics_config(option: str | None = None) -> MetricsConfig | None:
+    """The configuration from `[ADDRESS:]PORT` and the environment; None if metrics are off.
 
     Raises:
-        UsageError: they cannot mean anything.
+        UsageError: a value is not valid.
     """
     where, targets = option or os.environ.get(PORT_VARIABLE), os.environ.get(TARGETS_VARIABLE) or None
     if not where and not targets:
         return None
     address, _, port = (where or "0").rpartition(":")
     if not port.isdecimal() or int(port) > 65535:
-        raise UsageError(f"{where!r} is no port; give --metrics or {PORT_VARIABLE} as PORT or ADDRESS:PORT, 0 for any")
-    lasts = os.environ.get(LINGER_VARIABLE) or str(LINGER_SECONDS if targets else 0.0)
+        raise UsageError(
+            f"{where!r} is not a port; give --metrics or {PORT_VARIABLE} as PORT or ADDRESS:PORT, 0 for any free port"
+        )
+    seconds = os.environ.get(LINGER_VARIABLE) or str(LINGER_SECONDS if targets else 0.0)
     try:
-        linger = float(lasts)
+        linger = float(seconds)
     except ValueError:
         linger = -1.0
     if not 0 <= linger < float("inf"):
-        raise UsageError(f"{LINGER_VARIABLE}={lasts} is no number of seconds; two scrape intervals are what it takes")
-    return Exposure(int(port), address.strip("[]") or Exposure.address, targets, linger)
+        raise UsageError(f"{LINGER_VARIABLE}={seconds} must be seconds >= 0 (use two scrape intervals)")
+    return MetricsConfig(int(port), address.strip("[]") or MetricsConfig.address, targets, linger)
 
 
-class Exposition:
-    """A registry, shown until it is closed."""
+class MetricsServer:
+    """Serves a registry until it is closed."""
 
-    def __init__(self, exposure: Exposure, registry: "CollectorRegistry", name: str, owner: str) -> None:
-        """`name` is that of the target's file, `owner` whoever may take it away again."""
-        self.exposure, self.name, self.owner = exposure, name, owner
+    def __init__(self, config: MetricsConfig, registry: "CollectorRegistry", name: str, owner: str) -> None:
+        """`name`: name of the target file. `owner`: id of the process that may remove the file."""
+        self.config, self.name, self.owner = config, name, owner
         self.port: int | None = None
-        """The one that it is shown on; None while it is not."""
+        """The open port, or None."""
         self._labels: Mapping[str, str] | None = None
         self._lock = threading.Lock()
         self._closed = False
-        # from a thread: http.server asks for this machine's full name, which takes seconds where nobody knows it
+        # In a thread: http.server looks up this machine's full name, which takes seconds without a DNS entry.
         self._opening = threading.Thread(target=self._open, args=(registry,), name="metrics", daemon=True)
         self._opening.start()
 
     def announce(self, **labels: str) -> None:
-        """Have Prometheus find it, under these labels."""
+        """Write the target file with these labels, once the port is open."""
         with self._lock:
             self._labels = labels
-            self._write()
+            self._write_target()
 
     def await_port(self, seconds: float) -> int | None:
-        """The port, once it is shown; None if it is not in so many seconds."""
+        """The port, once it is open; None after `seconds`."""
         self._opening.join(seconds)
         return self.port
 
     def linger(self, seconds: float, leave: Callable[[], bool] = lambda: False) -> None:
-        """Stay so long, that the last figures are seen; less, once it is time to `leave`."""
+        """Keep the port open for `seconds`, so that the last values are scraped, or until `leave` returns true."""
         until = time.monotonic() + seconds
         while self.port is not None and time.monotonic() < until and not leave():
             time.sleep(POLL_SECONDS)
 
     def close(self) -> None:
-        """Take the file away, and show nothing more."""
-        withdraw(self.exposure, self.name, self.owner)
+        """Remove the target file and close the port."""
+        remove_target(self.config, self.name, self.owner)
         with self._lock:
             self._closed = True
             if self.port is not None:
@@ -111,9 +114,9 @@ class Exposition:
         from prometheus_client import start_http_server
 
         try:
-            server, _ = start_http_server(self.exposure.port, self.exposure.address, registry)
+            server, _ = start_http_server(self.config.port, self.config.address, registry)
         except OSError as error:
-            where = f"{self.exposure.address}:{self.exposure.port}"
+            where = f"{self.config.address}:{self.config.port}"
             log.warning("headway: no metrics: %s: %s; choose another port with --metrics, or 0 for any", where, error)
             return
         with self._lock:
@@ -122,33 +125,33 @@ class Exposition:
                 server.server_close()
                 return
             self._server, self.port = server, server.server_port
-            self._write()
+            self._write_target()
 
-    def _write(self) -> None:
-        """Write the target's file, once there is something to write and somewhere to go."""
-        if self._labels is None or self.port is None or self._closed or not self.exposure.targets:
+    def _write_target(self) -> None:
+        """Write the target file, if labels and port are known and there is a folder for it."""
+        if self._labels is None or self.port is None or self._closed or not self.config.targets:
             return
-        file = path(self.exposure.targets, self.name)
-        document = [{"targets": [f"{socket.gethostname()}:{self.port}"], "labels": {**self._labels, OWNER: self.owner}}]
-        scratch = file.with_suffix(f".{os.getpid()}")
+        path = target_path(self.config.targets, self.name)
+        labels = {**self._labels, OWNER_LABEL: self.owner}
+        document = [{"targets": [f"{socket.gethostname()}:{self.port}"], "labels": labels}]
         try:
-            file.parent.mkdir(parents=True, exist_ok=True)
-            scratch.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
-            scratch.replace(file)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with replacing(path, durable=False) as file:
+                file.write(json.dumps(document, indent=1).encode() + b"\n")
         except OSError as error:
-            log.warning("headway: Prometheus is not told of these metrics (%s): %s", TARGETS_VARIABLE, error)
+            log.warning("headway: Prometheus cannot find these metrics (%s): %s", TARGETS_VARIABLE, error)
 
 
-def withdraw(exposure: Exposure | None, name: str, owner: str) -> None:
-    """Take the target's file away, if it is still the `owner`'s."""
-    if exposure is None or exposure.targets is None:
+def remove_target(config: MetricsConfig | None, name: str, owner: str) -> None:
+    """Remove a target file, if it still belongs to `owner`."""
+    if config is None or config.targets is None:
         return
-    file = path(exposure.targets, name)
-    with contextlib.suppress(OSError, ValueError, LookupError, TypeError):  # not there, or not ours
-        if json.loads(file.read_text(encoding="utf-8"))[0]["labels"][OWNER] == owner:
-            file.unlink()
+    path = target_path(config.targets, name)
+    with contextlib.suppress(OSError, ValueError, LookupError, TypeError):  # missing, or not written by Headway
+        if json.loads(path.read_text(encoding="utf-8"))[0]["labels"][OWNER_LABEL] == owner:
+            path.unlink()
 
 
-def path(folder: str, name: str) -> Path:
-    """The file of the target `name`."""
+def target_path(folder: str, name: str) -> Path:
+    """Path of the target file `name`."""
     return Path(folder, f"{name}.json")

@@ -1,4 +1,4 @@
-"""Logs: events with dotted nouns for names, JSON lines off a terminal, readable on one, copied to any sink."""
+"""Structured logs: readable on a terminal, JSON lines elsewhere, with a copy of each event for a sink."""
 
 import json
 import logging
@@ -23,40 +23,40 @@ def open_log(
     level: str = "info",
     **bound: Any,
 ) -> Log:
-    """A log on `stream`, standard error by default, with `bound` on every line, except for what of it is None.
+    """A log on `stream`, by default standard error. Each line has the fields `bound`, except those of value None.
 
-    `sink` gets each event as a JSON line, even if `quiet`, which shows warnings and errors only. `terminal`: whether a
-    person reads it, where the stream does not know.
+    `sink` gets each event as a JSON line, of any level. `quiet` limits the stream to warnings and errors. `terminal`
+    overrides whether the stream is a terminal.
     """
     import structlog
 
     stream = stream or sys.stderr
     terminal = stream.isatty() if terminal is None else terminal
-    floor = LEVELS["warning" if quiet else level]
+    threshold = LEVELS["warning" if quiet else level]
 
-    def copy(_: Any, method: str, event: Any) -> Any:
+    def copy_to_sink(_: Any, method: str, event: Any) -> Any:
         if sink is not None:
             sink(json.dumps(event, default=str))
-        if LEVELS[method] < floor:
+        if LEVELS[method] < threshold:
             raise structlog.DropEvent
         return event
 
-    def brief(_: Any, __: str, event: Any) -> Any:
+    def drop_bound(_: Any, __: str, event: Any) -> Any:
         return {key: value for key, value in event.items() if key not in bound}
 
-    shown: list[Any] = (
-        [brief, structlog.dev.ConsoleRenderer(pad_event=22)]
+    renderers: list[Any] = (
+        [drop_bound, structlog.dev.ConsoleRenderer(pad_event=22)]
         if terminal
         else [structlog.processors.JSONRenderer(default=str)]
     )
     logger: Log = structlog.wrap_logger(
-        structlog.WriteLogger(stream),  # not PrintLogger: under Ray, print is not Python's
+        structlog.WriteLogger(stream),  # not PrintLogger: Ray replaces Python's print
         wrapper_class=structlog.make_filtering_bound_logger(0),
         processors=[
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
-            copy,
-            *shown,
+            copy_to_sink,
+            *renderers,
         ],
         **{name: value for name, value in bound.items() if value is not None},
     )

@@ -1,4 +1,4 @@
-"""The phases that a rank's time is booked to."""
+"""The phases of the time ledger."""
 
 PHASES = ("queue", "startup", "restore", "data", "step", "checkpoint", "evaluation", "drain", "lost")
 """All phases. Each second of a rank belongs to exactly one."""

@@ -1,7 +1,7 @@
-"""Serving's metrics: every family that a served model shows, declared once. Loads prometheus_client.
+"""Metric families of a served model; those of training are in `metrics`. Imports prometheus_client.
 
-They lie in the process's default registry, where vLLM's own are: one scrape gets both. Histograms carry an exemplar,
-which names the request and its trace; they are shown to whoever asks for OpenMetrics.
+They are in the default registry of the process, together with vLLM's families, so one scrape gets both. Histograms have
+exemplars with the ids of request and trace, for scrapers that accept OpenMetrics.
 """
 
 from collections.abc import Callable, Iterator
@@ -13,162 +13,182 @@ from prometheus_client.registry import Collector
 
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
 TOKEN_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0, 2.5)
-SERVED = ("model", "version", "role", "device", "quantization")
-"""What every series says of the model."""
+MODEL_LABELS = ("model", "version", "role", "device", "quantization")
+"""Labels of every family."""
+TENANT_LABELS = (*MODEL_LABELS, "tenant")
 
 
-class ServingMetrics:
-    """How a model is served, in the words of its clients and in those of whoever pays for it."""
+class RequestMetrics:
+    """Requests, latencies and tokens, by tenant."""
 
-    def __init__(self, registry: CollectorRegistry = REGISTRY, **served: str) -> None:
-        """`served` are the values of `SERVED`."""
-        self._registry = registry
-        of_tenant = (*SERVED, "tenant")
-        self._served = [served[name] for name in SERVED]
-        self._requests = Counter(
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.requests = Counter(
             "headway_serve_requests_total",
-            "Requests, by status and how they ended: ok, refused, failed, late (for their deadline), gone (the client)",
-            [*of_tenant, "path", "code", "outcome"],
+            "Requests, by status code and outcome: ok, refused, failed, late (deadline exceeded), gone (client left).",
+            [*TENANT_LABELS, "path", "code", "outcome"],
             registry=registry,
         )
-        self._duration = Histogram(
+        self.duration = Histogram(
             "headway_serve_request_duration_seconds",
-            "From arrival to the last byte",
-            of_tenant,
+            "Time from arrival to the last byte of the response.",
+            TENANT_LABELS,
             buckets=SECONDS,
             registry=registry,
         )
-        self._first_token = Histogram(
+        self.first_token = Histogram(
             "headway_serve_time_to_first_token_seconds",
-            "From arrival to the first token, of answers that had one",
-            of_tenant,
+            "Time from arrival to the first token, of responses with at least one token.",
+            TENANT_LABELS,
             buckets=SECONDS,
             registry=registry,
         )
-        self._per_token = Histogram(
+        self.per_token = Histogram(
             "headway_serve_time_per_output_token_seconds",
-            "Mean time between the tokens of an answer, of answers that had several",
-            of_tenant,
+            "Mean time between the tokens of a response, of responses with at least two tokens.",
+            TENANT_LABELS,
             buckets=TOKEN_SECONDS,
             registry=registry,
         )
-        self._queue = Histogram(
+        self.queue = Histogram(
             "headway_serve_queue_seconds",
-            "How long requests waited for the engine",
-            of_tenant,
+            "Time that requests waited for the engine.",
+            TENANT_LABELS,
             buckets=SECONDS,
             registry=registry,
         )
-        self._tokens = Counter(
-            "headway_serve_tokens_total", "Tokens, by kind: prompt, answer", [*of_tenant, "kind"], registry=registry
-        )
-        self._busy = Counter(
-            "headway_serve_tenant_device_seconds_total",
-            "Seconds of the device, shared equally among those whose requests it computed at a time",
-            of_tenant,
+        self.tokens = Counter(
+            "headway_serve_tokens_total",
+            "Tokens, by kind: prompt, answer.",
+            [*TENANT_LABELS, "kind"],
             registry=registry,
         )
-        self._cost = Counter(
-            "headway_serve_tenant_cost_total", "Device seconds at their price", of_tenant, registry=registry
-        )
-        self._resumed = Counter(
-            "headway_serve_resumed_total", "Requests that outlived their engine", SERVED, registry=registry
-        )
-        self._deaths = Counter(
-            "headway_serve_engine_deaths_total", "Engines that died under the service", SERVED, registry=registry
-        )
-        for each in (self._resumed, self._deaths):
-            each.labels(*self._served)
-        Info("headway_serve_model", "What is served", SERVED, registry=registry).labels(*self._served).info({})
 
-    def engine(
+
+class CostMetrics:
+    """Device time and its cost, by tenant."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.device_seconds = Counter(
+            "headway_serve_tenant_device_seconds_total",
+            "Device seconds of the tenant, shared equally among concurrent requests.",
+            TENANT_LABELS,
+            registry=registry,
+        )
+        self.cost = Counter(
+            "headway_serve_tenant_cost_total", "Cost of the tenant's device seconds.", TENANT_LABELS, registry=registry
+        )
+
+
+class EngineMetrics:
+    """Deaths of the engine, and the requests that survived them."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.resumed = Counter(
+            "headway_serve_resumed_total",
+            "Requests resumed on another engine after theirs died.",
+            MODEL_LABELS,
+            registry=registry,
+        )
+        self.deaths = Counter(
+            "headway_serve_engine_deaths_total", "Engines that died while serving.", MODEL_LABELS, registry=registry
+        )
+
+
+class ServingMetrics:
+    """All families of a served model, with methods that record what happens."""
+
+    def __init__(self, registry: CollectorRegistry = REGISTRY, **model: str) -> None:
+        """`model`: the values of `MODEL_LABELS`."""
+        self._registry = registry
+        self._model = [model[label] for label in MODEL_LABELS]
+        self._requests = RequestMetrics(registry)
+        self._costs = CostMetrics(registry)
+        self._engine = EngineMetrics(registry)
+        for counter in (self._engine.resumed, self._engine.deaths):
+            counter.labels(*self._model)
+        Info("headway_serve_model", "Served model.", MODEL_LABELS, registry=registry).labels(*self._model).info({})
+
+    def register_engine(
         self,
         *,
         busy_seconds: Callable[[], float],
-        inside: Callable[[], float],
-        waiting: Callable[[], float],
+        computed_requests: Callable[[], float],
+        waiting_requests: Callable[[], float],
         cache_usage: Callable[[], float],
     ) -> None:
-        """Show what these say at the moment of a scrape."""
-        shown = {
-            "headway_serve_device_seconds_total": ("Seconds in which the engine computed", busy_seconds),
-            "headway_serve_computed_requests": ("Requests that are computed", inside),
-            "headway_serve_waiting_requests": ("Requests that wait for the engine", waiting),
-            "headway_serve_cache_usage_ratio": ("Share of the engine's KV cache that is taken", cache_usage),
+        """Add the families of the engine, whose values are read at each scrape."""
+        values = {
+            "headway_serve_device_seconds_total": ("Seconds in which the engine computed.", busy_seconds),
+            "headway_serve_computed_requests": ("Requests being computed.", computed_requests),
+            "headway_serve_waiting_requests": ("Requests waiting for the engine.", waiting_requests),
+            "headway_serve_cache_usage_ratio": ("Used share of the engine's KV cache.", cache_usage),
         }
-        for name, (meaning, value) in shown.items():
-            self._registry.register(_Shown(name, meaning, self._served, value))
+        for name, (documentation, value) in values.items():
+            self._registry.register(_CallbackFamily(name, documentation, self._model, value))
 
-    def ended(
-        self,
-        *,
-        tenant: str,
-        path: str,
-        code: int,
-        outcome: str,
-        seconds: float,
-        exemplar: dict[str, str],
+    def record_request(
+        self, *, tenant: str, path: str, code: int, outcome: str, seconds: float, exemplar: dict[str, str]
     ) -> None:
-        """A request has ended."""
-        of_tenant = (*self._served, tenant)
-        self._requests.labels(*of_tenant, path, str(code), outcome).inc(exemplar=exemplar)
-        self._duration.labels(*of_tenant).observe(seconds, exemplar)
+        """Record a request that has ended, after `seconds`."""
+        labels = (*self._model, tenant)
+        self._requests.requests.labels(*labels, path, str(code), outcome).inc(exemplar=exemplar)
+        self._requests.duration.labels(*labels).observe(seconds, exemplar)
 
-    def answered(
+    def record_generation(
         self,
         *,
         tenant: str,
-        first: float | None,
-        each: float | None,
-        queued: float,
+        first_token_seconds: float | None,
+        token_seconds: float | None,
+        queue_seconds: float,
         prompt_tokens: int,
         generated_tokens: int,
         exemplar: dict[str, str],
     ) -> None:
-        """The engine has worked on a request: to its `first` token, for `each` of the others, after it had `queued`."""
-        of_tenant = (*self._served, tenant)
-        if first is not None:
-            self._first_token.labels(*of_tenant).observe(first, exemplar)
-        if each is not None:
-            self._per_token.labels(*of_tenant).observe(each, exemplar)
-        self._queue.labels(*of_tenant).observe(queued, exemplar)
-        self._tokens.labels(*of_tenant, "prompt").inc(prompt_tokens)
-        self._tokens.labels(*of_tenant, "answer").inc(generated_tokens)
+        """Record what the engine did for a request: time to first token, per further token and in the queue; tokens."""
+        labels = (*self._model, tenant)
+        if first_token_seconds is not None:
+            self._requests.first_token.labels(*labels).observe(first_token_seconds, exemplar)
+        if token_seconds is not None:
+            self._requests.per_token.labels(*labels).observe(token_seconds, exemplar)
+        self._requests.queue.labels(*labels).observe(queue_seconds, exemplar)
+        self._requests.tokens.labels(*labels, "prompt").inc(prompt_tokens)
+        self._requests.tokens.labels(*labels, "answer").inc(generated_tokens)
 
-    def charged(self, *, tenant: str, seconds: float, cost: float) -> None:
-        """A request took so many seconds of the device."""
-        self._busy.labels(*self._served, tenant).inc(seconds)
-        self._cost.labels(*self._served, tenant).inc(cost)
+    def record_device_time(self, *, tenant: str, seconds: float, cost: float) -> None:
+        """Record device time of a request, and its cost."""
+        self._costs.device_seconds.labels(*self._model, tenant).inc(seconds)
+        self._costs.cost.labels(*self._model, tenant).inc(cost)
 
-    def resumed(self) -> None:
-        """A request goes on with another engine."""
-        self._resumed.labels(*self._served).inc()
+    def record_resumption(self) -> None:
+        """Record a request that was resumed on another engine."""
+        self._engine.resumed.labels(*self._model).inc()
 
-    def died(self) -> None:
-        """An engine died."""
-        self._deaths.labels(*self._served).inc()
+    def record_engine_death(self) -> None:
+        """Record an engine that died."""
+        self._engine.deaths.labels(*self._model).inc()
 
-    def application(self) -> Any:
-        """The ASGI application that shows them, and what else is in the registry."""
+    def asgi_app(self) -> Any:
+        """An ASGI application that serves the registry."""
         return make_asgi_app(self._registry)
 
 
-class _Shown(Collector):
-    """A family of one series, whose value is asked for."""
+class _CallbackFamily(Collector):
+    """A family of one series, whose value a callback returns at each scrape."""
 
-    def __init__(self, name: str, meaning: str, served: list[str], value: Callable[[], float]) -> None:
-        self._name, self._meaning, self._served, self._value = name, meaning, served, value
+    def __init__(self, name: str, documentation: str, model: list[str], value: Callable[[], float]) -> None:
+        self._name, self._documentation, self._model, self._value = name, documentation, model, value
 
     def describe(self) -> list[Metric]:
-        """What the registry looks at for names: without a value, which is not there yet."""
+        """The family without a value; the registry calls this at registration."""
         return [self._family()]
 
     def collect(self) -> Iterator[Metric]:
-        """The one series."""
+        """The family with its current value."""
         family = self._family()
-        family.add_metric(self._served, self._value())
+        family.add_metric(self._model, self._value())
         yield family
 
     def _family(self) -> CounterMetricFamily | GaugeMetricFamily:
         kind = CounterMetricFamily if self._name.endswith("_total") else GaugeMetricFamily
-        return kind(self._name, self._meaning, labels=SERVED)
+        return kind(self._name, self._documentation, labels=MODEL_LABELS)

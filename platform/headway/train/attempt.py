@@ -1,4 +1,4 @@
-"""One attempt at a run: from the claim in the journal to the word about how it ended. What the loop works with."""
+"""One attempt at a run, from its claim in the journal to its recorded end. The interface of the training loop."""
 
 import json
 import socket
@@ -27,78 +27,72 @@ from headway.train.reporter import Reporter
 from headway.train.run_telemetry import RunTelemetry
 from headway.train.stability import BatchVerdict, rollback_horizon
 from headway.train.startup_timer import StartupTimer
-from headway.train.step import Gradient, lanes_of
+from headway.train.step import BatchResult, lanes_of
 from headway.train.straggler import StragglerDetector
-from headway.train.task import Task
 
 
 class TrainingAttempt:
-    """The rank's part in one attempt. Every method but `skips` is collective."""
+    """The part of this rank in one attempt. Every method except `should_skip` is collective."""
 
     def __init__(
         self,
         rank: Rank,
         holder: Holder,
         clock: Clock,
-        start: StartupTimer,
+        startup: StartupTimer,
         *,
-        task: Task,
-        follows: int | None,
-        instruments: RunTelemetry,
+        take_over: bool,
+        quiet: bool,
+        predecessor: int | None,
+        telemetry: RunTelemetry,
     ) -> None:
-        """Claim the run, or after a roll-back claim it again.
+        """Claim the run. After a rollback, `predecessor` is the attempt that rolled back.
 
         Raises:
-            HeldError: somebody alive is training it.
-            FencedError: somebody claimed it since the attempt that this one follows.
+            HeldError: a live process is training the run.
+            FencedError: another process has claimed the run since the predecessor.
         """
-        self.rank, self.clock, self.start, self.preemption = rank, clock, start, rank.preemption
-        self.recipe, self.run, self.state, self.instruments = rank.recipe, rank.run, rank.state, instruments
-        data = rank.dataset.digest
-        self.saved = 0
-        """Tokens of the last save that was begun, or restored."""
-        self.number: int = rank.ranks.on_rank0(
-            lambda: self.run.claim(holder, self.recipe, data, take_over=task.take_over, follows=follows).seq
+        self.rank, self.clock, self.startup, self.preemption = rank, clock, startup, rank.preemption
+        self.recipe, self.run, self.state, self.telemetry = rank.recipe, rank.run, rank.state, telemetry
+        self.collectives, data = rank.collectives, rank.dataset.digest
+        self.last_save = 0
+        """Position of the last save that was started, or of the restored one [tokens]."""
+        self.number: int = self.collectives.on_rank0(
+            lambda: self.run.claim(holder, self.recipe, data, take_over=take_over, follows=predecessor).seq
         )
         self.history = self.run.history(upto=self.number)
         self.cadence = Cadence(self.recipe.checkpoint, self.history)
-        self.report = Reporter(
+        self.reporter = Reporter(
             self.run,
             self.number,
-            rank.ranks.rank,
+            self.collectives.rank,
             clock,
             holder=holder,
             budget=self.recipe.train.tokens,
-            every=self.recipe.machine.heartbeat_seconds,
-            quiet=task.quiet,
-            instruments=instruments,
-            trace=instruments.begin(self.run, self.history, clock),
+            heartbeat_seconds=self.recipe.machine.heartbeat_seconds,
+            quiet=quiet,
+            telemetry=telemetry,
+            trace=telemetry.begin_attempt(self.run, self.history, clock),
         )
-        self.batches = Prefetcher(
-            rank.dataset,
-            [
-                lane % self.recipe.train.lanes
-                for lane in lanes_of(rank.ranks.rank, rank.ranks.size, self.recipe.train.lanes)
-            ],
-            rank.transfer,
-        )
+        lanes = lanes_of(self.collectives.rank, self.collectives.size, self.recipe.train.lanes)
+        self.batches = Prefetcher(rank.dataset, [lane % self.recipe.train.lanes for lane in lanes], rank.transfer)
         self.step = rank.step
-        self.stragglers = StragglerDetector(rank.ranks.gather(socket.gethostname()))
-        self.evaluation = Evaluator(self.recipe, rank.dataset, self.state, rank.transfer, rank.ranks.group)
+        self.stragglers = StragglerDetector(self.collectives.all_gather(socket.gethostname()))
+        self.evaluator = Evaluator(self.recipe, rank.dataset, self.state, rank.transfer, self.collectives.group)
         self.saver = Saver(
             self.run,
-            Lineage(self.number, recipes.digest(self.recipe), rank.dataset.digest, rank.environment),
-            rank.background,
-            retention=Retention(self.recipe.checkpoint.keep, reach=rollback_horizon(self.recipe)),
-            announce=self._committed,
+            Lineage(self.number, recipes.digest(self.recipe), data, rank.environment),
+            rank.save_collectives,
+            retention=Retention(self.recipe.checkpoint.keep, horizon=rollback_horizon(self.recipe)),
+            on_commit=self._on_commit,
         )
 
     def __enter__(self) -> Self:
-        self.report.__enter__()
-        self.report.event("attempt.claimed", ranks=self.rank.ranks.size)
+        self.reporter.__enter__()
+        self.reporter.event("attempt.claimed", ranks=self.collectives.size)
         try:
-            self._book(0)
-            self.start.done("claim")
+            self._write_ledger(0)
+            self.startup.done("claim")
         except BaseException as error:
             self.__exit__(type(error), error, error.__traceback__)
             raise
@@ -109,51 +103,52 @@ class TrainingAttempt:
     ) -> None:
         self.batches.close()
         self.saver.close()
-        self.report.__exit__(kind, error, trace)
+        self.reporter.__exit__(kind, error, trace)
 
     def resume(self) -> int:
-        """Become what the newest sound checkpoint holds; returns its tokens, 0 if there is none."""
-        with self._starting("restore"):
+        """Restore the newest undamaged checkpoint; returns its position [tokens], 0 if there is none."""
+        with self._startup_phase("restore"):
             for commit in reversed(self.history.commits):
-                if self._load(commit):
+                if self._restore(commit):
                     return commit.tokens
             if self.history.commits:
-                self.report.warn("restore.nothing_sound", action="beginning again at 0 tokens")
+                self.reporter.warn("restore.nothing_sound", action="beginning again at 0 tokens")
             self.state.reset()
             return 0
 
-    def asked_to_stop(self) -> int:
-        """How urgently any rank was asked to stop."""
-        return int(max(self.rank.ranks.gather(self.preemption.level)))
+    def stop_level(self) -> int:
+        """The highest stop level of any rank: 0, STOP or IMMEDIATE."""
+        return int(max(self.collectives.all_gather(self.preemption.level)))
 
-    def skips(self, position: int) -> bool:
-        """Whether a decision says that the batch at `position` does not count."""
-        decision = self.history.skipped(position)
+    def should_skip(self, position: int) -> bool:
+        """Whether a decision skips the batch at `position`."""
+        decision = self.history.skip_decision(position)
         if decision:
             self.state.skipped.add((decision.skip_from, decision.skip_to))
         if not any(start <= position < end for start, end in self.state.skipped):
             return False
-        self.report.tokens = position + self.recipe.train.batch_tokens
-        self.report.event("batch.skipped", batch=position, reason=decision.reason if decision else "as decided before")
+        self.reporter.tokens = position + self.recipe.train.batch_tokens
+        reason = decision.reason if decision else "as decided before"
+        self.reporter.event("batch.skipped", batch=position, reason=reason)
         return True
 
     def decide(self, verdict: BatchVerdict, position: int) -> str:
-        """Record what is done about the batch at `position`; returns the action.
+        """Record the decision about the batch at `position`; returns its action.
 
         Raises:
-            HeadwayError: the recipe says to stop, or too many decisions were made.
+            HeadwayError: the action is to stop, or the limit of decisions is reached.
         """
         policy, batch = self.recipe.train.stability, self.recipe.train.batch_tokens
-        self.report.warn("batch.judged", batch=position, action=verdict.action, reason=verdict.reason)
+        self.reporter.warn("batch.judged", batch=position, action=verdict.action, reason=verdict.reason)
         self._await_save()
         if verdict.action == "stop" or len(self.history.decisions) >= policy.limit:
             raise HeadwayError(
                 f"the batch at {position:,} tokens: {verdict.reason}; after {len(self.history.decisions)} decisions "
                 f"the run was stopped (train.stability). Look at the data there, or lower the learning rate"
             )
-        back = verdict.action == "rollback"
-        skip_from = max(0, position - batch * (policy.rollback_batches - 1)) if back else position
-        seq = self.rank.ranks.on_rank0(
+        rollback = verdict.action == "rollback"
+        skip_from = max(0, position - batch * (policy.rollback_batches - 1)) if rollback else position
+        seq = self.collectives.on_rank0(
             lambda: (
                 self.run.journal.append(
                     Decided,
@@ -162,7 +157,7 @@ class TrainingAttempt:
                     reason=verdict.reason,
                     skip_from=skip_from,
                     skip_to=position + batch,
-                    restored=skip_from if back else None,
+                    restored=skip_from if rollback else None,
                 ).seq
             )
         )
@@ -170,128 +165,128 @@ class TrainingAttempt:
         return verdict.action
 
     def evaluate(self, position: int) -> int:
-        """Measure the held-out loss; returns how urgently some rank was asked to stop, which breaks it off."""
-        with self._starting("evaluation"):
-            loss, stop = self.evaluation.loss(self.preemption)
+        """Compute the held-out loss; returns the stop level, which interrupts the evaluation if it is above 0."""
+        with self._startup_phase("evaluation"):
+            loss, stop = self.evaluator.loss(self.preemption)
         if not stop:
-            self.state.held_out, self.state.evaluated = loss, position
-            self.report.event("evaluation.done", held_out=loss)
+            self.state.held_out, self.state.last_evaluation = loss, position
+            self.reporter.event("evaluation.done", held_out=loss)
         return stop
 
-    def wishes_to_save(self) -> bool:
-        """Whether it pays off to save now; rank 0 decides that, and all learn it with the batch's losses."""
-        return self.rank.ranks.first and self.cadence.wish(saving=self.saver.busy)
+    def should_save(self) -> bool:
+        """Whether this rank wants to save: True only on rank 0, whose wish the others get with the batch's losses."""
+        return self.collectives.is_rank0 and self.cadence.is_due(saving=self.saver.busy)
 
     def save(self, position: int) -> None:
-        """Begin to save the state at `position`; it must not change before `await_copy`."""
-        with self._stalled("drain" if self.clock.phase == "drain" else "checkpoint"):
+        """Start to save the state at `position`; the state must not change before `await_copy`."""
+        with self._stall("drain" if self.clock.phase == "drain" else "checkpoint"):
             self._await_save()
-            self.instruments.saving()
-            self.cadence.begin()
-            rows = self._rows(position)
-            self.saver.save(position, self.state.tensors(), self.state.progress(), _lines(rows))
-            self.saved = position
-        self.report.event("checkpoint.staged")
+            self.telemetry.on_save()
+            self.cadence.on_save()
+            rows = self._ledger_rows(position)
+            self.saver.save(position, self.state.tensors(), self.state.progress(), _json_lines(rows))
+            self.last_save = position
+        self.reporter.event("checkpoint.staged")
 
     def await_copy(self) -> None:
-        """Wait until the state that is being saved may change again."""
-        with self._stalled("checkpoint"):
+        """Wait until the state in the present save is copied, and may change again."""
+        with self._stall("checkpoint"):
             self.saver.await_copy()
 
-    def stepped(self, position: int, gradient: Gradient, rate: float, seconds: float) -> None:
-        """Take note of a step, up to `position`, at the learning rate `rate`."""
-        self.cadence.stepped(seconds, saving=self.saver.busy)
-        self.report.step(position, gradient.loss, gradient.norm, rate, seconds)
-        if self.stragglers.look(gradient.paces):
-            self._say_who_is_slow()
-        if stages := self.start.step():
-            self.report.event("attempt.started", **stages)
+    def on_step(self, position: int, result: BatchResult, rate: float, seconds: float) -> None:
+        """Record a step that ended at `position`, with the learning rate `rate`."""
+        self.cadence.on_step(seconds, saving=self.saver.busy)
+        self.reporter.step(position, result.loss, result.norm, rate, seconds)
+        if self.stragglers.update(result.timings):
+            self._report_straggler()
+        if stages := self.startup.step():
+            self.reporter.event("attempt.started", **stages)
 
     def end(self, outcome: str, reason: str) -> None:
-        """Say in the journal how the attempt ended, and close its books."""
+        """Write the last ledger, and record the end of the attempt in the journal."""
         self._await_save()
-        position = self.report.tokens
-        if position == self.saved:  # what came after the last save is lost
-            self._book(position)
-        self.rank.ranks.on_rank0(
+        position = self.reporter.tokens
+        if position == self.last_save:  # else the steps since the last save are lost, and their time with them
+            self._write_ledger(position)
+        self.collectives.on_rank0(
             lambda: self.run.journal.append(Ended, self.number, outcome=outcome, reason=reason, tokens=position).seq
         )
-        self.report.event("attempt.ended", outcome=outcome, reason=reason)
+        self.reporter.event("attempt.ended", outcome=outcome, reason=reason)
 
     @contextmanager
-    def _starting(self, phase: str) -> Iterator[None]:
-        """Spend the block in `phase`, which is a stage of the start as long as no step was made."""
-        with self.clock.during(phase), self.instruments.during(phase) as span:
+    def _startup_phase(self, phase: str) -> Iterator[None]:
+        """Spend the block in `phase`; before the first step, it is also a stage of the startup."""
+        with self.clock.during(phase), self.telemetry.span(phase) as span:
             yield
-            span.set(tokens=self.report.tokens)
-        self.start.done(phase)
+            span.set(tokens=self.reporter.tokens)
+        self.startup.done(phase)
 
     @contextmanager
-    def _stalled(self, phase: str) -> Iterator[None]:
-        """Book time in which training stands still for a save."""
-        began = time.monotonic()
+    def _stall(self, phase: str) -> Iterator[None]:
+        """Spend the block in `phase`, and count it as time in which training stands still for a save."""
+        start = time.monotonic()
         with self.clock.during(phase):
             yield
-        stalled = time.monotonic() - began
-        self.cadence.stalled(stalled)
-        self.instruments.stalled(stalled)
+        seconds = time.monotonic() - start
+        self.cadence.on_stall(seconds)
+        self.telemetry.on_stall(seconds)
 
     def _await_save(self) -> None:
-        """Wait until nothing is being saved; a save that failed is said before it is raised."""
+        """Wait for the save in progress; report its failure before raising it."""
         try:
             self.saver.wait()
         except StoreError as error:
-            if self.rank.ranks.first:
-                self.report.warn("checkpoint.failed", problem=str(error))
+            if self.collectives.is_rank0:
+                self.reporter.warn("checkpoint.failed", problem=str(error))
             raise
 
-    def _say_who_is_slow(self) -> None:
-        """Say which rank keeps the others waiting, or that none does any more. Every rank knows; the first one says."""
+    def _report_straggler(self) -> None:
+        """Report the new straggler, or that there is none any more. Every rank knows it; rank 0 warns."""
         slow = self.stragglers.slow
-        if slow and self.rank.ranks.first:
-            self.report.warn("rank.slow", **asdict(slow))
+        if slow and self.collectives.is_rank0:
+            self.reporter.warn("rank.slow", **asdict(slow))
         elif slow is None:
-            self.report.event("rank.recovered")
+            self.reporter.event("rank.recovered")
 
-    def _committed(self, tokens: int, warning: str) -> None:
-        """Say that a checkpoint is true."""
-        self.report.event("checkpoint.committed", at=tokens)
+    def _on_commit(self, tokens: int, warning: str) -> None:
+        """Report that a checkpoint is committed."""
+        self.reporter.event("checkpoint.committed", at=tokens)
         if warning:
-            self.report.warn("checkpoint.untidy", at=tokens, problem=warning)
+            self.reporter.warn("checkpoint.untidy", at=tokens, problem=warning)
 
-    def _load(self, commit: Committed) -> bool:
-        """Load a checkpoint on all ranks, or on none; a damaged one is reported."""
+    def _restore(self, commit: Committed) -> bool:
+        """Restore a checkpoint on all ranks; report it and return False if any rank finds damage."""
         checkpoint = StoredCheckpoint(self.run.store, commit)
         try:
-            for shard in checkpoint.manifest.shards if self.rank.ranks.first else ():
-                checkpoint.check_frame(shard)
+            for shard in checkpoint.manifest.shards if self.collectives.is_rank0 else ():
+                checkpoint.check_header(shard)
             self.state.load(checkpoint)
             problem = None
         except DamageError as error:
             problem = str(error)
-        problems = [each for each in self.rank.ranks.gather(problem) if each]
+        problems = [each for each in self.collectives.all_gather(problem) if each]
         if problems:
-            self.saver.retention.distrusted.add(commit.manifest)
-            self.report.warn("checkpoint.damaged", at=commit.tokens, problem=problems[0])
+            self.saver.retention.damaged.add(commit.manifest)
+            self.reporter.warn("checkpoint.damaged", at=commit.tokens, problem=problems[0])
             return False
         self.saver.parent = commit.manifest
-        self.report.tokens = self.saved = commit.tokens
-        self.report.event("checkpoint.restored", at=commit.tokens, manifest=commit.manifest)
+        self.reporter.tokens = self.last_save = commit.tokens
+        self.reporter.event("checkpoint.restored", at=commit.tokens, manifest=commit.manifest)
         if changed := differences(checkpoint.manifest.environment, self.rank.environment):
-            self.report.warn("environment.changed", changed=changed, effect="bits may differ from here on")
+            self.reporter.warn("environment.changed", changed=changed, effect="bits may differ from here on")
         return True
 
-    def _book(self, position: int) -> None:
-        """Write the ledger as of now."""
-        data = _lines(self._rows(position)).encode()
-        self.rank.ranks.on_rank0(lambda: self.run.store.put(keys.ledger(self.run.name, self.number), [data]))
+    def _write_ledger(self, position: int) -> None:
+        """Write the ledger of the attempt up to now."""
+        data = _json_lines(self._ledger_rows(position)).encode()
+        self.collectives.on_rank0(lambda: self.run.store.put(keys.ledger(self.run.name, self.number), [data]))
 
-    def _rows(self, position: int) -> list[LedgerRow]:
-        row = self.clock.row(self.number, self.rank.ranks.rank, position)
-        rows = [LedgerRow.model_validate(each) for each in self.rank.ranks.gather(row.model_dump())]
-        self.report.tally.book(rows)
+    def _ledger_rows(self, position: int) -> list[LedgerRow]:
+        row = self.clock.ledger_row(self.number, self.collectives.rank, position)
+        rows = [LedgerRow.model_validate(each) for each in self.collectives.all_gather(row.model_dump())]
+        self.reporter.summary_builder.record_ledger(rows)
         return rows
 
 
-def _lines(rows: Sequence[LedgerRow]) -> str:
+def _json_lines(rows: Sequence[LedgerRow]) -> str:
     return "".join(json.dumps(row.model_dump()) + "\n" for row in rows)

@@ -1,4 +1,4 @@
-"""The wall clock of one rank: always in exactly one phase, so that the phases add up to the time that passed."""
+"""The wall clock of one rank. It is always in exactly one phase, so the phases add up to the elapsed time."""
 
 import math
 import time
@@ -9,38 +9,42 @@ from headway.runs.ledger import LedgerRow
 from headway.telemetry.phases import PHASES
 from headway.train.heartbeat import HeartbeatWriter
 
-Queue = tuple[float, float]
-"""When a job was submitted, and when it was given machines [s since 1970]."""
+QueueTimes = tuple[float, float]
+"""When a job was submitted, and when it was given nodes [s since 1970]."""
 
 
 class Clock:
-    """Books every second of a rank to a phase: of the queue first, then of `startup`, then of what is entered."""
+    """Assigns each second of a rank to a phase: first `queue`, then `startup`, then the phases that are entered."""
 
-    def __init__(self, began: float, queue: Queue | None = None, pulse: HeartbeatWriter | None = None) -> None:
-        """`began`: when the rank's launch began [s since 1970]; what passed since its `queue` is `startup`, too.
+    def __init__(
+        self, launch_time: float, queue: QueueTimes | None = None, heartbeat: HeartbeatWriter | None = None
+    ) -> None:
+        """`launch_time`: start of the rank's launch [s since 1970]. The time from `queue` to it counts as `startup`.
 
-        `pulse` learns of each phase. SLURM's times are another machine's, in whole seconds: what contradicts `began`
-        gives way to it.
+        `heartbeat` records each phase. SLURM's times are in whole seconds and come from another machine; where they
+        contradict `launch_time`, it wins.
         """
-        started = min(queue[1], began) if queue else began
-        self.started = min(queue[0], started) if queue else began
-        self._pulse = pulse or HeartbeatWriter()
+        job_start = min(queue[1], launch_time) if queue else launch_time
+        self.start = min(queue[0], job_start) if queue else launch_time
+        """Start of the first phase [s since 1970]."""
+        self._heartbeat = heartbeat or HeartbeatWriter()
         self.phase = "startup"
-        self._booked = dict.fromkeys(PHASES, 0.0) | {"queue": started - self.started}
+        self._seconds = dict.fromkeys(PHASES, 0.0) | {"queue": job_start - self.start}
+        """Seconds by phase, up to the start of the present phase."""
         now = time.monotonic()
-        self._since = now - (time.time() - started)
-        self._origin = self._since - self._booked["queue"]
+        self._phase_start = now - (time.time() - job_start)
+        self._origin = self._phase_start - self._seconds["queue"]
 
     def enter(self, phase: str) -> None:
-        """Leave the present phase for `phase`."""
+        """Leave the present phase and enter `phase`."""
         now = time.monotonic()
-        self._booked[self.phase] += now - self._since
-        self.phase, self._since = phase, now
-        self._pulse.advance(phase)
+        self._seconds[self.phase] += now - self._phase_start
+        self.phase, self._phase_start = phase, now
+        self._heartbeat.advance(phase)
 
     @contextmanager
     def during(self, phase: str) -> Iterator[None]:
-        """Spend the block in `phase`, then go back to the one before."""
+        """Spend the block in `phase`, then return to the previous phase."""
         before = self.phase
         self.enter(phase)
         try:
@@ -48,25 +52,25 @@ class Clock:
         finally:
             self.enter(before)
 
-    def spent(self) -> dict[str, float]:
+    def seconds_by_phase(self) -> dict[str, float]:
         """Seconds by phase, up to now."""
-        return self._booked | {self.phase: self._booked[self.phase] + time.monotonic() - self._since}
+        return self._seconds | {self.phase: self._seconds[self.phase] + time.monotonic() - self._phase_start}
 
-    def row(self, attempt: int, rank: int, tokens: int) -> LedgerRow:
-        """The account up to now."""
+    def ledger_row(self, attempt: int, rank: int, tokens: int) -> LedgerRow:
+        """The rank's row of the ledger, up to now."""
         self.enter(self.phase)
         return LedgerRow(
             attempt=attempt,
             rank=rank,
-            started=self.started,
-            until=self.started + self._since - self._origin,
-            phases={phase: seconds for phase, seconds in self._booked.items() if seconds},
+            started=self.start,
+            until=self.start + self._phase_start - self._origin,
+            phases={phase: seconds for phase, seconds in self._seconds.items() if seconds},
             tokens=tokens,
         )
 
 
-def queue(text: str | None) -> Queue | None:
-    """The queue's times from `<submitted>:<started>`, as HEADWAY_QUEUE has them; None if they say nothing sensible."""
+def parse_queue_times(text: str | None) -> QueueTimes | None:
+    """The times in `<submitted>:<started>`, the format of HEADWAY_QUEUE; None if they are missing or invalid."""
     try:
         submitted, started = (float(part) for part in (text or "").split(":"))
     except ValueError:

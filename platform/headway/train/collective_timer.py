@@ -1,7 +1,7 @@
-"""How long this rank waits for the others, measured where it meets them: in the collectives of a step.
+"""Measures how long this rank waits for the others in the collectives of a step.
 
-FSDP gathers and reduces all through a step, and each time all ranks wait for the last one, so that a step takes equally
-long on every rank. What is left of it without the waiting is a rank's own.
+FSDP gathers and reduces throughout a step, and each collective waits for the slowest rank, so a step takes equally long
+on every rank. The step time without the waiting is the rank's own time.
 """
 
 import time
@@ -15,22 +15,21 @@ from torch.distributed.fsdp._fully_shard._fsdp_collectives import DefaultAllGath
 
 
 class CollectiveTimer:
-    """Adds up the time of blocks in which this rank meets the others: what they take is waiting, and some transport.
+    """Context manager that adds up the time of the collectives inside it: waiting, plus some transport.
 
-    On a CPU that is wall clock, for there a collective returns when it is done. A GPU is told to wait, and the process
-    goes on: there it is the time between two events in the collective's stream, the first of which comes when the
-    stream has all that this rank brings.
+    On a CPU this is wall-clock time, because collectives block. On a GPU they only enqueue work, so it is the time
+    between two CUDA events around the collective; the first fires when this rank's own input is ready.
     """
 
     def __init__(self, device: torch.device) -> None:
         self._events: list[tuple[Any, Any]] | None = [] if device.type == "cuda" else None
-        self._seconds = self._since = 0.0
+        self._seconds = self._start = 0.0
 
     def __enter__(self) -> None:
         if self._events is not None:
             self._events.append((_event(), _event()))
             self._events[-1][0].record()
-        self._since = time.perf_counter()
+        self._start = time.perf_counter()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -38,20 +37,20 @@ class CollectiveTimer:
         if self._events is not None:
             self._events[-1][1].record()
         else:
-            self._seconds += time.perf_counter() - self._since
+            self._seconds += time.perf_counter() - self._start
 
-    def take(self) -> float:
-        """The time of all blocks since this was last asked [s]."""
+    def collect(self) -> float:
+        """The time measured since the last call [s]; resets it."""
         seconds, self._seconds = self._seconds, 0.0
-        for began, ended in self._events or ():
-            ended.synchronize()
-            seconds += began.elapsed_time(ended) / 1e3
+        for start, end in self._events or ():
+            end.synchronize()
+            seconds += start.elapsed_time(end) / 1e3
         if self._events:
             self._events.clear()
         return seconds
 
-    def watch(self, model: torch.nn.Module, *, reductions: bool) -> None:
-        """Measure FSDP's own collectives in `model`: the gathers, and if asked the `reductions`."""
+    def instrument(self, model: torch.nn.Module, *, reductions: bool) -> None:
+        """Measure FSDP's all-gathers in `model`, and its reduce-scatters if `reductions`."""
         if dist.get_world_size() == 1:
             return
         for module in model.modules():
@@ -66,22 +65,22 @@ def _event() -> Any:
 
 
 class _AllGather(DefaultAllGather):
-    """FSDP's all-gather, measured."""
+    """FSDP's all-gather, timed."""
 
-    def __init__(self, waiting: CollectiveTimer) -> None:
-        self.waiting = waiting
+    def __init__(self, timer: CollectiveTimer) -> None:
+        self.timer = timer
 
     def __call__(self, *tensors: Any, **options: Any) -> Any:
-        with self.waiting:
+        with self.timer:
             return super().__call__(*tensors, **options)
 
 
 class _ReduceScatter(DefaultReduceScatter):
-    """FSDP's reduce-scatter, measured."""
+    """FSDP's reduce-scatter, timed."""
 
-    def __init__(self, waiting: CollectiveTimer) -> None:
-        self.waiting = waiting
+    def __init__(self, timer: CollectiveTimer) -> None:
+        self.timer = timer
 
     def __call__(self, *tensors: Any, **options: Any) -> Any:
-        with self.waiting:
+        with self.timer:
             return super().__call__(*tensors, **options)

@@ -1,4 +1,4 @@
-"""The process that ranks are forked from. It loads torch while this one still looks at its command line and the run."""
+"""The forkserver of the ranks. It loads torch while the launcher still reads its command line and the run."""
 
 import contextlib
 import os
@@ -8,23 +8,24 @@ from typing import Any
 
 
 @contextlib.contextmanager
-def rank_forkserver(main: str) -> Iterator[None]:
-    """Keep the process that ranks are forked from during the block: it is what a start waits for longest.
+def rank_forkserver(main_module: str) -> Iterator[None]:
+    """Run the forkserver during the block; started early, because loading torch takes most of a launch.
 
-    `main` is the module that this process was started with: multiprocessing imports it in every rank.
+    `main_module` is the main module of this process, which multiprocessing imports in every rank.
     """
     from multiprocessing import forkserver, resource_tracker
 
-    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # it warns of addresses that have no name
-    forkserver.set_forkserver_preload(["headway.train.preload", main])
-    heard = signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # inherited: a signal to all of a job would end the tracker
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # it warns of addresses without a host name
+    forkserver.set_forkserver_preload(["headway.train.preload", main_module])
+    # The children inherit the ignored signal: SIGUSR1 to a whole job must not kill the resource tracker.
+    handler = signal.signal(signal.SIGUSR1, signal.SIG_IGN)
     resource_tracker.ensure_running()
     forkserver.ensure_running()
-    signal.signal(signal.SIGUSR1, heard)
+    signal.signal(signal.SIGUSR1, handler)
     try:
         yield
     finally:
-        keeper: Any = vars(forkserver)["_forkserver"]  # there is no public way
-        if keeper._forkserver_pid:  # noqa: SLF001
-            os.kill(keeper._forkserver_pid, signal.SIGKILL)  # noqa: SLF001 - to leave in order takes it a second
-        keeper._stop()  # noqa: SLF001
+        server: Any = vars(forkserver)["_forkserver"]  # there is no public way
+        if server._forkserver_pid:  # noqa: SLF001
+            os.kill(server._forkserver_pid, signal.SIGKILL)  # noqa: SLF001 - an orderly exit takes a second
+        server._stop()  # noqa: SLF001

@@ -1,9 +1,8 @@
-"""Starting the ranks of a run on this machine, and saying how it went.
+"""Starts the ranks of a run on this node, supervises them, and returns the outcome.
 
-torchelastic runs the ranks from a thread; this process's main thread keeps the signals, and hands a wish to stop to
-the ranks through shared memory, where it waits for them whatever they are doing. How the run went is read from the
-journal, never from exit codes. On several machines each has its launcher; the first one watches over all ranks, and
-is the one that tells the journal.
+torchelastic runs the ranks from a thread. The main thread of this process handles the signals, and passes stop requests
+to the ranks through shared memory. The outcome comes from the journal, never from exit codes. Each node has its own
+launcher; the one on the head node watches all ranks and writes to the journal.
 """
 
 import dataclasses
@@ -19,17 +18,17 @@ from headway.objectstore import Store
 from headway.recipe import Recipe
 from headway.runs import History, Holder, Run, this_process
 from headway.telemetry import Spans, Trace, environment_trace
-from headway.telemetry.exposition import Exposure, withdraw
+from headway.telemetry.exposition import MetricsConfig, remove_target
 from headway.train.agent import Agent
 from headway.train.outcome import Failure, Outcome, conclude
 from headway.train.preemption import Preemption
-from headway.train.rendezvous import TURN_SECONDS, Rendezvous
+from headway.train.rendezvous import PUBLISH_SECONDS, Rendezvous
 from headway.train.task import Task
 from headway.train.watchdog import NodeReport, Watchdog, first_failure
 
 POLL_SECONDS = 0.05
 REPORT_SECONDS = 5.0
-"""How long the first machine waits, after a failure, for what the others say of it [s]."""
+"""After a failure, how long the head node waits for the other nodes' reports of it [s]."""
 
 
 def launch(
@@ -43,17 +42,17 @@ def launch(
     launch_id: str | None = None,
     take_over: bool = False,
     quiet: bool = False,
-    exposure: Exposure | None = None,
+    exposure: MetricsConfig | None = None,
 ) -> Outcome:
-    """Train the run `name` here, on `ranks` processes, from where it stands.
+    """Train the run `name` with `ranks` processes on this node, from its last checkpoint.
 
-    This is machine `node` of `nodes` that were all given the same `launch_id`. Metrics are shown as `exposure` says.
+    This is node `node` of `nodes`, which share `launch_id`. `exposure` says where rank 0 serves metrics.
 
     Raises:
-        UsageError: recipe, data and run do not fit together, or more ranks than lanes are asked for.
-        HeldError: somebody alive is training the run.
+        UsageError: recipe, data and run do not fit together, or there are more ranks than lanes.
+        HeldError: a live process is training the run.
     """
-    launched = time.time()
+    launch_time = time.time()
     preemption = Preemption().listen()
     spans = Spans(
         "headway-train",
@@ -62,52 +61,40 @@ def launch(
     )
     run = Run(store, name)
     launcher = this_process(launch_id or secrets.token_hex(8))
-    meeting = Rendezvous(run, launcher.launch, node=node, nodes=nodes, patience=recipe.machine.join_seconds)
+    rendezvous = Rendezvous(run, launcher.launch, node=node, nodes=nodes, join_seconds=recipe.machine.join_seconds)
     try:
         history = prepare(run, recipe, launcher, ranks=ranks * nodes, take_over=take_over)
     except HeadwayError as error:
-        report_absence(meeting, error)
+        report_absence(rendezvous, error)
         raise
     if history.done:
         return already_done(history)
 
-    before = previous_trace(history)
-    trace = environment_trace() or before
-    other = [before] if before and trace and before.trace_id != trace.trace_id else []
-    place = spans.record("train.launch", launched, time.time(), parent=trace, links=other, ranks=ranks * nodes)
-    launcher = launcher.model_copy(update={"trace": str(trace or place)})
+    trace = record_launch(spans, history, launch_time, ranks=ranks * nodes)
     task = Task(
         recipe=recipes.to_yaml(recipe),
         run=name,
         store=store.url,
-        launcher=launcher,
-        launched=launched,
+        launcher=launcher.model_copy(update={"trace": str(trace)}),
+        launch_time=launch_time,
         grace=recipe.machine.grace_seconds,
         tokens=history.tokens,
         take_over=take_over,
         quiet=quiet or node > 0,
         exposure=exposure,
     )
-    agent = Agent(task, meeting, ranks)
-    agent.start()
     try:
-        failure = monitor(agent, preemption, Watchdog(recipe.machine.hang_seconds))
-        outcome = conclude(run, launcher.launch, failure, stopped=bool(preemption.level), says=meeting.first)
-        return dataclasses.replace(outcome, alone=failure is not None and meeting.head_lost())
+        return supervise(Agent(task, rendezvous, ranks), run, preemption, Watchdog(recipe.machine.hang_seconds))
     finally:
-        meeting.shut_down()
-        meeting.close()
         spans.close()
-        if meeting.first:  # of a rank that was killed
-            withdraw(exposure, name, launcher.launch)
 
 
 def prepare(run: Run, recipe: Recipe, launcher: Holder, *, ranks: int, take_over: bool) -> History:
-    """See that the run may be trained, before anything heavy is loaded; returns its past."""
+    """Check that the run can be trained, before anything heavy is loaded; returns its history."""
     if ranks > recipe.train.lanes:
         raise UsageError(
             f"{ranks} ranks cannot share a batch of {recipe.train.lanes} lanes; "
-            f"use at most {recipe.train.lanes}, or begin a run with more train.lanes"
+            f"use at most {recipe.train.lanes}, or start a run with more train.lanes"
         )
     dataset = open_data(recipe)
     run.freeze(recipe)
@@ -118,89 +105,115 @@ def prepare(run: Run, recipe: Recipe, launcher: Holder, *, ranks: int, take_over
         if attempt.claim.data != dataset.digest:
             raise UsageError(
                 f"run {run.name} was begun on other data than {recipe.data_path} holds now "
-                f"({attempt.claim.data} and {dataset.digest}); restore that data, or begin a new run with --run NAME"
+                f"({attempt.claim.data} and {dataset.digest}); restore that data, or start a new run with --run NAME"
             )
     return history
 
 
 def already_done(history: History) -> Outcome:
-    """The outcome of a launch that finds the run done."""
-    return Outcome("done", "done before; nothing was left to do", history.tokens, history.attempts[-1].number, 0)
+    """The outcome of a launch whose run was done before."""
+    return Outcome("done", "already done; nothing left to train", history.tokens, history.attempts[-1].number, 0)
+
+
+def record_launch(spans: Spans, history: History, launch_time: float, *, ranks: int) -> Trace:
+    """Record the span of the launch; returns the trace that the ranks join."""
+    previous = previous_trace(history)
+    trace = environment_trace() or previous
+    links = [previous] if previous and trace and previous.trace_id != trace.trace_id else []
+    span = spans.record("train.launch", launch_time, time.time(), parent=trace, links=links, ranks=ranks)
+    return trace or span
 
 
 def previous_trace(history: History) -> Trace | None:
-    """The trace of the attempts so far, which a launch that was started in none goes on with."""
-    found = (Trace.parse(attempt.claim.holder.trace) for attempt in reversed(history.attempts))
-    return next((trace for trace in found if trace), None)
+    """The trace of the newest attempt that has one."""
+    traces = (Trace.parse(attempt.claim.holder.trace) for attempt in reversed(history.attempts))
+    return next((trace for trace in traces if trace), None)
 
 
-def report_absence(meeting: Rendezvous, error: HeadwayError) -> None:
-    """Tell the first machine that this one cannot come, lest all wait for it."""
-    if not meeting.first:
+def report_absence(rendezvous: Rendezvous, error: HeadwayError) -> None:
+    """Tell the head node that this node cannot join, so that the other nodes need not wait for it."""
+    if not rendezvous.is_head:
         host = socket.gethostname()
-        meeting.open()
-        meeting.publish_final(
+        rendezvous.open()
+        rendezvous.publish_final(
             NodeReport(host, 1, failure=Failure(type(error).__name__, f"{host}: {error}", time=time.time()))
         )
 
 
+def supervise(agent: Agent, run: Run, preemption: Preemption, watchdog: Watchdog) -> Outcome:
+    """Run the agent to its end; returns the outcome of the launch."""
+    rendezvous, launcher = agent.rendezvous, agent.task.launcher
+    agent.start()
+    try:
+        failure = monitor(agent, preemption, watchdog)
+        outcome = conclude(
+            run, launcher.launch, failure, stop_requested=bool(preemption.level), writes=rendezvous.is_head
+        )
+        return dataclasses.replace(outcome, head_lost=failure is not None and rendezvous.head_lost())
+    finally:
+        rendezvous.shut_down()
+        rendezvous.close()
+        if rendezvous.is_head:  # a killed rank could not withdraw its target
+            remove_target(agent.task.exposure, run.name, launcher.launch)
+
+
 def monitor(agent: Agent, preemption: Preemption, watchdog: Watchdog) -> Failure | None:
-    """Stay with the ranks to their end: pass on the wish to stop, and watch; returns what went wrong first."""
-    grace, turn = agent.task.grace, 0
-    deadline, next_turn = float("inf"), time.monotonic()
+    """Watch the ranks until they exit, and pass stop requests on; returns the root failure."""
+    grace, sequence = agent.task.grace, 0
+    deadline, next_report = float("inf"), time.monotonic()
     while agent.is_alive():
         agent.join(POLL_SECONDS)
         now = time.monotonic()
-        if preemption.level > agent.flag.value:
-            agent.flag.value = preemption.level
+        if preemption.level > agent.stop_level.value:
+            agent.stop_level.value = preemption.level
             deadline = min(deadline, now + grace)
         if now > deadline:
-            agent.give_up(Failure("", f"it did not save and leave in {grace:.0f} s (machine.grace_seconds)"))
-        if agent.given_up:  # not waited for: it may still be looking for machines that will not come
+            agent.abort(Failure("", f"the ranks did not save and exit within {grace:.0f} s (machine.grace_seconds)"))
+        if agent.aborted:  # do not wait for the thread: it may still wait for nodes that never come
             break
-        if now >= next_turn:
-            turn, next_turn = turn + 1, now + TURN_SECONDS
-            if problem := poll_nodes(agent, watchdog, turn):
-                agent.give_up(problem)
-    return root_failure(agent, turn) if agent.failure else None
+        if now >= next_report:
+            sequence, next_report = sequence + 1, now + PUBLISH_SECONDS
+            if failure := poll_nodes(agent, watchdog, sequence):
+                agent.abort(failure)
+    return root_failure(agent, sequence) if agent.failure else None
 
 
-def poll_nodes(agent: Agent, watchdog: Watchdog, turn: int) -> Failure | None:
-    """Tell the others how this machine is; the first one sees whether all are well, the others whether it goes on."""
-    meeting = agent.meeting
-    word = local_report(agent, turn)
-    meeting.publish(word)
-    if meeting.first:
-        return watchdog.look({**meeting.poll(), meeting.node: word}, time.monotonic())
-    return Failure("", "the first machine sent all home, or is gone") if meeting.is_over() else None
+def poll_nodes(agent: Agent, watchdog: Watchdog, sequence: int) -> Failure | None:
+    """Publish this node's report and check on the others: the head node checks all, the others the head node."""
+    rendezvous = agent.rendezvous
+    report = local_report(agent, sequence)
+    rendezvous.publish(report)
+    if rendezvous.is_head:
+        return watchdog.check({**rendezvous.poll(), rendezvous.node: report}, time.monotonic())
+    return Failure("", "the head node shut the launch down or is unreachable") if rendezvous.is_over() else None
 
 
-def root_failure(agent: Agent, turn: int) -> Failure | None:
-    """What went wrong first: on the first machine, when all others have told, or kept quiet for too long."""
-    meeting = agent.meeting
-    meeting.publish_final(local_report(agent, turn + 1))
-    if not meeting.first or meeting.nodes == 1:
+def root_failure(agent: Agent, sequence: int) -> Failure | None:
+    """The failure that came first. The head node waits until all others have reported theirs, or count as lost."""
+    rendezvous = agent.rendezvous
+    rendezvous.publish_final(local_report(agent, sequence + 1))
+    if not rendezvous.is_head or rendezvous.nodes == 1:
         return agent.failure
-    before, deadline = meeting.poll(), time.monotonic() + REPORT_SECONDS
-    words = before
-    while any(word.failure is None for word in words.values()) and time.monotonic() < deadline:
-        meeting.shut_down()
+    before, deadline = rendezvous.poll(), time.monotonic() + REPORT_SECONDS
+    reports = before
+    while any(report.failure is None for report in reports.values()) and time.monotonic() < deadline:
+        rendezvous.shut_down()
         time.sleep(POLL_SECONDS)
-        words = meeting.poll()
-    for node, word in words.items():
-        if word.failure is None and node in before and word.turn == before[node].turn:
+        reports = rendezvous.poll()
+    for node, report in reports.items():
+        if report.failure is None and node in before and report.sequence == before[node].sequence:
             ranks = ranks_of(node, agent.ranks)
-            return Failure("", f"{word.host} is lost, and {ranks} with it: it says nothing any more", word.host)
-    return first_failure([agent.failure, *(word.failure for word in words.values())])
+            return Failure("", f"{report.host} is lost, and {ranks} with it: it no longer reports", report.host)
+    return first_failure([agent.failure, *(report.failure for report in reports.values())])
 
 
 def ranks_of(node: int, ranks: int) -> str:
-    """The `ranks` ranks of machine `node` by name. Not read from its signs: it may be lost before it gave one."""
+    """The `ranks` ranks of a node, in words. Computed, because a lost node may never have sent a heartbeat."""
     first = node * ranks
     return f"rank {first}" if ranks == 1 else f"ranks {first} to {first + ranks - 1}"
 
 
-def local_report(agent: Agent, turn: int) -> NodeReport:
-    """How this machine is."""
-    signs = agent.pulses.read(first=agent.meeting.node * agent.ranks)
-    return NodeReport(socket.gethostname(), turn, tuple(signs), agent.failure)
+def local_report(agent: Agent, sequence: int) -> NodeReport:
+    """The report of this node."""
+    heartbeats = agent.heartbeats.read(first=agent.rendezvous.node * agent.ranks)
+    return NodeReport(socket.gethostname(), sequence, tuple(heartbeats), agent.failure)

@@ -1,7 +1,7 @@
-"""The story of training: while there are tokens left, take a batch, judge it, step, and save when it is time.
+"""The training loop: while there are tokens left, take a batch, judge it, step, and save when it is time.
 
-Everything here is a function of the token position, so a run that is stopped anywhere goes on from its last commit
-as if nothing had happened.
+Everything here is a function of the token position, so a run that was stopped anywhere continues from its last
+commit as if nothing had happened.
 """
 
 import time
@@ -13,49 +13,49 @@ from headway.train.stability import judge
 
 
 def train(attempt: TrainingAttempt) -> str:
-    """Train until the budget is spent, or somebody asks to stop. Collective.
+    """Train until the budget is spent or a stop is requested. Collective.
 
     Returns:
-        `done`, `preempted`, or `rolled back`: a decision asks for another attempt from an earlier checkpoint.
+        `done`, `preempted`, or `rolled back`: a decision requires another attempt, from an earlier checkpoint.
     """
     recipe, clock, step = attempt.recipe, attempt.clock, attempt.step
     budget, batch = recipe.train.tokens, recipe.train.batch_tokens
-    position = saved = attempt.resume()
+    position = last_save = attempt.resume()
     save = False
-    stop = attempt.asked_to_stop()
+    stop = attempt.stop_level()
 
     clock.enter("step")
     while position < budget and not stop:
-        if due(recipe.evaluation.every_tokens or max(1, budget // 10), attempt.state.evaluated, position):
+        if due(recipe.evaluation.every_tokens or max(1, budget // 10), attempt.state.last_evaluation, position):
             stop = attempt.evaluate(position)
             continue
-        if save or due(recipe.checkpoint.every_tokens, saved, position):
+        if save or due(recipe.checkpoint.every_tokens, last_save, position):
             attempt.save(position)
-            saved, save = position, False
-        if attempt.skips(position):
+            last_save, save = position, False
+        if attempt.should_skip(position):
             position += batch
             continue
 
-        began = time.monotonic()
+        start = time.monotonic()
         with clock.during("data"):
             lanes = attempt.batches.get(position)
-        fetched = time.monotonic() - began
-        gradient = step.gradient(lanes, attempt.preemption, save=attempt.wishes_to_save(), fetched=fetched)
-        if verdict := judge(recipe.train.stability, attempt.state.losses, gradient.loss, gradient.norm):
+        data_seconds = time.monotonic() - start
+        result = step.forward_backward(lanes, attempt.preemption, save=attempt.should_save(), data_seconds=data_seconds)
+        if verdict := judge(recipe.train.stability, attempt.state.losses, result.loss, result.norm):
             step.drop()
             if attempt.decide(verdict, position) == "rollback":
                 return "rolled back"
             continue
         attempt.await_copy()
-        rate = step.apply(position, gradient)
+        rate = step.apply(position, result)
 
-        position, stop, save = position + batch, gradient.stop, gradient.save
-        attempt.stepped(position, gradient, rate, time.monotonic() - began)
+        position, stop, save = position + batch, result.stop, result.save
+        attempt.on_step(position, result, rate, time.monotonic() - start)
 
     if not stop:
         stop = attempt.evaluate(position)
     finished = not stop
     clock.enter("drain")
-    if finished or (position > saved and stop < IMMEDIATE):
+    if finished or (position > last_save and stop < IMMEDIATE):
         attempt.save(position)
     return "done" if finished else "preempted"

@@ -1,4 +1,4 @@
-"""The gradient's L2 norm and its clipping."""
+"""L2 norm of the gradient, and clipping."""
 
 from collections.abc import Iterable, Sequence
 
@@ -9,10 +9,11 @@ from torch.distributed.tensor._utils import compute_local_shape_and_global_offse
 
 
 def ordered_norm(gradients: Sequence[DTensor]) -> float:
-    """The L2 norm, with the same bits for every world size.
+    """L2 norm, with the same bits for every world size.
 
-    Squares are summed row by row with elementwise additions only, whose result depends on no kernel's shape; the rows
-    of all ranks are brought into one vector (adding zeros is exact), which every rank sums in the same order.
+    Squares are summed per row by elementwise additions in a fixed tree, so the result does not depend on a kernel's
+    choices. An all-reduce collects the row sums of all ranks (adding zeros is exact), and every rank sums them in the
+    same order.
     """
     rows = torch.zeros(sum(_rows(g) for g in gradients), dtype=torch.float64, device=gradients[0].to_local().device)
     start = 0
@@ -20,21 +21,21 @@ def ordered_norm(gradients: Sequence[DTensor]) -> float:
         local = gradient.to_local()
         if local.numel():
             _, offset = compute_local_shape_and_global_offset(gradient.shape, gradient.device_mesh, gradient.placements)
-            at = start + offset[0]
-            rows[at : at + local.shape[0]] = _row_sums(local.square().reshape(local.shape[0], -1)).double()
+            first = start + offset[0]
+            rows[first : first + local.shape[0]] = _row_sums(local.square().reshape(local.shape[0], -1)).double()
         start += _rows(gradient)
     dist.all_reduce(rows)
     return float(rows.sum().sqrt())
 
 
 def fast_norm(gradients: Sequence[DTensor]) -> float:
-    """The L2 norm, by torch."""
+    """L2 norm, computed by torch."""
     total = torch.nn.utils.get_total_norm(list[torch.Tensor](gradients), foreach=True)
     return float(total.full_tensor() if isinstance(total, DTensor) else total)
 
 
 def clip(gradients: Iterable[DTensor], norm: float, limit: float) -> None:
-    """Scale the gradient down to the length `limit`, if `norm` is above it."""
+    """Scale the gradient down to the norm `limit` if its `norm` is larger."""
     if norm > limit:
         torch._foreach_mul_([gradient.to_local() for gradient in gradients], limit / norm)
 
@@ -44,7 +45,7 @@ def _rows(tensor: torch.Tensor) -> int:
 
 
 def _row_sums(squares: torch.Tensor) -> torch.Tensor:
-    """Sums over the columns [rows, columns] -> [rows], by halving: elementwise additions in a fixed tree."""
+    """Sums over the columns, [rows, columns] to [rows], by halving: elementwise additions in a fixed tree."""
     while (columns := squares.shape[1]) > 1:
         half = columns // 2
         folded = squares[:, :half] + squares[:, half : 2 * half]

@@ -1,4 +1,4 @@
-"""How a launch went: read from the journal, and said there if nobody else could."""
+"""The outcome of a launch: read from the journal, and recorded there if the ranks could not do so."""
 
 import dataclasses
 import logging
@@ -13,7 +13,7 @@ EXIT_CODES = {"done": 0, "preempted": 75, "failed": 1}
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a launch went."""
+    """The outcome of a launch."""
 
     outcome: str
     """`done`, `preempted` or `failed`."""
@@ -21,61 +21,71 @@ class Outcome:
     tokens: int
     attempt: int | None
     exit_code: int
-    alone: bool = False
-    """Whether the first machine is gone, and with it whoever would begin the run again."""
+    head_lost: bool = False
+    """Whether the head node is lost, and with it the process that would requeue the run."""
+
+    def as_json(self) -> dict[str, object]:
+        """The fields for `--json`, where `head_lost` has the key `alone`."""
+        fields = dataclasses.asdict(self)
+        return {"alone" if key == "head_lost" else key: value for key, value in fields.items()}
 
 
 @dataclass(frozen=True)
 class Failure:
-    """What went wrong on a machine."""
+    """What went wrong on a node."""
 
     kind: str
-    """Name of the error's class; empty if there was no error, as of a process that was killed."""
+    """Name of the error class; empty if there was no Python error, as for a killed process."""
     message: str
     host: str | None = None
-    """The machine that is to blame, if one is."""
+    """Host that is to blame, if any."""
     time: float = 0.0
     """When it was noticed [s since 1970]."""
 
 
-def conclude(run: Run, launch_id: str, failure: Failure | None, *, stopped: bool, says: bool = True) -> Outcome:
-    """How the launch went, by the journal; says there that it failed, if it `says` and nobody else could."""
-    history = run.history()
-    mine = history.launched(launch_id)
-    if not mine:
-        return _unclaimed(failure, history.tokens, stopped=stopped)
-    last = mine[-1]
-    if last.ended:
-        return Outcome(last.outcome, last.ended.reason, last.ended.tokens, last.number, EXIT_CODES[last.outcome])
-    if stopped and failure is None:  # asked to stop between two attempts, or on the way out
-        return _say_ended(run, last, "preempted", "asked to stop", history.tokens, says=says)
-    failure = failure or Failure("", "its ranks left without a word")
-    problem = getattr(errors, failure.kind, HeadwayError)
-    if issubclass(problem, FencedError):
-        return Outcome("failed", failure.message, history.tokens, last.number, problem.exit_code)
-    reason = failure.message or failure.kind
-    ended = _say_ended(run, last, "failed", reason, history.tokens, host=failure.host, says=says)
-    return dataclasses.replace(ended, exit_code=problem.exit_code)
-
-
-def _unclaimed(failure: Failure | None, tokens: int, *, stopped: bool) -> Outcome:
-    """How a launch went that never claimed the run."""
-    if stopped or failure is None:
-        return Outcome("preempted", "asked to stop before the run was claimed", tokens, None, 75)
-    problem = getattr(errors, failure.kind, HeadwayError)
-    return Outcome("failed", failure.message or failure.kind, tokens, None, problem.exit_code)
-
-
-def _say_ended(
-    run: Run, attempt: Attempt, outcome: str, reason: str, tokens: int, *, host: str | None = None, says: bool
+def conclude(
+    run: Run, launch_id: str, failure: Failure | None, *, stop_requested: bool, writes: bool = True
 ) -> Outcome:
-    """Write how an attempt ended, unless it has said so itself, has lost the run, or the store is what failed."""
+    """The outcome of a launch according to the journal.
+
+    If the last attempt has recorded no end, this records one, provided that this process `writes` to the journal.
+    """
+    history = run.history()
+    attempts = history.attempts_of(launch_id)
+    if not attempts:
+        return _unclaimed_outcome(failure, history.tokens, stop_requested=stop_requested)
+    last = attempts[-1]
+    if last.end:
+        return Outcome(last.outcome, last.end.reason, last.end.tokens, last.number, EXIT_CODES[last.outcome])
+    if stop_requested and failure is None:  # stopped between two attempts, or while the ranks exited
+        return _record_end(run, last, "preempted", "asked to stop", history.tokens, writes=writes)
+    failure = failure or Failure("", "its ranks exited without recording an outcome")
+    error = getattr(errors, failure.kind, HeadwayError)
+    if issubclass(error, FencedError):
+        return Outcome("failed", failure.message, history.tokens, last.number, error.exit_code)
+    reason = failure.message or failure.kind
+    outcome = _record_end(run, last, "failed", reason, history.tokens, host=failure.host, writes=writes)
+    return dataclasses.replace(outcome, exit_code=error.exit_code)
+
+
+def _unclaimed_outcome(failure: Failure | None, tokens: int, *, stop_requested: bool) -> Outcome:
+    """The outcome of a launch that never claimed the run."""
+    if stop_requested or failure is None:
+        return Outcome("preempted", "asked to stop before the run was claimed", tokens, None, 75)
+    error = getattr(errors, failure.kind, HeadwayError)
+    return Outcome("failed", failure.message or failure.kind, tokens, None, error.exit_code)
+
+
+def _record_end(
+    run: Run, attempt: Attempt, outcome: str, reason: str, tokens: int, *, host: str | None = None, writes: bool
+) -> Outcome:
+    """Record the end of an attempt, unless the attempt recorded it meanwhile, lost the run, or the store fails."""
     try:
-        if says:
+        if writes:
             run.journal.append(Ended, attempt.number, outcome=outcome, reason=reason, tokens=tokens, host=host)
     except FencedError:
-        if said := next(each for each in run.history().attempts if each.number == attempt.number).ended:
-            return Outcome(said.outcome, said.reason, said.tokens, attempt.number, EXIT_CODES[said.outcome])
+        if end := next(each for each in run.history().attempts if each.number == attempt.number).end:
+            return Outcome(end.outcome, end.reason, end.tokens, attempt.number, EXIT_CODES[end.outcome])
     except HeadwayError as error:
-        logging.getLogger("headway").warning("the journal could not be told: %s", error)
+        logging.getLogger("headway").warning("cannot record the outcome in the journal: %s", error)
     return Outcome(outcome, reason, tokens, attempt.number, EXIT_CODES[outcome])

@@ -1,7 +1,7 @@
-"""Being asked to stop: a signal sets a flag, and nothing else. The loop reads it where all ranks can agree.
+"""Stop requests: a signal sets a flag, and nothing else. The loop reads it at points where all ranks can agree.
 
-The first signal asks to save and leave. A second one, at least a second later, asks to hurry: what is being saved is
-finished, nothing new is begun. Copies within that second are one signal that several routes brought.
+The first signal requests a save and a clean exit. A second one, at least a second later, requests an immediate exit:
+the save in progress is finished, but no new one starts. Signals within that second are copies of the first.
 """
 
 import ctypes
@@ -15,37 +15,38 @@ from headway.runs import Holder, is_alive
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 STOP, IMMEDIATE = 1, 2
+"""Levels of a stop request: save and exit; exit without a new save."""
 
 
 class Preemption:
-    """How urgently this process was asked to stop: 0, STOP or HURRY."""
+    """The stop request to this process: level 0 (none), STOP or IMMEDIATE."""
 
-    def __init__(self, flag: Any = None, launcher: Holder | None = None) -> None:
-        """`flag` is a shared integer through which the launcher asks all its ranks, whatever they are doing.
+    def __init__(self, shared_level: Any = None, launcher: Holder | None = None) -> None:
+        """`shared_level` is a shared integer through which the launcher stops all its ranks.
 
-        A rank whose `launcher` is gone is asked to stop, too: nobody else would.
+        With a `launcher`, its death counts as STOP, because nothing else would stop the rank.
         """
         self._launcher = launcher
-        self._flag = ctypes.c_int(0) if flag is None else flag
+        self._shared_level = ctypes.c_int(0) if shared_level is None else shared_level
         self._level = 0
-        self._first = 0.0
+        self._first_signal = 0.0
         self.since: float | None = None
-        """When this process first saw that it was asked to stop, by the monotonic clock."""
+        """When this process first noticed the request, by the monotonic clock."""
 
     def listen(self) -> "Preemption":
-        """Take over the signals of this process, and count those that came before."""
+        """Install the signal handlers; a signal from before this call counts."""
         for number in SIGNALS:
             signal.signal(number, self._handle)
-        if early.is_set():
+        if early_signal.is_set():
             self._level = STOP
         return self
 
     @property
     def level(self) -> int:
-        """0, STOP or HURRY, from this process's signals, the launcher's flag, or the launcher's death."""
+        """0, STOP or IMMEDIATE: the highest of signals, shared level and death of the launcher."""
         if self._launcher and not self._level and is_alive(self._launcher) is False:
             self._level = STOP
-        level = max(self._level, int(self._flag.value))
+        level = max(self._level, int(self._shared_level.value))
         if level and self.since is None:
             self.since = time.monotonic()
         return level
@@ -53,15 +54,15 @@ class Preemption:
     def _handle(self, _number: int, _frame: FrameType | None) -> None:
         now = time.monotonic()
         if not self._level:
-            self._level, self._first = STOP, now
-        elif now - self._first >= 1.0:
+            self._level, self._first_signal = STOP, now
+        elif now - self._first_signal >= 1.0:
             self._level = IMMEDIATE
 
 
-early = threading.Event()
-"""Whether a signal came before this process knew its task (see `preload`)."""
+early_signal = threading.Event()
+"""Set if a signal came before this process knew its task (see `preload`)."""
 
 
-def remember_early(_number: int, _frame: FrameType | None) -> None:
-    """Signal handler for the time before a rank knows its task."""
-    early.set()
+def record_early_signal(_number: int, _frame: FrameType | None) -> None:
+    """Signal handler until the rank knows its task."""
+    early_signal.set()

@@ -1,6 +1,6 @@
-"""Loaded once by the process that ranks are forked from, so that the ranks of a launch share one import of torch.
+"""Imports for the forkserver, so that the ranks of a launch share one import of torch.
 
-It also remembers a signal that comes before a rank has begun, for the rank to find.
+It also records a signal that comes before a rank has started, for the rank to find.
 """
 
 import gc
@@ -8,19 +8,20 @@ import os
 import signal
 import time
 
-LOADING = time.time()
-os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")  # else whoever asks for a GPU here spoils it for the ranks
-os.environ.setdefault("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")  # less memory is lost to what is between
-gc.disable()  # while code is loaded there is no garbage, and looking for it takes a tenth of the time
+IMPORT_START = time.time()
+# Without this, a check for GPUs would initialize CUDA here, and CUDA does not survive a fork.
+os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
+os.environ.setdefault("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")  # reduces fragmentation
+gc.disable()  # imports make no garbage, and looking for it takes a tenth of the time
 
 import torch._dynamo  # noqa: E402, F401 - torch loads it at the first optimizer step otherwise
 
-import headway.train.worker  # noqa: E402, F401 - imported to be there
-from headway.train.preemption import SIGNALS, remember_early  # noqa: E402
+import headway.train.worker  # noqa: E402, F401 - the ranks need it
+from headway.train.preemption import SIGNALS, record_early_signal  # noqa: E402
 
 gc.enable()
-gc.freeze()  # what is loaded stays: neither the ranks nor their collections need to look at it again
-LOADED = time.time()
+gc.freeze()  # the imported modules stay, so collections in the ranks can skip them
+IMPORT_END = time.time()
 
 for number in SIGNALS:
-    signal.signal(number, remember_early)
+    signal.signal(number, record_early_signal)

@@ -1,4 +1,4 @@
-"""What a training process is: its place among the ranks, its device, its share of the model. Outlives an attempt."""
+"""One rank of the training: its process groups, its device and its part of the model. It outlives an attempt."""
 
 import os
 from dataclasses import dataclass
@@ -14,8 +14,9 @@ from headway.recipe import Recipe
 from headway.runs import Run
 from headway.train import arithmetic
 from headway.train.heartbeat import HeartbeatWriter
+from headway.train.optimizer import build_optimizer
 from headway.train.preemption import Preemption
-from headway.train.sharding import build, optimizer
+from headway.train.sharding import build_model
 from headway.train.startup_timer import StartupTimer
 from headway.train.state import State
 from headway.train.step import Step
@@ -29,13 +30,13 @@ class Rank:
     recipe: Recipe
     run: Run
     preemption: Preemption
-    pulse: HeartbeatWriter
+    heartbeat: HeartbeatWriter
     device: torch.device
     dataset: Dataset
-    ranks: Collectives
+    collectives: Collectives
     """For the main thread."""
-    background: Collectives
-    """For the thread that saves."""
+    save_collectives: Collectives
+    """For the thread that saves checkpoints."""
     environment: Environment
     state: State
     step: Step
@@ -43,32 +44,32 @@ class Rank:
 
     @classmethod
     def join(
-        cls, recipe: Recipe, run: Run, preemption: Preemption, pulse: HeartbeatWriter, start: StartupTimer
+        cls, recipe: Recipe, run: Run, preemption: Preemption, heartbeat: HeartbeatWriter, startup: StartupTimer
     ) -> "Rank":
-        """Join the other ranks, and build this one's share of the model. Collective."""
+        """Join the other ranks, and build this rank's part of the model. Collective."""
         device = choose_device(recipe)
-        arithmetic.fix(recipe, device)
+        arithmetic.configure(recipe, device)
         if os.environ.get("WORLD_SIZE") == os.environ.get("LOCAL_WORLD_SIZE"):
             os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # all ranks are on this machine
         dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
-        ranks, background = Collectives(dist.new_group(backend="gloo")), Collectives(dist.new_group(backend="gloo"))
-        start.done("group")
+        collectives, save_collectives = (Collectives(dist.new_group(backend="gloo")) for _ in range(2))
+        startup.done("group")
         dataset = open_data(recipe)
-        model = build(recipe, dataset.vocabulary, device)
-        state = State(recipe, model, optimizer(recipe, model, device))
-        start.done("build")
+        model = build_model(recipe, dataset.vocabulary, device)
+        state = State(recipe, model, build_optimizer(recipe, model, device))
+        startup.done("build")
         return cls(
             recipe=recipe,
             run=run,
             preemption=preemption,
-            pulse=pulse,
+            heartbeat=heartbeat,
             device=device,
             dataset=dataset,
-            ranks=ranks,
-            background=background,
+            collectives=collectives,
+            save_collectives=save_collectives,
             environment=arithmetic.environment(recipe, device),
             state=state,
-            step=Step(recipe, state, device, ranks.group, pulse),
+            step=Step(recipe, state, device, collectives.group, heartbeat),
             transfer=Transfer(device),
         )
 
@@ -77,16 +78,17 @@ def choose_device(recipe: Recipe) -> torch.device:
     """The GPU of this rank, or the CPU.
 
     Raises:
-        UsageError: the recipe wants a GPU, and there is none for this rank.
+        UsageError: the recipe requires a GPU, and there is none for this rank.
     """
-    wanted, gpus = recipe.machine.device, torch.cuda.device_count()
-    if wanted == "cpu" or (wanted == "auto" and not gpus):
+    setting, gpus = recipe.machine.device, torch.cuda.device_count()
+    if setting == "cpu" or (setting == "auto" and not gpus):
         return torch.device("cpu")
-    place = int(os.environ.get("LOCAL_RANK", "0"))
-    if place >= gpus:
+    local_rank = int(os.environ.get("LOCAL_RANK", "0"))
+    if local_rank >= gpus:
         raise UsageError(
-            f"rank {place} has no GPU: this machine has {gpus}; lower machine.ranks or use machine.device=cpu"
+            f"local rank {local_rank} has no GPU: this machine has {gpus}; "
+            f"lower machine.ranks or use machine.device=cpu"
         )
-    device = torch.device("cuda", place)
+    device = torch.device("cuda", local_rank)
     torch.cuda.set_device(device)
     return device

@@ -1,8 +1,8 @@
-"""Summing gradients in one fixed order, whatever the world size.
+"""Sums gradients in a fixed order, independent of the world size.
 
-The batch is a list of lanes. A lane's gradient is computed on one rank; in each round every rank computes one lane,
-and the ranks' pieces are exchanged and added in the order of the list: ((lane 0 + lane 1) + lane 2) + ... So the sum
-has the same bits for every world size, and is cut into the usual shards.
+A batch is a list of lanes. In each round every rank computes the gradient of one lane; then the ranks exchange their
+parts and add them in the order of the list: ((lane 0 + lane 1) + lane 2) + ... So the sum has the same bits for every
+world size. The result is sharded as usual in FSDP.
 """
 
 from typing import Any
@@ -15,17 +15,18 @@ from headway.train.collective_timer import CollectiveTimer
 
 
 class OrderedReduceScatter:
-    """FSDP2's reduce-scatter of one parameter group, replaced by exchange and ordered addition."""
+    """Replaces FSDP2's reduce-scatter of one parameter group by an all-to-all and ordered additions."""
 
-    def __init__(self, waiting: CollectiveTimer) -> None:
-        """`waiting` takes note of the exchanges."""
-        self.waiting = waiting
+    def __init__(self, timer: CollectiveTimer) -> None:
+        """`timer` measures the exchanges."""
+        self.timer = timer
         self.sum: torch.Tensor | None = None
+        """Sum of the earlier lanes, this rank's shard."""
         self.present = 0
-        """Ranks whose lane exists in this round; the pieces of later ranks are not added."""
+        """Number of ranks that have a lane in this round; the parts of the others are ignored."""
 
     def allocate(self, size: Any, *, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
-        """A buffer, as FSDP asks for it."""
+        """Allocate a buffer for FSDP."""
         return torch.empty(*size, dtype=dtype, device=device)
 
     def __call__(
@@ -36,9 +37,9 @@ class OrderedReduceScatter:
         op: Any,  # noqa: ARG002 - it is always a sum
         async_op: bool = False,  # noqa: ARG002, FBT001 - FSDP's signature
     ) -> None:
-        """Put the sum of all lanes so far into `output_tensor`."""
+        """Write the sum of all lanes so far to `output_tensor`."""
         exchanged = torch.empty_like(input_tensor)
-        with self.waiting:
+        with self.timer:
             dist.all_to_all_single(exchanged, input_tensor, group=group)
         terms = [*exchanged.view(group.size(), -1)[: self.present].unbind()]
         if self.sum is not None:
@@ -53,25 +54,25 @@ class OrderedReduceScatter:
 
 
 class OrderedSum:
-    """Ordered reduction for a whole sharded model.
+    """Ordered reduction of all gradients of a sharded model.
 
-    On a single rank FSDP adds each lane's gradient to the sum so far by itself, which is the same order.
+    On a single rank it does nothing: FSDP itself adds each lane's gradient to the sum so far, in the same order.
     """
 
-    def __init__(self, model: torch.nn.Module, waiting: CollectiveTimer) -> None:
-        """Replace the reduce-scatter of every FSDP group in `model`; `waiting` takes note of what it waits."""
+    def __init__(self, model: torch.nn.Module, timer: CollectiveTimer) -> None:
+        """Replace the reduce-scatter of every FSDP group in `model`; `timer` measures the exchanges."""
         self.parameters = list(model.parameters())
         self.groups: list[OrderedReduceScatter] = []
         if dist.get_world_size() == 1:
             return
         for module in model.modules():
             if isinstance(module, FSDPModule):
-                group = OrderedReduceScatter(waiting)
+                group = OrderedReduceScatter(timer)
                 module.set_custom_reduce_scatter(group)  # type: ignore[arg-type]  # it has all that is called
                 self.groups.append(group)
 
-    def begin(self) -> None:
-        """Forget the sums of the batch before."""
+    def reset(self) -> None:
+        """Discard the sums of the previous batch."""
         for group in self.groups:
             group.sum = None
 
@@ -79,6 +80,6 @@ class OrderedSum:
         """Begin a round in which the first `present` ranks have a lane."""
         for group in self.groups:
             group.present = present
-        if self.groups:  # each round hands back the sum so far: FSDP must not add it to the sum before
+        if self.groups:  # each round returns the sum so far, so FSDP must not add it to the previous one
             for parameter in self.parameters:
                 parameter.grad = None

@@ -1,8 +1,7 @@
-"""Where the machines of one launch meet: a TCPStore on the first of them, whose address is in the run store.
+"""Rendezvous of the nodes of a launch: a TCPStore on the head node, whose address is in the run store.
 
-The first machine takes any free port and writes the address under the launch's id, which nobody uses twice: ports
-never collide, and nothing that an earlier launch left behind can be taken for this one. Over the same store the
-launchers tell each other how their ranks are.
+The head node takes a free port and stores its address under the launch ID. Launch IDs are unique, so ports never
+collide and a stale address is never found. Over the same TCPStore the launchers exchange reports about their ranks.
 """
 
 import contextlib
@@ -22,99 +21,102 @@ from headway.train.outcome import Failure
 from headway.train.watchdog import NodeReport
 
 POLL_SECONDS = 0.1
-TURN_SECONDS = 1.0
-"""How often the machines tell each other how they are [s]."""
+PUBLISH_SECONDS = 1.0
+"""Time between two reports of a node [s]."""
 CONNECT_SECONDS = 3.0
-"""How long one address of the first machine is tried [s]."""
-ANSWER_SECONDS = 10.0
-"""How long the first machine may take to answer [s]."""
+"""Timeout for a connection to one address of the head node [s]."""
+REPLY_SECONDS = 10.0
+"""Timeout for a reply of the head node [s]."""
 
 
 class Rendezvous:
-    """One machine's place among the machines of a launch."""
+    """One node's connection to the other nodes of a launch. Node 0 is the head node."""
 
-    def __init__(self, run: Run, launch: str, *, node: int, nodes: int, patience: float) -> None:
-        """For machine `node`, from 0, of `nodes`; the others are waited for `patience` seconds."""
-        self.run, self.launch, self.node, self.nodes, self.patience = run, launch, node, nodes, patience
-        self.first = node == 0
+    def __init__(self, run: Run, launch: str, *, node: int, nodes: int, join_seconds: float) -> None:
+        """For `node` of `nodes`; nodes wait `join_seconds` for each other."""
+        self.run, self.launch, self.node, self.nodes, self.join_seconds = run, launch, node, nodes, join_seconds
+        self.is_head = node == 0
         self._key = keys.rendezvous(run.name, launch)
         self._store: Any = None
         self._address: tuple[str, int] | None = None
-        self._word: NodeReport | None = None
-        self._told: NodeReport | None = None
-        self._answered: float | None = None
-        self._dismissed = False
+        """Address of the head node; None on the head node itself."""
+        self._report: NodeReport | None = None
+        """Newest report of this node."""
+        self._delivered: NodeReport | None = None
+        """Last report that reached the head node."""
+        self._last_reply: float | None = None
+        """When the head node last replied, by the monotonic clock."""
+        self._over = False
 
     def open(self) -> tuple[str, int]:
-        """Come to the meeting; returns the address and port of its store.
+        """Join the rendezvous; returns address and port of its TCPStore.
 
         Raises:
-            HeadwayError: the first machine did not come in time, or cannot be reached.
+            HeadwayError: the head node did not come in time, or is unreachable.
         """
         from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
-        if self.first:
+        if self.is_head:
             store = TCPStore("localhost", 0, is_master=True, wait_for_workers=False, multi_tenant=True)
-            found = addresses() if self.nodes > 1 else ["localhost"]
             if self.nodes > 1:
-                said = {"addresses": found, "port": store.port}
-                self.run.store.put(self._key, [json.dumps(said).encode()])
+                endpoint = {"addresses": addresses(), "port": store.port}
+                self.run.store.put(self._key, [json.dumps(endpoint).encode()])
             address, port = "localhost", store.port
         else:
-            self._address = address, port = self._find()
-            store = TCPStore(address, port, is_master=False, timeout=timedelta(seconds=self.patience))
-        store.set_timeout(timedelta(seconds=ANSWER_SECONDS))
+            self._address = address, port = self._find_head()
+            store = TCPStore(address, port, is_master=False, timeout=timedelta(seconds=self.join_seconds))
+        store.set_timeout(timedelta(seconds=REPLY_SECONDS))
         self._store = store
-        if not self.first:
-            self._answered = time.monotonic()
-            threading.Thread(target=self._converse, name="meeting", daemon=True).start()
+        if not self.is_head:
+            self._last_reply = time.monotonic()
+            threading.Thread(target=self._exchange, name="rendezvous", daemon=True).start()
         return address, port
 
-    def publish(self, word: NodeReport) -> None:
-        """Say how this machine is: at once from the first one, else with the next turn of the conversation."""
-        self._word = word
-        if self.first and self._store and self.nodes > 1:
-            self._store.set(f"word/{self.node}", json.dumps(asdict(word)))
+    def publish(self, report: NodeReport) -> None:
+        """Publish this node's report: at once on the head node, elsewhere within `PUBLISH_SECONDS`."""
+        self._report = report
+        if self.is_head and self._store and self.nodes > 1:
+            self._store.set(f"report/{self.node}", json.dumps(asdict(report)))
 
-    def publish_final(self, word: NodeReport) -> None:
-        """Say the last word, and wait until it has been heard, or the first machine counts as gone."""
-        self.publish(word)
-        while self._store and not self.first and self._told is not word and not self.is_over():
+    def publish_final(self, report: NodeReport) -> None:
+        """Publish the last report, and wait until the head node has it or counts as lost."""
+        self.publish(report)
+        while self._store and not self.is_head and self._delivered is not report and not self.is_over():
             time.sleep(POLL_SECONDS)
 
     def poll(self) -> dict[int, NodeReport]:
-        """The last word of each other machine that has spoken; on the first one."""
+        """The newest report of each other node that has published one. Head node only."""
         if not self._store or self.nodes == 1:
             return {}
         others = [node for node in range(self.nodes) if node != self.node]
-        spoken = [node for node in others if self._store.check([f"word/{node}"])]
-        return {node: _word(self._store.get(f"word/{node}")) for node in spoken}
+        reporting = [node for node in others if self._store.check([f"report/{node}"])]
+        return {node: _decode(self._store.get(f"report/{node}")) for node in reporting}
 
     def shut_down(self) -> None:
-        """Send all machines home; the first one's to say."""
-        if self._store and self.first and self.nodes > 1:
-            self._store.set("over", "1")
+        """Tell all nodes to end the launch. Has an effect on the head node only."""
+        if self._store and self.is_head and self.nodes > 1:
+            self._store.set("shutdown", "1")
 
     def is_over(self) -> bool:
-        """Whether the first machine has sent all home, or does not answer any more."""
-        silent = self._answered is not None and time.monotonic() - self._answered > ANSWER_SECONDS
-        return self._dismissed or silent
+        """Whether the head node shut the launch down or no longer replies."""
+        silent = self._last_reply is not None and time.monotonic() - self._last_reply > REPLY_SECONDS
+        return self._over or silent
 
-    def _converse(self) -> None:
-        """Talk with the first machine until it is gone. Not in the main thread: it may never answer."""
+    def _exchange(self) -> None:
+        """Send reports to the head node until it shuts down. Runs in a thread, because the head node may hang."""
         with contextlib.suppress(RuntimeError):
-            while not self._dismissed:
-                if word := self._word:
-                    self._store.set(f"word/{self.node}", json.dumps(asdict(word)))
-                    self._told = word
-                self._dismissed = bool(self._store.check(["over"]))
-                self._answered = time.monotonic()
-                time.sleep(TURN_SECONDS)
-        self._dismissed = True
+            while not self._over:
+                if report := self._report:
+                    self._store.set(f"report/{self.node}", json.dumps(asdict(report)))
+                    self._delivered = report
+                self._over = bool(self._store.check(["shutdown"]))
+                self._last_reply = time.monotonic()
+                time.sleep(PUBLISH_SECONDS)
+        self._over = True
 
     def head_lost(self) -> bool:
-        """Whether the first machine is gone: not its launcher, which a refused connection would tell, but all of it."""
-        if self.first or self._address is None:
+        """Whether the whole head node is lost. A refused connection means that only its launcher has exited."""
+        if self.is_head or self._address is None:
             return False
         try:
             socket.create_connection(self._address, CONNECT_SECONDS).close()
@@ -125,42 +127,47 @@ class Rendezvous:
         return False
 
     def close(self) -> None:
-        """Take the address out of the run store: nobody comes to this meeting any more."""
-        if self.first and self.nodes > 1:
+        """Delete the address from the run store."""
+        if self.is_head and self.nodes > 1:
             with contextlib.suppress(HeadwayError):
                 self.run.store.delete(self._key)
 
-    def _find(self) -> tuple[str, int]:
-        """The first machine's address and port, once it has said them."""
-        deadline = time.monotonic() + self.patience
+    def _find_head(self) -> tuple[str, int]:
+        """Address and port of the head node, as soon as it has stored them."""
+        deadline = time.monotonic() + self.join_seconds
         while (data := get_or_none(self.run.store, self._key)) is None:
             if time.monotonic() > deadline:
                 raise HeadwayError(
-                    f"machine {self.node} waited {self.patience:.0f} s (machine.join_seconds) for the first machine of "
-                    f"launch {self.launch}, which never said where it is in {self.run.store.url}"
+                    f"node {self.node} waited {self.join_seconds:.0f} s (machine.join_seconds) for the head node of "
+                    f"launch {self.launch}, which has not stored its address in {self.run.store.url}; "
+                    f"see the log of the head node"
                 )
             time.sleep(POLL_SECONDS)
-        said = json.loads(data)
-        for address in said["addresses"]:
-            with contextlib.suppress(OSError), socket.create_connection((address, said["port"]), CONNECT_SECONDS):
-                return address, said["port"]
+        endpoint = json.loads(data)
+        for address in endpoint["addresses"]:
+            with (
+                contextlib.suppress(OSError),
+                socket.create_connection((address, endpoint["port"]), CONNECT_SECONDS),
+            ):
+                return address, endpoint["port"]
         raise HeadwayError(
-            f"{socket.gethostname()} cannot reach the first machine of launch {self.launch} at any of "
-            f"{', '.join(said['addresses'])}, port {said['port']}; see that machines may connect to each other"
+            f"{socket.gethostname()} cannot reach the head node of launch {self.launch} at any of "
+            f"{', '.join(endpoint['addresses'])}, port {endpoint['port']}; allow connections between the nodes"
         )
 
 
 def addresses() -> list[str]:
-    """Addresses at which other machines may reach this one, the likeliest first."""
+    """Addresses at which other nodes may reach this one, the most likely first."""
     name = socket.gethostname()
     with contextlib.suppress(OSError):
-        found = {str(info[4][0]) for info in socket.getaddrinfo(name, None, type=socket.SOCK_STREAM)}
-        if usable := sorted(address for address in found if not address.startswith(("127.", "::1", "fe80"))):
+        resolved = {str(info[4][0]) for info in socket.getaddrinfo(name, None, type=socket.SOCK_STREAM)}
+        if usable := sorted(address for address in resolved if not address.startswith(("127.", "::1", "fe80"))):
             return usable
     return [name, "localhost"]
 
 
-def _word(data: bytes) -> NodeReport:
+def _decode(data: bytes) -> NodeReport:
     fields = json.loads(data)
     failure = fields["failure"] and Failure(**fields["failure"])
-    return NodeReport(fields["host"], fields["turn"], tuple(RankHeartbeat(**sign) for sign in fields["signs"]), failure)
+    heartbeats = tuple(RankHeartbeat(**heartbeat) for heartbeat in fields["heartbeats"])
+    return NodeReport(fields["host"], fields["sequence"], heartbeats, failure)

@@ -1,7 +1,7 @@
-"""The figures of a training process for Prometheus, kept by the events of its attempts as the log has them.
+"""Prometheus metrics of a training process, updated by the log events of its attempts.
 
-They are those of rank 0, which learns all that the others know with each batch. They are gone with its process: that
-is what Prometheus sees as a target that is down, and what stays true stands in the run store.
+Rank 0 serves them, because it has the figures of all ranks. They disappear with its process: Prometheus then sees a
+target that is down. What must last is in the run store.
 """
 
 import time
@@ -16,109 +16,114 @@ from headway.train.clock import Clock
 
 
 class RunMetrics:
-    """Counts over all attempts of this process."""
+    """Updates the metric families over all attempts of this process."""
 
     def __init__(self) -> None:
-        self.shown = TrainingMetrics()
+        self.families = TrainingMetrics()
         self._clock: Clock | None = None
-        self._booked: dict[str, float] = {}
-        """Seconds of the present clock that are counted, by phase."""
-        self._asked = {"answered": 0, "failed": 0}
-        """Requests to the store that are counted, by outcome."""
+        self._counted_seconds: dict[str, float] = {}
+        """Seconds of the present clock that are already counted, by phase."""
+        self._counted_requests = {"answered": 0, "failed": 0}
+        """Store requests that are already counted, by outcome."""
         self._exemplar: dict[str, str] | None = None
-        self._seen = 0
-        """Tokens at which the attempt before was last seen alive."""
-        self._recovers = False
-        """Whether an attempt came before this one."""
-        self._blocked = self._saving = 0.0
-        """How long training stood still for the save on its way [s], and when that began [s since 1970]."""
+        self._last_position = 0
+        """Position of the previous attempt in its last heartbeat [tokens]."""
+        self._is_recovery = False
+        """Whether the run had an attempt before this one."""
+        self._stall_seconds = self._save_start = 0.0
+        """Stall of the save in progress so far [s], and its start [s since 1970]."""
 
-    def begin(self, history: History, clock: Clock, *, budget: int, seen: int, trace: Trace) -> None:
-        """An attempt begins: the last of `history`."""
-        self._clock, self._booked, self._seen, self._exemplar = clock, {}, seen, exemplar(trace)
-        self._recovers = len(history.attempts) > 1
-        self._blocked = 0.0
-        self.shown.train.attempts.set(len(history.attempts))
-        self.shown.train.budget.set(budget)
-        self.shown.train.slow_ranks.set(0)
+    def begin_attempt(self, history: History, clock: Clock, *, budget: int, last_position: int, trace: Trace) -> None:
+        """Begin the attempt that is last in `history`; `last_position` is that of the last heartbeat [tokens]."""
+        self._clock, self._counted_seconds = clock, {}
+        self._last_position, self._exemplar = last_position, exemplar(trace)
+        self._is_recovery = len(history.attempts) > 1
+        self._stall_seconds = 0.0
+        train, checkpoint = self.families.train, self.families.checkpoint
+        train.attempts.set(len(history.attempts))
+        train.budget.set(budget)
+        train.slow_ranks.set(0)
         newest = history.commits[-1] if history.commits else history.attempts[-1].claim
-        self.shown.checkpoint.last_commit.set(newest.time)
-        self.shown.checkpoint.position.set(history.tokens)
-        if self._recovers and history.attempts[-2].outcome == "open":
-            self.shown.recovery.preemptions["lost"].inc()
+        checkpoint.last_commit.set(newest.time)
+        checkpoint.position.set(history.tokens)
+        if self._is_recovery and history.attempts[-2].outcome == "open":
+            self.families.recovery.preemptions["lost"].inc()
 
-    def stepped(self, tokens: int, seconds: float) -> None:
-        """A batch of `tokens` was trained on."""
-        self.shown.train.tokens.inc(tokens)
-        self.shown.train.step_duration.observe(seconds, self._exemplar)
-        self.book()
+    def on_step(self, tokens: int, seconds: float) -> None:
+        """Count a step over `tokens`."""
+        self.families.train.tokens.inc(tokens)
+        self.families.train.step_duration.observe(seconds, self._exemplar)
+        self.count()
 
-    def saving(self) -> None:
-        """A save begins."""
-        self._saving = time.time()
+    def on_save(self) -> None:
+        """Record that a save starts."""
+        self._save_start = time.time()
 
-    def stalled(self, seconds: float) -> None:
-        """Training stood still for a save."""
-        self._blocked += seconds
+    def on_stall(self, seconds: float) -> None:
+        """Record that training stood still for a save."""
+        self._stall_seconds += seconds
 
-    def take(self, event: str, tokens: int, fields: Mapping[str, Any]) -> None:
-        """Go on by an event at the position `tokens`."""
-        self.shown.train.position.set(tokens)
+    def on_event(self, event: str, tokens: int, fields: Mapping[str, Any]) -> None:
+        """Update the families by an event at the position `tokens`."""
+        train = self.families.train
+        train.position.set(tokens)
         if event.startswith("checkpoint."):
-            self._checkpoint(event, fields)
+            self._on_checkpoint_event(event, fields)
         elif event == "step.done":
-            self.shown.train.loss.set(fields["loss"])
-            self.shown.train.grad_norm.set(fields["norm"])
-            self.shown.train.learning_rate.set(fields["learning_rate"])
+            train.loss.set(fields["loss"])
+            train.grad_norm.set(fields["norm"])
+            train.learning_rate.set(fields["learning_rate"])
         elif event == "evaluation.done":
-            self.shown.train.held_out_loss.set(fields["held_out"])
+            train.held_out_loss.set(fields["held_out"])
         elif event == "batch.judged":
-            self.shown.train.decisions[fields["action"]].inc()
+            train.decisions[fields["action"]].inc()
         elif event in {"rank.slow", "rank.recovered"}:
-            self.shown.train.slow_ranks.set(event == "rank.slow")
+            train.slow_ranks.set(event == "rank.slow")
         elif event.startswith("attempt."):
-            self._attempt(event, fields)
+            self._on_attempt_event(event, fields)
 
-    def book(self) -> None:
-        """Count what passed since the last time: seconds by phase, and what was asked of the store."""
+    def count(self) -> None:
+        """Count seconds by phase and requests to the store since the last call."""
         assert self._clock
-        spent = self._clock.spent()
-        for phase, seconds in spent.items():
-            self.shown.train.phase_seconds[phase].inc(max(0.0, seconds - self._booked.get(phase, 0.0)))
-        self._booked = spent
-        asked = {
-            "answered": sum(each.breaker.answered for each in bucket_breakers),
-            "failed": sum(each.breaker.failed for each in bucket_breakers),
+        seconds_by_phase = self._clock.seconds_by_phase()
+        for phase, seconds in seconds_by_phase.items():
+            new = max(0.0, seconds - self._counted_seconds.get(phase, 0.0))
+            self.families.train.phase_seconds[phase].inc(new)
+        self._counted_seconds = seconds_by_phase
+        breakers = list(bucket_breakers.values())
+        requests = {
+            "answered": sum(each.successes for each in breakers),
+            "failed": sum(each.failures for each in breakers),
         }
-        for outcome, requests in asked.items():
-            self.shown.store.requests[outcome].inc(requests - self._asked[outcome])
-        self._asked = asked
-        self.shown.store.circuit_open.set(any(not each.breaker.closed for each in bucket_breakers))
+        for outcome, number in requests.items():
+            self.families.store.requests[outcome].inc(number - self._counted_requests[outcome])
+        self._counted_requests = requests
+        self.families.store.circuit_open.set(any(not each.closed for each in breakers))
 
-    def _checkpoint(self, event: str, fields: Mapping[str, Any]) -> None:
-        shown, now = self.shown.checkpoint, time.time()
+    def _on_checkpoint_event(self, event: str, fields: Mapping[str, Any]) -> None:
+        checkpoint, now = self.families.checkpoint, time.time()
         if event == "checkpoint.committed":
-            shown.saves["committed"].inc()
-            shown.save_duration["upload"].observe(now - self._saving, self._exemplar)
-            shown.save_duration["block"].observe(self._blocked, self._exemplar)
-            shown.last_commit.set(now)
-            shown.position.set(fields["at"])
-            self._blocked = 0.0
+            checkpoint.saves["committed"].inc()
+            checkpoint.save_duration["upload"].observe(now - self._save_start, self._exemplar)
+            checkpoint.save_duration["block"].observe(self._stall_seconds, self._exemplar)
+            checkpoint.last_commit.set(now)
+            checkpoint.position.set(fields["at"])
+            self._stall_seconds = 0.0
         elif event == "checkpoint.failed":
-            shown.saves["failed"].inc()
+            checkpoint.saves["failed"].inc()
         elif event == "checkpoint.damaged":
-            shown.restores["damaged"].inc()
+            checkpoint.restores["damaged"].inc()
         elif event == "checkpoint.restored":
-            shown.restores["verified"].inc()
-            self.shown.train.replayed_tokens.inc(max(0, self._seen - fields["at"]))
+            checkpoint.restores["verified"].inc()
+            self.families.train.replayed_tokens.inc(max(0, self._last_position - fields["at"]))
 
-    def _attempt(self, event: str, fields: Mapping[str, Any]) -> None:
+    def _on_attempt_event(self, event: str, fields: Mapping[str, Any]) -> None:
         assert self._clock
-        spent, recovery = self._clock.spent(), self.shown.recovery
-        if event == "attempt.started" and self._recovers:
+        seconds, recovery = self._clock.seconds_by_phase(), self.families.recovery
+        if event == "attempt.started" and self._is_recovery:
             for stage in ("queue", "startup", "restore"):
-                recovery.duration[stage].observe(spent[stage], self._exemplar)
+                recovery.duration[stage].observe(seconds[stage], self._exemplar)
         elif event == "attempt.ended" and fields["outcome"] == "preempted":
-            recovery.duration["drain"].observe(spent["drain"], self._exemplar)
+            recovery.duration["drain"].observe(seconds["drain"], self._exemplar)
             recovery.preemptions["saved"].inc()
-        self.book()
+        self.count()

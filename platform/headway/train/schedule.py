@@ -1,4 +1,4 @@
-"""Everything that is a function of tokens: the learning rate, and when something is due."""
+"""Schedules as functions of tokens: the learning rate, and when something is due."""
 
 import math
 
@@ -25,5 +25,5 @@ def learning_rate(recipe: Recipe, tokens: int) -> float:
 
 
 def due(every: int | None, since: int, now: int) -> bool:
-    """Whether a multiple of `every` tokens lies in (since, now]; never, without an `every`."""
+    """Whether a multiple of `every` tokens lies in (since, now]; never if `every` is None."""
     return every is not None and now // every > since // every

@@ -1,4 +1,4 @@
-"""Judging a batch by its loss and gradient: a pure function, so that every rank, and every replay, judges alike."""
+"""Judges a batch by its loss and gradient norm. A pure function, so that all ranks and all replays agree."""
 
 import math
 import statistics
@@ -12,14 +12,14 @@ from headway.recipe.schema import Stability
 
 @dataclass(frozen=True)
 class BatchVerdict:
-    """What is to be done about a batch, and why."""
+    """The action to take on a bad batch, and the reason."""
 
     action: Literal["skip", "rollback", "stop"]
     reason: str
 
 
 def judge(policy: Stability, losses: Sequence[float], loss: float, norm: float) -> BatchVerdict | None:
-    """Judge a batch by its loss and gradient norm, given the losses of the batches before it; None: it is fine."""
+    """Judge a batch by its loss and gradient norm, given the losses of the previous batches; None if it is fine."""
     if not (math.isfinite(loss) and math.isfinite(norm)):
         return BatchVerdict(policy.on_nonfinite, f"loss {loss} and gradient norm {norm}: not finite")
     window = losses[-policy.spike_window :]
@@ -33,7 +33,7 @@ def judge(policy: Stability, losses: Sequence[float], loss: float, norm: float) 
 
 
 def rollback_horizon(recipe: Recipe) -> int:
-    """How far back a roll-back may go [tokens]."""
+    """How far back a rollback may go [tokens]; 0 if the recipe has none."""
     policy = recipe.train.stability
     rolls_back = "rollback" in {policy.on_spike, policy.on_nonfinite}
     return recipe.train.batch_tokens * policy.rollback_batches if rolls_back else 0

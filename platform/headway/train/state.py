@@ -1,13 +1,13 @@
-"""What a run is at a moment, besides its position: parameters, the optimizer's moments, updates made, recent losses."""
+"""The state of a run besides its position: parameters, optimizer moments, number of updates, recent losses."""
 
 from dataclasses import dataclass, field
 
 import torch
 
 from headway.checkpoint.manifest import Progress
-from headway.checkpoint.reader import PARAMETERS, StoredCheckpoint
+from headway.checkpoint.reader import PARAMETER_PREFIX, StoredCheckpoint
 from headway.checkpoint.restore import restore
-from headway.model import Decoder, initialise
+from headway.model import Decoder, initialize
 from headway.recipe import Recipe
 
 
@@ -20,58 +20,65 @@ class State:
     optimizer: torch.optim.AdamW
     updates: int = 0
     losses: list[float] = field(default_factory=list)
+    """Losses of the last batches, the window for spikes [nats per token]."""
     held_out: float | None = None
-    evaluated: int = 0
+    """Held-out loss of the last evaluation [nats per token]."""
+    last_evaluation: int = 0
+    """Position of the last evaluation [tokens]."""
     skipped: set[tuple[int, int]] = field(default_factory=set)
+    """Ranges of positions that decisions skipped [tokens]."""
 
     def __post_init__(self) -> None:
-        """Remember the sharded parameters: the model itself shows gathered ones between a forward and a backward."""
+        """Keep the sharded parameters: between forward and backward, the model itself has gathered ones."""
         self.parameters = dict(self.model.named_parameters())
 
     def tensors(self) -> dict[str, torch.Tensor]:
-        """All tensors to be saved, by their name in a checkpoint."""
+        """All tensors of a checkpoint, by name."""
         moments = {
             f"optimizer.{moment}.{name}": self.optimizer.state[parameter][moment]
             for moment in ("exp_avg", "exp_avg_sq")
             for name, parameter in self.parameters.items()
         }
-        return {**{f"{PARAMETERS}{name}": parameter.detach() for name, parameter in self.parameters.items()}, **moments}
+        return {
+            **{f"{PARAMETER_PREFIX}{name}": parameter.detach() for name, parameter in self.parameters.items()},
+            **moments,
+        }
 
     def progress(self) -> Progress:
-        """All else to be saved."""
+        """All of a checkpoint's state that is not a tensor."""
         window = self.losses[-self.recipe.train.stability.spike_window :]
         return Progress(
             seed=self.recipe.seed,
             updates=self.updates,
             losses=tuple(window),
             held_out=self.held_out,
-            evaluated=self.evaluated,
+            evaluated=self.last_evaluation,
             skipped=tuple(sorted(self.skipped)),
         )
 
     def load(self, checkpoint: StoredCheckpoint) -> None:
-        """Become what `checkpoint` holds.
+        """Load the state from `checkpoint`.
 
         Raises:
-            DamageError: it is not sound; this state is then good for nothing but another load, or `reset`.
+            DamageError: the checkpoint is damaged. The state is then undefined until the next `load` or `reset`.
         """
         restore(checkpoint, self.tensors())
         progress = checkpoint.manifest.progress
-        self.losses, self.held_out, self.evaluated = list(progress.losses), progress.held_out, progress.evaluated
+        self.losses, self.held_out, self.last_evaluation = list(progress.losses), progress.held_out, progress.evaluated
         self.skipped = set(progress.skipped)
         self._set_updates(progress.updates)
 
     def reset(self) -> None:
-        """Become the state at zero tokens."""
-        initialise(self.model, self.recipe.seed)
+        """Set the state at position 0."""
+        initialize(self.model, self.recipe.seed)
         for name, tensor in self.tensors().items():
-            if not name.startswith(PARAMETERS):
+            if not name.startswith(PARAMETER_PREFIX):
                 tensor.zero_()
-        self.losses, self.held_out, self.evaluated, self.skipped = [], None, 0, set()
+        self.losses, self.held_out, self.last_evaluation, self.skipped = [], None, 0, set()
         self._set_updates(0)
 
-    def updated(self, loss: float) -> None:
-        """Note that the optimizer made a step, on a batch of this mean loss [nats per token]."""
+    def on_update(self, loss: float) -> None:
+        """Record an optimizer step on a batch with this mean loss [nats per token]."""
         self.updates += 1
         self.losses = [*self.losses[-self.recipe.train.stability.spike_window + 1 :], loss]
 

@@ -1,4 +1,4 @@
-"""One optimizer step: the batch's lanes are computed, their gradients summed, and then applied or dropped."""
+"""One training step: computes the gradient of each lane, sums them, then applies or drops the sum."""
 
 import time
 from collections.abc import Sequence
@@ -22,121 +22,122 @@ from headway.train.transfer import DeviceBatch
 
 
 @dataclass(frozen=True)
-class Gradient:
-    """What a batch says, before anything is done about it. The same on every rank."""
+class BatchResult:
+    """Result of a batch's forward and backward pass; the same on every rank. The gradient is in the parameters."""
 
     loss: float
     """Mean over the batch [nats per token]."""
     norm: float
     """L2 norm of the whole gradient, before clipping."""
     stop: int
-    """How urgently some rank was asked to stop: 0, STOP or HURRY."""
+    """Highest stop level of any rank: 0, STOP or IMMEDIATE."""
     save: bool
-    """Whether rank 0 wishes to save."""
-    paces: tuple[StepTiming, ...]
-    """What each rank took for it, by rank."""
+    """Whether rank 0 wants to save."""
+    timings: tuple[StepTiming, ...]
+    """Times of the step, by rank."""
 
 
 def lanes_of(rank: int, ranks: int, lanes: int) -> list[int]:
-    """The lanes that a rank computes, one a round; past the last lane it repeats one, which is not counted."""
-    return [turn * ranks + rank for turn in range(-(-lanes // ranks))]
+    """The lanes that a rank computes, one per round. Numbers past the last lane are padding, and do not count."""
+    return [round_index * ranks + rank for round_index in range(-(-lanes // ranks))]
 
 
 class Step:
-    """Computes and applies gradients for one rank."""
+    """Computes and applies gradients on one rank."""
 
     def __init__(
-        self, recipe: Recipe, state: State, device: torch.device, agreement: dist.ProcessGroup, pulse: HeartbeatWriter
+        self, recipe: Recipe, state: State, device: torch.device, group: dist.ProcessGroup, heartbeat: HeartbeatWriter
     ) -> None:
-        """`agreement` is a gloo group, over which the ranks compare losses and flags; `pulse` counts micro-batches."""
-        self.recipe, self.state, self.device, self.agreement = recipe, state, device, agreement
-        self.pulse = pulse
+        """`group` is a gloo group, for losses and flags; `heartbeat` counts micro-batches."""
+        self.recipe, self.state, self.device, self.group = recipe, state, device, group
+        self.heartbeat = heartbeat
         assert isinstance(state.model, FSDPModule)
         self.sharded: FSDPModule = state.model
         self.parameters = list(state.model.parameters())
         self.bitwise = recipe.train.determinism == "bitwise"
-        self.waiting = CollectiveTimer(device)
-        self.waiting.watch(state.model, reductions=not self.bitwise)
-        self.sum = OrderedSum(state.model, self.waiting) if self.bitwise else None
-        self._applied = 0.0
-        """How long the last update of the parameters took [s]: the others wait for it in the next step."""
+        self.timer = CollectiveTimer(device)
+        self.timer.instrument(state.model, reductions=not self.bitwise)
+        self.sum = OrderedSum(state.model, self.timer) if self.bitwise else None
+        self._apply_seconds = 0.0
+        """Time of the last `apply` [s]. It counts as own time of the next step, where the others wait for it."""
 
-    def gradient(
+    def forward_backward(
         self,
         lanes: Sequence[Sequence[DeviceBatch]],
         preemption: Preemption,
         *,
         save: bool = False,
-        fetched: float = 0.0,
-    ) -> Gradient:
-        """Compute the batch's gradient from this rank's `lanes`; whether to stop is asked when that is done.
+        data_seconds: float = 0.0,
+    ) -> BatchResult:
+        """Compute the gradient of a batch from this rank's `lanes`. Collective.
 
-        `save`: this rank wishes to save. `fetched`: how long it waited for the lanes [s].
+        `save`: whether this rank wants to save. `data_seconds`: how long it waited for `lanes` [s]. Stop requests are
+        read at the end.
         """
-        self.waiting.take()
-        began = time.perf_counter()
+        self.timer.collect()
+        start = time.perf_counter()
         plan = self.recipe.train
         ranks, rank = dist.get_world_size(), dist.get_rank()
         losses = torch.zeros(plan.lanes, plan.lane_micro_batches, dtype=torch.float64, device=self.device)
         if self.sum:
-            self.sum.begin()
-        for turn, lane in enumerate(lanes):
-            number = turn * ranks + rank
+            self.sum.reset()
+        for round_index, lane in enumerate(lanes):
+            number = round_index * ranks + rank
             if self.sum:
-                self.sum.begin_round(min(ranks, plan.lanes - turn * ranks))
+                self.sum.begin_round(min(ranks, plan.lanes - round_index * ranks))
             for index, micro_batch in enumerate(lane):
-                ends_lane, last_turn = index == len(lane) - 1, turn == len(lanes) - 1
-                self.sharded.set_requires_gradient_sync(ends_lane and (self.bitwise or last_turn))
-                self.sharded.set_reshard_after_backward(self.recipe.machine.reshard or (ends_lane and last_turn))
+                ends_lane, last_round = index == len(lane) - 1, round_index == len(lanes) - 1
+                self.sharded.set_requires_gradient_sync(ends_lane and (self.bitwise or last_round))
+                self.sharded.set_reshard_after_backward(self.recipe.machine.reshard or (ends_lane and last_round))
                 counts = number < plan.lanes
                 loss = self._backward(micro_batch, scale=1.0 / plan.batch_tokens if counts else 0.0)
                 if counts:
                     losses[number, index] = loss
-        losses = losses.cpu()  # a GPU is done here
-        took, waited = time.perf_counter() - began, self.waiting.take()
-        pace = StepTiming(fetched, fetched + self._applied + max(0.0, took - waited), waited)
-        return self._agree(losses, preemption.level, pace, save=save)
+        losses = losses.cpu()  # waits for the GPU
+        seconds, collectives = time.perf_counter() - start, self.timer.collect()
+        own = data_seconds + self._apply_seconds + max(0.0, seconds - collectives)
+        return self._agree(losses, preemption.level, StepTiming(data_seconds, own, collectives), save=save)
 
-    def apply(self, tokens: int, gradient: Gradient) -> float:
-        """Clip, and take the optimizer step of the batch that starts at `tokens`; returns the learning rate."""
-        began = time.perf_counter()
+    def apply(self, tokens: int, result: BatchResult) -> float:
+        """Clip the gradient and take the optimizer step of the batch at `tokens`; returns the learning rate."""
+        start = time.perf_counter()
         rate = learning_rate(self.recipe, tokens)
-        clip(self._gradients(), gradient.norm, self.recipe.train.optimizer.clip_norm)
+        clip(self._gradients(), result.norm, self.recipe.train.optimizer.clip_norm)
         for group in self.state.optimizer.param_groups:
             group["lr"] = rate
         self.state.optimizer.step()
-        self.state.updated(gradient.loss)
+        self.state.on_update(result.loss)
         self.drop()
-        self._applied = time.perf_counter() - began
+        self._apply_seconds = time.perf_counter() - start
         return rate
 
     def drop(self) -> None:
-        """Forget the gradient."""
+        """Discard the gradient."""
         for parameter in self.parameters:
             parameter.grad = None
 
     def _backward(self, batch: DeviceBatch, scale: float) -> torch.Tensor:
-        batch.arrive()
+        batch.wait()
         loss: torch.Tensor = self.state.model(batch.inputs, batch.targets, batch.documents)
         (loss * scale).backward()  # type: ignore[no-untyped-call]
-        self.pulse.advance()
+        self.heartbeat.advance()
         return loss.detach()
 
-    def _agree(self, losses: torch.Tensor, stop: int, pace: StepTiming, *, save: bool) -> Gradient:
-        """Bring the losses and paces of all ranks together, in order, and the wishes to stop or save."""
-        paces = torch.zeros(dist.get_world_size(), FIELDS, dtype=torch.float64)
-        paces[dist.get_rank()] = torch.tensor(astuple(pace))
-        wishes = torch.tensor([stop >= STOP, stop >= IMMEDIATE, save], dtype=torch.float64)
-        shared = torch.cat([losses.flatten(), paces.flatten(), wishes])
-        dist.all_reduce(shared, group=self.agreement)
-        summed, took, (asked, hurried, wished) = torch.split(shared, [losses.numel(), paces.numel(), len(wishes)])
+    def _agree(self, losses: torch.Tensor, stop: int, timing: StepTiming, *, save: bool) -> BatchResult:
+        """Combine losses, timings, stop levels and save requests of all ranks in one all-reduce."""
+        timings = torch.zeros(dist.get_world_size(), FIELDS, dtype=torch.float64)
+        timings[dist.get_rank()] = torch.tensor(astuple(timing))
+        flags = torch.tensor([stop >= STOP, stop >= IMMEDIATE, save], dtype=torch.float64)
+        shared = torch.cat([losses.flatten(), timings.flatten(), flags])
+        dist.all_reduce(shared, group=self.group)
+        losses, rows, (stops, immediates, saves) = torch.split(shared, [losses.numel(), timings.numel(), len(flags)])
         gradients = self._gradients()
-        return Gradient(
-            loss=float(summed.sum()) / self.recipe.train.batch_tokens,
+        return BatchResult(
+            loss=float(losses.sum()) / self.recipe.train.batch_tokens,
             norm=ordered_norm(gradients) if self.bitwise else fast_norm(gradients),
-            stop=IMMEDIATE if hurried else STOP if asked else 0,
-            save=bool(wished > 0),
-            paces=tuple(StepTiming(*row) for row in took.view_as(paces).tolist()),
+            stop=IMMEDIATE if immediates else STOP if stops else 0,
+            save=bool(saves > 0),
+            timings=tuple(StepTiming(*row) for row in rows.view_as(timings).tolist()),
         )
 
     def _gradients(self) -> list[DTensor]:

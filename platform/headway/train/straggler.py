@@ -1,14 +1,13 @@
-"""Finding the rank that is slow: all others wait for it, in every step, and a run is as fast as that rank.
+"""Detects a slow rank. All others wait for it in every step, so a run is as fast as its slowest rank.
 
-A step takes equally long on every rank, because each waits for the last one again and again. So what is compared is a
-rank's *own* time: its step without what it waited in collectives, measured where it meets the others (`waiting`).
-Processor time would not tell: it stands still while another process has the core, while a process is stopped, and
-while it reads from a slow disk, which is what makes a rank slow. Nor would the time that a rank arrives at the
-agreement, for the collectives before it have made all equal.
+A step takes equally long on every rank, because each collective waits for the slowest. So the detector compares each
+rank's *own* time: the step without the time in collectives (`collective_timer`). CPU time would not do: it stands still
+while another process has the core, while the process is stopped and while it reads from a slow disk, which are the
+causes of a slow rank. The time at which a rank reaches the last collective would not do either, because the collectives
+before it make all ranks equal.
 
-The ranks learn each other's times with the losses of the batch: no collective is made for it. On a GPU own time is
-that of the host but for the collectives' time on the device, in which others' work may go on: the less a collective
-overlaps with work, the better it tells.
+The ranks exchange their times with the losses of the batch, without a collective of their own. On a GPU, own time is
+host time without the collectives' time on the device; it is less exact where collectives overlap with compute.
 """
 
 import statistics
@@ -17,105 +16,105 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 WARM_UP = 2
-"""Steps of an attempt that say nothing: code is compiled, memory is got for the first time."""
+"""Steps at the start of an attempt that are ignored: they compile code and allocate memory."""
 WINDOW = 16
-"""Steps that are looked at together; with the warm-up less than 20, in which a slow rank is to be named."""
+"""Steps that are compared together. With the warm-up fewer than 20, within which a slow rank must be named."""
 FACTOR = 1.5
-"""As much more time than the others a slow rank takes for itself. Undisturbed ranks on two cores that many processes
+"""Minimum ratio of a slow rank's own time to that of the others. Undisturbed ranks on two cores that many processes
 share came to 1.25 (tests and builds beside a run of 400 steps; docs/benchmarks.md)."""
 STEADY = 1.25
-"""And as much without its worst step of the window: a pause that comes once makes no rank slow."""
+"""Minimum of that ratio without the rank's worst step in the window, so that one long pause makes no rank slow."""
 COST = 1.1
-"""And as much longer a step takes because of it: where collectives hide a difference, it costs nobody anything."""
+"""Minimum ratio by which the slow rank lengthens the step. Where collectives hide the difference, it costs nothing."""
 WORSE = 1.5
-"""As much slower than the one that was named another rank has to be, to be named in its place."""
+"""Ratio by which another rank must exceed the current straggler to replace it."""
 RECOVERED = 1.2
-"""Below this factor a rank that was slow is slow no more; if it becomes so again, that is said again."""
+"""Ratio to the others below which the current straggler counts as recovered."""
 
 
 @dataclass(frozen=True)
 class StepTiming:
-    """What a step took on one rank [s]."""
+    """Times of one step on one rank [s]."""
 
     data: float
-    """Until its batch was there."""
+    """Waiting for the batch."""
     own: float
-    """By itself, the time until its batch was there included."""
-    waited: float
-    """For the others, in collectives, and for what these carry."""
+    """The rank's own work, `data` included."""
+    collectives: float
+    """In collectives: waiting for other ranks, and transport."""
 
 
 FIELDS = 3
-"""Of a pace."""
+"""Number of fields of a `StepTiming`."""
 
 
 @dataclass(frozen=True)
 class SlowRank:
-    """A rank that keeps the others waiting."""
+    """A rank that slows the others down."""
 
     rank: int
     host: str
     factor: float
-    """Its own time by that of the others, the median of theirs."""
+    """Ratio of its own time to the median of the others'."""
     cost: float
-    """How much longer a step takes for all: a factor."""
+    """Ratio by which it lengthens the step for all."""
     phase: str
     """Where it is slow: `data` or `step`."""
 
 
 class StragglerDetector:
-    """Watches the ranks of an attempt; the same on every rank, as their paces are."""
+    """Finds the straggler of an attempt. All ranks have the same timings, so all find the same one."""
 
     def __init__(self, hosts: Sequence[str]) -> None:
-        """`hosts`: the machine of each rank."""
+        """`hosts`: host of each rank."""
         self.hosts = hosts
         self.slow: SlowRank | None = None
-        """The rank that keeps the others waiting at present, as it was when that was noticed."""
-        self._left = WARM_UP
+        """The current straggler, with its figures from when it was detected."""
+        self._warm_up = WARM_UP
+        """Steps still to ignore."""
         self._steps: deque[Sequence[StepTiming]] = deque(maxlen=WINDOW)
 
-    def look(self, paces: Sequence[StepTiming]) -> bool:
-        """Take in what a step took on each rank; returns whether `slow` is another one now, or none any more."""
-        if self._left or len(paces) < 2:
-            self._left = max(0, self._left - 1)
+    def update(self, timings: Sequence[StepTiming]) -> bool:
+        """Add the timings of a step, one per rank; returns whether `slow` has changed."""
+        if self._warm_up or len(timings) < 2:
+            self._warm_up = max(0, self._warm_up - 1)
             return False
-        self._steps.append(paces)
+        self._steps.append(timings)
         if len(self._steps) < WINDOW:
             return False
-        own = _sums([[pace.own for pace in step] for step in self._steps])
+        own = _sums([[timing.own for timing in step] for step in self._steps])
         rank = max(range(len(own)), key=own.__getitem__)
-        named = self.slow.rank if self.slow else None
-        if named is not None and _factor(own, named) >= RECOVERED and own[rank] < WORSE * own[named]:
-            return False  # several are slow, mostly all of one machine: the one that was named stands for them
+        current = self.slow.rank if self.slow else None
+        if current is not None and _factor(own, current) >= RECOVERED and own[rank] < WORSE * own[current]:
+            return False  # several ranks are slow, mostly all of one node: the current one stands for them
         before, self.slow = self.slow, self._slow(rank, own)
         return self.slow != before
 
     def _slow(self, rank: int, own: Sequence[float]) -> SlowRank | None:
-        """Whether `rank`, whose own time is the longest of `own`, is slow in the present window."""
+        """`rank`, which has the longest time of `own`, if it is slow in the present window; else None."""
         worst = max(range(WINDOW), key=lambda index: self._steps[index][rank].own)
-        rest = _sums([[pace.own for pace in step] for index, step in enumerate(self._steps) if index != worst])
-        transport = min(_sums([[pace.waited for pace in step] for step in self._steps]))
-        usual = _others(own, rank)
+        rest = _sums([[timing.own for timing in step] for index, step in enumerate(self._steps) if index != worst])
+        transport = min(_sums([[timing.collectives for timing in step] for step in self._steps]))
+        usual = _median_of_others(own, rank)
         cost = (own[rank] + transport) / (usual + transport)
         factor = _factor(own, rank)
         if factor < FACTOR or _factor(rest, rank) < STEADY or cost < COST:
             return None
-        data = _sums([[pace.data for pace in step] for step in self._steps])
-        late = data[rank] - _others(data, rank)
+        data = _sums([[timing.data for timing in step] for step in self._steps])
+        late = data[rank] - _median_of_others(data, rank)
         phase = "data" if late > (own[rank] - usual) / 2 else "step"
         return SlowRank(rank, self.hosts[rank], round(factor, 2), round(cost, 2), phase)
 
 
 def _sums(steps: Sequence[Sequence[float]]) -> list[float]:
-    """For each rank the sum over the steps."""
+    """Sum over the steps, per rank."""
     return [sum(each) for each in zip(*steps, strict=True)]
 
 
-def _others(sums: Sequence[float], rank: int) -> float:
-    """What is usual among the ranks but `rank`."""
+def _median_of_others(sums: Sequence[float], rank: int) -> float:
     return statistics.median(value for other, value in enumerate(sums) if other != rank)
 
 
 def _factor(sums: Sequence[float], rank: int) -> float:
-    """How many times as long as the others a rank takes."""
-    return sums[rank] / max(_others(sums, rank), 1e-9)
+    """Ratio of the rank's time to the median of the others'."""
+    return sums[rank] / max(_median_of_others(sums, rank), 1e-9)

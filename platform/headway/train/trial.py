@@ -1,7 +1,6 @@
-"""A throw-away batch before a run is claimed: what cannot work on this machine fails before it costs the run anything.
+"""A trial batch before the run is claimed, so that what cannot work on this node fails at no cost to the run.
 
-It is where an operation without a deterministic kernel is found, a batch that does not fit into memory, and where
-compiled code is made or found.
+It finds operations without a deterministic kernel and batches that do not fit into memory, and compiles the model.
 """
 
 import os
@@ -19,57 +18,57 @@ from headway.recipe import Recipe
 from headway.train import arithmetic
 from headway.train.rank import Rank, choose_device
 
-STRICT = re.compile(r"(\S+) does not have a deterministic implementation")
-"""How torch says that an operation has no deterministic kernel."""
+NONDETERMINISTIC = re.compile(r"(\S+) does not have a deterministic implementation")
+"""torch's message about an operation without a deterministic kernel."""
 
 
 def run(rank: Rank, position: int) -> None:
-    """Compute the gradient of made-up text, cut as at `position` [tokens], and forget it. Collective.
+    """Compute the gradient of random text, in sequences as at `position` [tokens], and discard it. Collective.
 
     Raises:
-        UsageError: an operation has no deterministic kernel here, and the recipe asks for one.
+        UsageError: an operation has no deterministic kernel here, and the recipe requires one.
         torch.OutOfMemoryError: the batch does not fit.
     """
     transfer, plan = rank.transfer, rank.recipe.train
-    turns = -(-plan.lanes // rank.ranks.size)
-    with naming(rank.device):
-        for batch in made_up(rank.recipe, rank.dataset.vocabulary, rank.dataset.order.sequence_tokens(position)):
-            lane = [transfer(batch)] * min(2, plan.lane_micro_batches)  # the second one is added to the first
-            rank.step.gradient([lane] * min(2, turns), rank.preemption)
+    rounds = -(-plan.lanes // rank.collectives.size)
+    with naming_operation(rank.device):
+        for batch in random_batches(rank.recipe, rank.dataset.vocabulary, rank.dataset.order.sequence_tokens(position)):
+            lane = [transfer(batch)] * min(2, plan.lane_micro_batches)  # two, to try the sum of two gradients
+            rank.step.forward_backward([lane] * min(2, rounds), rank.preemption)
             rank.step.drop()
 
 
 @contextmanager
-def naming(device: torch.device) -> Iterator[None]:
-    """Raise UsageError with the name of the operation, where torch finds that one has no deterministic kernel."""
+def naming_operation(device: torch.device) -> Iterator[None]:
+    """Turn torch's error about an operation without a deterministic kernel into a UsageError that names it."""
     try:
         yield
     except RuntimeError as error:
-        if not (found := STRICT.search(str(error))):
+        if not (match := NONDETERMINISTIC.search(str(error))):
             raise
         raise UsageError(
-            f"{found[1]} has no deterministic kernel on {device.type}, and the recipe says train.determinism: bitwise; "
-            f"use determinism: fast, whose runs repeat their bits only as far as the kernels do, or a model without "
-            f"that operation"
+            f"{match[1]} has no deterministic kernel on {device.type}, and the recipe says train.determinism: bitwise; "
+            f"use determinism: fast, whose bits repeat only as far as the kernels are deterministic, or a model "
+            f"without that operation"
         ) from error
 
 
-def made_up(recipe: Recipe, vocabulary: int, sequence: int) -> Iterator[MicroBatch]:
-    """Micro-batches of both kinds: each row one document, and each row one with a single token after it."""
+def random_batches(recipe: Recipe, vocabulary: int, sequence: int) -> Iterator[MicroBatch]:
+    """Micro-batches of random tokens, of both kinds: one document per row, and two (the second has one token)."""
     shape = (recipe.train.micro_batch_tokens // sequence, sequence)
     inputs, targets = np.random.default_rng(recipe.seed).integers(0, vocabulary, (2, *shape))
     if recipe.model.attention == "causal":
         yield MicroBatch(inputs, targets, None)
         return
-    whole = np.zeros(shape, dtype=np.int32)
-    yield MicroBatch(inputs, targets, whole)
-    tailed = whole.copy()
-    tailed[:, -1] = 1
-    yield MicroBatch(inputs, targets, tailed)
+    one_document = np.zeros(shape, dtype=np.int32)
+    yield MicroBatch(inputs, targets, one_document)
+    two_documents = one_document.copy()
+    two_documents[:, -1] = 1
+    yield MicroBatch(inputs, targets, two_documents)
 
 
 def out_of_memory(recipe: Recipe) -> str:
-    """What to say when this rank's memory does not suffice: what was foreseen, and what would fit."""
+    """The error message if this rank's memory is too small: the estimate, and settings that would fit."""
     device = choose_device(recipe)
     if device.type == "cuda":
         total = torch.cuda.get_device_properties(device).total_memory

@@ -1,6 +1,6 @@
-"""Finding the rank that keeps all others waiting: frozen, cut off, or stuck in what it does.
+"""Detects the rank that blocks all others: frozen, cut off from the network, or stuck.
 
-Pure logic over what the machines of a launch say of their ranks, so that it can be tried without any.
+Pure logic over the reports of the nodes, so that tests need no processes.
 """
 
 from collections.abc import Iterable, Mapping
@@ -10,108 +10,109 @@ from headway.train.heartbeat import RankHeartbeat
 from headway.train.outcome import Failure
 
 WARM_UP = ("startup",)
-"""Phases in which a rank may be silent for longer: libraries are loaded and devices opened, in long calls."""
+"""Phases in which heartbeats may pause for longer, because loading libraries and opening devices are long calls."""
 WARM_UP_FACTOR = 3
 TRAINING = ("step", "data")
-"""Phases in which something is done at least every few seconds."""
-SLOWEST_FACTOR = 10
-"""No progress for so many times the longest recent pause is too long."""
+"""Phases in which progress is expected every few seconds."""
+PAUSE_FACTOR = 10
+"""Ranks count as stuck after this many times the longest recent pause without progress."""
 SUSPENDED_SECONDS = 5.0
-"""A watchdog that has not looked for so long was suspended itself [s]: silence counts from its waking on."""
-FORGET = 0.9
-"""What is left of the longest pause with each new one: that of the first step, which compiles, says little."""
+"""A watchdog that has not run for this long was suspended itself [s]; heartbeat ages then count from its resumption."""
+PAUSE_DECAY = 0.9
+"""Factor on the longest pause with each new one, so that the compilation in the first step is soon forgotten."""
 
 
 @dataclass(frozen=True)
 class NodeReport:
-    """What the launcher of one machine says about once a second."""
+    """Status that the launcher of each node publishes about once a second."""
 
     host: str
-    turn: int
-    """Grows from word to word."""
+    sequence: int
+    """Number of the report; grows."""
     heartbeats: tuple[RankHeartbeat, ...] = ()
     failure: Failure | None = None
 
 
 class Watchdog:
-    """Watches over all ranks of a launch, from the first machine."""
+    """Watches all ranks of a launch; runs on the head node."""
 
     def __init__(self, hang_seconds: float) -> None:
         self.hang_seconds = hang_seconds
-        self._heard: dict[int, tuple[int, float]] = {}
-        """Of each machine, its last turn and when it came."""
-        self._done = 0
-        self._progress: float | None = None
-        """When some rank last got something done, once training goes on."""
-        self._slowest = 0.0
-        self._looked = self._awake = float("-inf")
-        """When it looked last, and since when it has done so without a break: it may have been suspended with all."""
+        self._arrivals: dict[int, tuple[int, float]] = {}
+        """Sequence number and arrival time of each node's last report."""
+        self._progress = 0
+        """Sum of the progress counters at the last check."""
+        self._progress_time: float | None = None
+        """When the sum last grew; None while some rank is outside the training phases."""
+        self._longest_pause = 0.0
+        self._last_check = self._awake_since = float("-inf")
+        """Time of the last check, and start of the checks that no suspension has interrupted."""
 
-    def look(self, words: Mapping[int, NodeReport], now: float) -> Failure | None:
-        """What is wrong by the newest word of each machine, if anything is; `now` is monotonic [s].
+    def check(self, reports: Mapping[int, NodeReport], now: float) -> Failure | None:
+        """What is wrong according to the newest report of each node, if anything; `now` is monotonic [s].
 
-        The first failure that a machine tells, else a rank that gives no sign of life, else one that gets nothing done
-        while all live.
+        In this order: the first failure that a node reports, a rank without a heartbeat, a rank without progress.
         """
-        if told := first_failure(word.failure for word in words.values()):
-            return told
-        if now - self._looked > SUSPENDED_SECONDS and self._heard:
-            self._awake, self._progress = now, None
-        self._looked = now
-        signs = list(self._aged(words, now))
-        return self._silent(signs) or self._stuck(signs, now)
+        if failure := first_failure(report.failure for report in reports.values()):
+            return failure
+        if now - self._last_check > SUSPENDED_SECONDS and self._arrivals:
+            self._awake_since, self._progress_time = now, None
+        self._last_check = now
+        heartbeats = list(self._ages(reports, now))
+        return self._find_silent(heartbeats) or self._find_stuck(heartbeats, now)
 
-    def _aged(self, words: Mapping[int, NodeReport], now: float) -> Iterable[tuple[str, RankHeartbeat, float]]:
-        """Host, sign and silence of each rank; the silence of its machine counts, too [s]."""
-        for node, word in words.items():
-            turn, came = self._heard.get(node, (-1, now))
-            if turn != word.turn:
-                self._heard[node] = (word.turn, came := now)
-            for sign in word.heartbeats:
-                yield word.host, sign, min(sign.silent + (now - came), now - self._awake)
+    def _ages(self, reports: Mapping[int, NodeReport], now: float) -> Iterable[tuple[str, RankHeartbeat, float]]:
+        """Yields host, heartbeat and its age [s] for each rank; the age includes the time since the node's report."""
+        for node, report in reports.items():
+            sequence, arrival = self._arrivals.get(node, (-1, now))
+            if sequence != report.sequence:
+                self._arrivals[node] = (report.sequence, arrival := now)
+            for heartbeat in report.heartbeats:
+                yield report.host, heartbeat, min(heartbeat.age + (now - arrival), now - self._awake_since)
 
-    def _silent(self, signs: Iterable[tuple[str, RankHeartbeat, float]]) -> Failure | None:
-        for host, sign, silent in sorted(signs, key=lambda each: -each[2]):
-            if silent > self.hang_seconds * (WARM_UP_FACTOR if sign.phase in WARM_UP else 1):
+    def _find_silent(self, heartbeats: Iterable[tuple[str, RankHeartbeat, float]]) -> Failure | None:
+        for host, heartbeat, age in sorted(heartbeats, key=lambda each: -each[2]):
+            if age > self.hang_seconds * (WARM_UP_FACTOR if heartbeat.phase in WARM_UP else 1):
                 return Failure(
                     "",
-                    f"rank {sign.rank} on {host} is stuck in phase {sign.phase}: no sign of life for {silent:.0f} s",
+                    f"rank {heartbeat.rank} on {host} is stuck in phase {heartbeat.phase}: "
+                    f"no heartbeat for {age:.0f} s",
                     host,
                 )
         return None
 
-    def _stuck(self, signs: list[tuple[str, RankHeartbeat, float]], now: float) -> Failure | None:
-        """All live, but nobody gets anything done: the one that is behind keeps the others waiting.
+    def _find_stuck(self, heartbeats: list[tuple[str, RankHeartbeat, float]], now: float) -> Failure | None:
+        """The rank that is behind, if every rank has a heartbeat and none makes progress.
 
-        The first step is not watched: it compiles, and takes what time it wants.
+        The first step is exempt: it compiles, and may take any time.
         """
-        training = [(host, sign) for host, sign, _ in signs if sign.phase in TRAINING]
-        done = sum(sign.done for _, sign in training)
-        if len(training) < len(signs) or not training:  # somebody starts, saves or evaluates
-            self._progress = None
+        training = [(host, heartbeat) for host, heartbeat, _ in heartbeats if heartbeat.phase in TRAINING]
+        progress = sum(heartbeat.progress for _, heartbeat in training)
+        if len(training) < len(heartbeats) or not training:  # some rank starts, saves or evaluates
+            self._progress_time = None
             return None
-        if self._progress is None or done != self._done:
-            if self._progress is not None:
-                self._slowest = max(self._slowest * FORGET, now - self._progress)
-            self._done, self._progress = done, now
+        if self._progress_time is None or progress != self._progress:
+            if self._progress_time is not None:
+                self._longest_pause = max(self._longest_pause * PAUSE_DECAY, now - self._progress_time)
+            self._progress, self._progress_time = progress, now
             return None
-        limit = max(self.hang_seconds, SLOWEST_FACTOR * self._slowest)
-        if not self._slowest or now - self._progress <= limit:
+        limit = max(self.hang_seconds, PAUSE_FACTOR * self._longest_pause)
+        if not self._longest_pause or now - self._progress_time <= limit:
             return None
-        host, behind = min(training, key=lambda each: (each[1].phase != "data", each[1].done))
+        host, behind = min(training, key=lambda each: (each[1].phase != "data", each[1].progress))
         return Failure(
             "",
             f"rank {behind.rank} on {host} is stuck in phase {behind.phase}: "
-            f"nothing was done for {now - self._progress:.0f} s, and it is behind the others",
+            f"no progress for {now - self._progress_time:.0f} s, and it is behind the other ranks",
             host,
         )
 
 
 LOST_PEERS = ("RuntimeError", "DistBackendError", "DistNetworkError", "DistStoreError")
-"""Errors with which torch says, mostly, that another rank is gone."""
+"""Error classes that mostly mean, in torch, that another rank is gone."""
 
 
 def first_failure(failures: Iterable[Failure | None]) -> Failure | None:
-    """The failure that caused the others: the first one, but for those that only say that a peer is gone."""
-    known = [failure for failure in failures if failure]
-    return min(known, key=lambda failure: (failure.kind in LOST_PEERS, failure.time), default=None)
+    """The root cause: the earliest failure, where those that only report a lost peer come last."""
+    causes = [failure for failure in failures if failure]
+    return min(causes, key=lambda failure: (failure.kind in LOST_PEERS, failure.time), default=None)

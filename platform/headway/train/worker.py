@@ -1,4 +1,4 @@
-"""What a training process does, from its first instruction of ours to its last."""
+"""The work of a rank's process: joins the other ranks, and attempts the run until it ends."""
 
 import logging
 import os
@@ -16,7 +16,7 @@ from headway.runs import Run, process_start, this_process
 from headway.telemetry import Trace
 from headway.train import trial
 from headway.train.attempt import TrainingAttempt
-from headway.train.clock import Clock, queue
+from headway.train.clock import Clock, parse_queue_times
 from headway.train.heartbeat import HeartbeatWriter
 from headway.train.loop import train
 from headway.train.preemption import Preemption
@@ -26,56 +26,67 @@ from headway.train.startup_timer import StartupTimer
 from headway.train.task import Task
 
 
-def train_task(task: Task, flag: Any, pulse: HeartbeatWriter) -> None:
-    """Train `task` on this rank until it is done, is stopped, or fails."""
-    preemption = Preemption(flag, task.launcher).listen()
-    began = process_start(task.launcher) or task.launched
-    start = StartupTimer(began, loaded())
-    start.done("rendezvous")
+def train_task(task: Task, stop_level: Any, heartbeat: HeartbeatWriter) -> None:
+    """Train `task` on this rank until it is done, stopped or failed."""
+    preemption = Preemption(stop_level, task.launcher).listen()
+    launch_time = process_start(task.launcher) or task.launch_time
+    startup = StartupTimer(launch_time, preload_stages())
+    startup.done("rendezvous")
     logging.getLogger("torch").setLevel(logging.ERROR)
     recipe = recipes.parse(task.recipe)
     run = Run(open_store(task.store), task.run)
-    with RunTelemetry(task, recipe, preemption) as instruments:
+    with RunTelemetry(
+        recipe, preemption, run=task.run, launcher=task.launcher, exposure=task.exposure, grace=task.grace
+    ) as telemetry:
         try:
-            rank = Rank.join(recipe, run, preemption, pulse, start)
+            rank = Rank.join(recipe, run, preemption, heartbeat, startup)
             try:
-                attempts(rank, task, start, began, instruments)
+                run_attempts(rank, task, startup, launch_time, telemetry)
             except BaseException:
-                instruments.close()  # takes a moment; when the group is gone, the others fail at once, and are blamed
+                # Closing takes a moment. After the group is destroyed the other ranks fail at once, and the first
+                # failure is taken for the cause.
+                telemetry.close()
                 raise
             finally:
                 dist.destroy_process_group()
         except torch.OutOfMemoryError as error:
             raise UsageError(trial.out_of_memory(recipe)) from error
-        pulse.stop()  # nobody is to watch over a rank that only shows its last figures
-        instruments.linger()
+        heartbeat.stop()  # the watchdog must not watch a rank that only serves its last metrics
+        telemetry.linger()
 
 
-def attempts(rank: Rank, task: Task, start: StartupTimer, began: float, instruments: RunTelemetry) -> None:
-    """Attempt the run until it is done, is stopped, or fails. Collective."""
-    preemption, pulse = rank.preemption, rank.pulse
+def run_attempts(rank: Rank, task: Task, startup: StartupTimer, launch_time: float, telemetry: RunTelemetry) -> None:
+    """Attempt the run until it is done, stopped or failed. A rollback starts another attempt. Collective."""
+    preemption, heartbeat = rank.preemption, rank.heartbeat
     holder = this_process(task.launcher.launch, Trace.parse(task.launcher.trace))
-    clock = Clock(began, queue(os.environ.get("HEADWAY_QUEUE")), pulse)
-    follows = None
-    if max(rank.ranks.gather(preemption.level)):
+    clock = Clock(launch_time, parse_queue_times(os.environ.get("HEADWAY_QUEUE")), heartbeat)
+    predecessor = None
+    if max(rank.collectives.all_gather(preemption.level)):
         return
     trial.run(rank, task.tokens)
-    start.done("trial")
-    if max(rank.ranks.gather(preemption.level)):
+    startup.done("trial")
+    if max(rank.collectives.all_gather(preemption.level)):
         return
     while True:
         with TrainingAttempt(
-            rank, holder, clock, start, task=task, follows=follows, instruments=instruments
+            rank,
+            holder,
+            clock,
+            startup,
+            take_over=task.take_over,
+            quiet=task.quiet,
+            predecessor=predecessor,
+            telemetry=telemetry,
         ) as attempt:
             outcome = train(attempt)
             if outcome != "rolled back":
                 attempt.end(outcome, "budget reached" if outcome == "done" else "asked to stop")
                 return
-        began, follows = time.time(), attempt.number
-        clock, start = Clock(began, pulse=pulse), StartupTimer(began)
+        predecessor, start = attempt.number, time.time()
+        clock, startup = Clock(start, heartbeat=heartbeat), StartupTimer(start)
 
 
-def loaded() -> list[tuple[str, float]]:
-    """When the process that this one was forked from began to load its code, and when it had [s since 1970]."""
+def preload_stages() -> list[tuple[str, float]]:
+    """The startup stages of the forkserver, each with its end [s since 1970]: process start, and imports."""
     preload = sys.modules.get("headway.train.preload")
-    return [("launch", preload.LOADING), ("imports", preload.LOADED)] if preload else []
+    return [("launch", preload.IMPORT_START), ("imports", preload.IMPORT_END)] if preload else []

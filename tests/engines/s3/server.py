@@ -6,6 +6,7 @@ it for as long as a command takes; tests use `with S3Server(folder) as server`.
 
 import argparse
 import os
+import random
 import secrets
 import signal
 import socket
@@ -19,6 +20,8 @@ from typing import Self
 
 BINARY = Path(__file__).parents[3] / ".engines" / "versitygw"
 BUCKET = "headway"
+PORTS = range(30_000, 32_768)
+"""Below those that the kernel hands out to connections: one of them could take the port before the server has it."""
 START_SECONDS = 30.0
 """Within which the server must answer [s]."""
 
@@ -76,10 +79,11 @@ class S3Server:
 
 
 def _free_port(host: str = "127.0.0.1") -> int:
-    with socket.socket() as probe:
-        probe.bind((host, 0))
-        port: int = probe.getsockname()[1]
-        return port
+    for port in random.sample(PORTS, len(PORTS)):
+        with suppress(OSError), socket.socket() as probe:
+            probe.bind((host, port))
+            return port
+    raise RuntimeError(f"no port of {host} is free from {PORTS[0]} to {PORTS[-1]}")
 
 
 def main() -> None:

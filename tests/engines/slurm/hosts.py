@@ -51,8 +51,8 @@ class Host:
                 start_new_session=True,
             )
         assert self._outside.stdout
-        with self._outside.stdout as said:
-            up = said.readline() == b"up\n"
+        with self._outside.stdout as output:
+            up = output.readline() == b"up\n"
         if not up:
             self._outside.kill()
             self._outside.wait()

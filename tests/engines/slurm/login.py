@@ -51,14 +51,14 @@ class Login:
         (record,) = self.records(kind, name)
         return record
 
-    def await_job(self, job: str, wanted: Collection[str] | Callable[[Show], bool], seconds: float = 120.0) -> Show:
-        """Wait until a job (or array element `A_a`) is in one of the states `wanted`, or until `wanted` says so.
+    def await_job(self, job: str, goal: Collection[str] | Callable[[Show], bool], seconds: float = 120.0) -> Show:
+        """Wait until a job (or array element `A_a`) is in one of the states `goal`, or until `goal` holds of it.
 
-        Raises `TimeoutError` that tells what the job was last and what the daemons logged; at once if a state is wanted
-        that a job which has ended will not reach.
+        Raises `TimeoutError` with the job's last record and the daemons' logs; at once if the goal is a state that a
+        job which has ended will not reach.
         """
-        holds = wanted if callable(wanted) else lambda record: record["JobState"] in wanted
-        ends = frozenset[str]() if callable(wanted) else ENDS
+        holds = goal if callable(goal) else lambda record: record["JobState"] in goal
+        ends = frozenset[str]() if callable(goal) else ENDS
         start = time.monotonic()
         while not holds(record := self.show("job", job)):
             waited = time.monotonic() - start
@@ -77,10 +77,10 @@ class Login:
 
     def logs(self, lines: int = 15) -> str:
         """The end of each daemon's log, or of what it said if it did not come as far as a log."""
-        folder, said = self.folder / "log", []
+        folder, sections = self.folder / "log", []
         for name in sorted({path.stem for path in folder.iterdir()}):
             for path in (folder / f"{name}.log", folder / f"{name}.out"):
                 if path.exists() and (tail := path.read_text(encoding="utf-8", errors="replace").splitlines()[-lines:]):
-                    said += [f"--- {path}", *tail]
+                    sections += [f"--- {path}", *tail]
                     break
-        return "\n".join(said)
+        return "\n".join(sections)

@@ -51,8 +51,8 @@ def reserve(address: str, count: int) -> tuple[socket.socket, range]:
 
 def sweep(configuration: str, nodes: Collection[str]) -> None:
     """Kill what runs on nodes of the cluster that has this slurm.conf: steps outlive the daemon that started them."""
-    while found := [process for process in psutil.process_iter() if _is_on(process, configuration, nodes)]:
-        for process in found:
+    while processes := [process for process in psutil.process_iter() if _is_on(process, configuration, nodes)]:
+        for process in processes:
             with suppress(psutil.NoSuchProcess):
                 process.kill()
         time.sleep(0.01)

@@ -20,36 +20,36 @@ from headway.runs import Committed, Holder, Run
 Tensors = Mapping[str, torch.Tensor]
 
 
-class Keeping:
-    """A run that saves checkpoints as a rank does, one after another."""
+class SavingRun:
+    """A run whose only rank saves checkpoints."""
 
-    def __init__(self, store: Store, ranks: Collectives, keep: int) -> None:
+    def __init__(self, store: Store, collectives: Collectives, keep: int) -> None:
         self.run = Run(store, "run")
         holder = Holder(host="h", pid=1, started=1, launch="x")
         self.attempt = self.run.journal.claim(lambda: None, holder=holder, recipe="r").seq
         environment = Environment(device="d", precision="fp32", threads=1, torch="0", headway="0")
-        self.announced: list[int] = []
+        self.committed: list[int] = []
         self.saver = Saver(
             self.run,
             Lineage(self.attempt, "r", "d", environment),
-            ranks,
+            collectives,
             retention=Retention(keep),
-            announce=lambda tokens, _warning: self.announced.append(tokens),
+            on_commit=lambda tokens, _warning: self.committed.append(tokens),
         )
 
     def save(self, tokens: int, tensors: Tensors | None = None) -> Committed:
-        """Save, wait until it is done, and return its commit."""
-        found = {"model.w": torch.full((4, 4), float(tokens))} if tensors is None else tensors
-        self.saver.save(tokens, found, Progress(seed=0, updates=tokens), "")
+        """Save a checkpoint, and return its commit."""
+        state = {"model.w": torch.full((4, 4), float(tokens))} if tensors is None else tensors
+        self.saver.save(tokens, state, Progress(seed=0, updates=tokens), "")
         self.saver.wait()
         return self.run.history().commits[-1]
 
 
-Keep = Callable[..., Keeping]
+NewRun = Callable[..., SavingRun]
 
 
 @pytest.fixture(scope="module")
-def ranks() -> Iterator[Collectives]:
+def collectives() -> Iterator[Collectives]:
     """A group in which this process is the only rank."""
     dist.init_process_group("gloo", store=HashStore(), rank=0, world_size=1)
     assert dist.group.WORLD is not None
@@ -64,10 +64,10 @@ def store(tmp_path: Path) -> FolderStore:
 
 
 @pytest.fixture
-def keeping(store: FolderStore, ranks: Collectives) -> Keep:
-    """Makes runs: `keeping(keep=3, store=store)`."""
+def new_run(store: FolderStore, collectives: Collectives) -> NewRun:
+    """Makes runs that save: `new_run(keep=3, store=store)`."""
 
-    def make(keep: int = 3, store: Store = store) -> Keeping:
-        return Keeping(store, ranks, keep)
+    def make(keep: int = 3, store: Store = store) -> SavingRun:
+        return SavingRun(store, collectives, keep)
 
     return make

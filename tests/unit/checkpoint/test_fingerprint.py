@@ -1,7 +1,7 @@
-"""The fingerprint says which parameters a checkpoint holds, not how they were stored."""
+"""The fingerprint depends on the parameters of a checkpoint, not on how they are stored."""
 
 import torch
-from tests.unit.checkpoint.conftest import Keep
+from tests.unit.checkpoint.conftest import NewRun
 
 from headway.checkpoint.manifest import CheckpointManifest, Environment, Progress, Tensor
 from headway.checkpoint.reader import StoredCheckpoint
@@ -16,7 +16,7 @@ WHOLE = torch.arange(48, dtype=torch.float32).reshape(6, 8)
 
 
 def stored(store: FolderStore, name: str, ranks: list[list[Rectangle]]) -> StoredCheckpoint:
-    """A checkpoint of `WHOLE` as `model.w`, in which each rank holds these rectangles of it."""
+    """A checkpoint of `WHOLE` as `model.w`; each rank holds these rectangles of it."""
     shards, chunks = [], []
     for rank, rectangles in enumerate(ranks):
         pieces = []
@@ -50,7 +50,7 @@ def stored(store: FolderStore, name: str, ranks: list[list[Rectangle]]) -> Store
 
 def test_the_fingerprint_does_not_depend_on_how_a_tensor_was_cut(store: FolderStore) -> None:
     """Whole, by rows over ranks, by columns, or in unequal rectangles: the same parameters, one fingerprint."""
-    found = {
+    fingerprints = {
         stored(store, name, ranks).fingerprint()
         for name, ranks in {
             "whole": [[(0, 0, 6, 8)]],
@@ -59,20 +59,20 @@ def test_the_fingerprint_does_not_depend_on_how_a_tensor_was_cut(store: FolderSt
             "rectangles": [[(0, 0, 5, 3), (5, 0, 1, 8)], [(0, 3, 5, 5)]],
         }.items()
     }
-    assert len(found) == 1
+    assert len(fingerprints) == 1
 
 
-def test_the_fingerprint_is_of_parameters_alone(keeping: Keep, store: FolderStore) -> None:
+def test_the_fingerprint_is_of_parameters_alone(new_run: NewRun, store: FolderStore) -> None:
     """The optimizer's state does not enter it; one bit, the name or the type of a parameter does."""
-    keeper = keeping(keep=10)
+    saving = new_run(keep=10)
     weights = torch.arange(4, dtype=torch.float32)
     changed = weights.clone()
     changed[0] = -0.0
 
     def fingerprint(tokens: int, **tensors: torch.Tensor) -> str:
         named = {name.replace("_", ".", 1): tensor for name, tensor in tensors.items()}
-        keeper.saver = keeping(keep=10).saver
-        return StoredCheckpoint(store, keeper.save(tokens, named)).fingerprint()
+        saving.saver = new_run(keep=10).saver
+        return StoredCheckpoint(store, saving.save(tokens, named)).fingerprint()
 
     same = fingerprint(64, model_w=weights, optimizer_w=weights)
     assert fingerprint(128, model_w=weights, optimizer_w=changed) == same

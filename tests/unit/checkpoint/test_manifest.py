@@ -1,4 +1,4 @@
-"""A manifest that does not account for every byte, or whose tensors are not covered, is not a manifest."""
+"""A manifest is valid only if chunks cover every byte of its shards and every element of its tensors."""
 
 import json
 from collections.abc import Callable
@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from headway.checkpoint.manifest import checksum, decode
+from headway.checkpoint.manifest import CheckpointManifest, checksum
 from headway.errors import DamageError
 
 
@@ -36,92 +36,92 @@ def document() -> dict[str, Any]:
     }
 
 
-def hole(found: dict[str, Any]) -> None:
+def hole(manifest: dict[str, Any]) -> None:
     """Bytes that no chunk covers."""
-    found["tensors"]["b"]["chunks"][0]["start"] = 50
-    found["shards"][0]["bytes"] = 66
+    manifest["tensors"]["b"]["chunks"][0]["start"] = 50
+    manifest["shards"][0]["bytes"] = 66
 
 
-def overlap(found: dict[str, Any]) -> None:
+def overlap(manifest: dict[str, Any]) -> None:
     """Bytes that two chunks cover."""
-    found["tensors"]["b"]["chunks"][0]["start"] = 40
-    found["shards"][0]["bytes"] = 56
+    manifest["tensors"]["b"]["chunks"][0]["start"] = 40
+    manifest["shards"][0]["bytes"] = 56
 
 
-def header(found: dict[str, Any]) -> None:
-    """A chunk that begins inside the header."""
-    found["shards"][0]["header_bytes"] = 24
+def header(manifest: dict[str, Any]) -> None:
+    """A chunk that starts inside the header."""
+    manifest["shards"][0]["header_bytes"] = 24
 
 
-def tail(found: dict[str, Any]) -> None:
+def tail(manifest: dict[str, Any]) -> None:
     """Bytes after the last chunk."""
-    found["shards"][0]["bytes"] = 72
+    manifest["shards"][0]["bytes"] = 72
 
 
-def short(found: dict[str, Any]) -> None:
+def short(manifest: dict[str, Any]) -> None:
     """A shard that ends before its last chunk."""
-    found["shards"][0]["bytes"] = 56
+    manifest["shards"][0]["bytes"] = 56
 
 
-def uncovered(found: dict[str, Any]) -> None:
+def uncovered(manifest: dict[str, Any]) -> None:
     """A tensor with rows that no chunk holds."""
-    found["tensors"]["a"]["shape"] = [5, 2]
+    manifest["tensors"]["a"]["shape"] = [5, 2]
 
 
-def without_chunks(found: dict[str, Any]) -> None:
+def without_chunks(manifest: dict[str, Any]) -> None:
     """A tensor without any chunk."""
-    found["tensors"]["c"] = {"dtype": "float32", "shape": [1], "chunks": []}
+    manifest["tensors"]["c"] = {"dtype": "float32", "shape": [1], "chunks": []}
 
 
-def twice(found: dict[str, Any]) -> None:
-    """Rows that two chunks hold, while as many others are held by none."""
-    found["tensors"]["a"]["chunks"][1]["offset"] = [2, 0]
+def twice(manifest: dict[str, Any]) -> None:
+    """Rows that are in two chunks, while as many others are in none."""
+    manifest["tensors"]["a"]["chunks"][1]["offset"] = [2, 0]
 
 
-def outside(found: dict[str, Any]) -> None:
-    """A chunk that ends behind its tensor."""
-    found["tensors"]["a"]["chunks"][1]["offset"] = [4, 0]
+def outside(manifest: dict[str, Any]) -> None:
+    """A chunk that ends beyond its tensor."""
+    manifest["tensors"]["a"]["chunks"][1]["offset"] = [4, 0]
 
 
-def flat(found: dict[str, Any]) -> None:
-    """A chunk of another number of dimensions than its tensor."""
-    found["tensors"]["a"]["chunks"][0] |= {"offset": [0], "size": [6]}
+def flat(manifest: dict[str, Any]) -> None:
+    """A chunk with fewer dimensions than its tensor."""
+    manifest["tensors"]["a"]["chunks"][0] |= {"offset": [0], "size": [6]}
 
 
-def thin(found: dict[str, Any]) -> None:
+def thin(manifest: dict[str, Any]) -> None:
     """A chunk with fewer bytes than its elements have."""
-    found["tensors"]["a"]["chunks"][0]["length"] = 20
+    manifest["tensors"]["a"]["chunks"][0]["length"] = 20
 
 
-def unchecked(found: dict[str, Any]) -> None:
+def unchecked(manifest: dict[str, Any]) -> None:
     """A chunk with a block that has no checksum."""
-    found["tensors"]["a"]["chunks"][0]["checksums"] = []
+    manifest["tensors"]["a"]["chunks"][0]["checksums"] = []
 
 
-def stray(found: dict[str, Any]) -> None:
-    """A chunk in a shard that there is not."""
-    found["tensors"]["a"]["chunks"][0]["shard"] = 1
+def stray(manifest: dict[str, Any]) -> None:
+    """A chunk in a shard that does not exist."""
+    manifest["tensors"]["a"]["chunks"][0]["shard"] = 1
 
 
-def strange(found: dict[str, Any]) -> None:
-    """Elements of a type that nobody knows."""
-    found["tensors"]["a"]["dtype"] = "float31"
+def strange(manifest: dict[str, Any]) -> None:
+    """An unknown dtype."""
+    manifest["tensors"]["a"]["dtype"] = "float31"
 
 
-def unknown_key(found: dict[str, Any]) -> None:
-    """A key that no manifest has."""
-    found["extra"] = 1
+def unknown_key(manifest: dict[str, Any]) -> None:
+    """An unknown key."""
+    manifest["extra"] = 1
 
 
-def another_format(found: dict[str, Any]) -> None:
-    """A version that this program does not know."""
-    found["format"] = 1
+def another_format(manifest: dict[str, Any]) -> None:
+    """An unknown version of the format."""
+    manifest["format"] = 1
 
 
 def test_a_sound_manifest_survives_being_written_and_read() -> None:
     """What `encode` writes decodes to an equal manifest."""
-    manifest = decode(json.dumps(document()).encode(), "m")
-    assert decode(manifest.encode(), "m") == manifest
+    manifest = CheckpointManifest.decode(json.dumps(document()).encode(), "m")
+    assert CheckpointManifest.decode(manifest.encode(), "m") == manifest
 
 
 @pytest.mark.parametrize(
@@ -147,23 +147,23 @@ def test_a_sound_manifest_survives_being_written_and_read() -> None:
     ids=lambda value: getattr(value, "__name__", ""),
 )
 def test_a_manifest_that_does_not_add_up_is_damage(change: Callable[[dict[str, Any]], None], reason: str) -> None:
-    """Holes, overlaps, tails and uncovered tensors are refused, and the manifest is named."""
-    found = document()
-    change(found)
+    """Holes, overlaps, tails and uncovered tensors are damage, and the error names the manifest."""
+    manifest = document()
+    change(manifest)
     with pytest.raises(DamageError) as caught:
-        decode(json.dumps(found).encode(), "the/manifest.json")
+        CheckpointManifest.decode(json.dumps(manifest).encode(), "the/manifest.json")
     assert str(caught.value).startswith("the/manifest.json: not a sound manifest: ")
     assert reason in str(caught.value)
 
 
 @pytest.mark.parametrize("data", [b"", b"{", b"[]", b"\xff", b"{}"])
 def test_bytes_that_are_no_manifest_are_damage(data: bytes) -> None:
-    """Anything but the JSON of a manifest is damage, not another error."""
+    """Bytes that are not the JSON of a manifest raise DamageError, not another error."""
     with pytest.raises(DamageError, match="not a sound manifest"):
-        decode(data, "m")
+        CheckpointManifest.decode(data, "m")
 
 
 def test_a_checksum_does_not_depend_on_how_bytes_are_cut() -> None:
-    """Parts have the checksum of their sum, and another byte has another."""
+    """The checksum of parts is that of their concatenation; a changed byte changes it."""
     assert checksum([b"ab", memoryview(b"c")]) == checksum([bytearray(b"abc")])
     assert checksum([b"abc"]) != checksum([b"abd"])

@@ -1,10 +1,10 @@
-"""Reading a checkpoint: few requests whatever the number of tensors, every block checked, nothing read in vain."""
+"""The reader makes few requests for many tensors, verifies every block, and reads nothing in vain."""
 
 from pathlib import Path
 
 import pytest
 import torch
-from tests.unit.checkpoint.conftest import Keep
+from tests.unit.checkpoint.conftest import NewRun
 
 from headway.checkpoint import reader
 from headway.checkpoint.reader import StoredCheckpoint
@@ -14,21 +14,21 @@ from headway.objectstore.folder import FolderStore
 
 
 class CountingStore(FolderStore):
-    """A folder that notes the reads into buffers."""
+    """A folder store that records the length of each read."""
 
     def __init__(self, root: Path) -> None:
         super().__init__(root)
         self.lengths: list[int] = []
 
     def fill(self, key: str, buffer: memoryview, start: int = 0) -> int:
-        """Read, and note how much was asked for."""
+        """Read, and record the length."""
         self.lengths.append(buffer.nbytes)
         return super().fill(key, buffer, start)
 
 
 @pytest.fixture
 def store(tmp_path: Path) -> CountingStore:
-    """A store that counts."""
+    """An empty store that records reads."""
     return CountingStore(tmp_path)
 
 
@@ -37,40 +37,42 @@ def many() -> dict[str, torch.Tensor]:
     return {f"model.{number:03}": torch.full((100,), float(number)) for number in range(100)}
 
 
-def test_neighbours_in_a_shard_are_read_together(keeping: Keep, store: CountingStore) -> None:
-    """All tensors of a shard take one request, if they are not too large for one."""
+def test_neighbors_in_a_shard_are_read_together(new_run: NewRun, store: CountingStore) -> None:
+    """All tensors of a shard take one request if they fit into one."""
     saved = many()
-    checkpoint = StoredCheckpoint(store, keeping().save(64, saved))
-    found = {name: torch.zeros_like(tensor) for name, tensor in saved.items()}
-    restore(checkpoint, found)
+    checkpoint = StoredCheckpoint(store, new_run().save(64, saved))
+    restored = {name: torch.zeros_like(tensor) for name, tensor in saved.items()}
+    restore(checkpoint, restored)
     assert store.lengths == [40_000]
-    assert all(torch.equal(found[name], saved[name]) for name in saved)
+    assert all(torch.equal(restored[name], saved[name]) for name in saved)
 
 
-def test_what_is_read_at_once_has_a_bound(keeping: Keep, store: CountingStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    """However many neighbours there are, a request stays small enough to hold."""
+def test_what_is_read_at_once_has_a_bound(
+    new_run: NewRun, store: CountingStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many neighbors there are, no request exceeds the window."""
     monkeypatch.setattr(reader, "WINDOW_BYTES", 1_000)
     saved = many()
-    checkpoint = StoredCheckpoint(store, keeping().save(64, saved))
-    found = {name: torch.zeros_like(tensor) for name, tensor in saved.items()}
-    restore(checkpoint, found)
+    checkpoint = StoredCheckpoint(store, new_run().save(64, saved))
+    restored = {name: torch.zeros_like(tensor) for name, tensor in saved.items()}
+    restore(checkpoint, restored)
     assert store.lengths == [800] * 50
-    assert all(torch.equal(found[name], saved[name]) for name in saved)
+    assert all(torch.equal(restored[name], saved[name]) for name in saved)
 
 
-def test_what_is_not_wanted_is_not_read(keeping: Keep, store: CountingStore) -> None:
+def test_only_requested_tensors_are_read(new_run: NewRun, store: CountingStore) -> None:
     """Two tensors with a third between them are two requests."""
-    checkpoint = StoredCheckpoint(store, keeping().save(64, many()))
-    found = {name: torch.zeros(100) for name in ("model.001", "model.003")}
-    restore(checkpoint, found)
+    checkpoint = StoredCheckpoint(store, new_run().save(64, many()))
+    restored = {name: torch.zeros(100) for name in ("model.001", "model.003")}
+    restore(checkpoint, restored)
     assert store.lengths == [400, 400]
-    assert found["model.003"].eq(3.0).all()
+    assert restored["model.003"].eq(3.0).all()
 
 
-def test_damage_to_one_of_those_read_together_is_found(keeping: Keep, store: CountingStore) -> None:
-    """Each of them is checked by itself, and the message says where the damage lies."""
+def test_damage_to_one_of_those_read_together_is_found(new_run: NewRun, store: CountingStore) -> None:
+    """Each tensor is verified by itself, and the message says where the damage is."""
     saved = many()
-    checkpoint = StoredCheckpoint(store, keeping().save(64, saved))
+    checkpoint = StoredCheckpoint(store, new_run().save(64, saved))
     chunk = checkpoint.manifest.tensors["model.050"].chunks[0]
     path = store.root / checkpoint.manifest.shards[0].key
     data = bytearray(path.read_bytes())

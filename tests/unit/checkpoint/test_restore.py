@@ -1,36 +1,36 @@
-"""A rank reads what it needs of a checkpoint, whatever rectangle that is, and no more blocks than it touches."""
+"""A rank restores any rectangle of a tensor, and reads no more blocks than whole rows touch."""
 
 from pathlib import Path
 
 import pytest
 import torch
-from tests.unit.checkpoint.conftest import Keep
+from tests.unit.checkpoint.conftest import NewRun
 from torch.distributed.checkpoint.metadata import MetadataIndex
 from torch.distributed.checkpoint.planner import LoadItemType, ReadItem
 
 from headway.checkpoint import manifest, reader
 from headway.checkpoint.reader import StoredCheckpoint
-from headway.checkpoint.restore import _wanted
+from headway.checkpoint.restore import _read_request
 from headway.objectstore.folder import FolderStore
 
 BLOCK = 64
-"""Bytes of a block, in these tests."""
+"""Bytes per block in these tests."""
 
 
 class CountingStore(FolderStore):
-    """A folder that adds up what is read into buffers."""
+    """A folder store that counts the bytes read."""
 
     read = 0
 
     def fill(self, key: str, buffer: memoryview, start: int = 0) -> int:
-        """Read, and note how much was asked for."""
+        """Read, and count the bytes."""
         self.read += buffer.nbytes
         return super().fill(key, buffer, start)
 
 
 @pytest.fixture
 def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> CountingStore:
-    """A store that counts, for checkpoints of small blocks."""
+    """A store that counts; checkpoints have small blocks."""
     monkeypatch.setattr(manifest, "BLOCK_BYTES", BLOCK)
     monkeypatch.setattr(reader, "BLOCK_BYTES", BLOCK)
     monkeypatch.setattr(reader, "WINDOW_BYTES", 4 * BLOCK)
@@ -49,15 +49,15 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> CountingStore:
     ids=["whole", "rows", "last row", "columns", "rectangle"],
 )
 def test_any_rectangle_comes_back_and_rows_are_read_alone(
-    keeping: Keep,
+    new_run: NewRun,
     store: CountingStore,
     offsets: tuple[int, int],
     lengths: tuple[int, int],
     most: int,
 ) -> None:
-    """Rows cost the blocks that they touch; a rectangle across rows is right, though it costs the whole chunk."""
+    """Whole rows cost the blocks that they touch; parts of rows are correct too, but cost the whole chunk."""
     whole = torch.arange(320, dtype=torch.float32).reshape(40, 8)
-    checkpoint = StoredCheckpoint(store, keeping().save(64, {"model.w": whole}))
+    checkpoint = StoredCheckpoint(store, new_run().save(64, {"model.w": whole}))
     tensor = checkpoint.manifest.tensors["model.w"]
     assert len(tensor.chunks[0].checksums) == 20
     target = torch.zeros(lengths)
@@ -69,7 +69,7 @@ def test_any_rectangle_comes_back_and_rows_are_read_alone(
         storage_offsets=torch.Size(offsets),
         lengths=torch.Size(lengths),
     )
-    checkpoint.stream([_wanted(tensor, tensor.chunks[0], item, target)])
+    checkpoint.stream([_read_request(tensor, tensor.chunks[0], item, target)])
     (top, left), (rows, columns) = offsets, lengths
     assert torch.equal(target, whole[top : top + rows, left : left + columns])
     assert store.read <= most

@@ -14,7 +14,7 @@ from headway.objectstore.folder import FolderStore
 
 @dataclass(frozen=True)
 class Answer:
-    """What a command left behind."""
+    """The exit code and the output of a command."""
 
     code: int
     out: str
@@ -31,11 +31,11 @@ Headway = Callable[..., Answer]
 
 @pytest.fixture
 def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FolderStore:
-    """An empty store, which commands find without being told."""
-    found = FolderStore(tmp_path / "store")
-    monkeypatch.setenv("HEADWAY_STORE", found.url)
+    """An empty store that commands use by default."""
+    folder = FolderStore(tmp_path / "store")
+    monkeypatch.setenv("HEADWAY_STORE", folder.url)
     monkeypatch.chdir(tmp_path)
-    return found
+    return folder
 
 
 @pytest.fixture
@@ -44,9 +44,9 @@ def headway(capsys: pytest.CaptureFixture[str]) -> Headway:
 
     def call(*words: str) -> Answer:
         capsys.readouterr()
-        with pytest.raises(SystemExit) as left:
+        with pytest.raises(SystemExit) as exit_request:
             main(words)
-        told = capsys.readouterr()
-        return Answer(int(left.value.code or 0), told.out, told.err)
+        output = capsys.readouterr()
+        return Answer(int(exit_request.value.code or 0), output.out, output.err)
 
     return call

@@ -1,4 +1,4 @@
-"""Runs as they would have happened: journals, ledgers, logs and heartbeats, in a real store at made-up times."""
+"""Scripted runs: journals, ledgers, logs and heartbeats in a real store, at made-up times."""
 
 import json
 import time
@@ -20,7 +20,7 @@ BATCH = 1000
 BUDGET = 10 * BATCH
 MODEL = {"layers": 1, "width": 16, "heads": 2, "kv_heads": 1, "ffn_width": 32}
 ELSEWHERE = "node-7"
-"""A machine whose processes cannot be looked at from here."""
+"""Another machine, whose processes this one cannot inspect."""
 Kind = type[Claimed] | type[Committed] | type[Decided] | type[Ended] | type[Pruned]
 Tensors = Mapping[str, tuple[str, tuple[int, ...], bytes]]
 """Type, shape and bytes by name."""
@@ -39,25 +39,25 @@ def plan(**changes: Any) -> Recipe:
 
 
 class Story:
-    """Tells a run into a store, entry by entry."""
+    """Writes a run into a store, entry by entry."""
 
     def __init__(self, store: Store, run: str, recipe: Recipe | None = None, data: str = "data") -> None:
         self.store, self.run, self.data = store, run, data
         self.recipe = recipe or plan()
         self.trace: str | None = None
-        """Of the attempts to come."""
+        """Trace of the following attempts."""
         self.attempt, self._seq, self._tail = 0, 0, ""
         self._chunks: dict[int, int] = {}
         store.create(keys.recipe(run), recipes.to_yaml(self.recipe).encode())
 
     def claim(self, at: float, lost_at: float | None = None) -> int:
-        """An attempt begins."""
+        """Claims the run: starts an attempt."""
         self.attempt = self._seq + 1
         self._add(Claimed, at, holder=self.holder, recipe=recipes.digest(self.recipe), data=self.data, lost_at=lost_at)
         return self.attempt
 
     def commit(self, at: float, tokens: int, tensors: Tensors | None = None) -> str:
-        """A checkpoint of these tensors is written and committed; returns the key of its shard."""
+        """Writes and commits a checkpoint of these tensors. Returns the key of its shard."""
         prefix = keys.checkpoint(self.run, tokens, self.attempt)
         held = tensors or {"model.weight": ("float32", (4,), bytes(16))}
         pieces = [
@@ -90,24 +90,24 @@ class Story:
         return laid.shard.key
 
     def decide(self, at: float, action: str, skip_from: int, skip_to: int, restored: int | None = None) -> None:
-        """A bad batch is dealt with."""
+        """Records a decision about a bad batch."""
         self._add(
             Decided, at, action=action, reason="loss nan", skip_from=skip_from, skip_to=skip_to, restored=restored
         )
 
     def prune(self, at: float, tokens: int) -> None:
-        """The attempt's checkpoint at `tokens` is given up, and its objects are deleted."""
+        """Prunes the attempt's checkpoint at `tokens`: records it and deletes its objects."""
         prefix = keys.checkpoint(self.run, tokens, self.attempt)
         self._add(Pruned, at, manifests=[f"{prefix}manifest.json"])
         for key in list(self.store.list(prefix)):
             self.store.delete(key)
 
     def end(self, at: float, outcome: str, tokens: int, reason: str = "asked to stop") -> None:
-        """The attempt says how it ended."""
+        """Records the outcome of the attempt."""
         self._add(Ended, at, outcome=outcome, reason=reason, tokens=tokens)
 
     def ledger(self, began: float, until: float, *phases: Mapping[str, float]) -> None:
-        """The attempt's ledger: phases for each rank."""
+        """Writes the attempt's ledger: seconds by phase for each rank."""
         rows = [
             LedgerRow(attempt=self.attempt, rank=rank, started=began, until=until, phases=booked, tokens=0)
             for rank, booked in enumerate(phases)
@@ -116,7 +116,7 @@ class Story:
         self.store.put(keys.ledger(self.run, self.attempt), [text.encode()])
 
     def say(self, *events: Mapping[str, Any]) -> None:
-        """A chunk of the attempt's log."""
+        """Writes a chunk of the attempt's log."""
         chunk = self._chunks.get(self.attempt, 0)
         self._chunks[self.attempt] = chunk + 1
         common = {"run": self.run, "attempt": self.attempt, "rank": 0, "phase": "step", "tokens": 0, "level": "info"}
@@ -124,7 +124,7 @@ class Story:
         self.store.put(keys.log_chunk(self.run, self.attempt, chunk), [text.encode()])
 
     def beat(self, at: float, tokens: int = 0, every: float = 2.0, summary: RunSummary | None = None) -> None:
-        """The attempt shows that it is alive."""
+        """Writes a heartbeat of the attempt."""
         write_heartbeat(
             self.store,
             self.run,
@@ -141,7 +141,7 @@ class Story:
 
     @property
     def holder(self) -> Holder:
-        """Who the attempt is."""
+        """The holder of the attempt."""
         return Holder(
             host=ELSEWHERE, pid=100 + self.attempt, started=1, launch=f"launch-{self.attempt}", trace=self.trace
         )
@@ -150,12 +150,12 @@ class Story:
         self._seq += 1
         entry = kind(seq=self._seq, attempt=self.attempt, time=at, nonce=str(self._seq), previous=self._tail, **fields)
         data = encode(entry)
-        self.store.create(keys.entry(self.run, self._seq), data)
+        self.store.create(keys.journal_entry(self.run, self._seq), data)
         self._tail = sha256(data)
 
 
 def step(tokens: int, loss: float = 3.0, at: float = 0.0) -> dict[str, Any]:
-    """The event of a batch trained on."""
+    """The event of a trained step."""
     return {
         "event": "step.done",
         "tokens": tokens,
@@ -168,12 +168,12 @@ def step(tokens: int, loss: float = 3.0, at: float = 0.0) -> dict[str, Any]:
 
 
 def steps(first: int, last: int, loss: float = 3.0) -> Sequence[dict[str, Any]]:
-    """The events of batches that end at `first` to `last` tokens, two seconds apart."""
+    """The events of steps that end at `first` to `last` tokens, two seconds apart."""
     return [step(tokens, loss, at=tokens / BATCH * 2) for tokens in range(first, last + 1, BATCH)]
 
 
 def trained(story: Story) -> Story:
-    """A run that was preempted, killed with a checkpoint, killed without one, failed, and then got to its end."""
+    """A run that was preempted, killed with a checkpoint, killed without one, failed, and then finished."""
     story.claim(100)
     story.say({"event": "attempt.claimed", "ranks": 2}, *steps(1000, 2000))
     story.commit(109, 2000)
@@ -216,7 +216,7 @@ def trained(story: Story) -> Story:
 
 
 def running(story: Story) -> Story:
-    """A run that is alive just now, elsewhere: 500 tokens/s."""
+    """A run that is trained on another machine now, at 500 tokens/s."""
     now = time.time()
     story.claim(now - 20)
     story.say({"event": "attempt.claimed", "ranks": 1}, *steps(1000, 4000))

@@ -1,4 +1,4 @@
-"""The words of the command line are a contract: people, scripts and sbatch files rely on them."""
+"""The words of the command line are a contract: users, scripts and sbatch files rely on them."""
 
 import os
 import subprocess
@@ -58,18 +58,18 @@ CONTRACT = {
 
 def commands(group: Any, before: str = "") -> dict[str, Any]:
     """All commands below `group`, by their words."""
-    found: dict[str, Any] = {}
+    table: dict[str, Any] = {}
     for name, command in group.commands.items():
         words = f"{before}{name}"
-        found |= commands(command, f"{words} ") if hasattr(command, "commands") else {words: command}
-    return found
+        table |= commands(command, f"{words} ") if hasattr(command, "commands") else {words: command}
+    return table
 
 
 COMMANDS = commands(typer.main.get_command(app))
 
 
 def test_the_words_are_those_of_the_contract() -> None:
-    """Commands, arguments and options are exactly those that are written down here."""
+    """Commands, arguments and options are exactly those listed here."""
     words = {
         name: sorted(p.opts[0] if p.param_type_name == "option" else p.metavar for p in command.params)
         for name, command in COMMANDS.items()
@@ -78,7 +78,7 @@ def test_the_words_are_those_of_the_contract() -> None:
 
 
 def test_the_help_teaches_in_order(headway: Headway) -> None:
-    """`headway --help` lists the commands in the order in which one needs them."""
+    """`headway --help` lists the commands in the order of a typical workflow."""
     shown = headway("--help").out
     first = list(dict.fromkeys(name.split()[0] for name in CONTRACT))
     places = [shown.index(f"│ {name} ") for name in first]
@@ -94,7 +94,7 @@ def test_every_help_has_an_example(headway: Headway, name: str) -> None:
 
 
 def test_the_command_line_starts_without_heavy_libraries() -> None:
-    """A login node has no torch: importing every command brings none of these."""
+    """A login node has no torch, so importing all commands imports none of these libraries."""
     heavy = {
         "torch",
         "numpy",
@@ -112,7 +112,7 @@ def test_the_command_line_starts_without_heavy_libraries() -> None:
 
 
 def test_nothing_but_the_views_of_checkpoints_needs_numpy(store: FolderStore) -> None:
-    """runs, status, logs, ledger and goodput work where only the login node's packages are."""
+    """runs, status, logs, ledger and goodput need only the packages of a login node."""
     trained(Story(store, "tale"))
     script = (
         "import sys\n"
@@ -126,7 +126,7 @@ def test_nothing_but_the_views_of_checkpoints_needs_numpy(store: FolderStore) ->
 
 
 def test_a_reader_that_leaves_early_is_no_error_to_look_at(store: FolderStore) -> None:
-    """`headway logs RUN | head -1`: no traceback."""
+    """`headway logs RUN | head -1` prints no traceback."""
     story = Story(store, "tale")
     story.claim(100)
     story.say(*(step(tokens) for tokens in range(1000, 10_000_000, 1000)))
@@ -142,7 +142,7 @@ def test_a_reader_that_leaves_early_is_no_error_to_look_at(store: FolderStore) -
 
 
 def test_ctrl_c_while_it_starts_is_no_error_to_look_at() -> None:
-    """Ctrl-C while the commands are loaded: 130, no traceback."""
+    """Ctrl-C during start-up exits with 130 and without a traceback."""
     script = (
         "import sys\n"
         "class Interrupted:\n"
@@ -157,7 +157,7 @@ def test_ctrl_c_while_it_starts_is_no_error_to_look_at() -> None:
 
 
 def test_wrong_words_are_wrong_use(headway: Headway, tmp_path: Path) -> None:
-    """An unknown command, an option that is missing and a store that is no URL leave with 2."""
+    """An unknown command, a missing option and a malformed store URL exit with code 2."""
     assert headway("trian").code == 2
     assert headway("export", "tale").code == 2
     answer = headway("runs", "--store", "ftp://x")

@@ -1,4 +1,4 @@
-"""`headway keys`: what it prints, keeps and refuses; and what `--quiet` leaves of it."""
+"""`headway keys`: what it prints, stores and rejects, with and without `--quiet`."""
 
 from pathlib import Path
 
@@ -10,27 +10,27 @@ from headway.serve.tenants import KeyStore, Quota
 
 @pytest.fixture
 def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where keys are kept if nothing is said."""
+    """The default file of keys."""
     monkeypatch.chdir(tmp_path)
     return tmp_path / "keys.json"
 
 
 def test_a_key_is_the_result_and_the_rest_a_remark(headway: Headway, file: Path) -> None:
-    """A script takes the key from standard output; quiet, nothing else is said, and the key still is."""
-    told, quiet = headway("keys", "add", "team-a"), headway("keys", "add", "team-a", "--quiet")
-    assert [answer.out[:3] for answer in (told, quiet)] == ["hw-", "hw-"]
-    assert [len(answer.out.split()) for answer in (told, quiet)] == [1, 1]
-    assert "once" in told.err
+    """The key goes to standard output; `--quiet` drops the remark and keeps the key."""
+    loud, quiet = headway("keys", "add", "team-a"), headway("keys", "add", "team-a", "--quiet")
+    assert [answer.out[:3] for answer in (loud, quiet)] == ["hw-", "hw-"]
+    assert [len(answer.out.split()) for answer in (loud, quiet)] == [1, 1]
+    assert "once" in loud.err
     assert quiet.err == ""
-    assert len(KeyStore(file).read()) == 2
+    assert len(KeyStore(file).load().keys) == 2
 
 
 def test_limits_are_set_shown_and_taken_away(headway: Headway, file: Path) -> None:
-    """Each by itself; what is not given stays."""
+    """Each limit is set separately; limits that are not given stay."""
     headway("keys", "add", "team-a")
-    assert headway("keys", "limit", "team-a", "--requests", "600").out == "team-a may use 600 requests a minute\n"
-    told = headway("keys", "limit", "team-a", "--tokens", "100000").out
-    assert told == "team-a may use 600 requests and 100,000 tokens a minute\n"
+    assert headway("keys", "limit", "team-a", "--requests", "600").out == "team-a may use 600 requests per minute\n"
+    text = headway("keys", "limit", "team-a", "--tokens", "100000").out
+    assert text == "team-a may use 600 requests and 100,000 tokens per minute\n"
     assert KeyStore(file).load().quotas == {"team-a": Quota(requests_per_minute=600, tokens_per_minute=100_000)}
     shown = headway("keys", "ls").out.splitlines()
     assert shown[0].split()[-2:] == ["requests/min", "tokens/min"]
@@ -42,15 +42,15 @@ def test_limits_are_set_shown_and_taken_away(headway: Headway, file: Path) -> No
         "tokens_per_minute": 100_000,
         "file": "keys.json",
     }
-    assert headway("keys", "limit", "team-a", "--tokens", "0").out == "team-a may use as much as it likes\n"
+    assert headway("keys", "limit", "team-a", "--tokens", "0").out == "team-a has no limits\n"
     assert KeyStore(file).load().quotas == {}
 
 
 def test_a_list_shows_limits_without_keys_too(headway: Headway, file: Path) -> None:
-    """They would limit the next key of that tenant: they are to be seen, and taken away."""
+    """Limits of a tenant without keys are listed, because they apply to its next key."""
     headway("keys", "add", "team-a")
     headway("keys", "limit", "team-a", "--requests", "5")
-    headway("keys", "revoke", KeyStore(file).read()[0].name)
+    headway("keys", "revoke", KeyStore(file).load().keys[0].key_id)
     expected = {"key": None, "tenant": "team-a", "created": None, "requests_per_minute": 5, "tokens_per_minute": None}
     assert headway("keys", "ls", "--json").document == [expected]
     assert headway("keys", "ls").out.splitlines()[-1].split() == ["-", "team-a", "-", "5", "-"]
@@ -59,7 +59,7 @@ def test_a_list_shows_limits_without_keys_too(headway: Headway, file: Path) -> N
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "complaint"),
     [
         (["team-a"], "--requests"),
         (["team-b", "--requests", "1"], "team-a"),
@@ -67,25 +67,30 @@ def test_a_list_shows_limits_without_keys_too(headway: Headway, file: Path) -> N
         (["team-a", "--tokens", "many"], "integer"),
     ],
 )
-def test_a_limit_that_means_nothing_is_wrong_use(headway: Headway, file: Path, words: list[str], said: str) -> None:
-    """It leaves with 2, says what instead, and changes nothing."""
+def test_a_limit_that_means_nothing_is_wrong_use(
+    headway: Headway, file: Path, words: list[str], complaint: str
+) -> None:
+    """The command exits with code 2, says what to do instead, and changes nothing."""
     headway("keys", "add", "team-a")
     before = file.read_bytes()
     answer = headway("keys", "limit", *words)
     assert (answer.code, answer.out) == (2, "")
-    assert said in " ".join(answer.err.replace("│", " ").split())  # in a box of some width
+    assert complaint in " ".join(answer.err.replace("│", " ").split())  # in a box of some width
     assert file.read_bytes() == before
 
 
 def test_quiet_says_only_results(headway: Headway, file: Path) -> None:
-    """That what was to be done is done is no result: quiet, the exit code says it. A document is one, quiet or not."""
+    """`--quiet` prints no confirmations; `--json` still prints its document."""
     assert (headway("keys", "ls").err != "", headway("keys", "ls", "--quiet").err) == (True, "")
     headway("keys", "add", "team-a")
     limited = headway("keys", "limit", "team-a", "--requests", "1", "--quiet")
     assert (limited.code, limited.out, limited.err) == (0, "", "")
-    name = KeyStore(file).read()[0].name
+    name = KeyStore(file).load().keys[0].key_id
     assert name in headway("keys", "ls", "--quiet").out
     revoked = headway("keys", "revoke", name, "--quiet")
     assert (revoked.code, revoked.out, revoked.err) == (0, "", "")
     headway("keys", "add", "team-a")
-    assert headway("keys", "revoke", KeyStore(file).read()[0].name, "--quiet", "--json").document["tenant"] == "team-a"
+    assert (
+        headway("keys", "revoke", KeyStore(file).load().keys[0].key_id, "--quiet", "--json").document["tenant"]
+        == "team-a"
+    )

@@ -1,4 +1,4 @@
-"""The picture of a run."""
+"""The figure of a run."""
 
 from pathlib import Path
 
@@ -7,41 +7,41 @@ from tests.unit.cli.conftest import Headway
 from tests.unit.cli.story import BATCH, Story, step, steps, trained
 
 from headway.objectstore.folder import FolderStore
-from headway.reports.curve import curve, newest_losses
+from headway.reports.curve import newest_losses, read_curve
 from headway.runs.run_log import opening_events
 
 PNG = b"\x89PNG\r\n"
 
 
 def test_what_was_trained_again_is_drawn_once() -> None:
-    """The later attempt's batches replace those that the first lost, also those it has not got to yet."""
+    """The later attempt's steps replace those that the earlier attempt lost, including those not yet repeated."""
     first = [{**each, "attempt": 1} for each in (*steps(1000, 6000, loss=3.0),)]
     first.append({"event": "evaluation.done", "attempt": 1, "tokens": 6000, "held_out": 9.0})
     second = [
         {"event": "checkpoint.restored", "attempt": 4, "tokens": 3000},
         *({**each, "attempt": 4} for each in steps(4000, 5000, loss=2.0)),
     ]
-    drawn = curve([*first, *second])
+    drawn = read_curve([*first, *second])
     assert [(p.tokens, p.loss) for p in drawn.points] == [(1000, 3), (2000, 3), (3000, 3), (4000, 2), (5000, 2)]
     assert drawn.held_out == {}
-    assert drawn.reached == {1: 6000, 4: 5000}
+    assert drawn.tokens_reached == {1: 6000, 4: 5000}
 
 
 def test_beginning_again_forgets_everything() -> None:
-    """An attempt that found nothing to restore draws from the beginning."""
+    """The curve of an attempt that restored nothing starts at the beginning."""
     events = [{**each, "attempt": 1} for each in steps(1000, 3000)] + [{**step(1000, 5.0), "attempt": 2}]
-    assert [(p.tokens, p.loss) for p in curve(events).points] == [(1000, 5.0)]
+    assert [(p.tokens, p.loss) for p in read_curve(events).points] == [(1000, 5.0)]
 
 
 def test_what_a_roll_back_skips_is_not_drawn() -> None:
-    """Batches that were undone and are skipped from then on leave a gap."""
+    """Steps that were rolled back and then skipped leave a gap."""
     first = [{**each, "attempt": 1} for each in steps(1000, 5000)]
     second = [{"event": "checkpoint.restored", "attempt": 4, "tokens": 2000}, {**step(6000), "attempt": 4}]
-    assert [p.tokens for p in curve([*first, *second]).points] == [1000, 2000, 6000]
+    assert [p.tokens for p in read_curve([*first, *second]).points] == [1000, 2000, 6000]
 
 
 def test_late_and_early_words_are_found_without_the_rest(store: FolderStore) -> None:
-    """The newest losses come from the end of a log, an attempt's opening from its beginning."""
+    """The newest losses come from the end of a log, an attempt's opening events from its beginning."""
     story = trained(Story(store, "tale"))
     assert newest_losses(store, "tale") == (1.5, 1.75)
     assert [event["event"] for event in opening_events(store, "tale", 7)] == ["attempt.claimed", "checkpoint.restored"]
@@ -50,7 +50,7 @@ def test_late_and_early_words_are_found_without_the_rest(store: FolderStore) -> 
 
 @pytest.mark.parametrize(("name", "begins"), [("tale.png", PNG), ("x.pdf", b"%PDF"), ("x.svg", b"<?xml")])
 def test_a_picture_is_written(headway: Headway, store: FolderStore, name: str, begins: bytes) -> None:
-    """RUN.png by default, or any of three kinds with --to; the document says where and of what."""
+    """The default file is RUN.png; --to selects any of three formats."""
     trained(Story(store, "tale"))
     answer = headway("plot", "tale", "--json", *(["--to", name] if name != "tale.png" else []))
     assert answer.document == {"run": "tale", "file": name, "points": 10, "held_out": 1, "attempts": 5}
@@ -58,7 +58,7 @@ def test_a_picture_is_written(headway: Headway, store: FolderStore, name: str, b
 
 
 def test_a_picture_shows_every_way_to_stop(headway: Headway, store: FolderStore) -> None:
-    """Preemptions, kills, failures and roll-backs are in the legend, with their number, and so is what it cost."""
+    """The legend has preemptions, kills, failures and roll-backs with their numbers, and the tokens trained again."""
     story = trained(Story(store, "tale"))
     headway("plot", story.run, "--to", "x.svg")
     text = Path("x.svg").read_text()
@@ -68,7 +68,7 @@ def test_a_picture_shows_every_way_to_stop(headway: Headway, store: FolderStore)
 
 
 def test_a_picture_of_many_attempts_can_be_drawn(headway: Headway, store: FolderStore) -> None:
-    """A run that was killed sixty times is drawn too."""
+    """A run with sixty kills is drawn."""
     story = Story(store, "often")
     for number in range(60):
         began = 100.0 * number
@@ -82,7 +82,7 @@ def test_a_picture_of_many_attempts_can_be_drawn(headway: Headway, store: Folder
 
 
 def test_what_cannot_be_drawn_is_said(headway: Headway, store: FolderStore) -> None:
-    """No step yet, an unknown ending, a folder that is not there: a message, no picture, no traceback."""
+    """Without steps, with an unknown suffix or a missing folder there is a message, no figure and no traceback."""
     story = Story(store, "tale")
     assert headway("plot", "tale").code == 2
     story.claim(100)

@@ -1,4 +1,4 @@
-"""The registry on the command line: what there is, where it came from, what is damaged, and what it is called."""
+"""The registry on the command line: versions, their origin, their damage and their aliases."""
 
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from headway.runs import keys
 
 @pytest.fixture
 def versions(store: FolderStore, tmp_path: Path) -> list[Version]:
-    """A model of two versions, of which the first is stable, and another model of one."""
+    """A model with two versions, the first of them stable, and a model with one."""
     folder = tmp_path / "exported"
     folder.mkdir()
     (folder / "model.safetensors").write_bytes(safetensors(bytes(100)))
@@ -27,7 +27,7 @@ def versions(store: FolderStore, tmp_path: Path) -> list[Version]:
 
 
 def flip(store: FolderStore, version: Version, name: str) -> None:
-    """Change the last byte of a file of a version."""
+    """Flips the last byte of a file of a version."""
     key = keys.folder(version.manifest) + name
     data = bytearray(store.get(key))
     data[-1] ^= 1
@@ -35,7 +35,7 @@ def flip(store: FolderStore, version: Version, name: str) -> None:
 
 
 def test_all_models_are_listed(headway: Headway, versions: list[Version]) -> None:
-    """One line a version: what it is called, its run and position, its loss, size and age."""
+    """Each version has a line with its aliases, run, tokens, loss, size and age."""
     answer = headway("models")
     assert answer.code == 0
     header, one, two, three = answer.out.splitlines()
@@ -55,7 +55,7 @@ def test_all_models_are_listed(headway: Headway, versions: list[Version]) -> Non
 
 
 def test_one_model_is_listed_with_where_it_came_from(headway: Headway, versions: list[Version]) -> None:
-    """The digests of checkpoint, recipe and data, and the code; of one version, if one is asked about."""
+    """The list of one model adds the digests of checkpoint, recipe and data, and the code."""
     shown = headway("models", "coder").out.splitlines()
     assert len(shown) == 1 + len(versions)
     assert shown[0].split()[-5:] == ["dtype", "checkpoint", "recipe", "data", "code"]
@@ -65,17 +65,17 @@ def test_one_model_is_listed_with_where_it_came_from(headway: Headway, versions:
 
 
 def test_nothing_published_is_nothing_listed(headway: Headway, store: FolderStore) -> None:
-    """No models: 0, and how to make one; a model that is not there: 2, and what there is."""
+    """Without models the command explains how to create one; an unknown model exits with 2."""
     answer = headway("models")
     assert (answer.code, answer.out) == (0, "")
-    assert f"no models in {store.url} yet; make one: headway publish RUN --as NAME" in answer.err
+    assert f"no models in {store.url} yet; create one: headway publish RUN --as NAME" in answer.err
     assert headway("models", "--json").document["models"] == []
     answer = headway("models", "coder")
     assert (answer.code, "no model coder in" in answer.err) == (2, True)
 
 
 def test_verify_reads_every_byte(headway: Headway, store: FolderStore, versions: list[Version]) -> None:
-    """Sound: 0. A flipped byte: 1, with version and file, which a look without --verify does not see."""
+    """`--verify` finds a flipped byte that the plain list does not see, and exits with 1."""
     assert headway("models", "--verify").code == 0
     flip(store, versions[1], "model.safetensors")
     assert headway("models").code == 0
@@ -90,18 +90,18 @@ def test_verify_reads_every_byte(headway: Headway, store: FolderStore, versions:
 def test_a_damaged_manifest_is_shown_and_the_others_are_listed(
     headway: Headway, store: FolderStore, versions: list[Version]
 ) -> None:
-    """A version of which nothing is known but what the journal says; so is a damaged entry of the journal."""
+    """A damaged manifest or journal entry is reported, and the other versions are listed."""
     flip(store, versions[0], "manifest.json")
     answer = headway("models")
     assert answer.code == 0
     assert answer.out.splitlines()[1].split()[:3] == ["coder@1", "stable", "damaged"]
-    assert "manifest.json is not the one that the model's journal vouches for" in answer.err
-    store.put(keys.journal_entry(keys.model_journal("coder"), 3), [b"rubbish"])
-    assert "headway: model coder: journal entry 3 is not readable as one" in headway("models").err
+    assert "manifest.json is not the one whose SHA-256 is in the model's journal" in answer.err
+    store.put(keys.hashlog_entry(keys.model_journal("coder"), 3), [b"rubbish"])
+    assert "headway: model coder: journal entry 3 is unreadable" in headway("models").err
 
 
 def test_an_alias_is_moved(headway: Headway, store: FolderStore, versions: list[Version]) -> None:
-    """To a version by its number, or by what another alias means; what it was before is said."""
+    """An alias moves to a version given by number or alias; the output names the version before."""
     assert headway("alias", "coder@2", "candidate").out == "coder@candidate is coder@2\n"
     assert headway("alias", "coder@candidate", "stable").out == "coder@stable is coder@2, before coder@1\n"
     assert headway("alias", "coder@2", "stable").out == "coder@stable is coder@2\n"
@@ -119,28 +119,28 @@ def test_an_alias_is_moved(headway: Headway, store: FolderStore, versions: list[
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "complaint"),
     [
-        (["--as", "a/b"], "'a/b' is no name of a model"),
-        (["--as", "coder", "--alias", "Stable"], "'Stable' is no alias"),
+        (["--as", "a/b"], "'a/b' is not a model name"),
+        (["--as", "coder", "--alias", "Stable"], "'Stable' is not an alias"),
         (["--as", "coder", "--tokens", "5"], "no checkpoint at 5 tokens"),
         ([], "--as"),
     ],
 )
 def test_wrong_words_are_refused_before_anything_is_exported(
-    headway: Headway, store: FolderStore, words: list[str], said: str
+    headway: Headway, store: FolderStore, words: list[str], complaint: str
 ) -> None:
-    """A name, an alias or a position that cannot be: 2, and nothing is written."""
+    """An invalid name, alias or position exits with 2 and writes nothing."""
     trained(Story(store, "tale"))
     answer = headway("publish", "tale", *words)
-    assert (answer.code, said in answer.err) == (2, True)
+    assert (answer.code, complaint in answer.err) == (2, True)
     assert not list(store.list("models/"))
 
 
 def test_a_store_that_ignores_conditions_takes_no_versions(
     headway: Headway, store: FolderStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Two publishers could overwrite each other's entries there: 1, and no way around it is offered."""
+    """Publishing to a store without conditional writes exits with 1, and no option overrides that."""
     trained(Story(store, "tale"))
     monkeypatch.setattr(FolderStore, "create", lambda self, key, data: self.put(key, [data]))
     answer = headway("publish", "tale", "--as", "coder")

@@ -1,4 +1,4 @@
-"""`headway store` says what lies in a store, deletes nothing that anybody needs, and copies runs whole."""
+"""`headway store` lists sizes, deletes only garbage, and copies whole runs."""
 
 import pytest
 from tests.unit.cli.conftest import Headway
@@ -9,7 +9,7 @@ from headway.runs import Run, keys
 
 
 def killed(store: FolderStore, name: str = "tale") -> Story:
-    """A run whose first attempt was killed in a save, and whose second is open."""
+    """A run whose first attempt was killed during a save, and whose second attempt is open."""
     story = Story(store, name)
     story.claim(100)
     story.commit(105, 1000)
@@ -22,7 +22,7 @@ def killed(store: FolderStore, name: str = "tale") -> Story:
 
 
 def test_ls_tells_what_each_run_takes(headway: Headway, store: FolderStore) -> None:
-    """A line a run: entries, checkpoints, garbage, all of it; a program gets the same in bytes."""
+    """Each run has a line with entries, checkpoints, garbage and total; `--json` has them in bytes."""
     killed(store)
     trained(Story(store, "whole"))
     document = headway("store", "ls", "--json").document
@@ -39,26 +39,26 @@ def test_ls_tells_what_each_run_takes(headway: Headway, store: FolderStore) -> N
 
 
 def test_ls_of_an_empty_store_is_no_error(headway: Headway, store: FolderStore) -> None:
-    """A person is told how to begin, a program gets an empty list."""
-    assert "begin one with headway train" in headway("store", "ls").err
+    """The terminal shows how to start; `--json` prints an empty list."""
+    assert "start one with headway train" in headway("store", "ls").err
     assert headway("store", "ls", "--quiet").err == ""
     assert headway("store", "ls", "--json").document == {"store": store.url, "runs": []}
 
 
 def test_a_dry_run_deletes_nothing(headway: Headway, store: FolderStore) -> None:
-    """It says what gc would delete, exactly, and leaves every object."""
+    """A dry run lists exactly what gc would delete, and deletes nothing."""
     killed(store)
     before = [*store.list("")]
-    told = headway("store", "gc", "--dry-run", "--json").document
+    document = headway("store", "gc", "--dry-run", "--json").document
     assert [*store.list("")] == before
-    assert (told["dry_run"], told["bytes"], len(told["objects"])) == (True, 1500, 2)
+    assert (document["dry_run"], document["bytes"], len(document["objects"])) == (True, 1500, 2)
     done = headway("store", "gc", "--json").document
-    assert done == {**told, "dry_run": False}
+    assert done == {**document, "dry_run": False}
     assert {each["key"] for each in done["objects"]} == {*before} - {*store.list("")}
 
 
 def test_gc_deletes_what_is_garbage_and_finds_nothing_after(headway: Headway, store: FolderStore) -> None:
-    """A line a checkpoint, with why; what is committed, or may yet be, stays; then there is nothing."""
+    """Each checkpoint has a line with the reason. Committed and live checkpoints stay; a second call finds nothing."""
     killed(store)
     answer = headway("store", "gc")
     header, row = answer.out.splitlines()
@@ -71,7 +71,7 @@ def test_gc_deletes_what_is_garbage_and_finds_nothing_after(headway: Headway, st
 
 
 def test_gc_keeps_to_the_runs_that_are_named(headway: Headway, store: FolderStore) -> None:
-    """Another run's garbage and unfinished writes stay; quiet, it says nothing but its result."""
+    """The garbage of other runs and unfinished writes stay; `--quiet` prints only the result."""
     killed(store)
     killed(store, "other")
     aside = store.root / ".incoming"
@@ -83,14 +83,14 @@ def test_gc_keeps_to_the_runs_that_are_named(headway: Headway, store: FolderStor
 
 
 def test_gc_leaves_a_run_with_a_damaged_journal_alone(headway: Headway, store: FolderStore) -> None:
-    """What a damaged entry named is not known: the run is left, that is said, and the others are tidied."""
+    """A run with a damaged journal is skipped with a message, and the others are cleaned."""
     killed(store, "bad")
     killed(store)
-    store.put(keys.entry("bad", 2), [b"rubbish"])
+    store.put(keys.journal_entry("bad", 2), [b"rubbish"])
     before = [*store.list("runs/bad/")]
     answer = headway("store", "gc")
     assert answer.code == 0
-    assert "headway: left alone: run bad: journal entry 2 is not readable as one" in answer.err
+    assert "headway: skipped: run bad: journal entry 2 is unreadable" in answer.err
     assert [*store.list("runs/bad/")] == before
     assert len(answer.out.splitlines()) == 2
     bad, tale = headway("store", "ls", "--json").document["runs"]
@@ -99,20 +99,20 @@ def test_gc_leaves_a_run_with_a_damaged_journal_alone(headway: Headway, store: F
 
 
 def test_unfinished_writes_go_by_age(headway: Headway, store: FolderStore) -> None:
-    """A write that was begun just now may be somebody's; one older than is said is abandoned."""
+    """A recent write may be in use; one older than the limit is abandoned."""
     trained(Story(store, "tale"))
     half = store.root / ".incoming" / "half"
     half.write_bytes(b"half")
     assert headway("store", "gc", "--json").document["objects"] == []
     assert half.exists()
-    told = headway("store", "gc", "--older-than", "0", "--json").document["objects"]
-    assert [(each["key"], each["bytes"]) for each in told] == [(".incoming/half", None)]
-    assert "never finished" in told[0]["reason"]
+    objects = headway("store", "gc", "--older-than", "0", "--json").document["objects"]
+    assert [(each["key"], each["bytes"]) for each in objects] == [(".incoming/half", None)]
+    assert "never finished" in objects[0]["reason"]
     assert not half.exists()
 
 
 def test_a_copy_is_a_run_of_the_other_store(headway: Headway, store: FolderStore) -> None:
-    """What was copied is said; the copy is verified, has the same fingerprint, and copying again changes nothing."""
+    """The copy is verified and has the same fingerprint; copying again changes nothing."""
     trained(Story(store, "tale"))
     other = FolderStore(store.root.parent / "other")
     answer = headway("store", "cp", "tale", other.url)
@@ -132,7 +132,7 @@ def test_a_copy_is_a_run_of_the_other_store(headway: Headway, store: FolderStore
 
 
 def test_a_damaged_run_is_not_copied(headway: Headway, store: FolderStore) -> None:
-    """1, what is damaged is named, and the other store has no such run."""
+    """The command exits with 1 and names the damage, and the destination has no such run."""
     story = Story(store, "tale")
     story.claim(100)
     shard = story.commit(105, 1000)
@@ -145,23 +145,23 @@ def test_a_damaged_run_is_not_copied(headway: Headway, store: FolderStore) -> No
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "complaint"),
     [
         (("ls", "missing"), "there are: tale"),
         (("gc", "missing"), "there are: tale"),
         (("cp", "missing", "elsewhere"), "there are: tale"),
-        (("cp", "tale", "ftp://host/x"), "no such kind of store"),
-        (("cp", "tale", "store"), "already; name another store"),
-        (("ls", "--store", "ftp://host/x"), "no such kind of store"),
+        (("cp", "tale", "ftp://host/x"), "unknown kind of store"),
+        (("cp", "tale", "store"), "already; choose another store"),
+        (("ls", "--store", "ftp://host/x"), "unknown kind of store"),
         (("gc", "--older-than", "-1"), "--older-than"),
         (("cp", "tale"), "URL"),
     ],
 )
-def test_wrong_use_is_said(headway: Headway, store: FolderStore, words: tuple[str, ...], said: str) -> None:
-    """2, nothing on standard output, and what to do instead."""
+def test_wrong_use_is_said(headway: Headway, store: FolderStore, words: tuple[str, ...], complaint: str) -> None:
+    """The command exits with 2, prints nothing on standard output, and says what to do instead."""
     killed(store)
     before = [*store.list("")]
     answer = headway("store", *words)
     assert (answer.code, answer.out) == (2, "")
-    assert said in answer.err
+    assert complaint in answer.err
     assert [*store.list("")] == before

@@ -1,4 +1,4 @@
-"""Submitting and following arrays from the command line, where there is no SLURM to be asked."""
+"""Submitting and following arrays from the command line, without SLURM."""
 
 import json
 import re
@@ -13,7 +13,7 @@ from tests.unit.launch.answers import PARTITION
 from headway.objectstore.folder import FolderStore
 from headway.runs import submissions
 from headway.runs.submissions import Member, Submission, SubmittedJob
-from headway.telemetry import Trace, traces
+from headway.telemetry import Trace, spans, traces
 
 TEXT = """
 name: slm
@@ -24,7 +24,7 @@ train: {tokens: 8192, batch_tokens: 4096, micro_batch_tokens: 2048}
 
 @pytest.fixture(autouse=True)
 def no_slurm(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """None of SLURM's programs is on PATH."""
+    """No SLURM program is on PATH."""
     monkeypatch.setenv("PATH", str(tmp_path))
 
 
@@ -36,19 +36,19 @@ def recipe(tmp_path: Path) -> str:
 
 
 def kept(store: FolderStore, *runs: str, name: str = "slm", cancelled: bool = False) -> None:
-    """A submission of runs, of which sbatch made job 7."""
+    """Stores a submission of runs that sbatch accepted as job 7."""
     submissions.save(
         store,
         Submission(
             name=name, cluster="c", user="u", host="h", folder="/", time=0, recipe=TEXT, array=runs != (name,),
             nodes_min=1, nodes_max=1, members=[Member(run=run, overrides=[]) for run in runs], ranks=1, trace="",
-            store=store.url, sbatch="", logs="", sent=[SubmittedJob(job="7", time=0, cancelled=cancelled)],
+            store=store.url, sbatch="", logs="", jobs=[SubmittedJob(job="7", time=0, cancelled=cancelled)],
         ),
     )  # fmt: skip
 
 
 def test_a_dry_run_prints_what_sbatch_would_get(headway: Headway, store: FolderStore, recipe: str) -> None:
-    """And does nothing: it needs no SLURM, and leaves the store as it was."""
+    """A dry run needs no SLURM and leaves the store unchanged."""
     answer = headway(
         "submit", recipe, "seed=3", "--array", "train.lanes=1,2", "--dry-run", "--time", "90", "--qos", "q"
     )
@@ -65,7 +65,7 @@ def test_a_dry_run_prints_what_sbatch_would_get(headway: Headway, store: FolderS
 
 @pytest.mark.usefixtures("store")
 def test_data_that_nobody_built_is_warned_of(headway: Headway, recipe: str) -> None:
-    """Once for all members; it may be there where the jobs run, so it is no error."""
+    """Missing data causes one warning for all members; the nodes may have the data, so it is not an error."""
     answer = headway("submit", recipe, "--array", "seed=1,2", "--dry-run", "--quiet")
     assert (answer.code, answer.err.count("there is no data in")) == (0, 1)
     assert "headway data build" in answer.err
@@ -75,7 +75,7 @@ def test_data_that_nobody_built_is_warned_of(headway: Headway, recipe: str) -> N
 
 
 def test_submitting_needs_slurm(headway: Headway, store: FolderStore, recipe: str) -> None:
-    """Without it: wrong use, said so, and nothing left in the store."""
+    """Without SLURM the command exits with 2 and leaves nothing in the store."""
     answer = headway("submit", recipe, "--array", "seed=1,2")
     assert answer.code == 2
     assert "this machine has no SLURM" in answer.err
@@ -85,10 +85,10 @@ def test_submitting_needs_slurm(headway: Headway, store: FolderStore, recipe: st
 def test_a_submission_is_where_the_trace_begins(
     headway: Headway, store: FolderStore, recipe: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its span is what all that its jobs do hangs from, and hangs from whoever submits; a dry run tells nothing."""
+    """The spans of the jobs descend from the submission's span, and that from the caller's; a dry run has no span."""
     file, parent = tmp_path / "spans.jsonl", Trace.new()
-    monkeypatch.setenv(traces.FILE_VARIABLE, str(file))
-    monkeypatch.delenv(traces.VARIABLE, raising=False)
+    monkeypatch.setenv(spans.FILE_VARIABLE, str(file))
+    monkeypatch.delenv(traces.TRACE_VARIABLE, raising=False)
     assert headway("submit", recipe, "--dry-run").code == 0
     assert not file.exists()
     partition = PARTITION.replace("Default=NO", "Default=YES")
@@ -101,7 +101,7 @@ def test_a_submission_is_where_the_trace_begins(
         (tmp_path / name).chmod(0o755)
     assert headway("submit", recipe).code == 0
     (tmp_path / "sbatch").unlink()
-    monkeypatch.setenv(traces.VARIABLE, str(parent))
+    monkeypatch.setenv(traces.TRACE_VARIABLE, str(parent))
     assert headway("submit", recipe, "--name", "other").code == 2
     first, second = (json.loads(line) for line in file.read_text(encoding="utf-8").splitlines())
     assert (first["name"], first["parent"], first["attributes"]["headway.job"]) == ("launch.submit", None, "7")
@@ -126,14 +126,14 @@ def test_a_submission_is_where_the_trace_begins(
 def test_what_is_wrong_is_said_before_slurm_is_asked(
     headway: Headway, recipe: str, words: list[str], complaint: str
 ) -> None:
-    """Recipe, members and resources are seen through first."""
+    """Recipe, members and resources are checked first."""
     answer = headway("submit", recipe, *words)
     assert (answer.code, answer.out) == (2, "")
     assert complaint in answer.err
 
 
 def test_an_array_is_counted_and_listed(headway: Headway, store: FolderStore) -> None:
-    """One line with how many are in which state, and a row for each, in the array's order."""
+    """The first line counts the states; each member has a row, in the array's order."""
     trained(Story(store, "slm.b"))
     running(Story(store, "slm.a"))
     kept(store, "slm.b", "slm.a", "slm.c")
@@ -143,7 +143,7 @@ def test_an_array_is_counted_and_listed(headway: Headway, store: FolderStore) ->
     assert [line.split()[0] for line in lines[2:]] == ["run", "slm.b", "slm.a", "slm.c"]
     assert re.search(r"slm\.b +done +- +10,000 +100\.0% +1\.500 +node-7 +1 +\d+\.\d%", lines[3])
     assert re.search(r"slm\.c +submitted +- +-", lines[5])
-    assert "what SLURM knows is left out: " in answer.err
+    assert "shown without SLURM's data: " in answer.err
     assert headway("status", "slm", "--quiet").err == ""
     document = headway("status", "slm", "--json").document
     assert document["counts"] == {"done": 1, "running": 1, "submitted": 1}
@@ -155,7 +155,7 @@ def test_an_array_is_counted_and_listed(headway: Headway, store: FolderStore) ->
 
 
 def test_a_submitted_run_has_a_status_before_it_begins(headway: Headway, store: FolderStore) -> None:
-    """By itself and as a run of an array; afterwards it is that of any run, and goes on by SLURM."""
+    """A single run and a run of an array have a status; once it has started, SLURM continues it."""
     kept(store, "one", name="one")
     kept(store, "slm.a", "slm.b")
     for name in ("one", "slm.a"):
@@ -172,7 +172,7 @@ def test_a_submitted_run_has_a_status_before_it_begins(headway: Headway, store: 
 
 
 def test_runs_lists_what_has_not_begun(headway: Headway, store: FolderStore) -> None:
-    """An array in one line for a person; not what was cancelled."""
+    """An array is one line on a terminal; cancelled submissions are left out."""
     running(Story(store, "slm.a"))
     kept(store, "slm.a", "slm.b", "slm.c")
     kept(store, "one", name="one")
@@ -189,7 +189,7 @@ def test_runs_lists_what_has_not_begun(headway: Headway, store: FolderStore) -> 
 
 
 def test_logs_of_an_array_are_told_in_order_of_time(headway: Headway, store: FolderStore) -> None:
-    """What all runs said, each line with its run's name in front; JSON lines as they are stored."""
+    """The events of all runs are merged, each with its run's name; JSON lines are printed as stored."""
     for run, moments in {"slm.a": (10, 40), "slm.long": (20, 30)}.items():
         story = Story(store, run)
         story.claim(100)
@@ -198,12 +198,12 @@ def test_logs_of_an_array_are_told_in_order_of_time(headway: Headway, store: Fol
     lines = headway("logs", "slm").out.splitlines()
     assert [line.split()[0] for line in lines] == ["slm.a", "slm.long", "slm.long", "slm.a"]
     assert len({line.index("step.done") for line in lines}) == 1
-    told = [json.loads(line) for line in headway("logs", "slm", "--json").out.splitlines()]
-    assert [event["tokens"] for event in told] == [10_000, 20_000, 30_000, 40_000]
+    events = [json.loads(line) for line in headway("logs", "slm", "--json").out.splitlines()]
+    assert [event["tokens"] for event in events] == [10_000, 20_000, 30_000, 40_000]
 
 
 def test_following_an_array_ends_with_its_last_run(headway: Headway, store: FolderStore) -> None:
-    """All are over: it prints what there is and says how they stand."""
+    """All runs are over: the stored events are printed, and then the states."""
     trained(Story(store, "slm.a"))
     story = Story(store, "slm.b")
     story.claim(time.time() - 50)
@@ -218,12 +218,13 @@ def test_following_an_array_ends_with_its_last_run(headway: Headway, store: Fold
 
 @pytest.mark.parametrize("command", ["cancel", "requeue"])
 def test_steering_needs_something_that_slurm_knows(headway: Headway, store: FolderStore, command: str) -> None:
-    """A name that was never submitted, and a run that was trained without SLURM, are told apart."""
+    """An unknown name and a run that was trained without SLURM have different errors."""
     kept(store, "slm.a")
     trained(Story(store, "mine"))
-    nobody, mine, there = (headway(command, name) for name in ("nobody", "mine", "slm"))
-    assert (nobody.code, mine.code, there.code) == (2, 2, 2)
-    assert "nothing called nobody was submitted" in nobody.err
-    assert "submissions there: slm" in nobody.err
-    assert "run mine was not started by SLURM; it was trained last by process" in mine.err
-    assert "this machine has no SLURM" in there.err
+    nobody, mine, array = (headway(command, name) for name in ("nobody", "mine", "slm"))
+    assert (nobody.code, mine.code, array.code) == (2, 2, 2)
+    assert "no run nobody in" in nobody.err
+    assert "there are: mine; submissions: slm" in nobody.err
+    assert "run mine was not started by SLURM; process " in mine.err
+    assert " trained it last" in mine.err
+    assert "this machine has no SLURM" in array.err

@@ -1,4 +1,4 @@
-"""The ledger accounts for all time, and goodput is read off it."""
+"""The ledger accounts for all time, and goodput is computed from it."""
 
 import pytest
 from tests.unit.cli.conftest import Headway
@@ -12,12 +12,12 @@ from headway.telemetry.phases import PHASES
 
 
 def lost(store: Store, run: str) -> dict[int, float]:
-    """Seconds lost by the first rank of each attempt."""
-    return {line.attempt: line.phases["lost"] for line in account_time(Run(store, run)).lines if line.rank == 0}
+    """Lost seconds of the first rank of each attempt."""
+    return {line.attempt: line.phases["lost"] for line in account_time(Run(store, run)).rank_times if line.rank == 0}
 
 
 def test_the_phases_add_up_to_the_wall_clock(headway: Headway, store: FolderStore) -> None:
-    """However an attempt ended, the columns of each rank add up to its wall clock, to 0.1 %."""
+    """The phases of each rank add up to its wall clock to 0.1 %, for every outcome."""
     trained(Story(store, "tale"))
     document = headway("ledger", "tale", "--json").document
     spans = {(row["attempt"], row["rank"]): row["wall"] for row in document["rows"]}
@@ -33,7 +33,7 @@ def test_the_phases_add_up_to_the_wall_clock(headway: Headway, store: FolderStor
 
 
 def test_unbooked_time_shows_as_a_difference(headway: Headway, store: FolderStore) -> None:
-    """Books that do not account for all time are not made to look as if they did."""
+    """Time that no phase accounts for appears as a difference."""
     story = Story(store, "tale")
     story.claim(100)
     story.ledger(90, 110, {"startup": 10.0, "step": 7.0})
@@ -44,13 +44,13 @@ def test_unbooked_time_shows_as_a_difference(headway: Headway, store: FolderStor
 
 
 def test_what_was_not_committed_is_lost(store: FolderStore) -> None:
-    """Killed: from the last row to the next claim's `lost_at`; failed: to the end; no row at all: everything."""
+    """Lost time lasts until the next claim's `lost_at` after a kill, or until the end of a failed attempt."""
     trained(Story(store, "tale"))
     assert lost(store, "tale") == pytest.approx({1: 0, 4: 7, 6: 5, 7: 6, 10: 0})
 
 
 def test_the_last_attempt_was_alive_until_its_heartbeat(store: FolderStore) -> None:
-    """Nobody has claimed a killed run since: its heartbeat says how long it lived."""
+    """The time of the last, killed attempt lasts until its heartbeat."""
     story = Story(store, "tale")
     story.claim(100)
     story.commit(110, 2000)
@@ -60,7 +60,7 @@ def test_the_last_attempt_was_alive_until_its_heartbeat(store: FolderStore) -> N
 
 
 def test_a_running_attempt_has_lost_nothing(headway: Headway, store: FolderStore) -> None:
-    """Time since the last checkpoint of a live attempt is not lost yet, and is said to be missing."""
+    """Time since the last checkpoint of a running attempt is not lost, and is reported as missing."""
     running(Story(store, "live"))
     answer = headway("ledger", "live", "--json")
     (row,) = answer.document["rows"]
@@ -72,7 +72,7 @@ def test_a_running_attempt_has_lost_nothing(headway: Headway, store: FolderStore
 
 
 def test_a_hurried_end_loses_what_it_did_not_save(store: FolderStore) -> None:
-    """Asked twice to stop, an attempt ends without a save: what it trained after the last one is done again."""
+    """After a second signal an attempt ends without a save, so its last steps are lost."""
     story = Story(store, "tale")
     story.claim(100)
     story.commit(110, 2000)
@@ -86,17 +86,17 @@ def test_a_hurried_end_loses_what_it_did_not_save(store: FolderStore) -> None:
 
 
 def test_what_a_fenced_attempt_did_is_lost(store: FolderStore) -> None:
-    """It closed its books before it learned that another had the run: none of its time after that claim counts."""
+    """A fenced attempt's time after the newer claim does not count."""
     story = Story(store, "tale")
     story.claim(100)
     story.ledger(90, 130, {"startup": 10.0, "step": 24.0, "evaluation": 6.0})
     story.claim(120, lost_at=115)
-    (line,) = (line for line in account_time(Run(store, "tale")).lines if line.attempt == 1)
+    (line,) = (line for line in account_time(Run(store, "tale")).rank_times if line.attempt == 1)
     assert line.phases == pytest.approx(dict.fromkeys(PHASES, 0.0) | {"startup": 10, "step": 20, "lost": 10})
 
 
 def test_the_queue_begins_when_the_attempt_before_has_ended(store: FolderStore) -> None:
-    """A job that waited while another had the run was in the queue, for the run, only from that one's end on."""
+    """A job's time in the queue counts from the end of the run's previous attempt."""
     story = Story(store, "tale")
     story.claim(100)
     story.ledger(90, 110, {"startup": 10.0, "step": 10.0})
@@ -104,13 +104,13 @@ def test_the_queue_begins_when_the_attempt_before_has_ended(store: FolderStore) 
     story.claim(150)
     story.ledger(80, 160, {"queue": 60.0, "startup": 10.0, "step": 10.0})
     story.end(160, "preempted", 0)
-    _, second = account_time(Run(store, "tale")).lines
-    assert (second.began, second.phases["queue"]) == (110, 30)
+    _, second = account_time(Run(store, "tale")).rank_times
+    assert (second.started, second.phases["queue"]) == (110, 30)
     assert second.difference == pytest.approx(0)
 
 
 def test_goodput_is_the_share_of_steps(headway: Headway, store: FolderStore) -> None:
-    """Of the rank-time that was held, and of the wall clock; each column adds up to what it is the share of."""
+    """Goodput is the share of steps in rank-time and in wall clock; each column adds up."""
     trained(Story(store, "tale"))
     document = headway("goodput", "tale", "--json").document
     total = 2 * 20.5 + 2 * 25 + 3 * 5 + 25 + 21.01
@@ -127,7 +127,7 @@ def test_goodput_is_the_share_of_steps(headway: Headway, store: FolderStore) -> 
 
 
 def test_the_queue_counts_for_the_wall_clock_alone(headway: Headway, store: FolderStore) -> None:
-    """Waiting for machines takes the run's time, and no rank's."""
+    """Time in the queue counts for the wall clock, and not for rank-time."""
     story = Story(store, "tale")
     story.claim(100)
     story.ledger(60, 150, {"queue": 30.0, "startup": 20.0, "step": 40.0})
@@ -141,7 +141,7 @@ def test_the_queue_counts_for_the_wall_clock_alone(headway: Headway, store: Fold
 
 
 def test_goodput_explains_what_the_rest_was(headway: Headway, store: FolderStore) -> None:
-    """Each phase that took time has its shares and a line that says what it was, the largest first; then the sums."""
+    """Each phase has a line with its shares and meaning, the longest first; the totals follow."""
     trained(Story(store, "tale"))
     lines = headway("goodput", "tale").out.splitlines()
     first = [line.split()[0] for line in lines]
@@ -156,7 +156,7 @@ def test_goodput_explains_what_the_rest_was(headway: Headway, store: FolderStore
 
 
 def test_a_run_without_time_has_no_goodput(headway: Headway, store: FolderStore) -> None:
-    """A run that nobody has begun accounts for nothing, and divides nothing by it."""
+    """A run that was never claimed has no time, and causes no division by zero."""
     Story(store, "new")
     document = headway("goodput", "new", "--json").document
     assert (document["goodput"], document["wall_goodput"]) == (0, 0)

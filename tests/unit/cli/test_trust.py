@@ -1,4 +1,4 @@
-"""Verification, fingerprints and export: what a run holds is what was written."""
+"""Verification, fingerprints and export: a run holds what was written."""
 
 import json
 from collections.abc import Callable
@@ -13,21 +13,21 @@ from tests.unit.cli.story import BATCH, BUDGET, MODEL, Story, Tensors, plan, tra
 
 from headway.checkpoint.verify import verify
 from headway.cli.screen import WIDE
-from headway.model import Decoder, huggingface, initialise
+from headway.model import Decoder, huggingface, initialize
 from headway.objectstore.folder import FolderStore
 from headway.recipe import Recipe
 from headway.runs import Run, keys
 
 
 def flip(store: FolderStore, key: str, at: int = -1) -> None:
-    """Change one byte of an object."""
+    """Changes one byte of an object."""
     data = bytearray(store.get(key))
     data[at] ^= 1
     store.put(key, [data])
 
 
 def test_a_sound_run_is_verified(headway: Headway, store: FolderStore) -> None:
-    """Nothing is damaged: 0, and what was read is said."""
+    """Without damage the command exits with 0 and prints what it verified."""
     trained(Story(store, "tale"))
     answer = headway("verify", "tale", "--json")
     assert answer.code == 0
@@ -37,7 +37,7 @@ def test_a_sound_run_is_verified(headway: Headway, store: FolderStore) -> None:
 
 
 def test_a_flipped_byte_is_found_and_named(headway: Headway, store: FolderStore) -> None:
-    """A changed byte: 1, with shard and tensor by name, and where train falls back to."""
+    """A changed byte exits with 1, and names the shard, the tensor and the fallback checkpoint."""
     story = Story(store, "tale")
     story.claim(100)
     story.commit(105, 1000)
@@ -55,27 +55,27 @@ def test_a_flipped_byte_is_found_and_named(headway: Headway, store: FolderStore)
 
 
 def test_nothing_sound_and_old_damage_are_told_apart(headway: Headway, store: FolderStore) -> None:
-    """Damage to an old checkpoint leaves the newest to go on from; with none sound, training begins again."""
+    """With an old damaged checkpoint training continues from the newest; without a sound one it starts again."""
     story = Story(store, "tale")
     story.claim(100)
     old, new = story.commit(105, 1000), story.commit(106, 2000)
     flip(store, old)
-    assert "train goes on from the checkpoint at 2,000 tokens" in headway("verify", "tale").out
+    assert "train continues from the checkpoint at 2,000 tokens" in headway("verify", "tale").out
     store.delete(new)
     assert "findings; train falls back to the beginning" in headway("verify", "tale").out
 
 
 def test_damage_to_the_journal_is_found(headway: Headway, store: FolderStore) -> None:
-    """A changed journal entry is a finding too."""
+    """A changed journal entry is a finding."""
     trained(Story(store, "tale"))
-    flip(store, keys.entry("tale", 3), at=10)
+    flip(store, keys.journal_entry("tale", 3), at=10)
     answer = headway("verify", "tale")
     assert answer.code == 1
     assert "journal entry 3" in answer.out
 
 
 def test_a_checkpoint_given_up_meanwhile_is_no_damage(store: FolderStore) -> None:
-    """Retention that deletes a checkpoint of a live run while it is verified is not taken for damage."""
+    """A checkpoint that is pruned during verification is not reported as damage."""
     story = Story(store, "tale")
     story.claim(100)
     story.commit(105, 1000)
@@ -83,11 +83,11 @@ def test_a_checkpoint_given_up_meanwhile_is_no_damage(store: FolderStore) -> Non
     reading = verify(Run(store, "tale"))
     assert isinstance(next(reading), int)
     story.prune(107, 2000)
-    assert [found for found in reading if not isinstance(found, int)] == []
+    assert [finding for finding in reading if not isinstance(finding, int)] == []
 
 
 def test_equal_parameters_have_equal_fingerprints(headway: Headway, store: FolderStore) -> None:
-    """A fingerprint is of the parameters alone, of the checkpoint that was asked for; a wrong one is wrong use."""
+    """A fingerprint covers only the parameters of the selected checkpoint; an unknown checkpoint exits with 2."""
     for run, moment in (("a", b"x" * 16), ("b", b"y" * 16)):
         story = Story(store, run)
         story.claim(100)
@@ -103,7 +103,7 @@ def test_equal_parameters_have_equal_fingerprints(headway: Headway, store: Folde
 
 @pytest.fixture
 def tale(store: FolderStore, tmp_path: Path, headway: Headway) -> Callable[[], tuple[Recipe, Answer]]:
-    """Builds small data, and gives its recipe and what the build said."""
+    """Builds small data; returns its recipe and the build's output."""
 
     def build() -> tuple[Recipe, Answer]:
         lines = "".join(json.dumps({"text": f"story {n}: " + "so it goes on and on. " * 20}) + "\n" for n in range(200))
@@ -127,7 +127,7 @@ def tale(store: FolderStore, tmp_path: Path, headway: Headway) -> Callable[[], t
 def test_building_data_tells_what_went_in_and_what_was_left_out(
     headway: Headway, tale: Callable[[], tuple[Recipe, Answer]]
 ) -> None:
-    """The document has path, digest and sources; a person sees a table of them, with what was dropped and why."""
+    """The document has path, digest and sources; the table lists the sources and what was dropped."""
     recipe, built = tale()
     assert built.code == 0
     assert built.document["path"] == recipe.data_path
@@ -143,14 +143,14 @@ def test_building_data_tells_what_went_in_and_what_was_left_out(
 
 
 def parameters(recipe: Recipe, vocabulary: int) -> dict[str, torch.Tensor]:
-    """First parameters of a recipe's model."""
+    """Initial parameters of a recipe's model."""
     decoder = Decoder(recipe.model, vocabulary, recipe.train.loss_chunk_tokens)
-    initialise(decoder, 7)
+    initialize(decoder, 7)
     return {name: tensor.detach() for name, tensor in decoder.named_parameters()}
 
 
 def stored(tensors: dict[str, torch.Tensor]) -> Tensors:
-    """Parameters as a checkpoint holds them."""
+    """Parameters in the format of a checkpoint."""
     return {
         f"model.{name}": ("float32", tuple(tensor.shape), tensor.numpy().tobytes()) for name, tensor in tensors.items()
     }
@@ -159,9 +159,9 @@ def stored(tensors: dict[str, torch.Tensor]) -> Tensors:
 def test_an_export_holds_the_parameters_of_the_checkpoint(
     headway: Headway, store: FolderStore, tale: Callable[[], tuple[Recipe, Answer]], tmp_path: Path
 ) -> None:
-    """The directory has the checkpoint's bits under Hugging Face names, says where they came from, and goes on a text.
+    """The directory has the checkpoint's bits under Hugging Face names and its origin, and the sample continues.
 
-    Another run's data, or a directory that holds something, is refused.
+    Another run's data and a directory that is not empty are rejected.
     """
     recipe, built = tale()
     document: Any = built.document
@@ -170,9 +170,9 @@ def test_an_export_holds_the_parameters_of_the_checkpoint(
     story.claim(100)
     story.commit(105, 3000, stored(tensors))
 
-    told = headway("export", "tale", "--to", "model", "--sample", "so it", "--json").document
-    assert (told["tokens"], told["directory"]) == (3000, "model")
-    assert isinstance(told["sample"], str)
+    document = headway("export", "tale", "--to", "model", "--sample", "so it", "--json").document
+    assert (document["tokens"], document["directory"]) == (3000, "model")
+    assert isinstance(document["sample"], str)
     weights = load_file(tmp_path / "model" / "model.safetensors")
     assert weights.keys() == {huggingface.name(name) for name in tensors}
     assert all(torch.equal(weights[huggingface.name(name)], tensor) for name, tensor in tensors.items())
@@ -190,7 +190,7 @@ def test_an_export_holds_the_parameters_of_the_checkpoint(
 def test_a_damaged_checkpoint_is_not_exported(
     headway: Headway, store: FolderStore, tale: Callable[[], tuple[Recipe, Answer]], tmp_path: Path
 ) -> None:
-    """One flipped byte in a parameter: 1, its shard is named, and no directory appears."""
+    """A flipped byte in a parameter exits with 1 and names its shard, and no directory appears."""
     recipe, built = tale()
     story = Story(store, "tale", recipe, data=built.document["digest"])
     story.claim(100)

@@ -1,4 +1,4 @@
-"""Views of runs say what happened, to people and to programs."""
+"""Views of runs, on a terminal and as JSON."""
 
 import json
 import re
@@ -17,7 +17,7 @@ OF_A_RUN = ("status", "logs", "ledger", "goodput", "plot", "verify", "fingerprin
 
 @pytest.mark.parametrize("command", OF_A_RUN)
 def test_a_missing_run_is_wrong_use(headway: Headway, store: FolderStore, command: str) -> None:
-    """A run that is not there leaves with 2, and the message names those that are."""
+    """An unknown run exits with 2, and the message lists the existing runs."""
     Story(store, "there")
     answer = headway(command, "missing", *(["--to", "x"] if command == "export" else []))
     assert answer.code == 2
@@ -27,7 +27,7 @@ def test_a_missing_run_is_wrong_use(headway: Headway, store: FolderStore, comman
 
 
 def test_runs_tells_each_state(headway: Headway, store: FolderStore) -> None:
-    """Done, preempted, failed, killed, running and new runs are told apart, with what they learnt."""
+    """Done, preempted, failed, killed, running and new runs have their own state and their losses."""
     trained(Story(store, "a-done"))
     preempted, failed, killed = Story(store, "b-preempted"), Story(store, "c-failed"), Story(store, "d-killed")
     for story in (preempted, failed, killed):
@@ -52,7 +52,7 @@ def test_runs_tells_each_state(headway: Headway, store: FolderStore) -> None:
 
 
 def test_runs_prints_a_table(headway: Headway, store: FolderStore) -> None:
-    """A person sees one line a run, with thousands marked and the share in per cent."""
+    """The terminal shows one line per run, with thousands separators and percentages."""
     running(Story(store, "live"))
     lines = headway("runs").out.splitlines()
     assert len(lines) == 2
@@ -60,15 +60,15 @@ def test_runs_prints_a_table(headway: Headway, store: FolderStore) -> None:
 
 
 def test_no_runs_is_said_on_standard_error(headway: Headway, store: FolderStore) -> None:
-    """An empty store is no error: a person is told how to begin, a program gets an empty list."""
-    assert "begin one with headway train" in headway("runs").err
+    """An empty store is not an error: the terminal shows how to start, `--json` prints an empty list."""
+    assert "start one with headway train" in headway("runs").err
     assert headway("runs").out == ""
     assert headway("runs", "--quiet").err == ""
     assert headway("runs", "--json").document == {"store": store.url, "runs": []}
 
 
 def test_a_damaged_recipe_does_not_hide_the_other_runs(headway: Headway, store: FolderStore) -> None:
-    """A run whose recipe is damaged is listed, its budget unknown, and what is wrong is said."""
+    """A run with a damaged recipe is listed with an unknown budget and its problem."""
     trained(Story(store, "bad"))
     running(Story(store, "good"))
     store.put(keys.recipe("bad"), [b"name: [\n"])
@@ -80,7 +80,7 @@ def test_a_damaged_recipe_does_not_hide_the_other_runs(headway: Headway, store: 
 
 
 def test_status_tells_every_attempt(headway: Headway, store: FolderStore) -> None:
-    """Each attempt has its outcome, its reason, its times, and the tokens it began and ended with."""
+    """Each attempt has its outcome, its reason, its times, and its first and last tokens."""
     trained(Story(store, "tale"))
     document = headway("status", "tale", "--json").document
     attempts = document["attempts"]
@@ -99,7 +99,7 @@ def test_status_tells_every_attempt(headway: Headway, store: FolderStore) -> Non
 
 
 def test_status_of_a_running_run_names_holder_and_time_left(headway: Headway, store: FolderStore) -> None:
-    """A live run says who holds it, in which phase, and how long it will take at its present speed."""
+    """A running run has a holder, a phase and an estimate of the time left."""
     running(Story(store, "live"))
     document = headway("status", "live", "--json").document
     assert document["holder"]["process"] == "process 101 on node-7"
@@ -109,11 +109,11 @@ def test_status_of_a_running_run_names_holder_and_time_left(headway: Headway, st
     shown = headway("status", "live").out
     assert "held by" in shown
     assert "time left   12 s at 500 tokens/s" in shown
-    assert "go on with" not in shown
+    assert "continue with" not in shown
 
 
 def test_status_names_the_command_that_goes_on(headway: Headway, store: FolderStore) -> None:
-    """A stopped run comes with a command that trains on: its frozen recipe, its name, its store."""
+    """A stopped run has a command that continues it: its frozen recipe, its name, its store."""
     story = Story(store, "tale")
     story.claim(100)
     story.end(110, "preempted", 0)
@@ -124,7 +124,7 @@ def test_status_names_the_command_that_goes_on(headway: Headway, store: FolderSt
 
 
 def test_an_attempt_begins_where_it_restored(headway: Headway, store: FolderStore) -> None:
-    """An attempt that found the newest checkpoint damaged began at an older one, and status says so."""
+    """An attempt that found the newest checkpoint damaged starts at an older one."""
     story = Story(store, "tale")
     story.claim(100)
     story.commit(105, 2000)
@@ -138,7 +138,7 @@ def test_an_attempt_begins_where_it_restored(headway: Headway, store: FolderStor
 
 
 def test_a_roll_back_is_not_called_a_kill(headway: Headway, store: FolderStore) -> None:
-    """An attempt that decided to roll back and was followed by the next one is told as rolled back, and why."""
+    """An attempt that rolled back and was followed by the next is shown as rolled back, with the reason."""
     story = Story(store, "tale")
     story.claim(100)
     story.commit(105, 2000)
@@ -153,16 +153,16 @@ def test_a_roll_back_is_not_called_a_kill(headway: Headway, store: FolderStore) 
 
 
 def test_status_names_damage_in_the_journal(headway: Headway, store: FolderStore) -> None:
-    """An entry that was changed is named, for people and programs."""
+    """A changed entry is reported on the terminal and in JSON."""
     trained(Story(store, "tale"))
-    entry = keys.entry("tale", 5)
+    entry = keys.journal_entry("tale", 5)
     store.put(entry, [store.get(entry).replace(b"4000,", b"4001,")])
     assert headway("status", "tale", "--json").document["damage"] == ["journal entry 5 does not match its own checksum"]
     assert "journal entry 5" in headway("status", "tale").out
 
 
 def test_logs_come_in_order_and_by_attempt(headway: Headway, store: FolderStore) -> None:
-    """One line an event, oldest first; --attempt keeps to one attempt; --json gives the events as stored."""
+    """Events are printed oldest first, one per line; --attempt selects one attempt; --json prints them as stored."""
     trained(Story(store, "tale"))
     lines = headway("logs", "tale").out.splitlines()
     assert len(lines) == 23
@@ -177,7 +177,7 @@ def test_logs_come_in_order_and_by_attempt(headway: Headway, store: FolderStore)
 def test_following_a_log_ends_with_the_run(
     headway: Headway, store: FolderStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What is said while a log is followed is printed, the last words after the end too, and then it ends."""
+    """New events are printed while a log is followed, including those after the end of the run."""
     story = running(Story(store, "live"))
     chapters = iter(
         (
@@ -197,7 +197,7 @@ def test_following_a_log_ends_with_the_run(
 
 
 def test_ctrl_c_ends_following_in_order(headway: Headway, store: FolderStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ctrl-C while following is how one stops: 0. Anywhere else it is 130, without a traceback."""
+    """Ctrl-C ends `--follow` with 0, and any other command with 130 and without a traceback."""
 
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
@@ -206,13 +206,13 @@ def test_ctrl_c_ends_following_in_order(headway: Headway, store: FolderStore, mo
     monkeypatch.setattr("headway.cli.logs.time.sleep", interrupt)
     answer = headway("logs", "live", "-f")
     assert (answer.code, answer.err) == (0, "")
-    monkeypatch.setattr("headway.cli.status.standing", interrupt)
+    monkeypatch.setattr("headway.cli.status.run_status", interrupt)
     answer = headway("status", "live")
     assert (answer.code, answer.err) == (130, "")
 
 
 def test_a_person_reads_sizes_and_spans_at_a_glance() -> None:
-    """Lengths, times and shares come in the unit that suits them."""
+    """Sizes, durations and shares have readable units."""
     assert [screen.size(n) for n in (0, 999, 1500, 11_047_264, 3e12)] == [
         "0 bytes",
         "999 bytes",

@@ -34,7 +34,7 @@ def write_lines(path: Path, texts: list[str]) -> None:
 
 @pytest.fixture
 def recipes(tmp_path: Path) -> Recipes:
-    """Makes recipes: `recipes({name: path}, train={...}, **data)`."""
+    """A factory of recipes: `recipes({name: path}, train={...}, **data)`."""
 
     def make(sources: dict[str, Any], *, seed: int = 0, train: Any = None, model: Any = None, **data: Any) -> Recipe:
         document = {
@@ -61,7 +61,7 @@ def recipes(tmp_path: Path) -> Recipes:
 
 @pytest.fixture
 def corpus(tmp_path: Path) -> dict[str, Path]:
-    """Two sources of many small documents, one of them three times as large."""
+    """Two sources of many small documents; `large` is three times as large as `small`."""
     large, small = tmp_path / "in" / "large.jsonl", tmp_path / "in" / "small.jsonl"
     write_lines(large, [prose(seed, 600) for seed in range(90)])
     write_lines(small, [prose(1000 + seed, 600) for seed in range(30)])

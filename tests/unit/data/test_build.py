@@ -18,8 +18,8 @@ import tokenizers
 
 import headway
 from headway.data import DataManifest, build, open_data
-from headway.data import tokenizer as tokenizer_module
-from headway.data.token_shard import header, token_bytes, tokens_of
+from headway.data.token_shard import map_tokens, read_header, token_bytes
+from headway.data.tokenizer import train_tokenizer
 from headway.errors import DataError
 from headway.recipe import Recipe, to_yaml
 
@@ -69,14 +69,14 @@ def contents(folder: Path) -> dict[str, str]:
 def texts(recipe: Recipe, manifest: DataManifest, split: Any) -> list[str]:
     """The documents of a split, decoded."""
     folder = Path(recipe.data_path)
-    found = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
+    tokenizer = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
     ids: list[int] = []
     for name in manifest.sources:
         for shard in manifest.select(name, split):
-            ids += tokens_of(folder / "shards" / shard.name).tolist()
+            ids += map_tokens(folder / "shards" / shard.name).tolist()
     ends = [index for index, token in enumerate(ids) if token == manifest.end_of_document]
     assert not ids or ends[-1] == len(ids) - 1
-    return [found.decode(ids[start:end]) for start, end in zip([0, *(end + 1 for end in ends)], ends, strict=False)]
+    return [tokenizer.decode(ids[start:end]) for start, end in zip([0, *(end + 1 for end in ends)], ends, strict=False)]
 
 
 def test_the_bytes_do_not_depend_on_workers_or_kills(recipes: Recipes, big: dict[str, Path], tmp_path: Path) -> None:
@@ -111,14 +111,14 @@ def test_the_bytes_do_not_depend_on_workers_or_kills(recipes: Recipes, big: dict
 
 
 def test_a_finished_build_is_returned_at_once(recipes: Recipes, corpus: dict[str, Path], tmp_path: Path) -> None:
-    """It reads nothing again, needs its sources no more, and serves other block lengths and mixtures."""
+    """It reads no source again, does not need its sources, and serves other block lengths and mixtures."""
     recipe = recipes(corpus)
-    seen: list[tuple[int, int, int]] = []
-    manifest = build(recipe, workers=1, progress=lambda *progress: seen.append(progress))
+    reports: list[tuple[int, int, int]] = []
+    manifest = build(recipe, workers=1, progress=lambda *progress: reports.append(progress))
     total = sum(path.stat().st_size for path in corpus.values())
     tokens = sum(shard.tokens for shard in manifest.shards)
-    assert seen[0] == (0, total, 0)
-    assert seen[-1] == (total, total, tokens)
+    assert reports[0] == (0, total, 0)
+    assert reports[-1] == (total, total, tokens)
     shutil.rmtree(tmp_path / "in")
     other = recipes(corpus, block_tokens=32, curriculum=[{"weights": {"small": 1.0}}], seed=3)
     assert build(other, progress=lambda *_: pytest.fail("built again")) == manifest
@@ -126,15 +126,15 @@ def test_a_finished_build_is_returned_at_once(recipes: Recipes, corpus: dict[str
 
 def test_two_builds_at_once_do_the_work_once(recipes: Recipes, corpus: dict[str, Path]) -> None:
     """The second waits for the first, and returns its result."""
-    seen: set[int] = set()
+    builders: set[int] = set()
 
     def run(number: int) -> DataManifest:
-        return build(recipes(corpus), workers=1, progress=lambda *_: seen.add(number))
+        return build(recipes(corpus), workers=1, progress=lambda *_: builders.add(number))
 
     with ThreadPoolExecutor(2) as pool:
         first, second = pool.map(run, range(2))
     assert first == second
-    assert len(seen) == 1
+    assert len(builders) == 1
 
 
 def test_documents_come_back_whole_and_in_order(recipes: Recipes, corpus: dict[str, Path]) -> None:
@@ -142,10 +142,12 @@ def test_documents_come_back_whole_and_in_order(recipes: Recipes, corpus: dict[s
     recipe = recipes(corpus)
     manifest = build(recipe, workers=1)
     train, held_out = (texts(recipe, manifest, split) for split in ("train", "held_out"))
-    given = [json.loads(line)["text"] for name in ("large", "small") for line in corpus[name].read_text().splitlines()]
-    assert [text for text in given if text in set(train)] == train
-    assert [text for text in given if text in set(held_out)] == held_out
-    assert len(train) + len(held_out) == len(given) == 120
+    originals = [
+        json.loads(line)["text"] for name in ("large", "small") for line in corpus[name].read_text().splitlines()
+    ]
+    assert [text for text in originals if text in set(train)] == train
+    assert [text for text in originals if text in set(held_out)] == held_out
+    assert len(train) + len(held_out) == len(originals) == 120
     assert not set(train) & set(held_out)
     sources = manifest.sources.values()
     assert sum(source.documents for source in sources) == len(train)
@@ -160,28 +162,28 @@ def test_equal_documents_are_on_one_side(recipes: Recipes, corpus: dict[str, Pat
 
 
 def test_a_text_that_spells_the_end_of_document_token_does_not_end(recipes: Recipes, tmp_path: Path) -> None:
-    """`<|endoftext|>` in a document is text: only real ends give the token."""
+    """`<|endoftext|>` in a document is encoded as text; only real ends give the token."""
     for index in range(40):
         (tmp_path / f"{index}.txt").write_text(f"{index} <|endoftext|> " + words(index, 600))
     recipe = recipes({"s": f"{tmp_path}/*.txt"})
     manifest = build(recipe, workers=1)
-    found = texts(recipe, manifest, "train") + texts(recipe, manifest, "held_out")
-    assert len(found) == 40
-    assert all("<|endoftext|>" in text for text in found)
+    decoded = texts(recipe, manifest, "train") + texts(recipe, manifest, "held_out")
+    assert len(decoded) == 40
+    assert all("<|endoftext|>" in text for text in decoded)
 
 
 def test_any_bytes_can_be_encoded() -> None:
-    """Text that the tokenizer never saw comes back as it was: the 256 bytes are in its alphabet."""
-    found = tokenizers.Tokenizer.from_str(tokenizer_module.train(iter(["abc"]), 300))
+    """Text that the tokenizer never saw decodes to itself: the 256 bytes are in its alphabet."""
+    tokenizer = tokenizers.Tokenizer.from_str(train_tokenizer(iter(["abc"]), 300))
     text = "".join(map(chr, range(1, 0xD7FF, 7))) + "🙂"
-    assert found.decode(found.encode(text).ids) == text
-    assert found.get_vocab_size() <= 300
+    assert tokenizer.decode(tokenizer.encode(text).ids) == text
+    assert tokenizer.get_vocab_size() <= 300
 
 
 def test_equal_inputs_give_an_equal_digest_on_any_machine(
     recipes: Recipes, corpus: dict[str, Path], tmp_path: Path
 ) -> None:
-    """The digest depends on the text and not on where it lay or when; one changed letter changes it."""
+    """The digest depends only on the text, not on its folder or time; one changed letter changes it."""
     digests = []
     for name in ("here", "there"):
         shutil.copytree(tmp_path / "in", tmp_path / name)
@@ -194,8 +196,8 @@ def test_equal_inputs_give_an_equal_digest_on_any_machine(
 
 
 @pytest.mark.parametrize("harm", ["missing", "short", "tokenizer"])
-def test_a_damaged_build_is_mended(recipes: Recipes, corpus: dict[str, Path], harm: str) -> None:
-    """Building again restores what is missing or cut short, to the same bytes."""
+def test_a_damaged_build_is_repaired(recipes: Recipes, corpus: dict[str, Path], harm: str) -> None:
+    """Building again restores missing and truncated files, to the same bytes."""
     recipe = recipes(corpus)
     folder = Path(recipe.data_path)
     manifest = build(recipe, workers=1)
@@ -207,14 +209,14 @@ def test_a_damaged_build_is_mended(recipes: Recipes, corpus: dict[str, Path], ha
         os.truncate(shard, 100)
     else:
         (folder / "tokenizer.json").write_text("{}")
-    with pytest.raises(DataError, match="to mend it"):
+    with pytest.raises(DataError, match="to repair it"):
         open_data(recipe)
     assert build(recipe, workers=1) == manifest
     assert contents(folder) == expected
 
 
 def test_a_damaged_build_whose_sources_changed_is_refused(recipes: Recipes, corpus: dict[str, Path]) -> None:
-    """Other text is never put in the place of what a run may have been trained on."""
+    """Text that a run may have trained on is never replaced by other text."""
     recipe = recipes(corpus)
     manifest = build(recipe, workers=1)
     (Path(recipe.data_path) / "shards" / manifest.shards[0].name).unlink()
@@ -224,7 +226,7 @@ def test_a_damaged_build_whose_sources_changed_is_refused(recipes: Recipes, corp
 
 
 def test_sources_that_change_under_a_build_stop_it(recipes: Recipes, corpus: dict[str, Path]) -> None:
-    """A file that is not what was planned is named; nothing is made of a mixture of old and new."""
+    """The message names the changed file; a build never mixes old and new text."""
 
     def change(done: int, _total: int, _tokens: int) -> None:
         if not done:
@@ -235,22 +237,22 @@ def test_sources_that_change_under_a_build_stop_it(recipes: Recipes, corpus: dic
     build(recipes(corpus), workers=1)
 
 
-def test_an_unfinished_build_whose_sources_changed_begins_anew(
+def test_an_unfinished_build_whose_sources_changed_starts_over(
     recipes: Recipes, corpus: dict[str, Path], tmp_path: Path
 ) -> None:
-    """What was made from the old files is thrown away."""
+    """The shards of the old files are deleted."""
     recipe = recipes(corpus)
     build(recipe, workers=1)
     (Path(recipe.data_path) / "manifest.json").unlink()
     corpus["large"].write_text(corpus["large"].read_text() + '{"text": "more"}\n')
-    found = build(recipe, workers=1)
+    manifest = build(recipe, workers=1)
     shutil.rmtree(recipe.data_path)
-    assert build(recipe, workers=1) == found
+    assert build(recipe, workers=1) == manifest
     assert not list(tmp_path.rglob("*.partial"))
 
 
 def test_a_folder_of_other_data_is_refused(recipes: Recipes, corpus: dict[str, Path]) -> None:
-    """The message names what differs and what to do; finished or not."""
+    """The message names what differs and what to do, for finished and unfinished builds."""
     recipe = recipes(corpus)
     build(recipe, workers=1)
     other = recipes(corpus, tokenizer={"vocabulary": 300, "sample_bytes": 100_000})
@@ -260,8 +262,8 @@ def test_a_folder_of_other_data_is_refused(recipes: Recipes, corpus: dict[str, P
         (Path(recipe.data_path) / "manifest.json").unlink(missing_ok=True)
 
 
-def test_a_folder_of_strangers_files_is_left_alone(recipes: Recipes, corpus: dict[str, Path], tmp_path: Path) -> None:
-    """A data.path that points at somebody's files is refused before anything is written."""
+def test_a_folder_with_other_files_is_left_alone(recipes: Recipes, corpus: dict[str, Path], tmp_path: Path) -> None:
+    """A data.path with files that are not built data is refused before anything is written."""
     with pytest.raises(DataError, match=r"holds files that are not built data \(large.jsonl, small.jsonl\)"):
         build(recipes(corpus, path=str(tmp_path / "in")))
     assert {path.name for path in (tmp_path / "in").iterdir()} <= {"large.jsonl", "small.jsonl", ".lock"}
@@ -291,20 +293,20 @@ def test_a_corpus_that_is_too_small_is_refused_and_leaves_nothing(
     build(recipes({"s": tmp_path / "in"}, held_out_share=0.2, document_bytes=1000), workers=1)
 
 
-def test_long_documents_are_cut(recipes: Recipes, tmp_path: Path) -> None:
+def test_long_documents_are_split(recipes: Recipes, tmp_path: Path) -> None:
     """One file becomes documents of at most `data.document_bytes`."""
     (tmp_path / "x.txt").write_text(words(0, 50_000))
     recipe = recipes({"s": tmp_path / "x.txt"}, document_bytes=1000)
     manifest = build(recipe, workers=1)
-    found = texts(recipe, manifest, "train") + texts(recipe, manifest, "held_out")
-    assert max(map(len, found)) <= 1000
-    assert sum(map(len, found)) == 50_000
+    documents = texts(recipe, manifest, "train") + texts(recipe, manifest, "held_out")
+    assert max(map(len, documents)) <= 1000
+    assert sum(map(len, documents)) == 50_000
 
 
-def test_tokens_are_as_wide_as_the_vocabulary_reached(recipes: Recipes, corpus: dict[str, Path]) -> None:
-    """Not as the one asked for; the manifest says how many tokens a small corpus gave."""
+def test_token_width_follows_the_trained_vocabulary(recipes: Recipes, corpus: dict[str, Path]) -> None:
+    """The requested vocabulary does not matter; the manifest holds the number of tokens a small corpus gave."""
     assert (token_bytes(65_536), token_bytes(65_537)) == (2, 4)
     recipe = recipes(corpus, tokenizer={"vocabulary": 100_000, "sample_bytes": 100_000})
     manifest = build(recipe, workers=1)
     assert 257 < manifest.vocabulary < 65_537
-    assert header(Path(recipe.data_path) / "shards" / manifest.shards[0].name).token_bytes == 2
+    assert read_header(Path(recipe.data_path) / "shards" / manifest.shards[0].name).token_bytes == 2

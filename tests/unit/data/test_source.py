@@ -16,35 +16,35 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from headway.data import documents
-from headway.data.documents import pieces, read_documents
+from headway.data.documents import read_documents, split_at_lines
 from headway.data.source import Inventory, inventory
-from headway.data.unit import units
+from headway.data.unit import plan_units
 from headway.errors import DataError
 from headway.recipe import Source
 
 NOWHERE = Path("/nowhere")
 
 
-def read(path: Path | str, *, text_key: str = "text", longest: int = 1 << 20) -> tuple[list[str], Counter[str]]:
+def read(path: Path | str, *, text_key: str = "text", max_bytes: int = 1 << 20) -> tuple[list[str], Counter[str]]:
     """All documents of a source, and what was dropped."""
-    found = inventory("s", Source(path=str(path)), exclude=NOWHERE)
-    work, unopened = units("s", found, text_key, longest)
-    dropped = found.dropped + unopened
-    spans = [span for unit in work for span in unit.spans]
-    texts = [item.text for span in spans for item in read_documents(span, text_key, longest, dropped)]
+    listing = inventory("s", Source(path=str(path)), exclude=NOWHERE)
+    units, unreadable = plan_units("s", listing, text_key, max_bytes)
+    dropped = listing.dropped + unreadable
+    spans = [span for unit in units for span in unit.spans]
+    texts = [item.text for span in spans for item in read_documents(span, text_key, max_bytes, dropped)]
     return texts, dropped
 
 
-def names(found: Inventory) -> list[str]:
+def names(inventory: Inventory) -> list[str]:
     """The names of an inventory's files."""
-    return [file.name for file in found.files]
+    return [file.name for file in inventory.files]
 
 
 TEXTS = ["first\nof many", "zweites, größer", "第三\n"]
 
 
 def compress(raw: bytes, codec: str) -> bytes:
-    """Bytes as a file with this ending has them; as two frames, which both formats allow."""
+    """Bytes compressed as the ending says, in two frames, which both formats allow."""
     half = len(raw) // 2
     if codec == ".gz":
         return gzip.compress(raw[:half]) + gzip.compress(raw[half:])
@@ -56,7 +56,7 @@ def compress(raw: bytes, codec: str) -> bytes:
 @pytest.mark.parametrize("codec", ["", ".gz", ".zst"])
 @pytest.mark.parametrize("ending", [".jsonl", ".ndjson", ".txt", ".py", ""])
 def test_each_kind_is_read_plain_and_compressed(tmp_path: Path, ending: str, codec: str) -> None:
-    """Text, code and JSONL give the same documents whichever way they are compressed."""
+    """Text, code and JSONL give the same documents under each compression."""
     if "n" in ending:
         raw = "".join(json.dumps({"body": text, "id": 1}, ensure_ascii=False) + "\n" for text in TEXTS)
         (tmp_path / f"x{ending}{codec}").write_bytes(compress(raw.encode(), codec))
@@ -71,15 +71,15 @@ def test_parquet_is_read_by_row_group(tmp_path: Path) -> None:
     path = tmp_path / "x.parquet"
     values = [None if index % 50 == 7 else f"document {index}" for index in range(300)]
     pq.write_table(pa.table({"body": values, "other": [0] * 300}), path, row_group_size=40)
-    found, dropped = read(path, text_key="body")
-    assert found == [value for value in values if value]
+    documents, dropped = read(path, text_key="body")
+    assert documents == [value for value in values if value]
     assert dropped == {"'body' is not text": 6}
     with pytest.raises(DataError, match="has no column 'text'; set text_key to one of: body, other"):
         read(path)
 
 
 def test_every_dropped_document_is_counted_with_its_reason(tmp_path: Path) -> None:
-    """What cannot be used is left out, says why, and does not take its neighbours along."""
+    """Unusable documents are left out and counted; their neighbours are kept."""
     lines = ['{"text": "kept"}', "{", '{"txt": "x"}', "[1]", '{"text": 5}', '{"text": " "}', '{"text": "\\ud800"}', ""]
     (tmp_path / "a.jsonl").write_text("\n".join(lines))
     (tmp_path / "bad.txt").write_bytes(b"\xff\xfe\x00")
@@ -97,9 +97,9 @@ def test_every_dropped_document_is_counted_with_its_reason(tmp_path: Path) -> No
     (tmp_path / ".hidden.txt").write_text("hidden")
     (tmp_path / ".git").mkdir()
     (tmp_path / ".git" / "x.txt").write_text("hidden")
-    found, dropped = read(tmp_path)
-    assert found[:2] == ["kept", "0"]
-    assert len(found) > 1000
+    texts, dropped = read(tmp_path)
+    assert texts[:2] == ["kept", "0"]
+    assert len(texts) > 1000
     assert dropped == {
         "not JSON": 1,
         "no field 'text'": 2,
@@ -117,27 +117,27 @@ def test_every_dropped_document_is_counted_with_its_reason(tmp_path: Path) -> No
 
 
 def test_a_line_too_long_to_parse_is_dropped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Only that line: the one after it is read."""
-    monkeypatch.setattr(documents, "LONGEST_LINE", 100)
+    """The next line is read."""
+    monkeypatch.setattr(documents, "MAX_LINE_BYTES", 100)
     (tmp_path / "x.jsonl").write_text(json.dumps({"text": "x" * 350}) + '\n{"text": "next"}\n')
     assert read(tmp_path) == (["next"], Counter({f"line longer than {100 >> 20} MiB": 1}))
 
 
 @given(st.text(alphabet="ab\né第🙂", max_size=200), st.integers(4, 50))
-def test_long_documents_are_cut_after_lines(text: str, longest: int) -> None:
-    """Pieces join to the document, are short enough, are whole characters, and end at a line's end if they can."""
+def test_long_documents_are_split_at_lines(text: str, max_bytes: int) -> None:
+    """Pieces join to the document, respect the limit, hold whole characters, and end at a line end if possible."""
     raw = text.encode()
-    found = list(pieces(io.BytesIO(raw).read, longest))
-    assert b"".join(found) == raw
-    for piece in found[:-1]:
-        assert 0 < len(piece) <= longest
+    pieces = list(split_at_lines(io.BytesIO(raw).read, max_bytes))
+    assert b"".join(pieces) == raw
+    for piece in pieces[:-1]:
+        assert 0 < len(piece) <= max_bytes
         piece.decode()
         assert piece.endswith(b"\n") or b"\n" not in piece
-    assert len(found) <= 1 or 0 < len(found[-1]) <= longest
+    assert len(pieces) <= 1 or 0 < len(pieces[-1]) <= max_bytes
 
 
 @pytest.mark.parametrize(("name", "newlines"), [("x.txt", 1), ("x.txt", 0), ("x.jsonl", 1)])
-def test_large_files_are_cut_into_units_without_loss(tmp_path: Path, name: str, newlines: int) -> None:
+def test_large_files_are_split_into_units_without_loss(tmp_path: Path, name: str, newlines: int) -> None:
     """A file of several MiB becomes several units, whose documents are those of the file."""
     lines = [f"{index:07d} {'é' * (index % 90)}" for index in range(40_000)]
     if name == "x.jsonl":
@@ -145,19 +145,19 @@ def test_large_files_are_cut_into_units_without_loss(tmp_path: Path, name: str, 
     else:
         raw = "".join(line + "\n" * newlines for line in lines)
     (tmp_path / name).write_text(raw)
-    found = inventory("s", Source(path=str(tmp_path)), exclude=NOWHERE)
-    work, _ = units("s", found, "text", 100_000)
-    assert len(work) == (-(-len(raw.encode()) // (1 << 20)) if newlines else 1)
-    assert sum(unit.size for unit in work) == len(raw.encode())
-    texts, dropped = read(tmp_path, longest=100_000)
+    listing = inventory("s", Source(path=str(tmp_path)), exclude=NOWHERE)
+    units, _ = plan_units("s", listing, "text", 100_000)
+    assert len(units) == (-(-len(raw.encode()) // (1 << 20)) if newlines else 1)
+    assert sum(unit.size for unit in units) == len(raw.encode())
+    texts, dropped = read(tmp_path, max_bytes=100_000)
     assert "".join(texts) == "".join(line + "\n" * (newlines and name == "x.txt") for line in lines)
     assert not dropped
 
 
-def test_a_document_that_is_short_enough_is_never_cut(tmp_path: Path) -> None:
-    """Also where it is larger than a unit."""
+def test_a_document_that_is_short_enough_is_never_split(tmp_path: Path) -> None:
+    """Documents larger than a unit stay whole too."""
     (tmp_path / "x.txt").write_text("line\n" * 500_000)
-    assert [len(text) for text in read(tmp_path, longest=3 << 20)[0]] == [2_500_000]
+    assert [len(text) for text in read(tmp_path, max_bytes=3 << 20)[0]] == [2_500_000]
 
 
 def test_folders_globs_and_files_name_the_same_documents_everywhere(tmp_path: Path) -> None:
@@ -175,14 +175,14 @@ def test_folders_globs_and_files_name_the_same_documents_everywhere(tmp_path: Pa
 
 @pytest.mark.parametrize("path", ["nothing", "nothing/*.txt"])
 def test_a_path_without_files_is_refused(tmp_path: Path, path: str) -> None:
-    """The message names the source and its path, and the command leaves with exit code 2."""
+    """The message names the source and its path; the exit code is 2."""
     with pytest.raises(DataError, match=r"data\.sources\.s: no files at") as caught:
         inventory("s", Source(path=str(tmp_path / path)), exclude=NOWHERE)
     assert caught.value.exit_code == 2
 
 
 def test_the_standard_library_is_a_source() -> None:
-    """`python:stdlib` is the interpreter's own modules, without what is installed beside them."""
-    found: Any = set(names(inventory("s", Source(path="python:stdlib"), exclude=NOWHERE)))
-    assert {"os.py", "asyncio/events.py"} <= found
-    assert not [name for name in found if "site-packages" in name or not name.endswith(".py")]
+    """`python:stdlib` is the interpreter's own modules, without installed packages."""
+    files: Any = set(names(inventory("s", Source(path="python:stdlib"), exclude=NOWHERE)))
+    assert {"os.py", "asyncio/events.py"} <= files
+    assert not [name for name in files if "site-packages" in name or not name.endswith(".py")]

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from headway import export
 from headway.errors import DamageError, DataError, UsageError
-from headway.model import Decoder, initialise
+from headway.model import Decoder, initialize
 from headway.recipe import Recipe
 
 VOCABULARY = 300
@@ -36,9 +36,9 @@ def recipe(**model: Any) -> Recipe:
 
 
 def decoder(whose: Recipe) -> Decoder:
-    """Its model, with parameters large enough for every part to matter."""
+    """The model of a recipe, with parameters large enough for every part to matter."""
     model = Decoder(whose.model, VOCABULARY, loss_chunk_tokens=16)
-    initialise(model, 1)
+    initialize(model, 1)
     with torch.no_grad():
         for index, parameter in enumerate(model.parameters()):
             generator = torch.Generator().manual_seed(index)
@@ -66,8 +66,8 @@ def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def write(directory: Path, tokenizer: Path, whose: Recipe, model: Decoder, **changes: Any) -> list[Path]:
-    """Exports `model` with ordinary arguments, some changed."""
-    ordinary: dict[str, Any] = {
+    """Export `model` with default arguments, some of them changed."""
+    arguments: dict[str, Any] = {
         "recipe": whose,
         "tensors": model.named_parameters(),
         "tokenizer": tokenizer,
@@ -75,7 +75,7 @@ def write(directory: Path, tokenizer: Path, whose: Recipe, model: Decoder, **cha
         "vocabulary": VOCABULARY,
         "facts": {"run": "tiny", "tokens": 1_048_576, "held-out loss": 3.25},
     }
-    return export.write(directory, **(ordinary | changes))
+    return export.write(directory, **(arguments | changes))
 
 
 def inputs() -> Tensor:
@@ -92,30 +92,30 @@ def inputs() -> Tensor:
         ({"tie_embeddings": True, "kv_heads": 1}, 1),
     ],
 )
-def test_transformers_gives_our_logits(
+def test_transformers_computes_the_same_logits(
     tmp_path: Path, tokenizer: Path, changes: dict[str, Any], shard_bytes: int
 ) -> None:
-    """The exported model computes what the trained one computes, in one file of weights or in many."""
+    """The exported model computes what the trained one does, with one weights file or several."""
     whose = recipe(**changes)
     model = decoder(whose)
     files = write(tmp_path / "out", tokenizer, whose, model, shard_bytes=shard_bytes)
     weights = [file for file in files if file.suffix == ".safetensors"]
     assert (len(weights) == 1) == (shard_bytes == 10**9)
     assert (tmp_path / "out" / "model.safetensors.index.json").exists() == (len(weights) > 1)
-    held = [name for file in weights for name in load_file(file)]
-    assert len(held) == len(set(held)) == len(list(model.parameters()))
+    names = [name for file in weights for name in load_file(file)]
+    assert len(names) == len(set(names)) == len(list(model.parameters()))
     theirs, report = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "out", output_loading_info=True)
     assert not any(report.values()), report
     assert type(theirs).__name__ == "LlamaForCausalLM"
     assert theirs.dtype == torch.float32
     with torch.no_grad():
-        ours, found = model(inputs()), theirs(inputs()).logits
+        ours, exported = model(inputs()), theirs(inputs()).logits
     assert ours.std() > 0.5
-    torch.testing.assert_close(found, ours, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(exported, ours, rtol=1e-5, atol=1e-5)
 
 
 def test_bfloat16_export_is_the_rounded_model(tmp_path: Path, tokenizer: Path) -> None:
-    """With dtype bfloat16 the file holds each parameter rounded, and says so."""
+    """With dtype bfloat16 the file and its configuration hold each parameter rounded."""
     whose = recipe()
     model = decoder(whose)
     write(tmp_path / "out", tokenizer, whose, model, dtype="bfloat16")
@@ -126,7 +126,7 @@ def test_bfloat16_export_is_the_rounded_model(tmp_path: Path, tokenizer: Path) -
 
 
 def test_exported_tokenizer_round_trips(tmp_path: Path, tokenizer: Path) -> None:
-    """Text survives the exported tokenizer, which encodes as the run's own, and knows the end of a document."""
+    """The exported tokenizer encodes as the run's does, and has its end-of-document token."""
     whose = recipe()
     write(tmp_path / "out", tokenizer, whose, decoder(whose))
     theirs = transformers.AutoTokenizer.from_pretrained(tmp_path / "out")
@@ -139,7 +139,7 @@ def test_exported_tokenizer_round_trips(tmp_path: Path, tokenizer: Path) -> None
 
 
 def test_card_names_the_run_and_the_recipe(tmp_path: Path, tokenizer: Path) -> None:
-    """The model card says which run, how far, how good, and the whole recipe."""
+    """The model card holds the facts and the whole recipe."""
     whose = recipe()
     write(tmp_path / "out", tokenizer, whose, decoder(whose))
     text = (tmp_path / "out" / "README.md").read_text()
@@ -148,7 +148,7 @@ def test_card_names_the_run_and_the_recipe(tmp_path: Path, tokenizer: Path) -> N
 
 
 def test_occupied_directory_is_refused_and_left_alone(tmp_path: Path, tokenizer: Path) -> None:
-    """An export replaces nothing, and says so before it reads a parameter; an empty directory is taken."""
+    """An occupied directory is refused before a parameter is read; an empty directory is used."""
     whose = recipe()
     (tmp_path / "file").write_text("mine")
     (tmp_path / "full").mkdir()
@@ -163,15 +163,15 @@ def test_occupied_directory_is_refused_and_left_alone(tmp_path: Path, tokenizer:
     assert json.loads((tmp_path / "empty" / "config.json").read_text())["model_type"] == "llama"
 
 
-def test_whoever_reads_one_exported_file_may_read_all(tmp_path: Path, tokenizer: Path) -> None:
-    """Weights carry the permissions of their neighbours, so that another user can serve them."""
+def test_exported_files_have_equal_permissions(tmp_path: Path, tokenizer: Path) -> None:
+    """Weights have the permissions of the other files, so that another user can serve them."""
     whose = recipe()
     files = write(tmp_path / "out", tokenizer, whose, decoder(whose), shard_bytes=30_000)
     assert {file.stat().st_mode for file in files} == {(tmp_path / "out" / "config.json").stat().st_mode}
 
 
-def test_export_that_breaks_off_leaves_nothing(tmp_path: Path, tokenizer: Path) -> None:
-    """Until the last file is written, nothing has the directory's name; after an error, nothing is left."""
+def test_failed_export_leaves_nothing(tmp_path: Path, tokenizer: Path) -> None:
+    """The directory appears after the last file is written; after an error, nothing remains."""
     whose = recipe()
 
     def broken() -> Iterator[tuple[str, Tensor]]:
@@ -186,16 +186,16 @@ def test_export_that_breaks_off_leaves_nothing(tmp_path: Path, tokenizer: Path) 
 
 
 def test_parameters_that_do_not_fit_the_recipe_are_refused(tmp_path: Path, tokenizer: Path) -> None:
-    """A parameter that is missing, unknown, twice there or misshapen ends the export and is named."""
+    """A missing, unknown, duplicate or misshapen parameter is named."""
     whose = recipe()
     named = list(decoder(whose).named_parameters())
     for tensors, words in (
         (named[1:], "lacks embedding.weight"),
         (
             [*named, ("blocks.9.attention_norm.weight", torch.ones(32))],
-            "blocks.9.attention_norm.weight is no parameter",
+            "blocks.9.attention_norm.weight is not a parameter",
         ),
-        ([*named, named[0]], "embedding.weight is no parameter of this recipe's model, or came twice"),
+        ([*named, named[0]], "embedding.weight is not a parameter of the recipe's model, or occurs twice"),
         ([(name, value[:1]) for name, value in named], r"embedding.weight has shape \(1, 32\)"),
     ):
         with pytest.raises(DamageError, match=words):
@@ -221,19 +221,19 @@ def test_tokenizer_that_does_not_fit_the_model_is_refused(tmp_path: Path, tokeni
 def test_continuation_is_the_greedy_one_offline_and_quiet(
     tmp_path: Path, tokenizer: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A sample is what our own model finds likeliest, made without network and without a word."""
+    """A sample is the greedy continuation of the trained model, made without network access or output."""
     whose = recipe()
     model = decoder(whose)
     write(tmp_path / "out", tokenizer, whose, model)
-    monkeypatch.setattr("socket.socket.connect", lambda *_: pytest.fail("asked the network"))
-    heard = BufferingHandler(1000)
-    transformers.utils.logging.add_handler(heard)
+    monkeypatch.setattr("socket.socket.connect", lambda *_: pytest.fail("network access"))
+    messages = BufferingHandler(1000)
+    transformers.utils.logging.add_handler(messages)
     capfd.readouterr()
     text = export.continuation(tmp_path / "out", "def naïve", 8)
     assert isinstance(export.continuation(tmp_path / "out", "", 3), str)
     assert isinstance(export.continuation(tmp_path / "out", "longer than a block " * 20, 3), str)
-    transformers.utils.logging.remove_handler(heard)
-    assert heard.buffer == []
+    transformers.utils.logging.remove_handler(messages)
+    assert messages.buffer == []
     assert capfd.readouterr() == ("", "")
     words = Tokenizer.from_file(str(tokenizer))
     ids = words.encode("def naïve").ids
@@ -243,7 +243,7 @@ def test_continuation_is_the_greedy_one_offline_and_quiet(
     assert text == words.decode(ids[start:])
 
 
-def test_sample_of_no_model_is_refused(tmp_path: Path) -> None:
-    """A directory without a model is named, with the command that makes one."""
+def test_sample_without_a_model_is_refused(tmp_path: Path) -> None:
+    """The message names the command that makes a model."""
     with pytest.raises(UsageError, match="headway export"):
         export.continuation(tmp_path, "x", 1)

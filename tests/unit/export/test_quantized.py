@@ -1,4 +1,4 @@
-"""An 8-bit model: what is rounded, how far, and how it compares with its original."""
+"""An 8-bit model: its rounded weights, and its comparison with the original."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from headway import export
 from headway.errors import UsageError
 
 STEPS = 127.5
-"""From zero to the largest weight of a channel."""
+"""Steps from zero to the largest weight of a channel."""
 
 
 @pytest.fixture(scope="module")
@@ -43,13 +43,13 @@ def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def quantized(original: Path) -> Path:
-    """The same in 8 bits."""
+    """The same model in 8 bits."""
     export.quantize(original, original.parent / "quantized")
     return original.parent / "quantized"
 
 
 def test_every_linear_layer_is_rounded_to_the_nearest_step(original: Path, quantized: Path) -> None:
-    """Per output channel, by half a step at most; embeddings, norms and the output layer are what they were."""
+    """Weights move by half a step per output channel at most; embeddings, norms and the output layer are unchanged."""
     before, after = load_file(original / "model.safetensors"), load_file(quantized / "model.safetensors")
     rounded = [name for name in before if name.endswith("proj.weight")]
     assert len(rounded) == 14
@@ -62,8 +62,8 @@ def test_every_linear_layer_is_rounded_to_the_nearest_step(original: Path, quant
         assert torch.equal(before[name], after[name])
 
 
-def test_transformers_reads_what_was_compared(original: Path, quantized: Path) -> None:
-    """The model that was written computes nearly what the original does; its other files came along."""
+def test_transformers_reads_the_quantized_model(original: Path, quantized: Path) -> None:
+    """The quantized model computes nearly what the original does; the tokenizer is copied."""
     tokens = torch.arange(1, 33).unsqueeze(0)
     models = [transformers.AutoModelForCausalLM.from_pretrained(folder) for folder in (original, quantized)]
     with torch.inference_mode():
@@ -72,18 +72,18 @@ def test_transformers_reads_what_was_compared(original: Path, quantized: Path) -
     assert (quantized / "tokenizer.json").read_text() == "{}"
 
 
-def test_the_report_tells_how_alike_they_are(original: Path, tmp_path: Path) -> None:
-    """More than chance would have it, less than if nothing had been rounded; and smaller."""
-    likeness = export.quantize(original, tmp_path / "out")
-    assert likeness.positions == 16 * 63
-    assert 0.5 < likeness.agreement < 1
-    assert likeness.loss != likeness.original_loss
-    assert abs(likeness.loss - likeness.original_loss) < 0.1
-    assert likeness.bytes == (tmp_path / "out" / "model.safetensors").stat().st_size < likeness.original_bytes
+def test_the_comparison_measures_agreement_loss_and_size(original: Path, tmp_path: Path) -> None:
+    """The models mostly agree, their losses differ a little, and the quantized one is smaller."""
+    comparison = export.quantize(original, tmp_path / "out")
+    assert comparison.positions == 16 * 63
+    assert 0.5 < comparison.agreement < 1
+    assert comparison.loss != comparison.original_loss
+    assert abs(comparison.loss - comparison.original_loss) < 0.1
+    assert comparison.bytes == (tmp_path / "out" / "model.safetensors").stat().st_size < comparison.original_bytes
 
 
 def test_the_same_model_gives_the_same_files(original: Path, quantized: Path, tmp_path: Path) -> None:
-    """So publishing it again makes no other version; nothing else that is random is disturbed."""
+    """Publishing it again therefore makes no new version; torch's random state is unchanged."""
     state = torch.random.get_rng_state()
     export.quantize(original, tmp_path / "again")
     assert torch.equal(torch.random.get_rng_state(), state)
@@ -91,8 +91,8 @@ def test_the_same_model_gives_the_same_files(original: Path, quantized: Path, tm
         assert (tmp_path / "again" / path.name).read_bytes() == path.read_bytes()
 
 
-def test_what_cannot_be_quantized_is_refused(original: Path, quantized: Path, tmp_path: Path) -> None:
-    """No model, a quantized one, a directory that holds something."""
+def test_unusable_originals_and_directories_are_refused(original: Path, quantized: Path, tmp_path: Path) -> None:
+    """A folder without a model, a quantized model, and a non-empty directory are refused."""
     with pytest.raises(UsageError, match=r"no config\.json"):
         export.quantize(tmp_path, tmp_path / "out")
     with pytest.raises(UsageError, match="quantized already"):

@@ -1,4 +1,4 @@
-"""What `scontrol -o show` of SLURM 22.05.8 printed, shortened at the ends."""
+"""Output of `scontrol -o show` of SLURM 22.05.8, shortened at the ends."""
 
 PLAIN = (
     "JobId=5934 JobName=a b JobState=X UserId=z(1) GroupId=q UserId=root(0) GroupId=root(0) MCS_label=N/A "

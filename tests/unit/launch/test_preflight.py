@@ -1,4 +1,4 @@
-"""What no partition could ever run is refused before SLURM takes it, and only that."""
+"""Jobs that no partition could ever run are rejected before SLURM accepts them, and only those."""
 
 from dataclasses import replace
 
@@ -14,7 +14,7 @@ SMALL = Partition.parse(PARTITION.replace("MaxTime=UNLIMITED", "MaxTime=1-00:00:
 """Three nodes, 24 CPUs, a day."""
 LARGE = replace(SMALL, name="large", nodes=9, max_nodes=4, cpus=90, max_seconds=None)
 SECRET = replace(SMALL, name="secret", hidden=True)
-ASKED = Resources(nodes_min=1, nodes_max=1, ranks=1, cpus=1, lead=60, partition="grace")
+RESOURCES = Resources(nodes_min=1, nodes_max=1, ranks=1, cpus=1, lead=60, partition="grace")
 
 
 @pytest.fixture(autouse=True)
@@ -27,44 +27,44 @@ def slurm(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    "asked",
+    "resources",
     [
-        ASKED,
-        replace(ASKED, nodes_min=3, nodes_max=30),
-        replace(ASKED, time="1-00:00:00"),
-        replace(ASKED, time="2-00:00:00", qos="long"),
-        replace(ASKED, partition="large", nodes_min=9, nodes_max=9, qos="wide"),
-        replace(ASKED, cpus=8),
-        replace(ASKED, partition="large", cpus=16),
-        replace(ASKED, partition="grace,large", nodes_min=4, time="5-00:00:00"),
-        replace(ASKED, partition="secret"),
+        RESOURCES,
+        replace(RESOURCES, nodes_min=3, nodes_max=30),
+        replace(RESOURCES, time="1-00:00:00"),
+        replace(RESOURCES, time="2-00:00:00", qos="long"),
+        replace(RESOURCES, partition="large", nodes_min=9, nodes_max=9, qos="wide"),
+        replace(RESOURCES, cpus=8),
+        replace(RESOURCES, partition="large", cpus=16),
+        replace(RESOURCES, partition="grace,large", nodes_min=4, time="5-00:00:00"),
+        replace(RESOURCES, partition="secret"),
     ],
 )
-def test_what_could_run_is_let_through(asked: Resources) -> None:
-    """In any of several partitions; a QoS may lift limits, a hidden partition may be this user's."""
-    preflight.foresee(asked)
+def test_what_could_run_is_let_through(resources: Resources) -> None:
+    """One of several partitions is enough; a QoS may lift limits, and a hidden partition may be the user's."""
+    preflight.check_resources(resources)
 
 
 @pytest.mark.parametrize(
-    ("asked", "complaint"),
+    ("resources", "complaint"),
     [
-        (replace(ASKED, partition="nix"), r"no partition nix; there are: grace \(3 nodes\), large \(9 nodes\)$"),
-        (replace(ASKED, partition=None), "no default partition; choose with --partition: grace"),
-        (replace(ASKED, nodes_min=4, nodes_max=4), "at least 4 nodes are asked for, and partition grace lends 3"),
-        (replace(ASKED, partition="large", nodes_min=5), "partition large lends 4"),
-        (replace(ASKED, time="1-00:00:01"), "--time 1-00:00:01: partition grace allows 24 hours at most"),
-        (replace(ASKED, time="UNLIMITED"), "--time UNLIMITED: partition grace allows 24 hours at most"),
-        (replace(ASKED, cpus=9), "9 CPUs on each node are asked for .* the largest of partition grace has 8"),
+        (replace(RESOURCES, partition="nix"), r"no partition nix; there are: grace \(3 nodes\), large \(9 nodes\)$"),
+        (replace(RESOURCES, partition=None), "no default partition; choose with --partition: grace"),
+        (replace(RESOURCES, nodes_min=4, nodes_max=4), "needs at least 4 nodes, and partition grace allows 3"),
+        (replace(RESOURCES, partition="large", nodes_min=5), "partition large allows 4"),
+        (replace(RESOURCES, time="1-00:00:01"), "--time 1-00:00:01: partition grace allows 24 hours at most"),
+        (replace(RESOURCES, time="UNLIMITED"), "--time UNLIMITED: partition grace allows 24 hours at most"),
+        (replace(RESOURCES, cpus=9), "needs 9 CPUs per node .* the largest node of partition grace has 8"),
     ],
 )
-def test_what_could_never_run_is_refused(asked: Resources, complaint: str) -> None:
-    """With what there is instead."""
+def test_what_could_never_run_is_refused(resources: Resources, complaint: str) -> None:
+    """The error names the limit."""
     with pytest.raises(UsageError, match=complaint):
-        preflight.foresee(asked)
+        preflight.check_resources(resources)
 
 
 @pytest.mark.parametrize(
-    ("said", "advice"),
+    ("message", "advice"),
     [
         ("sbatch: error: Batch job submission failed: Invalid account or account/partition combination", "sacctmgr"),
         (
@@ -74,9 +74,9 @@ def test_what_could_never_run_is_refused(asked: Resources, complaint: str) -> No
         ("sbatch: error: Batch job submission failed: Job violates accounting/QOS policy", "accounting/QOS policy"),
     ],
 )
-def test_what_sbatch_says_is_passed_on_with_advice(said: str, advice: str) -> None:
-    """In its words, without its prefixes; what is not known is passed on as it is."""
-    told = str(preflight.explain(said, ASKED))
-    assert told.startswith("sbatch: ")
-    assert "error:" not in told
-    assert advice in told
+def test_what_sbatch_says_is_passed_on_with_advice(message: str, advice: str) -> None:
+    """The message of sbatch is passed on without its prefixes; unknown messages are passed on unchanged."""
+    error = str(preflight.explain_rejection(message, RESOURCES))
+    assert error.startswith("sbatch: ")
+    assert "error:" not in error
+    assert advice in error

@@ -1,4 +1,4 @@
-"""SLURM's programs: what they say, that nothing stops them half-way, and what is said where there are none."""
+"""SLURM's programs: their output, signals during a call, and their absence."""
 
 import os
 import signal
@@ -26,20 +26,20 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
 
 
 def test_a_signal_for_the_whole_job_does_not_end_a_question(place: Place) -> None:
-    """TERM, USR1, USR2 and INT reach every process of a job; an answer that is under way still comes."""
+    """TERM, USR1, USR2 and INT reach every process of a job; a running query still completes."""
     place("scontrol", "for signal in TERM USR1 USR2 INT; do kill -$signal $$; done; echo survived")
     assert slurm_cli.run_slurm("scontrol") == "survived\n"
 
 
 def test_the_signals_of_this_process_are_as_they_were(place: Place) -> None:
-    """Asking leaves nothing blocked."""
+    """A call leaves no signal blocked."""
     place("scontrol", "true")
     slurm_cli.run_slurm("scontrol")
     assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == set()
 
 
 def test_answers_do_not_depend_on_who_asks(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Times come in UTC and in one form, and lists whole."""
+    """Times are in UTC and in one format, and lists are complete."""
     monkeypatch.setenv("TZ", "Asia/Tokyo")
     monkeypatch.setenv("SLURM_TIME_FORMAT", "relative")
     place("scontrol", 'echo "$TZ $SLURM_TIME_FORMAT $SLURM_BITSTR_LEN"')
@@ -47,22 +47,22 @@ def test_answers_do_not_depend_on_who_asks(place: Place, monkeypatch: pytest.Mon
 
 
 def test_without_slurm_it_is_said_where_to_go(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """A machine that is no login node."""
+    """The error on a machine without SLURM names a login node."""
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(ClusterError, match=r"scontrol cannot be run .* this machine has no SLURM.*login node"):
         cluster.jobs(["1"])
 
 
 def test_a_controller_that_is_down_is_named(place: Place) -> None:
-    """Whoever gets no answer learns how to look, and from whom."""
+    """The error says how to check slurmctld, and whom to ask."""
     place("scontrol", "echo 'slurm_load_jobs error: Unable to contact slurm controller (connect failure)' >&2; exit 1")
     with pytest.raises(ClusterError, match=r"Unable to contact slurm controller.*scontrol ping"):
         cluster.jobs(["1"])
 
 
 def test_a_program_that_hangs_is_given_up(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    """After a while it is ended, and said that nobody answered."""
-    monkeypatch.setattr(slurm_cli, "ANSWER_SECONDS", 0.2)
+    """A program that does not answer in time is killed, and the error says so."""
+    monkeypatch.setattr(slurm_cli, "TIMEOUT_SECONDS", 0.2)
     place("scontrol", "exec sleep 60")
     with pytest.raises(ClusterError, match="did not answer scontrol"):
         cluster.jobs(["1"])
@@ -70,14 +70,14 @@ def test_a_program_that_hangs_is_given_up(place: Place, monkeypatch: pytest.Monk
 
 @pytest.mark.parametrize("complaint", ["slurm_load_jobs error: Invalid job id specified", "Job 5935_7 not found"])
 def test_a_job_that_slurm_has_forgotten_is_none(place: Place, complaint: str) -> None:
-    """That is an answer, not an error."""
+    """An unknown job is not an error."""
     place("scontrol", f"echo '{complaint}' >&2; exit 1")
     assert cluster.jobs(["5935"]) == []
     assert cluster.job("5935_7") is None
 
 
 def test_what_slurm_refuses_is_passed_on(place: Place) -> None:
-    """In its own words, once."""
+    """SLURM's message is passed on once, in its own words."""
     place("scontrol", "echo 'scontrol: error: Job is pending execution' >&2; exit 1")
     with pytest.raises(ClusterError, match="scontrol requeue 5_1: Job is pending execution"):
         cluster.requeue("5_1")

@@ -1,4 +1,4 @@
-"""What is handed to sbatch, and what the store keeps of it."""
+"""The batch file for sbatch, and the stored submission."""
 
 import os
 import re
@@ -11,8 +11,8 @@ from tests.memory import MemoryStore
 from tests.unit.launch.answers import PARTITION
 
 from headway.errors import UsageError
-from headway.launch.resources import resources
-from headway.launch.submission import compose, submit
+from headway.launch.resources import plan_resources
+from headway.launch.submission import SubmissionRequest, submit
 from headway.launch.sweep import sweep_members
 from headway.objectstore import Store
 from headway.objectstore.folder import FolderStore
@@ -28,13 +28,16 @@ train: {tokens: 8192, batch_tokens: 4096, micro_batch_tokens: 2048}
 
 
 DOCUMENT = RecipeDocument(TEXT)
-ASKED = resources(sweep_members(DOCUMENT, [], []))
+RESOURCES = plan_resources(sweep_members(DOCUMENT, [], []))
 
 
 def composed(*arrays: str, logs: Path = Path("/logs"), store: Store | None = None) -> Submission:
-    """What would be submitted."""
-    wanted = sweep_members(DOCUMENT, [], arrays)
-    return compose(store or MemoryStore(), "slm", DOCUMENT, wanted, ASKED, array=bool(arrays), logs=logs)
+    """A composed submission."""
+    members = sweep_members(DOCUMENT, [], arrays)
+    request = SubmissionRequest(
+        store or MemoryStore(), "slm", DOCUMENT, members, RESOURCES, array=bool(arrays), logs=logs
+    )
+    return request.compose()
 
 
 def directives(text: str) -> dict[str, str]:
@@ -43,7 +46,7 @@ def directives(text: str) -> dict[str, str]:
 
 
 def test_a_job_is_one_command_that_hears_no_signals() -> None:
-    """The shell ignores what is for the ranks, and becomes `headway job`; no srun, no pickles, no wckey."""
+    """The shell ignores the ranks' signals and becomes `headway job`; no srun, no pickles, no wckey."""
     text = composed().sbatch
     lines = [line for line in text.splitlines() if line and not line.startswith("#")]
     assert lines[0] == "trap '' TERM USR1 USR2"
@@ -52,52 +55,52 @@ def test_a_job_is_one_command_that_hears_no_signals() -> None:
         *("job", "--submission", "slm", "--store", "memory://"),
     ]
     assert "srun" not in text
-    found = directives(text)
-    assert found["output"] == "/logs/%x-%j.out"
-    assert {"requeue", "no-kill"} <= found.keys()
-    assert "ntasks-per-node" not in found, "with it SLURM would give the fewest nodes that it may, not the most"
-    assert found.keys().isdisjoint({"array", "wckey", "error", "time", "partition"})
-    assert (found["signal"], found["open-mode"]) == ("TERM@120", "append")
+    options = directives(text)
+    assert options["output"] == "/logs/%x-%j.out"
+    assert {"requeue", "no-kill"} <= options.keys()
+    assert "ntasks-per-node" not in options, "with it SLURM would give the fewest nodes that it may, not the most"
+    assert options.keys().isdisjoint({"array", "wckey", "error", "time", "partition"})
+    assert (options["signal"], options["open-mode"]) == ("TERM@120", "append")
 
 
 def test_an_array_has_an_element_for_each_member() -> None:
-    """In their order, from 0; the recipe is kept as it was written, with each member's overrides."""
-    wanted = composed("seed=4,5,6")
-    assert directives(wanted.sbatch)["array"] == "0-2%3"
-    assert directives(wanted.sbatch)["output"] == "/logs/%x-%A_%a.out"
-    assert wanted.recipe == TEXT
-    assert [member.overrides for member in wanted.members] == [["seed=4"], ["seed=5"], ["seed=6"]]
-    assert [member.run for member in wanted.members] == ["slm.seed-4", "slm.seed-5", "slm.seed-6"]
-    assert (wanted.array, wanted.sent, wanted.job, wanted.job_of(1)) == (True, [], None, None)
+    """Elements count from 0; the recipe is stored as written, with each member's overrides."""
+    submission = composed("seed=4,5,6")
+    assert directives(submission.sbatch)["array"] == "0-2%3"
+    assert directives(submission.sbatch)["output"] == "/logs/%x-%A_%a.out"
+    assert submission.recipe == TEXT
+    assert [member.overrides for member in submission.members] == [["seed=4"], ["seed=5"], ["seed=6"]]
+    assert [member.run for member in submission.members] == ["slm.seed-4", "slm.seed-5", "slm.seed-6"]
+    assert (submission.array, submission.jobs, submission.job, submission.job_of(1)) == (True, [], None, None)
 
 
 def test_an_array_of_one_is_an_array() -> None:
-    """So that `--array` with one value means what it says."""
+    """`--array` with one value submits an array."""
     assert directives(composed("seed=4").sbatch)["array"] == "0-0%1"
 
 
 def test_all_of_a_submission_belongs_to_one_trace(monkeypatch: pytest.MonkeyPatch) -> None:
-    """To that of whoever submits, if there is one; jobs find it in their environment."""
+    """The trace is the caller's, if there is one; jobs find it in their environment."""
     monkeypatch.delenv("TRACEPARENT", raising=False)
-    wanted = composed()
-    assert re.fullmatch(r"00-[0-9a-f]{32}-[0-9a-f]{16}-01", wanted.trace)
-    assert f"export TRACEPARENT={wanted.trace}\n" in wanted.sbatch
-    assert composed().trace != wanted.trace
-    monkeypatch.setenv("TRACEPARENT", wanted.trace)
-    assert composed().trace == wanted.trace
+    submission = composed()
+    assert re.fullmatch(r"00-[0-9a-f]{32}-[0-9a-f]{16}-01", submission.trace)
+    assert f"export TRACEPARENT={submission.trace}\n" in submission.sbatch
+    assert composed().trace != submission.trace
+    monkeypatch.setenv("TRACEPARENT", submission.trace)
+    assert composed().trace == submission.trace
     monkeypatch.setenv("TRACEPARENT", "rubbish; rm -r")
-    assert composed().trace not in {wanted.trace, "rubbish; rm -r"}
+    assert composed().trace not in {submission.trace, "rubbish; rm -r"}
 
 
 def test_python_may_be_another_one_on_the_nodes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As in a container: the words of HEADWAY_PYTHON stand in the batch file as they are."""
+    """The words of HEADWAY_PYTHON are copied to the batch file, for example for a container."""
     monkeypatch.setenv("HEADWAY_PYTHON", "apptainer exec image.sif python")
     assert "\nexec apptainer exec image.sif python -m headway.cli job " in composed().sbatch
 
 
 @pytest.fixture
 def programs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """SLURM's programs as far as they are asked; sbatch runs the script `sbatch.sh`, which a test writes."""
+    """Fake SLURM programs; sbatch runs the script `sbatch.sh` that a test writes."""
     folder = tmp_path / "bin"
     folder.mkdir()
     scripts = {
@@ -113,34 +116,34 @@ def programs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 
 
 def test_a_job_that_begins_at_once_finds_what_it_is_to_do(programs: Path, tmp_path: Path) -> None:
-    """The submission is in the store before sbatch is asked, and has the job's id afterwards."""
+    """The submission is stored before sbatch runs, and has the job's ID afterwards."""
     store = FolderStore(tmp_path / "store")
     kept = tmp_path / "store" / keys.submission("slm")
     (programs / "sbatch.sh").write_text(
         f'cp {kept} {tmp_path}/seen; cp "$1" {tmp_path}/given; echo "Submitted batch job 7"'
     )
-    done = submit(store, composed(store=store, logs=tmp_path / "logs"), ASKED)
+    done = submit(store, composed(store=store, logs=tmp_path / "logs"), RESOURCES)
     seen = Submission.model_validate_json((tmp_path / "seen").read_bytes())
-    assert (seen.cluster, seen.sent) == ("here", [])
+    assert (seen.cluster, seen.jobs) == ("here", [])
     assert (tmp_path / "given").read_text() == done.sbatch
-    assert [sent.job for sent in done.sent] == ["7"]
+    assert [sent.job for sent in done.jobs] == ["7"]
     assert submissions.get(store, "slm") == done
     assert [path.name for path in (tmp_path / "logs").iterdir()] == ["7_submission.sh"]
 
 
 def test_a_refusal_leaves_everything_as_it_was(programs: Path, tmp_path: Path) -> None:
-    """Nothing, or the submission that was there; no files either."""
+    """An earlier submission stays, and no files remain."""
     store = FolderStore(tmp_path / "store")
     (programs / "sbatch.sh").write_text("echo 'sbatch: error: Invalid qos specification' >&2; exit 1")
     with pytest.raises(UsageError, match=r"sbatch: Invalid qos specification\. Choose with --qos"):
-        submit(store, composed(store=store, logs=tmp_path / "logs"), ASKED)
+        submit(store, composed(store=store, logs=tmp_path / "logs"), RESOURCES)
     assert list(store.list("")) == []
     assert list((tmp_path / "logs").iterdir()) == []
-    earlier = composed(store=store).model_copy(update={"sent": [SubmittedJob(job="3", time=0)], "name": "slm"})
+    earlier = composed(store=store).model_copy(update={"jobs": [SubmittedJob(job="3", time=0)], "name": "slm"})
     submissions.save(store, earlier)
     (programs / "scontrol").write_text(
         (programs / "scontrol").read_text().replace("*) exit 1", "*) echo 'Invalid job id specified' >&2; exit 1")
     )
     with pytest.raises(UsageError, match="Choose with --qos"):
-        submit(store, composed(store=store, logs=tmp_path / "logs"), ASKED)
+        submit(store, composed(store=store, logs=tmp_path / "logs"), RESOURCES)
     assert submissions.get(store, "slm") == earlier

@@ -1,4 +1,4 @@
-"""One of several real gloo ranks: `ranks.py RANK WORLD FOLDER`. Rank 0 writes what the tests look at to FOLDER.
+"""One of several real gloo ranks: `ranks.py RANK WORLD FOLDER`. Rank 0 writes the results to FOLDER.
 
 Run by test_weights.py and not collected by pytest.
 """
@@ -14,7 +14,7 @@ from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor
 
-from headway.model import Decoder, Documents, initialise
+from headway.model import Decoder, Documents, initialize
 from headway.recipe import Model
 
 MODEL = Model(layers=2, width=40, heads=4, kv_heads=2, ffn_width=56, tie_embeddings=False)
@@ -31,7 +31,7 @@ def batch() -> tuple[Tensor, Tensor, Tensor]:
 
 
 def sharded(mesh: DeviceMesh, policy: MixedPrecisionPolicy) -> Decoder:
-    """The model as training builds it: on the meta device, sharded, emptied, poisoned, initialised."""
+    """The model as training builds it: on the meta device, sharded, filled with NaN, initialized."""
     with torch.device("meta"):
         model = Decoder(MODEL, VOCABULARY, loss_chunk_tokens=20)
     for part in [*model.blocks, model]:
@@ -42,21 +42,21 @@ def sharded(mesh: DeviceMesh, policy: MixedPrecisionPolicy) -> Decoder:
     for parameter in model.parameters():
         assert isinstance(parameter, DTensor)
         parameter.to_local().detach().fill_(float("nan"))
-    initialise(model, SEED)
+    initialize(model, SEED)
     return model
 
 
 def whole(tensor: Tensor | None) -> Tensor:
-    """All of a sharded tensor."""
+    """The full tensor of a sharded one."""
     assert isinstance(tensor, DTensor)
     return tensor.full_tensor().detach().contiguous()
 
 
 def main() -> None:
-    """Writes the parameters of each world size, and loss and gradients in fp32 and in bf16."""
+    """Write parameters, loss and gradients for each world size, in fp32 and in bf16."""
     rank, world, folder = int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3])
     torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=world)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=world)
     meshes = {size: DeviceMesh("cpu", list(range(size))) for size in range(2, world + 1)}
     inputs, targets, documents = batch()
     for size, mesh in meshes.items():
@@ -67,14 +67,14 @@ def main() -> None:
                 mesh, MixedPrecisionPolicy(param_dtype=dtype, reduce_dtype=torch.float32, cast_forward_inputs=False)
             )
             assert isinstance(model, FSDPModule)
-            found = {f"parameter.{name}": whole(value) for name, value in model.named_parameters()}
-            loss = model(inputs[rank::size], targets[rank::size], Documents.find(documents[rank::size].numpy()))
+            results = {f"parameter.{name}": whole(value) for name, value in model.named_parameters()}
+            loss = model(inputs[rank::size], targets[rank::size], Documents.from_numbers(documents[rank::size].numpy()))
             loss.backward()
-            found |= {f"gradient.{name}": whole(value.grad) for name, value in model.named_parameters()}
+            results |= {f"gradient.{name}": whole(value.grad) for name, value in model.named_parameters()}
             total = loss.detach().clone()
             dist.all_reduce(total, group=mesh.get_group())
             if rank == 0:
-                save_file({**found, "loss": total}, folder / f"{size}-{word}.safetensors")
+                save_file({**results, "loss": total}, folder / f"{size}-{word}.safetensors")
     dist.barrier()
     dist.destroy_process_group()
 

@@ -11,8 +11,8 @@ from torch.nn.functional import cross_entropy
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from headway.errors import UsageError
-from headway.model import Block, Decoder, Documents, initialise
-from headway.model.decoder import rotate, rotation
+from headway.model import Block, Decoder, Documents, initialize
+from headway.model.decoder import rotary_tables, rotate
 from headway.model.recompute import Recompute
 from headway.recipe import Model
 
@@ -28,7 +28,7 @@ def shape(**changes: Any) -> Model:
 def decoder(model: Model, chunk: int = 10) -> Decoder:
     """`model` with parameters large enough for attention to matter."""
     built = Decoder(model, VOCABULARY, loss_chunk_tokens=chunk)
-    initialise(built, 1)
+    initialize(built, 1)
     with torch.no_grad():
         for parameter in built.parameters():
             parameter.mul_(5.0 if parameter.ndim > 1 else 1.1)
@@ -45,7 +45,7 @@ def packed(*, many: bool) -> Documents:
     numbers = np.zeros(TOKENS, dtype=np.int32)
     if many:
         numbers[:, 3:], numbers[1, 4:], numbers[2, 20:] = 1, 2, 3
-    return Documents.find(numbers)
+    return Documents.from_numbers(numbers)
 
 
 def gradients(model: Decoder, loss: Tensor) -> dict[str, Tensor]:
@@ -66,12 +66,12 @@ def test_chunked_loss_and_gradients_are_those_of_the_plain_loss(chunk: int, tied
     assert ours.shape == ()
     torch.testing.assert_close(ours, plain, rtol=1e-6, atol=0)
     expected = gradients(model, plain / 7)
-    for name, found in gradients(model, ours / 7).items():
-        torch.testing.assert_close(found, expected[name], rtol=1e-5, atol=1e-6 * expected[name].abs().max().item())
+    for name, gradient in gradients(model, ours / 7).items():
+        torch.testing.assert_close(gradient, expected[name], rtol=1e-5, atol=1e-6 * expected[name].abs().max().item())
 
 
 def test_loss_without_gradients_is_the_same_bits() -> None:
-    """Evaluation reads the loss that training reads."""
+    """Evaluation computes the same loss as training."""
     model = decoder(shape())
     with torch.no_grad():
         silent = model(tokens(1), tokens(2))
@@ -79,23 +79,23 @@ def test_loss_without_gradients_is_the_same_bits() -> None:
 
 
 class Largest(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Remembers the most elements of any tensor that ends in the vocabulary's dimension, and is no weight."""
+    """Records the most rows of any tensor whose last dimension is the vocabulary."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.rows = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Runs the operation and looks at what it made."""
-        made = func(*args, **(kwargs or {}))
-        for item in made if isinstance(made, tuple | list) else [made]:
+        """Run the operation, and check its results."""
+        result = func(*args, **(kwargs or {}))
+        for item in result if isinstance(result, tuple | list) else [result]:
             if isinstance(item, Tensor) and item.ndim > 1 and item.shape[-1] == VOCABULARY:
                 self.rows = max(self.rows, item.numel() // VOCABULARY)
-        return made
+        return result
 
 
 def test_logits_never_exist_whole_forward_or_backward() -> None:
-    """No tensor of more than a chunk of rows over the vocabulary is ever made, the head's own transpose aside."""
+    """No tensor over the vocabulary has more rows than a chunk."""
     model = decoder(shape(width=8, heads=2, kv_heads=1), chunk=10)
     with Largest() as plain:
         cross_entropy(model(tokens(1)).flatten(0, 1), tokens(2).flatten()).backward()  # type: ignore[no-untyped-call]
@@ -107,11 +107,11 @@ def test_logits_never_exist_whole_forward_or_backward() -> None:
 
 @pytest.mark.parametrize("kv_heads", [1, 2, 4])
 def test_attention_inside_documents_equals_each_document_alone(kv_heads: int) -> None:
-    """A packed block gives every document the logits it has by itself."""
+    """In a packed batch each document has the logits that it has alone."""
     model = decoder(shape(kv_heads=kv_heads))
     inputs = tokens(1)
     numbers = np.array([[0] * 7 + [1] * 17, [4] * 24, [2] * 1 + [3] * 12 + [5] * 11], dtype=np.int32)
-    packed = model(inputs, documents=Documents.find(numbers))
+    packed = model(inputs, documents=Documents.from_numbers(numbers))
     assert not torch.allclose(packed, model(inputs), atol=1e-2)
     for row in range(3):
         for document in {*numbers[row].tolist()}:
@@ -131,7 +131,7 @@ def test_causal_attention_never_looks_ahead() -> None:
 
 
 def test_loss_of_a_document_model_is_refused_without_documents() -> None:
-    """A recipe that asks for attention inside documents is never trained without them by mistake."""
+    """A recipe with attention inside documents is never trained without them by mistake."""
     with pytest.raises(UsageError, match="pass the documents of the batch"):
         decoder(shape(attention="document"))(tokens(1), tokens(2))
 
@@ -139,7 +139,7 @@ def test_loss_of_a_document_model_is_refused_without_documents() -> None:
 @pytest.mark.parametrize("recompute", ["selective", "block"])
 @pytest.mark.parametrize("many", [False, True])
 def test_recomputation_changes_no_bits(recompute: Recompute, many: bool) -> None:  # noqa: FBT001 (a case, not a switch)
-    """Recomputing in the backward pass saves memory and nothing else."""
+    """Recomputation saves memory, and changes no gradient."""
     model = decoder(shape())
     documents = packed(many=many)
     kept = gradients(model, model(tokens(1), tokens(2), documents))
@@ -147,6 +147,7 @@ def test_recomputation_changes_no_bits(recompute: Recompute, many: bool) -> None
         assert isinstance(block, Block)
         block.recompute = recompute
     again = gradients(model, model(tokens(1), tokens(2), documents))
+    assert kept
     assert all(torch.equal(kept[name], again[name]) for name in kept)
 
 
@@ -158,16 +159,16 @@ class Count(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.names: Counter[str] = Counter()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Counts the operation and runs it."""
+        """Count the operation, and run it."""
         self.names[func.overloadpacket.__name__] += 1
         return func(*args, **(kwargs or {}))
 
 
 @pytest.mark.parametrize("many", [False, True])
 def test_selective_recomputation_computes_no_product_and_no_attention_twice(many: bool) -> None:  # noqa: FBT001 (a case, not a switch)
-    """What is dear is kept: as many matrix products and attentions as without recomputation; `block` has more."""
-    dear = ("mm", "attend_documents" if many else "_scaled_dot_product_flash_attention_for_cpu")
-    found = {}
+    """`selective` has as many matrix products and attentions as no recomputation; `block` has more."""
+    expensive = ("mm", "attend_documents" if many else "_scaled_dot_product_flash_attention_for_cpu")
+    counts = {}
     for recompute in ("none", "selective", "block"):
         model = decoder(shape())
         for block in model.blocks:
@@ -175,15 +176,15 @@ def test_selective_recomputation_computes_no_product_and_no_attention_twice(many
             block.recompute = recompute
         with Count() as count:
             model(tokens(1), tokens(2), packed(many=many)).backward()
-        found[recompute] = [count.names[name] for name in dear]
-    assert found["none"][1] == 2
-    assert found["selective"] == found["none"]
-    assert found["block"] == [found["none"][0] + 12, 4]  # the last of a block's seven products is in no gradient
+        counts[recompute] = [count.names[name] for name in expensive]
+    assert counts["none"][1] == 2
+    assert counts["selective"] == counts["none"]
+    assert counts["block"] == [counts["none"][0] + 12, 4]  # the backward pass needs no result of the last product
 
 
 def test_bfloat16_parameters_turn_positions_in_fp32() -> None:
-    """With bf16 parameters, position 4096 is turned as exactly as position 1."""
-    cosine, sine = rotation(4097, 8, 10_000.0, torch.device("cpu"))
+    """With bf16 parameters, position 4096 is rotated as exactly as position 1."""
+    cosine, sine = rotary_tables(4097, 8, 10_000.0, torch.device("cpu"))
     head = torch.ones(1, 4097, 1, 8, dtype=torch.bfloat16)
     turned = rotate(head, cosine, sine)
     assert turned.dtype == torch.bfloat16
@@ -198,8 +199,9 @@ def test_block_traces_as_one_graph(recompute: Recompute) -> None:
     check_compiled("aot_eager", recompute=recompute)
 
 
+@pytest.mark.slow
 def test_compiled_code_does_not_depend_on_the_shapes_that_came_before() -> None:
-    """Whatever sequences and documents a process has met, graphs know all shapes but the number of documents."""
+    """Whatever a process computed before, graphs fix all shapes except the number of documents."""
     torch.compiler.reset()
     graphs: list[list[Tensor]] = []
 
@@ -217,7 +219,7 @@ def test_compiled_code_does_not_depend_on_the_shapes_that_came_before() -> None:
     for tokens, share in layouts:
         inputs = torch.from_numpy(random.integers(0, VOCABULARY, (3, tokens)))
         numbers = (random.random((3, tokens)) < share).cumsum(1).astype(np.int32)
-        model(inputs, inputs, Documents.find(numbers)).backward()
+        model(inputs, inputs, Documents.from_numbers(numbers)).backward()
     assert len(graphs) == 6  # each length with and without documents; a CPU is not told the longest
     for graph in graphs:
         for tensor in graph:
@@ -232,13 +234,13 @@ def test_compiled_block_equals_eager() -> None:
 
 
 def check_compiled(backend: str, *, recompute: Recompute) -> None:
-    """Compares a compiled block with itself, with and without documents."""
+    """Compare a compiled block with the eager one, with and without documents."""
     torch.compiler.reset()
     block = decoder(shape()).blocks[0]
     assert isinstance(block, Block)
     block.recompute = recompute
     compiled = torch.compile(block, backend=backend, fullgraph=True)
-    cosine, sine = rotation(24, 8, 10_000.0, torch.device("cpu"))
+    cosine, sine = rotary_tables(24, 8, 10_000.0, torch.device("cpu"))
     for documents in (packed(many=False), packed(many=True)):
         stream = torch.randn(3, 24, 32, generator=torch.Generator().manual_seed(1), requires_grad=True)
         values = [run(stream, cosine, sine, documents.starts, documents.longest) for run in (block, compiled)]

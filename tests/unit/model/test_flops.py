@@ -1,4 +1,4 @@
-"""The formula for training FLOPs against a count of what runs."""
+"""The formula for training FLOPs agrees with a count of the operations."""
 
 import pytest
 import torch
@@ -12,7 +12,7 @@ from headway.recipe import Model
 @pytest.mark.parametrize("tied", [True, False])
 @pytest.mark.parametrize("kv_heads", [1, 4])
 def test_formula_counts_the_parameters_and_matrix_products_that_there_are(tied: bool, kv_heads: int) -> None:  # noqa: FBT001 (a case, not a switch)
-    """Blocks and head agree with torch's counter exactly; attention is half of it, which counts the whole square."""
+    """Blocks and head equal torch's count exactly; attention is half of it, because torch counts the whole square."""
     shape = Model(layers=3, width=48, heads=4, kv_heads=kv_heads, ffn_width=80, tie_embeddings=tied)
     vocabulary, rows, length = 96, 2, 32
     model = Decoder(shape, vocabulary, loss_chunk_tokens=24)

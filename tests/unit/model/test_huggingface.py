@@ -1,4 +1,4 @@
-"""The names that transformers has for our parameters."""
+"""The decoder has the parameter names of transformers."""
 
 import pytest
 import torch
@@ -22,7 +22,7 @@ def test_every_parameter_has_the_name_and_shape_that_transformers_expects(tied: 
 
 
 @pytest.mark.parametrize("name", ["_orig_mod.norm.weight", "blocks.x.attention_norm.weight", "blocks.0.bias", ""])
-def test_stranger_among_names_is_refused(name: str) -> None:
-    """A name that is no parameter's is refused, never passed through."""
+def test_an_unknown_name_is_refused(name: str) -> None:
+    """An unknown parameter name is refused."""
     with pytest.raises(UsageError, match="not a parameter"):
         huggingface.name(name)

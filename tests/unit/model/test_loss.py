@@ -10,8 +10,8 @@ from headway.model.loss import cross_entropy
 WIDTH, VOCABULARY, CHUNK = 64, 500, 100
 
 
-def slopes(tokens: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Gradients of the mean loss of `tokens` tokens by hidden states and weight; the numbers are the same in bf16."""
+def gradients(tokens: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Gradients of the mean loss over `tokens` by hidden states and weight, from values that bf16 holds exactly."""
     generator = torch.Generator().manual_seed(2)
     hidden = torch.randn(tokens, WIDTH, generator=generator).bfloat16().to(dtype).requires_grad_()
     weight = (torch.randn(VOCABULARY, WIDTH, generator=generator) / 8).bfloat16().to(dtype).requires_grad_()
@@ -22,15 +22,15 @@ def slopes(tokens: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
 
 @pytest.mark.parametrize("tokens", [384, 512, 768])
 def test_gradient_in_bf16_is_not_biased_by_the_size_of_the_batch(tokens: int) -> None:
-    """In the mean, each gradient is double precision's to 7e-4, also where 1/tokens rounds in bf16 (1/384: 0.2 %)."""
-    for ours, exact in zip(slopes(tokens, torch.bfloat16), slopes(tokens, torch.float64), strict=True):
+    """On average each gradient equals double precision to 7e-4, even if 1/tokens rounds in bf16 (1/384: 0.2 %)."""
+    for ours, exact in zip(gradients(tokens, torch.bfloat16), gradients(tokens, torch.float64), strict=True):
         assert exact.dtype == torch.float64
         along = (ours.double() * exact).sum() / exact.square().sum()
         assert along.item() == pytest.approx(1.0, abs=7e-4)
 
 
 def test_double_precision_is_kept() -> None:
-    """What is given in double precision is computed in it, gradients included."""
+    """Double-precision inputs are computed in double precision, gradients included."""
     generator = torch.Generator().manual_seed(3)
     hidden = torch.randn(7, 5, generator=generator, dtype=torch.float64, requires_grad=True)
     weight = torch.randn(11, 5, generator=generator, dtype=torch.float64, requires_grad=True)
@@ -41,7 +41,7 @@ def test_double_precision_is_kept() -> None:
     for loss in (ours, plain):
         hidden.grad = weight.grad = None
         (loss * 0.3).backward()  # type: ignore[no-untyped-call]
-        found = [hidden.grad, weight.grad]
+        grads = [hidden.grad, weight.grad]
         if loss is ours:
-            mine = found
-    torch.testing.assert_close(mine, found, rtol=1e-11, atol=1e-13)
+            mine = grads
+    torch.testing.assert_close(mine, grads, rtol=1e-11, atol=1e-13)

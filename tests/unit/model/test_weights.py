@@ -1,4 +1,4 @@
-"""First parameters, and the decoder under FSDP2 on real gloo ranks."""
+"""Initial parameters, and the decoder under FSDP2 on real gloo ranks."""
 
 import os
 import subprocess
@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from headway.model import Decoder, Documents, initialise
+from headway.model import Decoder, Documents, initialize
 from headway.recipe import Model
 
 MODEL = Model(layers=2, width=40, heads=4, kv_heads=2, ffn_width=56, tie_embeddings=False)
@@ -21,17 +21,17 @@ SCRIPT = Path(__file__).with_name("ranks.py")
 
 
 def whole_model(seed: int) -> Decoder:
-    """The same model as in ranks.py, by one process without torch.distributed."""
+    """The model of ranks.py, in one process without torch.distributed."""
     with torch.device("meta"):
         model = Decoder(MODEL, 67, loss_chunk_tokens=20)
     model.to_empty(device="cpu")
-    initialise(model, seed)
+    initialize(model, seed)
     return model
 
 
 @pytest.fixture(scope="module")
 def ranks(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Tensor]]:
-    """What gloo ranks found, by `<world size>-<precision>`."""
+    """Results of the gloo ranks, by `<world size>-<precision>`."""
     folder = tmp_path_factory.mktemp("ranks")
     path = os.pathsep.join([str(Path(__file__).parents[3] / "platform"), os.environ.get("PYTHONPATH", "")])
     processes = [
@@ -46,59 +46,59 @@ def ranks(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Tenso
 
 
 def plain_step() -> tuple[Tensor, dict[str, Tensor]]:
-    """Loss and gradients of the batch of ranks.py, by one process in fp32, with the logits whole."""
+    """Loss and gradients of the batch of ranks.py, in one process and fp32, from whole logits."""
     generator = torch.Generator().manual_seed(3)
     inputs, targets = torch.randint(0, 67, (2, 6, 16), generator=generator)
     documents = torch.randint(0, 2, (6, 16), generator=generator).cumsum(1).int()
     model = whole_model(5)
-    logits = model(inputs, documents=Documents.find(documents.numpy())).flatten(0, 1)
+    logits = model(inputs, documents=Documents.from_numbers(documents.numpy())).flatten(0, 1)
     loss = torch.nn.functional.cross_entropy(logits, targets.flatten(), reduction="sum")
     loss.backward()  # type: ignore[no-untyped-call]
     return loss.detach(), {name: gradient(value) for name, value in model.named_parameters()}
 
 
 def gradient(parameter: Tensor) -> Tensor:
-    """The gradient, which must be there."""
+    """The gradient of a parameter."""
     assert parameter.grad is not None
     return parameter.grad
 
 
 def test_first_parameters_are_equal_bit_for_bit_on_one_two_and_three_ranks(ranks: Any) -> None:
-    """Sharding changes where a parameter lies, never its bits, also where rows do not divide among the ranks."""
+    """Sharding changes no bits, even if the rows do not divide evenly."""
     alone = dict(whole_model(5).named_parameters())
     for size in WORLDS:
-        found = {key[10:]: value for key, value in ranks[f"{size}-fp32"].items() if key.startswith("parameter.")}
-        assert found.keys() == alone.keys()
-        assert [name for name in alone if not torch.equal(alone[name], found[name])] == []
+        results = {key[10:]: value for key, value in ranks[f"{size}-fp32"].items() if key.startswith("parameter.")}
+        assert results.keys() == alone.keys()
+        assert [name for name in alone if not torch.equal(alone[name], results[name])] == []
 
 
 @pytest.mark.parametrize(("precision", "tolerance"), [("fp32", 2e-6), ("bf16", 2e-2)])
 @pytest.mark.parametrize("size", WORLDS)
 def test_sharded_training_step_agrees_with_one_process(ranks: Any, size: int, precision: str, tolerance: float) -> None:
-    """Under FSDP2 the summed loss and its gradients are those of one process, to the precision of the arithmetic."""
-    found = ranks[f"{size}-{precision}"]
+    """Under FSDP2 loss and gradients equal those of one process, up to the precision."""
+    results = ranks[f"{size}-{precision}"]
     loss, gradients = plain_step()
-    assert torch.allclose(found["loss"], loss, rtol=tolerance / 10 + 1e-6)
+    assert torch.allclose(results["loss"], loss, rtol=tolerance / 10 + 1e-6)
     for name, expected in gradients.items():
-        error = (found[f"gradient.{name}"] - expected).norm() / expected.norm()
+        error = (results[f"gradient.{name}"] - expected).norm() / expected.norm()
         assert error < tolerance, (name, error)
 
 
-def test_meta_model_is_whole_after_initialise() -> None:
-    """Whatever memory a model is given, initialise leaves no element of its state as it found it."""
+def test_initialize_fills_a_model_from_the_meta_device() -> None:
+    """No element keeps the value of the uninitialized memory."""
     with torch.device("meta"):
         model = Decoder(MODEL, 67, loss_chunk_tokens=20)
     model.to_empty(device="cpu")
     state = [*model.parameters(), *model.buffers()]
     for tensor in state:
         tensor.detach().fill_(float("nan"))
-    initialise(model, 1)
+    initialize(model, 1)
     assert all(tensor.isfinite().all() for tensor in state)
     assert model(torch.zeros(1, 4, dtype=torch.int64)).isfinite().all()
 
 
 def test_seed_and_name_decide_a_parameter_and_nothing_else_does() -> None:
-    """Equal seeds give equal bits whatever the global generator and threads; other seeds and names give others."""
+    """Equal seeds give equal bits for any global generator and threads; other seeds or names give other bits."""
     torch.manual_seed(1)
     first = dict(whole_model(7).named_parameters())
     torch.manual_seed(2)
@@ -113,7 +113,7 @@ def test_seed_and_name_decide_a_parameter_and_nothing_else_does() -> None:
 
 
 def test_noise_is_narrower_where_it_enters_the_residual_stream() -> None:
-    """Matrices start at 0.02, those that write to the stream at 0.02/sqrt(2 layers), norms at one."""
+    """Standard deviation 0.02 for matrices, 0.02/sqrt(2 layers) for those that write to the stream; norms are 1."""
     for name, value in whole_model(1).named_parameters():
         if value.ndim == 1:
             assert (value == 1).all(), name

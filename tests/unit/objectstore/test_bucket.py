@@ -1,4 +1,4 @@
-"""What boto3 and urllib3 raise is told apart: what may pass, and what will not."""
+"""Errors of boto3 and urllib3 are sorted into transient ones, which are retried, and permanent ones."""
 
 import io
 from collections.abc import Callable
@@ -16,8 +16,8 @@ from headway.objectstore.s3 import S3Store
 
 @pytest.fixture
 def bucket() -> Bucket:
-    """A bucket that is never asked; its breaker is closed."""
-    retry.bucket_breaker.cache_clear()
+    """A bucket that no request reaches, with a closed circuit."""
+    retry.bucket_breakers.clear()
     return Bucket("s3://nowhere")
 
 
@@ -34,9 +34,9 @@ def failing_first(error: Exception) -> tuple[Callable[[], str], list[int]]:
     return action, calls
 
 
-def answer(status: int, code: str, operation: str) -> ClientError:
-    """An answer with an error, as boto3 raises it."""
-    return ClientError({"Error": {"Code": code}, "ResponseMetadata": {"HTTPStatusCode": status}}, operation)  # type: ignore[typeddict-item] # what Headway reads of it
+def error_response(status: int, code: str, operation: str) -> ClientError:
+    """An error response, as boto3 raises it."""
+    return ClientError({"Error": {"Code": code}, "ResponseMetadata": {"HTTPStatusCode": status}}, operation)  # type: ignore[typeddict-item] # the fields that Headway reads
 
 
 @pytest.mark.parametrize(
@@ -46,56 +46,56 @@ def answer(status: int, code: str, operation: str) -> ClientError:
         SSLError(endpoint_url="u", error=OSError("handshake cut short")),
         CredentialRetrievalError(provider="p", error_msg="busy"),
         ConnectionResetError("reset"),
-        answer(503, "SlowDown", "GetObject"),
-        answer(429, "", "GetObject"),
-        answer(400, "RequestTimeout", "PutObject"),
-        answer(409, "ConditionalRequestConflict", "PutObject"),
-        answer(404, "404", "GetObject"),
+        error_response(503, "SlowDown", "GetObject"),
+        error_response(429, "", "GetObject"),
+        error_response(400, "RequestTimeout", "PutObject"),
+        error_response(409, "ConditionalRequestConflict", "PutObject"),
+        error_response(404, "404", "GetObject"),
     ],
     ids=repr,
 )
-def test_what_may_pass_is_asked_again(bucket: Bucket, error: Exception) -> None:
-    """Broken TLS, busy credentials, a refusal for now, a 404 of somebody who is no S3 server."""
+def test_transient_errors_are_retried(bucket: Bucket, error: Exception) -> None:
+    """Broken TLS, busy credentials, throttling, and a 404 that is not from S3."""
     action, calls = failing_first(error)
-    assert bucket.persist("read", "key", action) == "answer"
+    assert bucket.retry("read", "key", action) == "answer"
     assert len(calls) == 2
 
 
 @pytest.mark.parametrize(
-    ("error", "said"),
+    ("error", "message"),
     [
         (SSLError(endpoint_url="u", error=OSError("[SSL: CERTIFICATE_VERIFY_FAILED]")), "CERTIFICATE_VERIFY_FAILED"),
-        (answer(403, "AccessDenied", "GetObject"), "may not be read"),
-        (answer(404, "NoSuchThing", "GetObject"), "NoSuchThing"),
-        (answer(404, "NoSuchUpload", "UploadPart"), "given up by somebody else"),
+        (error_response(403, "AccessDenied", "GetObject"), "may not be read"),
+        (error_response(404, "NoSuchThing", "GetObject"), "NoSuchThing"),
+        (error_response(404, "NoSuchUpload", "UploadPart"), "another process aborted its upload"),
     ],
     ids=repr,
 )
-def test_what_will_not_pass_is_said_at_once(bucket: Bucket, error: Exception, said: str) -> None:
-    """A certificate, a right, a thing that is unknown: asked once, and never taken for a missing object."""
+def test_permanent_errors_are_raised_at_once(bucket: Bucket, error: Exception, message: str) -> None:
+    """A bad certificate, a missing right, an unknown error: one request, and never reported as a missing object."""
     action, calls = failing_first(error)
-    with pytest.raises(StoreError, match=said) as caught:
-        bucket.persist("read", "key", action)
+    with pytest.raises(StoreError, match=message) as caught:
+        bucket.retry("read", "key", action)
     assert len(calls) == 1
     assert not isinstance(caught.value, MissingObject)
 
 
 @pytest.mark.parametrize(("code", "operation"), [("NoSuchKey", "GetObject"), ("404", "HeadObject")])
-def test_a_missing_object_is_what_s3_says_is_missing(bucket: Bucket, code: str, operation: str) -> None:
-    """By its code where there is one; a HEAD has none."""
-    action, _ = failing_first(answer(404, code, operation))
+def test_s3_reports_a_missing_object_by_code_or_by_head(bucket: Bucket, code: str, operation: str) -> None:
+    """A GET has an error code, a HEAD only the status 404."""
+    action, _ = failing_first(error_response(404, code, operation))
     with pytest.raises(MissingObject):
-        bucket.persist("read", "key", action)
+        bucket.retry("read", "key", action)
 
 
-def test_a_range_that_was_not_asked_for_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A proxy that ignores the range and answers with the whole object is asked again: the bytes would be wrong."""
-    retry.bucket_breaker.cache_clear()
+def test_a_response_with_another_range_is_retried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A proxy that ignores the range and returns the whole object would give wrong bytes."""
+    retry.bucket_breakers.clear()
     store = S3Store("s3://nowhere")
-    answers: list[dict[str, Any]] = [
+    responses: list[dict[str, Any]] = [
         {"ContentLength": 6, "Body": io.BytesIO(b"abcdef")},
         {"ContentLength": 2, "ContentRange": "bytes 2-3/6", "Body": io.BytesIO(b"cd")},
     ]
-    monkeypatch.setattr(store.bucket, "send", lambda *_, **__: answers.pop(0))
+    monkeypatch.setattr(store.bucket, "request_once", lambda *_, **__: responses.pop(0))
     assert store.get("key", 2, 2) == b"cd"
-    assert answers == []
+    assert responses == []

@@ -1,5 +1,6 @@
-"""What is a folder's own among the promises of a store; those of every kind are in tests/contract."""
+"""Behaviour that only folder stores have. What all stores share is tested in tests/contract."""
 
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +13,7 @@ from headway.objectstore.folder import FolderStore
 
 
 def test_listing_is_sorted_and_starts_after(tmp_path: Path) -> None:
-    """Keys come in order, below a prefix, after a key; unfinished writes are never among them."""
+    """Keys come in order, below a prefix, after a key, without unfinished writes."""
     store = FolderStore(tmp_path)
     for key in ("x/2", "x/10", "x/1/z", "y"):
         store.put(key, [b""])
@@ -26,13 +27,14 @@ def test_a_writer_killed_midway_leaves_no_object(tmp_path: Path) -> None:
     """SIGKILL between two parts of a put: readers see nothing."""
     script = (
         "import os, signal, sys\n"
-        "from headway.objectstore.folder import DirectoryStore\n"
+        "from headway.objectstore.folder import FolderStore\n"
         "def parts():\n"
         "    yield b'first'\n"
         "    os.kill(os.getpid(), signal.SIGKILL)\n"
-        "DirectoryStore(sys.argv[1]).put('key', parts())\n"
+        "FolderStore(sys.argv[1]).put('key', parts())\n"
     )
-    subprocess.run([sys.executable, "-c", script, str(tmp_path)], check=False)
+    writer = subprocess.run([sys.executable, "-c", script, str(tmp_path)], check=False)
+    assert writer.returncode == -signal.SIGKILL
     store = FolderStore(tmp_path)
     assert list(store.list("")) == []
     with pytest.raises(MissingObject, match="key"):
@@ -40,7 +42,7 @@ def test_a_writer_killed_midway_leaves_no_object(tmp_path: Path) -> None:
 
 
 def test_deleting_twice_is_no_error_and_removes_empty_folders(tmp_path: Path) -> None:
-    """A deleted object is gone, its empty folders too; deleting it again is fine."""
+    """Deleting an object also removes empty folders, and can be repeated."""
     store = FolderStore(tmp_path)
     store.put("a/b/c", [b"x"])
     store.delete("a/b/c")

@@ -1,4 +1,4 @@
-"""Two recipes mean the same run exactly if they differ only in where, or how visibly, it runs."""
+"""Two recipes mean the same run if they differ only in where it runs, or how it is observed."""
 
 import re
 from pathlib import Path
@@ -34,7 +34,7 @@ train: {tokens: 8192, batch_tokens: 1024, micro_batch_tokens: 128, lanes: 4}
     ],
 )
 def test_where_a_run_runs_does_not_change_its_identity(override: str) -> None:
-    """Name, data folder, evaluation, checkpoints and machine leave digest and differences as they were."""
+    """Name, data folder, evaluation, checkpoints and machine do not change digest and differences."""
     one, other = parse(TEXT), parse(TEXT, overrides=[override])
     assert one != other
     assert digest(one) == digest(other)
@@ -86,23 +86,23 @@ def test_where_a_run_runs_does_not_change_its_identity(override: str) -> None:
     ],
 )
 def test_what_decides_the_parameters_changes_the_identity(override: str) -> None:
-    """Each key that may reach the bits changes the digest, and is the one that differences name."""
+    """Each key that affects the parameters changes the digest, and differences name exactly that key."""
     one, other = parse(TEXT), parse(TEXT, overrides=[override])
     assert digest(one) != digest(other)
-    found = differences(one, other)
-    assert len(found) == 1
+    changes = differences(one, other)
+    assert len(changes) == 1
     key = override.partition("=")[0]
-    assert found[0].startswith(key)
-    assert " -> " in found[0]
+    assert changes[0].startswith(key)
+    assert " -> " in changes[0]
 
 
 def test_a_default_that_is_written_out_changes_nothing() -> None:
-    """Meaning includes defaults: to say one is the same as to leave it out, in any order of keys."""
+    """The digest includes defaults and ignores the order of keys."""
     assert digest(parse(TEXT)) == digest(parse("seed: 0\n" + "\n".join(reversed(TEXT.splitlines())) + "\n"))
 
 
 def test_differences_name_old_and_new() -> None:
-    """A difference is the key, what it was, and what it is; several come sorted."""
+    """A difference is the key, its old value and its new value; several are sorted."""
     one, other = parse(TEXT), parse(TEXT, overrides=["train.tokens=16384", "seed=7"])
     assert differences(one, other) == ["seed: 0 -> 7", "train.tokens: 8192 -> 16384"]
 
@@ -127,13 +127,13 @@ DIGESTS = {
     "slm-1b": "fe8d28de35cae5b3d6293de44c3a0e767d29d97fa6e1c1cf34be8e60b22a2775",
     "slm-350m": "3a212502b5a1b4a2d235df723b24ac3fc7146cfb031f00a73a4b6365edacce99",
 }
-"""Of the recipes in jobs/, as runs that are stored have them."""
+"""Digests of the recipes in jobs/, as stored runs hold them."""
 
 
 def test_stored_runs_keep_their_digests() -> None:
-    """A key that is added, or a value that a key learns, leaves recipes that do not use it what they were."""
-    found = {path.stem: digest(load(path)) for path in (ROOT / "jobs/recipes").glob("*.yaml")}
-    assert found == DIGESTS
+    """A new key or a new value of a key does not change the digest of recipes that do not use it."""
+    digests = {path.stem: digest(load(path)) for path in (ROOT / "jobs/recipes").glob("*.yaml")}
+    assert digests == DIGESTS
 
 
 def sections(tree: Any) -> list[dict[str, Any]]:
@@ -142,7 +142,7 @@ def sections(tree: Any) -> list[dict[str, Any]]:
 
 
 def test_the_schema_is_a_json_schema_that_accepts_and_refuses() -> None:
-    """Editors get a valid JSON Schema: it takes a whole recipe, and refuses an unknown key."""
+    """The JSON Schema is valid, accepts a whole recipe, and refuses an unknown key."""
     jsonschema = pytest.importorskip("jsonschema")
     validator = jsonschema.Draft202012Validator
     validator.check_schema(schema())
@@ -152,7 +152,7 @@ def test_the_schema_is_a_json_schema_that_accepts_and_refuses() -> None:
 
 
 def test_every_section_of_the_schema_refuses_unknown_keys() -> None:
-    """No section of the schema lets a key through that the reader would refuse."""
-    found = sections(schema())
-    assert len(found) > 8
-    assert all(part["additionalProperties"] is False for part in found)
+    """The schema refuses every key that the parser refuses."""
+    parts = sections(schema())
+    assert len(parts) > 8
+    assert all(part["additionalProperties"] is False for part in parts)

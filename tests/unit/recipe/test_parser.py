@@ -1,4 +1,4 @@
-"""A recipe is read strictly, and what is wrong with one is said with its place and the nearest known key."""
+"""Recipes are parsed strictly; errors name the line and the nearest known key."""
 
 import re
 from pathlib import Path
@@ -22,54 +22,54 @@ train:
 """
 
 
-def complaint(text: str, *overrides: str) -> str:
-    """What is said of a recipe that is refused."""
+def parse_error(text: str, *overrides: str) -> str:
+    """The message of a refused recipe."""
     with pytest.raises(RecipeError) as caught:
         parse(text, origin="tiny.yaml", overrides=overrides)
     return str(caught.value)
 
 
 def test_an_unknown_key_is_named_with_file_line_and_nearest_known_key() -> None:
-    """A misspelt key is refused where it stands, and the right one is offered."""
-    assert complaint(TEXT.replace("lanes", "lanez")) == "tiny.yaml:9: train.lanez: unknown key; did you mean lanes?"
+    """The error of a misspelt key names its line and suggests the right key."""
+    assert parse_error(TEXT.replace("lanes", "lanez")) == "tiny.yaml:9: train.lanez: unknown key; did you mean lanes?"
 
 
 def test_an_unknown_key_like_no_other_lists_the_known_ones() -> None:
-    """Where nothing is near, all keys of that section are listed."""
-    message = complaint(TEXT + "zzzzzz: 1\n")
+    """Without a similar key, all keys of the section are listed."""
+    message = parse_error(TEXT + "zzzzzz: 1\n")
     assert message.startswith("tiny.yaml:10: zzzzzz: unknown key; known here: checkpoint, data, evaluation")
 
 
-def test_a_key_inside_a_list_is_found() -> None:
-    """The line and the neighbours of a key in a list of sections are those of its own item."""
+def test_a_key_inside_a_list_is_located() -> None:
+    """The error names the line of the list item, and suggests a key of its section."""
     text = TEXT.replace(
         "  block_tokens: 64\n", "  block_tokens: 64\n  curriculum:\n    - {}\n    - {from_token: 1024}\n"
     )
-    assert complaint(text) == "tiny.yaml:7: data.curriculum.1.from_token: unknown key; did you mean from_tokens?"
+    assert parse_error(text) == "tiny.yaml:7: data.curriculum.1.from_token: unknown key; did you mean from_tokens?"
 
 
 def test_a_missing_key_is_named_with_its_section_line() -> None:
-    """A key that has no default and is not there is named, at the line of its section."""
-    assert complaint(TEXT.replace("  tokens: 8192\n", "")) == "tiny.yaml:5: train.tokens: missing key"
+    """A missing key without a default is named, with the line of its section."""
+    assert parse_error(TEXT.replace("  tokens: 8192\n", "")) == "tiny.yaml:5: train.tokens: missing key"
 
 
 @pytest.mark.parametrize("value", ["'8192'", "8192.5", "true", "null", "-1", "[1]"])
 def test_a_value_of_another_type_is_refused(value: str) -> None:
-    """Nothing is converted: a budget is a positive integer or an error that shows what it is."""
-    message = complaint(TEXT.replace("tokens: 8192", f"tokens: {value}"))
+    """Values are not converted; the error shows the value."""
+    message = parse_error(TEXT.replace("tokens: 8192", f"tokens: {value}"))
     assert message.startswith("tiny.yaml:6: train.tokens: ")
     assert "; it is " in message
 
 
-def test_every_mistake_is_said_at_once() -> None:
+def test_all_mistakes_are_reported_at_once() -> None:
     """Two mistakes make two lines."""
-    lines = complaint(TEXT.replace("lanes", "lanez").replace("layers: 1", "layers: x")).splitlines()
+    lines = parse_error(TEXT.replace("lanes", "lanez").replace("layers: 1", "layers: x")).splitlines()
     assert [line.split(": ")[1] for line in lines] == ["model.layers", "train.lanez"]
 
 
-def test_an_override_is_blamed_by_its_own_name() -> None:
-    """A mistake that was made on the command line is not sought in the file."""
-    assert complaint(TEXT, "train.lanez=2") == "override train.lanez: unknown key; did you mean lanes?"
+def test_a_mistake_in_an_override_names_the_override() -> None:
+    """The error does not name the file."""
+    assert parse_error(TEXT, "train.lanez=2") == "override train.lanez: unknown key; did you mean lanes?"
 
 
 @pytest.mark.parametrize(
@@ -83,13 +83,13 @@ def test_an_override_is_blamed_by_its_own_name() -> None:
 )
 def test_an_override_that_means_nothing_is_refused(override: str, reason: str) -> None:
     """An override without a key, below a value, or of broken YAML is quoted in the error."""
-    message = complaint(TEXT, override)
+    message = parse_error(TEXT, override)
     assert message.startswith(f"override {override!r}: ")
     assert reason in message
 
 
 def test_overrides_replace_and_make_sections() -> None:
-    """An override reaches any depth, also into a section that the file leaves out; the last one wins."""
+    """An override reaches any depth, creates missing sections, and the last one wins."""
     recipe = parse(TEXT, overrides=["train.optimizer.eps=1e-9", "seed=3", "seed=4"])
     assert recipe.train.optimizer.eps == 1e-9
     assert recipe.seed == 4
@@ -97,36 +97,36 @@ def test_overrides_replace_and_make_sections() -> None:
 
 @pytest.mark.parametrize(("text", "number"), [("3e-4", 3e-4), ("3.0e-4", 3e-4), ("1E-3", 1e-3), ("2e+0", 2.0)])
 def test_scientific_notation_is_a_number(text: str, number: float) -> None:
-    """`3e-4` is a number in a file and in an override, though YAML 1.1 takes it for a string."""
+    """`3e-4` is a number in a file and in an override, although it is a string in YAML 1.1."""
     assert parse(TEXT, overrides=[f"train.optimizer.learning_rate={text}"]).train.optimizer.learning_rate == number
     assert parse(TEXT + f"  optimizer: {{learning_rate: {text}}}\n").train.optimizer.learning_rate == number
 
 
 def test_text_that_looks_nearly_like_a_number_stays_text() -> None:
-    """A name such as `3e-4b` is not taken for a number."""
+    """A name such as `3e-4b` is a string."""
     assert parse(TEXT.replace("name: tiny", "name: 3e-4b")).name == "3e-4b"
 
 
 def test_broken_yaml_is_named_by_its_line() -> None:
     """Text that is not YAML is refused with the line where it breaks."""
-    assert re.match(r"tiny\.yaml:\d+: not YAML: ", complaint("name: [tiny\n"))
+    assert re.match(r"tiny\.yaml:\d+: not YAML: ", parse_error("name: [tiny\n"))
 
 
 @pytest.mark.parametrize("text", ["", "- name\n", "tiny\n"])
 def test_a_document_that_is_no_mapping_is_refused(text: str) -> None:
     """A list, a word or nothing at all is not a recipe."""
-    assert "a recipe is a mapping of keys" in complaint(text)
+    assert "a recipe is a mapping of keys" in parse_error(text)
 
 
 def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
-    """A path to nothing is a recipe error with the path."""
+    """The error names the path."""
     with pytest.raises(RecipeError, match=r"absent\.yaml: cannot be read: No such file"):
         load(tmp_path / "absent.yaml")
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "jobs/recipes").glob("*.yaml")), ids=lambda path: path.stem)
 def test_every_recipe_of_the_repository_loads(path: Path) -> None:
-    """A recipe that we ship is read, and is named as its file is."""
+    """Each recipe in jobs/ is valid and has the name of its file."""
     assert load(path).name == path.stem
 
 
@@ -150,12 +150,12 @@ def test_every_recipe_of_the_repository_loads(path: Path) -> None:
     ],
 )
 def test_parts_that_do_not_fit_are_refused_with_the_figures(override: str, reason: str) -> None:
-    """Curriculum, batch, schedule and heads must fit together, and the error says which number does not."""
-    assert reason in complaint(TEXT, override)
+    """Curriculum, batch, schedule and heads must fit together; the error shows the numbers that do not."""
+    assert reason in parse_error(TEXT, override)
 
 
 def test_a_curriculum_that_rises_is_read() -> None:
-    """Stages that begin at 0 and rise by whole batches are accepted, with lengths that divide the block."""
+    """Stages that start at 0 and rise by whole batches, with lengths that divide the block, are accepted."""
     recipe = parse(
         TEXT, overrides=["data.curriculum=[{sequence_tokens: 32}, {from_tokens: 2048, weights: {stdlib: 2.0}}]"]
     )

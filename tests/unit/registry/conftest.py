@@ -1,4 +1,4 @@
-"""A model's folder as an export leaves it, and stores to publish it in: a folder, and a real S3 server."""
+"""An exported model's folder, and stores to publish it in: a folder and a real S3 server."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -22,7 +22,7 @@ def safetensors(data: bytes) -> bytes:
 
 
 def origin(tokens: int = 1000) -> Origin:
-    """Where a model came from."""
+    """The origin of a model, at a token position."""
     return Origin(
         run="tale", tokens=tokens, checkpoint=f"m{tokens}", sha256="0" * 64, recipe="r", data="d", headway="0"
     )
@@ -31,18 +31,18 @@ def origin(tokens: int = 1000) -> Origin:
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """A model's folder: weights, configuration, tokenizer, card."""
-    made = tmp_path / "exported"
-    made.mkdir()
-    (made / "model.safetensors").write_bytes(safetensors(bytes(range(256)) * 64))
-    (made / "config.json").write_text('{"model_type": "llama"}\n')
-    (made / "tokenizer.json").write_text('{"model": {}}\n')
-    (made / "README.md").write_text("# tale\n")
-    return made
+    folder = tmp_path / "exported"
+    folder.mkdir()
+    (folder / "model.safetensors").write_bytes(safetensors(bytes(range(256)) * 64))
+    (folder / "config.json").write_text('{"model_type": "llama"}\n')
+    (folder / "tokenizer.json").write_text('{"model": {}}\n')
+    (folder / "README.md").write_text("# tale\n")
+    return folder
 
 
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
-    """A real S3 server, which this process finds by its environment."""
+    """A real S3 server; this process's environment points at it."""
     with S3Server(tmp_path_factory.mktemp("s3")) as server, pytest.MonkeyPatch.context() as patch:
         for name, value in server.environment.items():
             patch.setenv(name, value)
@@ -67,7 +67,7 @@ def model(store: Store) -> RegisteredModel:
 
 @pytest.fixture
 def publish(model: RegisteredModel, folder: Path) -> Publish:
-    """Publishes the folder, `publish(tokens=1000)`, as somebody does who comes anew."""
+    """Publishes the folder, `publish(tokens=1000)`, as a new process does."""
 
     def call(tokens: int = 1000) -> Version:
         return RegisteredModel(model.store, model.name).publish(folder, origin(tokens), dtype="float32")

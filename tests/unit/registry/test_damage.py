@@ -1,4 +1,4 @@
-"""What is not exactly what was published, and vouched for, is refused by name before it can be loaded."""
+"""A version that is not exactly what was published is refused by name before it is loaded."""
 
 import json
 from collections.abc import Callable
@@ -22,12 +22,12 @@ FILES = ("model.safetensors", "config.json", "tokenizer.json", "README.md", "man
 
 
 def key(version: Version, name: str) -> str:
-    """Of one of a version's objects."""
+    """Key of one object of a version."""
     return keys.folder(version.manifest) + name
 
 
-def refused(store: Store, reference: str = "coder@1") -> str:
-    """What is said of a version that cannot be fetched; nothing of it may have got to the cache."""
+def refusal(store: Store, reference: str = "coder@1") -> str:
+    """The error of fetching a version; verifying it fails, too."""
     model = RegisteredModel(store, "coder")
     with pytest.raises(DamageError) as caught:
         model.fetch(model.find(reference))
@@ -41,47 +41,47 @@ def refused(store: Store, reference: str = "coder@1") -> str:
 def test_one_flipped_byte_is_found(
     model: RegisteredModel, publish: Publish, tmp_path: Path, name: str, at: int
 ) -> None:
-    """In whatever file it is, version and file are named, and no folder of the version appears."""
+    """The message names version and file, and no folder of the version appears."""
     version = publish()
     data = bytearray(model.store.get(key(version, name)))
     data[at] ^= 1
     model.store.put(key(version, name), [data])
-    assert refused(model.store).startswith(f"coder@1: {name} is not ")
+    assert refusal(model.store).startswith(f"coder@1: {name} is not ")
     assert list((tmp_path / "cache").rglob("*.*")) == []
 
 
 @pytest.mark.parametrize("name", FILES)
 def test_a_missing_file_is_found(model: RegisteredModel, publish: Publish, name: str) -> None:
-    """It is named."""
+    """The message names it."""
     version = publish()
     model.store.delete(key(version, name))
-    assert refused(model.store).startswith(f"coder@1: {name} is missing")
+    assert refusal(model.store).startswith(f"coder@1: {name} is missing")
 
 
 def test_a_missing_file_is_found_even_if_it_was_empty(model: RegisteredModel, publish: Publish, folder: Path) -> None:
-    """Nothing at all has a digest, too."""
+    """Its length and digest alone do not show that it is missing."""
     (folder / "notes.txt").write_bytes(b"")
     version = publish()
     assert sum(model.verify(version)) == version.bytes
     model.store.delete(key(version, "notes.txt"))
-    assert refused(model.store).startswith("coder@1: notes.txt is missing")
+    assert refusal(model.store).startswith("coder@1: notes.txt is missing")
 
 
 @pytest.mark.parametrize("length", [5, 17_000])
 def test_a_file_of_another_length_is_found(model: RegisteredModel, publish: Publish, length: int) -> None:
-    """Cut short or grown, without being read."""
+    """A truncated or longer file is found without reading it."""
     version = publish()
     data = model.store.get(key(version, "model.safetensors"))
     model.store.put(key(version, "model.safetensors"), [(data * 2)[:length]])
-    said = refused(model.store)
-    assert f"coder@1: model.safetensors is {length:,} bytes long; {len(data):,} were published" in said
+    message = refusal(model.store)
+    assert f"coder@1: model.safetensors is {length:,} bytes long; {len(data):,} were published" in message
 
 
 @pytest.mark.parametrize("name", ["pytorch_model.bin", "more.safetensors", "deep/config.json"])
 def test_an_additional_file_is_found(model: RegisteredModel, publish: Publish, name: str) -> None:
-    """What was not published with a version may be what a loader looks at first."""
+    """A loader might prefer it to the published files."""
     model.store.put(key(publish(), name), [b"x"])
-    assert refused(model.store).startswith(f"coder@1: {name} was not published with it")
+    assert refusal(model.store).startswith(f"coder@1: {name} was not published with it")
 
 
 def test_a_forged_manifest_is_found(model: RegisteredModel, publish: Publish) -> None:
@@ -92,33 +92,35 @@ def test_a_forged_manifest_is_found(model: RegisteredModel, publish: Publish) ->
     document["files"]["config.json"] = {"size": len(forged), "sha256": sha256(forged)}
     model.store.put(key(version, "config.json"), [forged])
     model.store.put(version.manifest, [json.dumps(document, indent=1).encode() + b"\n"])
-    assert "manifest.json is not the one that the model's journal vouches for" in refused(model.store)
+    assert "manifest.json is not the one whose SHA-256 is in the model's journal" in refusal(model.store)
 
 
 def rewrite(store: Store, seq: int, **changes: object) -> None:
     """Edit an entry of the journal, and its checksum with it."""
-    where = keys.journal_entry(keys.model_journal("coder"), seq)
+    where = keys.hashlog_entry(keys.model_journal("coder"), seq)
     entry = RegisteredModel(store, "coder").journal.read()[seq - 1]
     assert isinstance(entry, hashlog.LogEntry)
     store.put(where, [hashlog.encode(entry.model_copy(update=changes))])
 
 
 def test_an_edited_journal_is_found(model: RegisteredModel, publish: Publish) -> None:
-    """An entry that vouches for another manifest, with a checksum of its own, is betrayed by the entry after it."""
+    """An entry edited together with its checksum does not match the digest in the next entry."""
     one, two = publish(1000), publish(2000)
     rewrite(model.store, 1, manifest=two.manifest, sha256=two.sha256)
-    with pytest.raises(DamageError, match=r"coder@1: nobody vouches for it .journal entry 1 was changed after entry 2"):
+    with pytest.raises(
+        DamageError, match=r"coder@1: no readable journal entry names it .journal entry 1 was changed after entry 2"
+    ):
         RegisteredModel(model.store, "coder").find("coder@1")
     assert RegisteredModel(model.store, "coder").find("coder@2") == two
     assert one.sha256 != two.sha256
 
 
 def test_a_version_of_another_model_is_found(model: RegisteredModel, publish: Publish, folder: Path) -> None:
-    """An entry that names a sound version of another model vouches for nothing."""
+    """An entry that names a sound version of another model is refused."""
     publish()
     other = RegisteredModel(model.store, "other").publish(folder, origin(), dtype="float32")
     rewrite(model.store, 1, manifest=other.manifest, sha256=other.sha256)
-    assert "is of another model, other" in refused(model.store)
+    assert "belongs to another model, other" in refusal(model.store)
 
 
 SPOILS: dict[str, Callable[[dict[str, object]], object]] = {
@@ -129,20 +131,20 @@ SPOILS: dict[str, Callable[[dict[str, object]], object]] = {
 
 
 @pytest.mark.parametrize("spoil", SPOILS)
-def test_a_manifest_that_should_not_be_is_refused(model: RegisteredModel, publish: Publish, spoil: str) -> None:
-    """Even one that the journal vouches for, as another program may have written it: no pickles, no paths."""
+def test_a_manifest_with_forbidden_content_is_refused(model: RegisteredModel, publish: Publish, spoil: str) -> None:
+    """Pickles and paths are refused even if the journal holds the manifest's SHA-256."""
     version = publish()
     document = json.loads(model.store.get(version.manifest))
     SPOILS[spoil](document["files"])
     data = json.dumps(document).encode()
     model.store.put(version.manifest, [data])
     rewrite(model.store, 1, sha256=sha256(data))
-    assert "coder@1: manifest.json: not a sound manifest" in refused(model.store)
+    assert "coder@1: manifest.json: not a sound manifest" in refusal(model.store)
 
 
 @given(st.data())
 def test_any_flipped_bit_is_found(data: st.DataObject) -> None:
-    """Whatever bit of whatever object is flipped: the version is not loaded by its alias, or it is what it was."""
+    """After a flip of any bit of any object, the version is not loaded by its alias."""
     store, sound = MemoryStore(), published()
     store.objects = dict(sound)
     key = data.draw(st.sampled_from(sorted(sound)))
@@ -151,15 +153,15 @@ def test_any_flipped_bit_is_found(data: st.DataObject) -> None:
     flipped[bit // 8] ^= 1 << bit % 8
     store.objects[key] = bytes(flipped)
     model = RegisteredModel(store, "coder")
-    if key == keys.journal_entry(keys.model_journal("coder"), 2) and same(bytes(flipped), sound[key]):
-        return  # white space in the last entry changes nothing that it says
+    if key == keys.hashlog_entry(keys.model_journal("coder"), 2) and same(bytes(flipped), sound[key]):
+        return  # white space in the last entry does not change its content
     with pytest.raises(DamageError, match="coder@"):
         list(model.verify(model.find("coder@stable")))
 
 
 @cache
 def published() -> dict[str, bytes]:
-    """The objects of a model with one version, and an alias of it."""
+    """The objects of a model with one version and one alias."""
     store = MemoryStore()
     with TemporaryDirectory() as scratch:
         folder = Path(scratch)

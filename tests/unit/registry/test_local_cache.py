@@ -1,4 +1,4 @@
-"""Where a version's files are on this machine: in the store itself, in the cache, or where somebody wants them."""
+"""Local folders of versions: in a folder store, in the cache, or in a chosen folder."""
 
 import shutil
 from collections.abc import Callable, Iterator
@@ -15,21 +15,21 @@ from headway.registry.version import VersionReader
 
 
 class CountingStore(MemoryStore):
-    """A store that notes what is read."""
+    """A store that records which files are read."""
 
     def __init__(self) -> None:
         super().__init__()
         self.read: list[str] = []
 
     def fill(self, key: str, buffer: memoryview, start: int = 0) -> int:
-        """Read, and note what."""
+        """Record the file name, and read."""
         self.read.append(key.rpartition("/")[2])
         return super().fill(key, buffer, start)
 
 
 @pytest.fixture
-def far(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RegisteredModel:
-    """A model with one version in a store that is no folder, and an empty cache."""
+def remote(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RegisteredModel:
+    """A model with one version in a store that is not a folder, and an empty cache."""
     monkeypatch.setenv("HEADWAY_CACHE", str(tmp_path / "cache"))
     model = RegisteredModel(CountingStore(), "coder")
     model.publish(folder, origin(), dtype="float32")
@@ -37,29 +37,29 @@ def far(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Regist
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    """The files of a folder, without the registry's own."""
+    """The files of a folder, without the manifest."""
     return {path.name: path.read_bytes() for path in folder.iterdir() if path.name != "manifest.json"}
 
 
 def reads(model: RegisteredModel) -> list[str]:
-    """What was read of the store since the last look."""
+    """Files read from the store since the last call."""
     assert isinstance(model.store, CountingStore)
-    seen, model.store.read = model.store.read, []
-    return seen
+    names, model.store.read = model.store.read, []
+    return names
 
 
 def test_a_fetched_version_is_what_was_published(model: RegisteredModel, publish: Publish, folder: Path) -> None:
-    """The files, byte for byte, with the manifest beside them; told in the bytes that were promised."""
+    """The files are equal byte for byte, with the manifest beside them; progress adds up to their size."""
     version = publish()
-    told: list[int] = []
-    fetched = model.fetch(version, advance=told.append)
+    progress: list[int] = []
+    fetched = model.fetch(version, advance=progress.append)
     assert contents(fetched) == contents(folder)
     assert (fetched / "manifest.json").read_bytes() == model.store.get(version.manifest)
-    assert sum(told) == version.bytes
+    assert sum(progress) == version.bytes
 
 
 def test_a_folder_store_is_read_where_it_lies(model: RegisteredModel, publish: Publish, tmp_path: Path) -> None:
-    """No second copy of the weights is made; from a bucket one is, in the cache, by the manifest's digest."""
+    """A folder store needs no copy of the weights; a bucket is copied to the cache, by the manifest's digest."""
     version = publish()
     fetched = model.fetch(version)
     if isinstance(model.store, FolderStore):
@@ -69,40 +69,40 @@ def test_a_folder_store_is_read_where_it_lies(model: RegisteredModel, publish: P
         assert fetched == tmp_path / "cache/models" / version.sha256
 
 
-def test_a_cached_version_is_verified_and_not_brought_again(far: RegisteredModel) -> None:
+def test_a_cached_version_is_verified_and_not_downloaded_again(remote: RegisteredModel) -> None:
     """The second fetch reads the cache, not the store."""
-    version = far.find("coder")
-    first = far.fetch(version)
-    assert sorted(set(reads(far))) == ["README.md", "config.json", "model.safetensors", "tokenizer.json"]
-    told: list[int] = []
-    assert far.fetch(version, advance=told.append) == first
-    assert reads(far) == []
-    assert sum(told) == version.bytes
+    version = remote.find("coder")
+    first = remote.fetch(version)
+    assert sorted(set(reads(remote))) == ["README.md", "config.json", "model.safetensors", "tokenizer.json"]
+    progress: list[int] = []
+    assert remote.fetch(version, advance=progress.append) == first
+    assert reads(remote) == []
+    assert sum(progress) == version.bytes
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "manifest.json", "config.json"])
-def test_a_damaged_copy_in_the_cache_is_brought_anew(far: RegisteredModel, folder: Path, name: str) -> None:
-    """A flipped byte on this machine is found like one in the store; the store has the truth."""
-    version = far.find("coder")
-    fetched = far.fetch(version)
+def test_a_damaged_copy_in_the_cache_is_downloaded_again(remote: RegisteredModel, folder: Path, name: str) -> None:
+    """A flipped byte in the cache is found, and the store's copy replaces it."""
+    version = remote.find("coder")
+    fetched = remote.fetch(version)
     data = bytearray((fetched / name).read_bytes())
     data[-1] ^= 1
     (fetched / name).write_bytes(data)
-    assert contents(far.fetch(version)) == contents(folder)
-    assert list(far.verify(version))
+    assert contents(remote.fetch(version)) == contents(folder)
+    assert list(remote.verify(version))
 
 
-def test_what_came_into_the_cache_by_itself_is_not_loaded(far: RegisteredModel) -> None:
-    """An additional file beside cached weights is as bad as one in the store."""
-    version = far.find("coder")
-    fetched = far.fetch(version)
+def test_an_additional_file_in_the_cache_is_removed(remote: RegisteredModel) -> None:
+    """An additional file beside cached weights counts as damage."""
+    version = remote.find("coder")
+    fetched = remote.fetch(version)
     (fetched / "pytorch_model.bin").write_bytes(b"x")
-    far.fetch(version)
+    remote.fetch(version)
     assert not (fetched / "pytorch_model.bin").exists()
 
 
-def test_a_fetch_that_breaks_off_leaves_nothing(far: RegisteredModel, tmp_path: Path) -> None:
-    """A store that fails midway: no folder, and no part of one."""
+def test_a_failed_fetch_leaves_nothing(remote: RegisteredModel, tmp_path: Path) -> None:
+    """A store that fails midway leaves no folder and no partial folder."""
 
     class Failing(MemoryStore):
         """A store that cannot read weights."""
@@ -112,17 +112,17 @@ def test_a_fetch_that_breaks_off_leaves_nothing(far: RegisteredModel, tmp_path: 
                 raise StoreError(f"{key}: cannot be read")
             return super().fill(key, buffer, start)
 
-    assert isinstance(far.store, MemoryStore)
+    assert isinstance(remote.store, MemoryStore)
     store = Failing()
-    store.objects = far.store.objects
+    store.objects = remote.store.objects
     model = RegisteredModel(store, "coder")
     with pytest.raises(StoreError, match="cannot be read"):
         model.fetch(model.find("coder"))
     assert list((tmp_path / "cache/models").iterdir()) == []
 
 
-def meet(patch: pytest.MonkeyPatch, other: Callable[[], object]) -> None:
-    """Have somebody else do something while the next version is brought."""
+def interrupt(patch: pytest.MonkeyPatch, other: Callable[[], object]) -> None:
+    """Call `other` near the end of the next download."""
     read = VersionReader.read
 
     def slow(self: VersionReader, name: str) -> Iterator[memoryview]:
@@ -134,61 +134,61 @@ def meet(patch: pytest.MonkeyPatch, other: Callable[[], object]) -> None:
     patch.setattr(VersionReader, "read", slow)
 
 
-def test_what_appears_meanwhile_is_not_trusted(far: RegisteredModel, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A folder that somebody else made in the cache while this one was brought, and that is not sound, is refused."""
-    version = far.find("coder")
-    target = local_cache.cached(version)
+def test_a_folder_that_appears_meanwhile_is_verified(remote: RegisteredModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A damaged folder that another process made in the cache during the download is refused."""
+    version = remote.find("coder")
+    target = local_cache.cache_path(version)
 
     def spoil() -> None:
         target.mkdir()
         (target / "config.json").write_text("{}")
 
-    meet(monkeypatch, spoil)
+    interrupt(monkeypatch, spoil)
     with pytest.raises(DamageError, match=r"coder@1: manifest\.json is missing"):
-        far.fetch(version)
+        remote.fetch(version)
 
 
-def test_of_two_who_fetch_at_once_both_have_it(
-    far: RegisteredModel, folder: Path, monkeypatch: pytest.MonkeyPatch
+def test_concurrent_fetches_share_one_folder(
+    remote: RegisteredModel, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Somebody else's folder appeared while this one was brought: it is verified and taken."""
-    version = far.find("coder")
-    meet(monkeypatch, lambda: RegisteredModel(far.store, "coder").fetch(version))
-    fetched = far.fetch(version)
+    """A sound folder that another process made during the download is verified and used."""
+    version = remote.find("coder")
+    interrupt(monkeypatch, lambda: RegisteredModel(remote.store, "coder").fetch(version))
+    fetched = remote.fetch(version)
     assert contents(fetched) == contents(folder)
     assert [path.name for path in fetched.parent.iterdir()] == [version.sha256]
 
 
-def test_a_version_is_brought_where_somebody_wants_it(model: RegisteredModel, publish: Publish, tmp_path: Path) -> None:
-    """To a new folder, or an empty one; what is there and sound is taken; anything else is left alone."""
+def test_a_version_is_fetched_to_a_chosen_folder(model: RegisteredModel, publish: Publish, tmp_path: Path) -> None:
+    """A new folder, an empty one, or one that holds the version; other folders are left alone."""
     version = publish()
-    wanted = tmp_path / "here/model"
-    assert model.fetch(version, wanted) == wanted
-    assert model.fetch(version, wanted) == wanted
+    target = tmp_path / "here/model"
+    assert model.fetch(version, target) == target
+    assert model.fetch(version, target) == target
     (tmp_path / "empty").mkdir()
-    assert contents(model.fetch(version, tmp_path / "empty")) == contents(wanted)
-    (wanted / "config.json").write_text("{}")
-    with pytest.raises(UsageError, match="holds something else than coder@1"):
-        model.fetch(version, wanted)
-    assert (wanted / "config.json").read_text() == "{}"
+    assert contents(model.fetch(version, tmp_path / "empty")) == contents(target)
+    (target / "config.json").write_text("{}")
+    with pytest.raises(UsageError, match="holds something other than coder@1"):
+        model.fetch(version, target)
+    assert (target / "config.json").read_text() == "{}"
 
 
-def test_a_cache_that_cannot_be_written_is_named(far: RegisteredModel, tmp_path: Path) -> None:
-    """The message has the folder and the cause."""
+def test_a_cache_that_cannot_be_written_is_named(remote: RegisteredModel, tmp_path: Path) -> None:
+    """The message names the folder and the cause."""
     (tmp_path / "cache").write_text("a file")
     with pytest.raises(StoreError, match=r"coder@1: cannot be written to .*cache"):
-        far.fetch(far.find("coder"))
+        remote.fetch(remote.find("coder"))
 
 
 def test_the_cache_is_the_users_by_default(
-    far: RegisteredModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    remote: RegisteredModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """`HEADWAY_CACHE`, else what the desktop's standard says, else below the home."""
-    version = far.find("coder")
+    """The order: `HEADWAY_CACHE`, `XDG_CACHE_HOME`, the user's home."""
+    version = remote.find("coder")
     monkeypatch.delenv("HEADWAY_CACHE")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
-    assert local_cache.cached(version) == tmp_path / "xdg/headway/models" / version.sha256
+    assert local_cache.cache_path(version) == tmp_path / "xdg/headway/models" / version.sha256
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    assert local_cache.cached(version) == tmp_path / "home/.cache/headway/models" / version.sha256
+    assert local_cache.cache_path(version) == tmp_path / "home/.cache/headway/models" / version.sha256
     shutil.rmtree(tmp_path / "home", ignore_errors=True)

@@ -1,4 +1,4 @@
-"""A thousand runs at a glance tell what each would tell at length, and a run that says too little is read whole."""
+"""The overview by heartbeats equals the one by journal, log and ledgers; runs without a summary are read whole."""
 
 import time
 from collections.abc import Mapping
@@ -17,38 +17,40 @@ PHASES: Mapping[str, float] = {"startup": 10.0, "step": 30.0}
 
 
 def attempt(story: Story, began: float, tokens: int, outcome: str | None, *, loss: float = 3.0) -> SummaryBuilder:
-    """An attempt that counts along as a trainer does, up to its last heartbeat."""
+    """Write an attempt with the heartbeats that a trainer writes; returns its summary builder."""
     number = story.claim(began)
-    tally = SummaryBuilder(Run(story.store, story.run), number, BUDGET)
-    tally.take("attempt.claimed", {"ranks": 1})
-    tally.take("step.done", {"loss": loss})
-    tally.take("evaluation.done", {"held_out": loss + 1})
+    builder = SummaryBuilder(Run(story.store, story.run), number, BUDGET)
+    builder.handle("attempt.claimed", {"ranks": 1})
+    builder.handle("step.done", {"loss": loss})
+    builder.handle("evaluation.done", {"held_out": loss + 1})
     story.say(step(tokens, loss), {"event": "evaluation.done", "tokens": tokens, "held_out": loss + 1})
     story.commit(began + 40, tokens)
     story.ledger(began, began + 40, PHASES)
-    tally.book([LedgerRow(attempt=number, rank=0, started=began, until=began + 40, phases=PHASES, tokens=tokens)])
+    builder.record_ledger(
+        [LedgerRow(attempt=number, rank=0, started=began, until=began + 40, phases=PHASES, tokens=tokens)]
+    )
     if outcome:
         story.end(began + 40, outcome, tokens)
-        tally.take("attempt.ended", {"outcome": outcome, "reason": "asked to stop"})
-    story.beat(began + 40, tokens, summary=tally.summary())
-    return tally
+        builder.handle("attempt.ended", {"outcome": outcome, "reason": "asked to stop"})
+    story.beat(began + 40, tokens, summary=builder.build())
+    return builder
 
 
 class Counting(MemoryStore):
-    """Counts what is read."""
+    """Records the keys that are read."""
 
     def __init__(self) -> None:
         super().__init__()
         self.reads: list[str] = []
 
     def get(self, key: str, start: int = 0, length: int | None = None) -> bytes:
-        """Read an object, and take note of it."""
+        """Read an object."""
         self.reads.append(key)
         return super().get(key, start, length)
 
 
-def at_length(run: Run) -> RunOverview:
-    """The same, from journal, log and ledgers."""
+def without_heartbeat(run: Run) -> RunOverview:
+    """The overview of a run by journal, log and ledgers."""
     store = MemoryStore()
     store.objects = {key: data for key, data in run.store.objects.items() if "heartbeat" not in key}  # type: ignore[attr-defined]
     (found,) = overview(store, [run.name])
@@ -57,7 +59,7 @@ def at_length(run: Run) -> RunOverview:
 
 @pytest.mark.parametrize("outcome", ["done", "preempted", "failed"])
 def test_a_run_that_ended_in_order_is_read_at_one_object(outcome: str) -> None:
-    """And that object says what the whole history says."""
+    """The heartbeat holds what the whole history says."""
     store = Counting()
     story = Story(store, "run")
     attempt(story, 100, 2000, "preempted")
@@ -67,19 +69,19 @@ def test_a_run_that_ended_in_order_is_read_at_one_object(outcome: str) -> None:
     store.reads.clear()
     (found,) = overview(store, ["run"])
     assert store.reads == [keys.heartbeat("run")]
-    assert found == at_length(Run(store, "run"))
+    assert found == without_heartbeat(Run(store, "run"))
     assert (found.state, found.tokens, found.loss, found.held_out) == (outcome, 8000, 1.5, 2.5)
     assert found.attempts == 4
     assert found.goodput == account_time(Run(store, "run")).goodput
 
 
-def test_a_run_that_is_alive_is_read_at_one_object() -> None:
-    """It is where its heartbeat says."""
+def test_a_live_run_is_read_at_one_object() -> None:
+    """Its heartbeat holds its position."""
     store = Counting()
     story = Story(store, "run")
     attempt(story, 100, 2000, "preempted")
-    tally = attempt(story, 200, 4000, None)
-    story.beat(time.time(), 4500, every=60, summary=tally.summary())
+    builder = attempt(story, 200, 4000, None)
+    story.beat(time.time(), 4500, every=60, summary=builder.build())
     store.reads.clear()
     (found,) = overview(store, ["run"])
     assert store.reads == [keys.heartbeat("run")]
@@ -87,13 +89,13 @@ def test_a_run_that_is_alive_is_read_at_one_object() -> None:
     assert found.share == 0.45
 
 
-def test_of_a_run_that_died_in_the_middle_of_a_sentence_the_journal_is_read() -> None:
-    """Its launcher may have said afterwards that it failed, and somebody may have begun anew; else it was killed."""
+def test_a_run_that_died_without_an_end_takes_its_journal() -> None:
+    """It was killed, unless its launcher recorded a failure or a new attempt has started."""
     store = Counting()
     killed, failed, anew = Story(store, "killed"), Story(store, "failed"), Story(store, "anew")
     for story in (killed, failed, anew):
-        tally = attempt(story, 100, 2000, None)
-        story.beat(145, 2600, summary=tally.summary())  # more than is committed
+        builder = attempt(story, 100, 2000, None)
+        story.beat(145, 2600, summary=builder.build())  # more than is committed
     failed.end(150, "failed", 2000, "rank 0 was killed by SIGKILL")
     anew.claim(200)
     anew.commit(240, 4000)
@@ -101,15 +103,15 @@ def test_of_a_run_that_died_in_the_middle_of_a_sentence_the_journal_is_read() ->
     found = overview(store, ["killed", "failed"])
     assert not any("ledger" in key or "log" in key or "recipe" in key for key in store.reads)
     found += overview(store, ["anew"])
-    assert [(each.state, each.tokens, each.failures, each.seen, each.reason) for each in found] == [
+    assert [(each.state, each.tokens, each.failures, each.last_seen, each.reason) for each in found] == [
         ("killed", 2000, 1, 145, ""),
         ("failed", 2000, 1, 150, "rank 0 was killed by SIGKILL"),
         ("killed", 4000, 2, 240, ""),
     ]
 
 
-def test_runs_that_say_nothing_of_themselves_are_read_whole() -> None:
-    """Trained by an older Headway, just begun, or with a damaged heartbeat; in the order that was asked for."""
+def test_runs_without_a_summary_are_read_whole() -> None:
+    """From an older Headway, just started, or with a damaged heartbeat; rows keep the given order."""
     store = MemoryStore()
     trained(Story(store, "old"))
     running(Story(store, "live"))
@@ -120,36 +122,36 @@ def test_runs_that_say_nothing_of_themselves_are_read_whole() -> None:
     assert [(each.run, each.state) for each in found] == [
         ("live", "running"), ("new", "new"), ("old", "done"), ("torn", "done"),
     ]  # fmt: skip
-    assert found[2] == at_length(Run(store, "old"))
+    assert found[2] == without_heartbeat(Run(store, "old"))
     assert (found[2].preemptions, found[2].failures, found[2].attempts) == (1, 3, 5)
     assert overview(store, []) == []
 
 
-def test_a_tally_goes_on_from_what_the_last_heartbeat_summed_up() -> None:
-    """An attempt reads the ledgers since then, not all there ever were."""
+def test_a_summary_continues_from_the_last_heartbeat() -> None:
+    """A new attempt reads only the ledgers since that heartbeat."""
     store = Counting()
     story = Story(store, "run")
     for number in range(5):
         attempt(story, 100 * number, 1000, "preempted")
     number = story.claim(1000)
     store.reads.clear()
-    summary = SummaryBuilder(Run(store, "run"), number, BUDGET).summary()
+    summary = SummaryBuilder(Run(store, "run"), number, BUDGET).build()
     assert {key for key in store.reads if "ledger" in key} == {
         keys.ledger("run", each) for each in (number - 3, number)
     }
-    books = TimeAccounting([line for line in account_time(Run(store, "run")).lines if line.attempt < number], None)
+    books = TimeAccounting([line for line in account_time(Run(store, "run")).rank_times if line.attempt < number], None)
     assert (summary.earlier_step, summary.earlier_total) == (books.phases["step"], books.total)
     assert (summary.attempts, summary.preemptions, summary.failures, summary.loss) == (6, 5, 0, 3.0)
 
 
-def test_what_is_no_number_does_not_break_a_heartbeat() -> None:
-    """A loss that is not finite is written as unknown."""
+def test_a_loss_that_is_not_finite_does_not_break_a_heartbeat() -> None:
+    """It is stored as null."""
     store = MemoryStore()
     story = Story(store, "run")
     story.claim(100)
-    tally = SummaryBuilder(Run(store, "run"), 1, BUDGET)
-    tally.take("step.done", {"loss": float("nan")})
-    story.beat(100, summary=tally.summary())
+    builder = SummaryBuilder(Run(store, "run"), 1, BUDGET)
+    builder.handle("step.done", {"loss": float("nan")})
+    story.beat(100, summary=builder.build())
     beat = read_heartbeat(store, "run")
     assert isinstance(beat, Heartbeat)
     assert beat.summary

@@ -1,4 +1,4 @@
-"""The columns add up to the wall clock: whatever attempts overlap, however many ranks each had, however each ended."""
+"""Phases and `between` add up to the elapsed time, for all overlaps, numbers of ranks and endings of attempts."""
 
 import math
 from dataclasses import dataclass
@@ -18,28 +18,28 @@ from headway.telemetry.phases import PHASES
 NOTHING = dict.fromkeys(PHASES, 0.0)
 
 
-def line(attempt: int, rank: int, began: float, fenced: float = math.inf, **phases: float) -> RankTime:
-    """A rank's time, whose phases follow each other from `began` on."""
-    return RankTime(attempt, rank, "killed", began, began + sum(phases.values()), NOTHING | phases, fenced)
+def rank_time(attempt: int, rank: int, started: float, fenced_at: float = math.inf, **phases: float) -> RankTime:
+    """The time of a rank with consecutive phases from `started` on."""
+    return RankTime(attempt, rank, "killed", started, started + sum(phases.values()), NOTHING | phases, fenced_at)
 
 
 @dataclass(frozen=True)
-class Told:
-    """One attempt of a made-up run. All in whole seconds."""
+class SimpleAttempt:
+    """A generated attempt; all times are whole seconds."""
 
     gap: int
-    """From the end of the attempt before to the submission; negative if they overlap."""
+    """Time from the end of the previous attempt to the submission; negative if they overlap."""
     queue: int
     startup: int
-    """Until the claim, by which every rank is there."""
+    """Time until the claim, by which all ranks have started."""
     step: int
     lost: int
     late: list[int]
-    """How much later than the first each rank began."""
+    """Delay of each rank's start behind the first rank's."""
 
 
-TOLD = draw.builds(
-    Told,
+SIMPLE_ATTEMPT = draw.builds(
+    SimpleAttempt,
     gap=draw.integers(-30, 30),
     queue=draw.integers(0, 30),
     startup=draw.integers(5, 10),
@@ -49,110 +49,109 @@ TOLD = draw.builds(
 )
 
 
-def lines(tale: list[Told]) -> list[RankTime]:
-    """The lines of a made-up run; the start of a later attempt may lie anywhere before its claim."""
-    begins: list[int] = []
+def rank_times(attempts: list[SimpleAttempt]) -> list[RankTime]:
+    """The rank times of a generated run. An attempt may start any time before its claim."""
+    starts: list[int] = []
     at = 100
-    for told in tale:
-        begins.append(at := max([*begins, at + told.gap]))
-        at += told.queue + told.startup + told.step + told.lost
-    claims = [begin + told.queue + told.startup for begin, told in zip(begins, tale, strict=True)]
+    for each in attempts:
+        starts.append(at := max([*starts, at + each.gap]))
+        at += each.queue + each.startup + each.step + each.lost
+    claims = [start + each.queue + each.startup for start, each in zip(starts, attempts, strict=True)]
     claims = [max(claims[: index + 1]) for index in range(len(claims))]
-    found = []
-    for index, (told, begin, fenced) in enumerate(zip(tale, begins, [*claims[1:], math.inf], strict=True)):
-        for rank, late in enumerate(told.late):
-            phases = {"queue": told.queue, "startup": told.startup, "step": told.step, "lost": told.lost}
-            began = begin + (min(late, told.queue) if told.queue else late)
-            phases["queue"] -= began - begin if told.queue else 0
-            found.append(line(index, rank, began, fenced, **phases))
-    return found
+    times = []
+    for index, (each, start, fenced_at) in enumerate(zip(attempts, starts, [*claims[1:], math.inf], strict=True)):
+        for rank, late in enumerate(each.late):
+            phases = {"queue": each.queue, "startup": each.startup, "step": each.step, "lost": each.lost}
+            started = start + (min(late, each.queue) if each.queue else late)
+            phases["queue"] -= started - start if each.queue else 0
+            times.append(rank_time(index, rank, started, fenced_at, **phases))
+    return times
 
 
-def uncovered(found: list[RankTime]) -> float:
-    """Seconds when nobody had the run, counted one by one: a rank of n that is missing counts for 1/n."""
-    total, moment = 0.0, int(min(each.began for each in found))
-    attempts = [[each for each in found if each.attempt == number] for number in sorted({e.attempt for e in found})]
-    while remaining := [ranks for ranks in attempts if any(min(e.ended, e.fenced) > moment for e in ranks)]:
+def uncovered(times: list[RankTime]) -> float:
+    """Seconds without an attempt, counted one by one: a missing rank of n counts for 1/n."""
+    total, moment = 0.0, int(min(each.started for each in times))
+    attempts = [[each for each in times if each.attempt == number] for number in sorted({e.attempt for e in times})]
+    while remaining := [ranks for ranks in attempts if any(min(e.ended, e.fenced_at) > moment for e in ranks)]:
         oldest = remaining[0]
-        total += sum(not each.began <= moment < min(each.ended, each.fenced) for each in oldest) / len(oldest)
+        total += sum(not each.started <= moment < min(each.ended, each.fenced_at) for each in oldest) / len(oldest)
         moment += 1
     return total
 
 
-@given(draw.lists(TOLD, min_size=1, max_size=6))
-def test_the_columns_add_up_to_the_wall_clock(tale: list[Told]) -> None:
-    """Phases averaged over ranks and the time between are the elapsed time; nothing is counted twice, or made up."""
-    found = lines(tale)
-    told = TimeAccounting(found, running=None)
-    clock = wall_time(told)
-    last = max(max(each.began, min(each.ended, each.fenced)) for each in found)
-    assert clock.elapsed == pytest.approx(last - min(each.began for each in found), abs=1e-6)
-    assert clock.sum == pytest.approx(clock.elapsed, abs=1e-6)
-    assert clock.between == pytest.approx(uncovered(found), abs=1e-6)
-    ranks = {each.attempt: sum(other.attempt == each.attempt for other in found) for each in found}
+@given(draw.lists(SIMPLE_ATTEMPT, min_size=1, max_size=6))
+def test_phases_and_gaps_add_up_to_the_elapsed_time(attempts: list[SimpleAttempt]) -> None:
+    """Nothing is counted twice or invented."""
+    times = rank_times(attempts)
+    wall = wall_time(TimeAccounting(times, running_attempt=None))
+    last = max(max(each.started, min(each.ended, each.fenced_at)) for each in times)
+    assert wall.elapsed == pytest.approx(last - min(each.started for each in times), abs=1e-6)
+    assert wall.sum == pytest.approx(wall.elapsed, abs=1e-6)
+    assert wall.between == pytest.approx(uncovered(times), abs=1e-6)
+    ranks = {each.attempt: sum(other.attempt == each.attempt for other in times) for each in times}
     for phase in PHASES:
-        averaged = sum(each.phases[phase] / ranks[each.attempt] for each in found)
-        assert -1e-6 <= clock.phases[phase] <= averaged + 1e-6
-    assert 0 <= clock.goodput <= 1
+        averaged = sum(each.phases[phase] / ranks[each.attempt] for each in times)
+        assert -1e-6 <= wall.phases[phase] <= averaged + 1e-6
+    assert 0 <= wall.goodput <= 1
 
 
 def test_without_overlap_each_rank_counts_for_its_share() -> None:
-    """Two attempts, of two ranks and of four: their means add up, and what lies between is told apart."""
-    first = [line(1, rank, 0, startup=5, step=20) for rank in range(2)]
-    second = [line(2, rank, 30, queue=6, startup=4, step=20 + rank, lost=10 - rank) for rank in range(4)]
-    clock = wall_time(TimeAccounting([*first, *second], running=None))
-    assert clock.between == 5
-    assert clock.phases == pytest.approx(NOTHING | {"queue": 6, "startup": 9, "step": 41.5, "lost": 8.5})
-    assert clock.elapsed == clock.sum == 70
-    assert clock.goodput == pytest.approx(41.5 / 70)
+    """The means of two attempts, with two and four ranks, add up; the gap counts separately."""
+    first = [rank_time(1, rank, 0, startup=5, step=20) for rank in range(2)]
+    second = [rank_time(2, rank, 30, queue=6, startup=4, step=20 + rank, lost=10 - rank) for rank in range(4)]
+    wall = wall_time(TimeAccounting([*first, *second], running_attempt=None))
+    assert wall.between == 5
+    assert wall.phases == pytest.approx(NOTHING | {"queue": 6, "startup": 9, "step": 41.5, "lost": 8.5})
+    assert wall.elapsed == wall.sum == 70
+    assert wall.goodput == pytest.approx(41.5 / 70)
 
 
-def test_a_start_beside_an_older_attempt_is_the_older_ones_time() -> None:
-    """Taken over: until the claim at 30 the older attempt trains, and what it does then is nobody's."""
-    older = line(1, 0, 0, fenced=30, startup=5, step=20, lost=12)
-    newer = line(2, 0, 22, queue=4, startup=4, step=10)
-    clock = wall_time(TimeAccounting([older, newer], running=None))
-    assert clock.phases == pytest.approx(NOTHING | {"startup": 5, "step": 30, "lost": 5})
-    assert clock.elapsed == clock.sum == 40
+def test_time_before_a_claim_belongs_to_the_older_attempt() -> None:
+    """After a take-over at 30 s the older attempt's time does not count."""
+    older = rank_time(1, 0, 0, fenced_at=30, startup=5, step=20, lost=12)
+    newer = rank_time(2, 0, 22, queue=4, startup=4, step=10)
+    wall = wall_time(TimeAccounting([older, newer], running_attempt=None))
+    assert wall.phases == pytest.approx(NOTHING | {"startup": 5, "step": 30, "lost": 5})
+    assert wall.elapsed == wall.sum == 40
 
 
-def test_a_rank_that_began_late_was_missing_until_then() -> None:
-    """Two ranks, one of which was launched four seconds later: for four seconds half of the run was not there."""
-    clock = wall_time(TimeAccounting([line(1, 0, 0, step=10), line(1, 1, 4, step=6)], running=None))
-    assert (clock.phases["step"], clock.between, clock.elapsed) == (8, 2, 10)
+def test_a_late_rank_counts_as_missing() -> None:
+    """One of two ranks starts 4 s later, so half of the run is missing for 4 s."""
+    wall = wall_time(TimeAccounting([rank_time(1, 0, 0, step=10), rank_time(1, 1, 4, step=6)], running_attempt=None))
+    assert (wall.phases["step"], wall.between, wall.elapsed) == (8, 2, 10)
 
 
-def test_books_that_are_wrong_show_as_a_difference() -> None:
-    """Phases that do not account for a line's time are not made to look as if they did."""
+def test_wrong_accounting_shows_as_a_difference() -> None:
+    """Phases that do not add up to a rank's time are not adjusted."""
     wrong = RankTime(1, 0, "done", 0, 20, NOTHING | {"step": 17.0})
-    clock = wall_time(TimeAccounting([wrong], running=None))
-    assert (clock.elapsed, clock.sum, clock.difference) == (20, 17, 3)
+    wall = wall_time(TimeAccounting([wrong], running_attempt=None))
+    assert (wall.elapsed, wall.sum, wall.difference) == (20, 17, 3)
 
 
 def test_a_run_without_time_has_no_goodput() -> None:
-    """Nothing is divided by the time of a run that has none."""
-    clock = wall_time(TimeAccounting([], running=None))
-    assert (clock.elapsed, clock.sum, clock.goodput) == (0, 0, 0)
+    """A run without time has goodput 0, without a division by zero."""
+    wall = wall_time(TimeAccounting([], running_attempt=None))
+    assert (wall.elapsed, wall.sum, wall.goodput) == (0, 0, 0)
 
 
 @dataclass(frozen=True)
-class Written:
-    """One attempt as a run store has it. All in whole seconds."""
+class StoredAttempt:
+    """A generated attempt for a run store; all times are whole seconds."""
 
     idle: int
-    """From the end of the attempt before to this launch; negative if it was started beside it."""
+    """Time from the end of the previous attempt to this launch; negative if they overlap."""
     queue: int
     startup: int
     step: int
     ending: str
-    """An outcome, `killed`, or `zombie`: it went on after the next attempt had claimed the run."""
+    """An outcome, `killed`, or `zombie`: it went on after the next attempt's claim."""
     after: int
-    """From the last row to the end."""
+    """Time from the last ledger row to the end."""
     ranks: int
 
 
-WRITTEN = draw.builds(
-    Written,
+STORED_ATTEMPT = draw.builds(
+    StoredAttempt,
     idle=draw.integers(-5, 20),
     queue=draw.integers(0, 40),
     startup=draw.integers(6, 12),
@@ -163,55 +162,55 @@ WRITTEN = draw.builds(
 )
 
 
-def write(tale: list[Written]) -> tuple[Run, float, float]:
-    """A run as its attempts would have written it; when it was submitted or launched, and when its last one ended."""
+def write(attempts: list[StoredAttempt]) -> tuple[Run, float, float]:
+    """Write a run as its attempts would have; returns it with its start and end."""
     store = MemoryStore()
     story = Story(store, "tale")
     at, first, lost_at = 1000.0, math.inf, None
-    for index, told in enumerate(tale):
-        launched = at + told.idle
-        claimed = launched + told.startup
+    for index, each in enumerate(attempts):
+        launched = at + each.idle
+        claimed = launched + each.startup
         story.claim(claimed, lost_at)
-        until = claimed + told.step
-        if told.ending != "no row":
-            started = launched - told.queue
+        until = claimed + each.step
+        if each.ending != "no row":
+            started = launched - each.queue
             first = min(first, launched if index else started)
             rows = [
                 LedgerRow(attempt=story.attempt, rank=rank, started=started, until=until, tokens=0, phases=phases)
-                for rank in range(told.ranks)
-                for phases in [{"queue": told.queue, "startup": told.startup, "step": told.step}]
+                for rank in range(each.ranks)
+                for phases in [{"queue": each.queue, "startup": each.startup, "step": each.step}]
             ]
             text = "".join(row.model_dump_json() + "\n" for row in rows)
             store.put(keys.ledger("tale", story.attempt), [text.encode()])
         else:
             first = min(first, claimed)
-        at, lost_at = until + told.after, None
-        if told.ending in {"preempted", "failed"}:
-            story.end(at, told.ending, 0)
-        elif told.ending == "zombie":
-            at = lost_at = claimed  # a heartbeat of then is the last that anybody saw
+        at, lost_at = until + each.after, None
+        if each.ending in {"preempted", "failed"}:
+            story.end(at, each.ending, 0)
+        elif each.ending == "zombie":
+            at = lost_at = claimed  # time of its last heartbeat
         else:
             lost_at = at
-    ended = max(at, until) if tale[-1].ending in {"preempted", "failed"} else max(claimed, until)
-    if tale[-1].ending == "no row":
+    ended = max(at, until) if attempts[-1].ending in {"preempted", "failed"} else max(claimed, until)
+    if attempts[-1].ending == "no row":
         ended = claimed
     return Run(store, "tale"), first, ended
 
 
-@given(draw.lists(WRITTEN, min_size=1, max_size=6))
-def test_every_history_adds_up(tale: list[Written]) -> None:
-    """Preempted, failed, killed with and without a row, fenced and alive: sums are the time from first to last."""
-    run, first, last = write(tale)
-    told = account_time(run)
-    clock = wall_time(told)
-    assert clock.sum == pytest.approx(clock.elapsed, rel=1e-9, abs=1e-6)
-    assert clock.elapsed == pytest.approx(last - first, abs=1e-6)
-    for each in told.lines:
+@given(draw.lists(STORED_ATTEMPT, min_size=1, max_size=6))
+def test_every_history_adds_up(attempts: list[StoredAttempt]) -> None:
+    """Whether attempts are preempted, failed, killed with or without a ledger, or fenced while alive."""
+    run, first, last = write(attempts)
+    accounting = account_time(run)
+    wall = wall_time(accounting)
+    assert wall.sum == pytest.approx(wall.elapsed, rel=1e-9, abs=1e-6)
+    assert wall.elapsed == pytest.approx(last - first, abs=1e-6)
+    for each in accounting.rank_times:
         assert each.difference == pytest.approx(0, abs=1e-6)
         assert min(each.phases.values()) >= 0
     free = -math.inf
-    for number in sorted({each.attempt for each in told.lines}):
-        own = [each for each in told.lines if each.attempt == number]
-        assert all(not each.phases["queue"] or each.began >= free for each in own), "queued while another had the run"
-        free = max([free, *(min(each.ended, each.fenced) for each in own)])
-        assert all(each.phases["lost"] >= each.ended - max(each.fenced, each.began) for each in own)
+    for number in sorted({each.attempt for each in accounting.rank_times}):
+        own = [each for each in accounting.rank_times if each.attempt == number]
+        assert all(not each.phases["queue"] or each.started >= free for each in own), "queued beside another attempt"
+        free = max([free, *(min(each.ended, each.fenced_at) for each in own)])
+        assert all(each.phases["lost"] >= each.ended - max(each.fenced_at, each.started) for each in own)

@@ -1,4 +1,4 @@
-"""The journal orders writers, fences old ones, and shows every change of its past."""
+"""The journal orders writers, fences old ones, and detects every change of its entries."""
 
 import json
 from pathlib import Path
@@ -19,7 +19,7 @@ HOLDER = Holder(host="h", pid=1, started=1, launch="x")
 
 
 def claim(journal: Journal) -> int:
-    """Claim the run without a question; returns the attempt's number."""
+    """Claim the run unconditionally; returns the attempt's number."""
     return journal.claim(lambda: None, holder=HOLDER, recipe="r").seq
 
 
@@ -48,22 +48,22 @@ def test_an_older_attempt_cannot_write_after_a_newer_claim(tmp_path: Path) -> No
 
 
 def test_of_two_claims_at_once_the_second_sees_the_first(tmp_path: Path) -> None:
-    """When somebody claims between the look and the write, the look is repeated."""
+    """A claim that loses the race checks again."""
     store = FolderStore(tmp_path)
     mine, other = Journal(store, "run"), Journal(store, "run")
     seen: list[int] = []
 
-    def look() -> None:
+    def check() -> None:
         seen.append(len(mine.entries))
         if len(seen) == 1:
             claim(other)
 
-    assert mine.claim(look, holder=HOLDER, recipe="r").seq == 2
+    assert mine.claim(check, holder=HOLDER, recipe="r").seq == 2
     assert seen == [0, 1]
 
 
-class LosesAnswers(FolderStore):
-    """A store whose first create succeeds and then says that it failed: a lost answer, then a conflict."""
+class LostResponseStore(FolderStore):
+    """A store whose create succeeds, loses the response, and is retried into a conflict."""
 
     def create(self, key: str, data: Buffer) -> None:
         """Create twice, so that the second finds the first."""
@@ -71,8 +71,8 @@ class LosesAnswers(FolderStore):
         super().create(key, data)
 
 
-def test_a_process_that_was_taken_over_cannot_claim_on(tmp_path: Path) -> None:
-    """After a roll-back a process claims again, but only if nobody claimed the run since."""
+def test_a_fenced_process_cannot_claim_after_a_roll_back(tmp_path: Path) -> None:
+    """After a roll-back a process claims again, unless another process has claimed the run."""
     store = FolderStore(tmp_path)
     mine, other = Run(store, "run"), Run(store, "run")
     recipe = parse("name: x\nmodel: {layers: 1, width: 2, heads: 1, kv_heads: 1, ffn_width: 1}\n" + TRAIN)
@@ -84,15 +84,15 @@ def test_a_process_that_was_taken_over_cannot_claim_on(tmp_path: Path) -> None:
 
 
 def test_a_damaged_heartbeat_is_no_heartbeat(tmp_path: Path) -> None:
-    """Nothing correct depends on the heartbeat, so rubbish in its place stops nobody."""
+    """An unreadable heartbeat counts as none."""
     store = FolderStore(tmp_path)
     store.put("runs/run/heartbeat.json", [b"{rubb"])
     assert read_heartbeat(store, "run") is None
 
 
-def test_an_answer_lost_after_success_is_recognised(tmp_path: Path) -> None:
-    """The writer finds its own entry by its nonce, and does not write it again."""
-    journal = Journal(LosesAnswers(tmp_path), "run")
+def test_a_lost_response_is_recognised(tmp_path: Path) -> None:
+    """The writer recognises its own entry by its nonce and does not append it twice."""
+    journal = Journal(LostResponseStore(tmp_path), "run")
     assert claim(journal) == 1
     assert len(journal.read()) == 1
 
@@ -109,7 +109,7 @@ def test_an_edited_entry_is_named(tmp_path: Path, victim: int) -> None:
 
 
 def test_an_entry_rewritten_with_its_checksum_is_named(tmp_path: Path) -> None:
-    """An edit that mends its own checksum is still seen, because the next entry remembers the original."""
+    """The next entry holds the hash of the original."""
     from headway.runs.entries import decode, encode
 
     journal = Journal(FolderStore(tmp_path), "run")
@@ -122,7 +122,7 @@ def test_an_entry_rewritten_with_its_checksum_is_named(tmp_path: Path) -> None:
 
 
 def test_a_changed_pack_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Not even its last entry, which a new writer would remember, and so make the true one look changed."""
+    """Even a changed last entry, whose hash a new writer would take over, is not used."""
     monkeypatch.setattr("headway.runs.pack.ENTRIES", 4)
     store = MemoryStore()
     journal = Journal(store, "run")
@@ -135,8 +135,8 @@ def test_a_changed_pack_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None
     assert fold(Journal(store, "run", packed=False).read()).tokens == 30
 
 
-def test_packs_written_meanwhile_are_no_damage(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever compares packs with entries that it read before reads on."""
+def test_packs_of_newer_entries_are_no_damage(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The comparison reads the entries that came after its first read."""
     monkeypatch.setattr("headway.runs.pack.ENTRIES", 4)
     store = MemoryStore()
     writer, reader = Journal(store, "run"), Journal(store, "run", packed=False)
@@ -144,7 +144,7 @@ def test_packs_written_meanwhile_are_no_damage(monkeypatch: pytest.MonkeyPatch) 
     reader.read()
     commit(writer, 1, 20), commit(writer, 1, 30)
     writer.pack()
-    assert list(reader.unlike_packs()) == []
+    assert list(reader.check_packs()) == []
 
 
 @given(st.data())
@@ -166,11 +166,11 @@ def test_any_flipped_bit_is_found(data: st.DataObject) -> None:
     seq = int(key[-13:-5])
     last = seq == len(read)
     damaged = [entry.seq for entry in read if isinstance(entry, Damaged)]
-    assert damaged == ([] if same and last else [seq])  # white space in the last entry changes nothing it says
+    assert damaged == ([] if same and last else [seq])  # white space in the last entry changes no field
 
 
 def test_a_missing_entry_is_named_and_the_rest_is_read(tmp_path: Path) -> None:
-    """A hole in the journal is damage; what comes after it still counts."""
+    """A hole in the journal is damage; later entries still count."""
     journal = Journal(FolderStore(tmp_path), "run")
     claim(journal), commit(journal, 1, 10), commit(journal, 1, 20)
     (tmp_path / "runs/run/journal/00000002.json").unlink()
@@ -185,13 +185,13 @@ def test_an_unreadable_claim_fences_like_a_claim(tmp_path: Path) -> None:
     journal = Journal(store, "run")
     first = claim(journal)
     store.create("runs/run/journal/00000002.json", b"rubbish")
-    with pytest.raises(FencedError, match="somebody unreadable"):
+    with pytest.raises(FencedError, match="claimed by an unreadable entry"):
         commit(journal, first, 10)
     assert claim(journal) == 3
 
 
-def test_history_knows_what_counts(tmp_path: Path) -> None:
-    """Pruned checkpoints and those that a roll-back undid do not count; decisions and ends belong to attempts."""
+def test_history_tells_which_checkpoints_count(tmp_path: Path) -> None:
+    """Pruned and rolled back checkpoints do not count."""
     journal = Journal(FolderStore(tmp_path), "run")
     claim(journal)
     first, _, _ = commit(journal, 1, 10), commit(journal, 1, 20), commit(journal, 1, 30)
@@ -202,8 +202,8 @@ def test_history_knows_what_counts(tmp_path: Path) -> None:
     history = fold(journal.read())
     assert [c.tokens for c in history.commits] == [20]
     assert [a.outcome for a in history.attempts] == ["preempted", "open"]
-    assert history.skipped(30)
-    assert not history.skipped(35)
+    assert history.skip_decision(30)
+    assert not history.skip_decision(35)
     assert not history.done
 
 
@@ -215,7 +215,7 @@ def test_claims_are_entries_with_their_own_number(tmp_path: Path) -> None:
 
 
 def test_an_attempt_that_has_ended_writes_no_more(tmp_path: Path) -> None:
-    """After its end an attempt is refused whatever it appends, by any process; the next attempt is not."""
+    """Appends of an attempt after its end fail in every process; the next attempt's succeed."""
     store = FolderStore(tmp_path)
     mine, other = Journal(store, "run"), Journal(store, "run")
     first = claim(mine)

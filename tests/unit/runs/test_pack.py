@@ -1,4 +1,4 @@
-"""Packs make a long journal cheap to read, and nothing that befalls one changes what is read."""
+"""Packs make a long journal cheap to read, and a damaged pack never changes what is read."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -16,7 +16,7 @@ FIRST = keys.pack("run", 0)
 
 
 class CountingStore(MemoryStore):
-    """A store that counts requests, and notes what is written."""
+    """Counts requests and records created keys."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -24,24 +24,24 @@ class CountingStore(MemoryStore):
         self.created: list[str] = []
 
     def get(self, key: str, start: int = 0, length: int | None = None) -> bytes:
-        """Read, and count."""
+        """Read an object."""
         self.requests += 1
         return super().get(key, start, length)
 
     def list(self, prefix: str, after: str = "") -> Iterator[str]:
-        """List, and count: short enough for one page."""
+        """List keys, one page."""
         self.requests += 1
         return super().list(prefix, after)
 
     def create(self, key: str, data: Buffer) -> None:
-        """Write, and note what."""
+        """Write an object."""
         self.requests += 1
         super().create(key, data)
         self.created.append(key)
 
 
 def write(store: MemoryStore, length: int) -> Journal:
-    """A journal of so many entries, packed as a saver packs: after each commit."""
+    """Write a journal of `length` entries, packed after each commit as savers do."""
     journal = Journal(store, "run")
     journal.claim(lambda: None, holder=HOLDER, recipe="r")
     commit(journal, length - 1)
@@ -49,20 +49,20 @@ def write(store: MemoryStore, length: int) -> Journal:
 
 
 def commit(journal: Journal, number: int) -> None:
-    """Commit so many checkpoints that exist in name only."""
+    """Append `number` commits without checkpoints."""
     for _ in range(number):
         tokens = len(journal.entries) * 10
         journal.append(Committed, 1, tokens=tokens, manifest=f"m{tokens}", sha256="0", bytes=1)
         journal.pack()
 
 
-def themselves(store: MemoryStore) -> list[Entry | Damaged]:
-    """The entries as they are, without packs."""
+def read_unpacked(store: MemoryStore) -> list[Entry | Damaged]:
+    """Read the entries without packs."""
     return Journal(store, "run", packed=False).read()
 
 
 def requests(store: CountingStore, *, packed: bool = True) -> int:
-    """What it costs a new reader to read all."""
+    """Number of requests of a new reader."""
     before = store.requests
     Journal(store, "run", packed=packed).read()
     return store.requests - before
@@ -70,21 +70,21 @@ def requests(store: CountingStore, *, packed: bool = True) -> int:
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Packs of eight, so that a few entries are a long journal."""
+    """Packs of eight entries."""
     monkeypatch.setattr(pack, "ENTRIES", 8)
 
 
 def test_a_long_journal_is_read_in_few_requests() -> None:
-    """A reader of 100 entries asks for 12 packs, for the few entries after them, and for one that vouches for them."""
+    """100 entries take 12 packs, the entries after them, and one more to verify the last pack."""
     store = CountingStore()
     write(store, 100)
     assert requests(store) <= 2 + 12 + 4 + 1
     assert requests(store, packed=False) == 1 + 100
-    assert Journal(store, "run").read() == themselves(store)
+    assert Journal(store, "run").read() == read_unpacked(store)
 
 
 def test_requests_grow_with_the_journal_and_no_faster() -> None:
-    """An append costs the same however long the journal is, and twice the journal is at most twice the reading."""
+    """The cost of an append is constant, and the cost of reading at most linear."""
     store = CountingStore()
     journal, costs = write(store, 16), []
     for _ in range(8):
@@ -99,19 +99,19 @@ def test_requests_grow_with_the_journal_and_no_faster() -> None:
 
 
 def test_packs_appear_only_full() -> None:
-    """Seven entries are in no pack; the eighth makes one; the fifteenth makes none."""
+    """Seven entries make no pack, eight make one, fifteen still one."""
     store = MemoryStore()
     journal = write(store, 7)
     assert [*store.list(keys.packs("run"))] == []
     commit(journal, 1)
     assert [*store.list(keys.packs("run"))] == [FIRST]
-    assert json.loads(store.get(FIRST)) == [store.get(keys.entry("run", n)).decode() for n in range(1, 9)]
+    assert json.loads(store.get(FIRST)) == [store.get(keys.journal_entry("run", n)).decode() for n in range(1, 9)]
     commit(journal, 7)
     assert [*store.list(keys.packs("run"))] == [FIRST]
 
 
 def test_a_pack_is_never_written_again() -> None:
-    """Whoever packs finds the packs of others as they are, and goes on after them; each is created once."""
+    """A writer continues after the packs of others; each pack is created once."""
     store = CountingStore()
     write(store, 20)
     before = dict(store.objects)
@@ -123,18 +123,18 @@ def test_a_pack_is_never_written_again() -> None:
     packs = [key for key in store.created if key.startswith(keys.packs("run"))]
     assert packs == [keys.pack("run", number) for number in range(4)]
     assert {key: store.objects[key] for key in before} == before
-    assert not [*Journal(store, "run", packed=False).unlike_packs()]
+    assert not [*Journal(store, "run", packed=False).check_packs()]
 
 
 def forged(data: bytes, index: int) -> bytes:
-    """A pack in which one entry says something else, with a checksum of its own."""
+    """A pack with one entry that was changed together with its checksum."""
     texts = json.loads(data)
     entry = decode(texts[index].encode(), json.loads(texts[index])["seq"])
     texts[index] = encode(entry.model_copy(update={"time": 1.0})).decode()
     return json.dumps(texts).encode()
 
 
-HARM: dict[str, Callable[[bytes], bytes]] = {
+DAMAGES: dict[str, Callable[[bytes], bytes]] = {
     "empty": lambda _: b"",
     "rubbish": lambda _: b"\xff{rubbish",
     "cut off": lambda data: data[: len(data) // 2],
@@ -152,43 +152,43 @@ HARM: dict[str, Callable[[bytes], bytes]] = {
 
 
 @pytest.mark.parametrize("length", [8, 11, 20, 24])
-@pytest.mark.parametrize("harm", HARM)
+@pytest.mark.parametrize("damage", DAMAGES)
 @pytest.mark.parametrize("last", [False, True])
-def test_a_harmed_pack_changes_nothing_that_is_read(harm: str, length: int, *, last: bool) -> None:
-    """Whatever a pack says, the entries are those that were written, and appends go on after them."""
+def test_a_damaged_pack_does_not_change_what_is_read(damage: str, length: int, *, last: bool) -> None:
+    """Readers return the entries that were written, and appends continue after them."""
     store = MemoryStore()
     write(store, length)
-    sound = themselves(store)
+    sound = read_unpacked(store)
     key = keys.pack("run", length // 8 - 1 if last else 0)
-    store.objects[key] = HARM[harm](store.objects[key])
+    store.objects[key] = DAMAGES[damage](store.objects[key])
     reader = Journal(store, "run")
     assert reader.read() == sound
     commit(reader, 9)
-    after = themselves(store)
+    after = read_unpacked(store)
     assert after[:length] == sound
     assert len(after) == length + 9
     assert not [entry for entry in after if isinstance(entry, Damaged)]
 
 
 @pytest.mark.parametrize("number", [0, 1, 2])
-def test_a_missing_pack_changes_nothing_that_is_read(number: int) -> None:
-    """Packs count as far as they are dense; the entries after a missing one are read themselves."""
+def test_a_missing_pack_does_not_change_what_is_read(number: int) -> None:
+    """Entries after a missing pack are read one by one."""
     store = CountingStore()
     write(store, 28)
-    sound = themselves(store)
+    sound = read_unpacked(store)
     store.delete(keys.pack("run", number))
     assert Journal(store, "run").read() == sound
     assert requests(store) <= 2 + 3 + (28 - 8 * number) + 1
 
 
 def findings(store: MemoryStore) -> list[str]:
-    """What `verify` says of a journal whose checkpoints exist in name only."""
+    """Findings of `verify` about a journal without checkpoints."""
     store.put(keys.recipe("run"), [b"?"])
-    return [each.what for each in verify(Run(store, "run")) if not isinstance(each, int) and not each.manifest]
+    return [each.problem for each in verify(Run(store, "run")) if not isinstance(each, int) and not each.manifest]
 
 
 def test_verify_names_a_pack_that_is_no_copy() -> None:
-    """A pack that differs is a finding, with its key and what to do; the others are none."""
+    """A pack that differs from its entries is a finding, with its key and what to do."""
     store = MemoryStore()
     write(store, 20)
     key = keys.pack("run", 1)
@@ -198,7 +198,7 @@ def test_verify_names_a_pack_that_is_no_copy() -> None:
 
 
 def test_verify_names_a_pack_above_a_missing_one() -> None:
-    """A pack that no reader gets to is checked all the same: the missing one may come yet."""
+    """A pack that no reader reaches is checked too: the missing one may still be written."""
     store = MemoryStore()
     write(store, 28)
     store.delete(keys.pack("run", 0))
@@ -208,11 +208,11 @@ def test_verify_names_a_pack_above_a_missing_one() -> None:
     assert first == f"{key}: is not a copy of its 8 journal entries; delete it"
 
 
-def test_no_pack_is_to_be_deleted_that_holds_what_the_journal_has_lost() -> None:
-    """Where an entry itself is damaged its pack differs too, and may be the last sound copy: nobody says delete it."""
+def test_verify_keeps_a_pack_of_a_lost_entry() -> None:
+    """A pack may hold the last sound copy of a damaged entry, so `verify` does not advise to delete it."""
     store = MemoryStore()
     write(store, 20)
-    store.delete(keys.entry("run", 3))
+    store.delete(keys.journal_entry("run", 3))
     found = findings(store)
     assert "journal entry 3 is missing" in found
     assert not [what for what in found if "delete it" in what]

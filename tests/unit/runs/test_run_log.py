@@ -1,4 +1,4 @@
-"""A log is a row of objects that grow; whoever follows it sees each line once."""
+"""A log is a sequence of growing objects; a reader that follows it gets each line once."""
 
 import json
 from collections.abc import Iterable
@@ -15,12 +15,12 @@ from headway.runs.run_log import LOG_START, LogPosition, LogWriter, read_events
 
 
 class FailingStore(MemoryStore):
-    """A store that fails, with nothing written or with all of it, as a network may."""
+    """A store whose writes fail before or after they take effect, as on a network."""
 
     failing = ""
 
     def put(self, key: str, parts: Iterable[Buffer]) -> None:
-        """Write, unless it fails before; and fail after, if it is to."""
+        """Write an object; fail before or after."""
         if self.failing == "before":
             raise StoreError("no answer")
         super().put(key, parts)
@@ -30,22 +30,22 @@ class FailingStore(MemoryStore):
 
 @pytest.fixture(autouse=True)
 def short(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Chunks of a hundred bytes: some five lines."""
+    """Chunks of 100 bytes, about five lines."""
     monkeypatch.setattr(run_log, "CHUNK_BYTES", 100)
 
 
 def line(number: int) -> str:
-    """A line of 20 bytes with its end."""
+    """A line of 20 bytes, newline included."""
     return json.dumps({"number": f"{number:05}"})[:-1] + "}"
 
 
 def numbers(store: MemoryStore, after: LogPosition = LOG_START) -> list[int]:
-    """The numbers of the lines after a place."""
+    """Numbers of the lines after a position."""
     return [int(event["number"]) for _, event in read_events(store, "run", after)]
 
 
-def test_a_chunk_grows_until_it_is_long_and_then_the_next_begins() -> None:
-    """Short flushes fill one object; a full one is never written again; no line is split or said twice."""
+def test_a_chunk_grows_until_it_is_complete() -> None:
+    """Flushes extend one object; a complete one is never rewritten; no line is split or repeated."""
     store = MemoryStore()
     writer = LogWriter(store, "run", 1)
     seen: list[dict[str, bytes]] = []
@@ -62,8 +62,8 @@ def test_a_chunk_grows_until_it_is_long_and_then_the_next_begins() -> None:
     assert numbers(store) == [*range(12)]
 
 
-def test_nothing_new_writes_nothing() -> None:
-    """A flush without a line since the last is no request."""
+def test_a_flush_without_new_lines_writes_nothing() -> None:
+    """It sends no request."""
     store = FailingStore()
     writer = LogWriter(store, "run", 1)
     writer.flush()
@@ -76,7 +76,7 @@ def test_nothing_new_writes_nothing() -> None:
 
 @pytest.mark.parametrize("how", ["before", "after"])
 def test_a_failed_flush_loses_no_line(how: str) -> None:
-    """What could not be written, or was written without an answer, is there after the next flush, once."""
+    """Lines of a failed flush are stored once by the next."""
     store = FailingStore()
     writer = LogWriter(store, "run", 1)
     for number in range(4):
@@ -96,42 +96,45 @@ def test_a_failed_flush_loses_no_line(how: str) -> None:
 
 @settings(max_examples=100, deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 12), st.booleans(), st.booleans()), max_size=20))
-def test_whoever_follows_sees_each_line_once(turns: list[tuple[int, bool, bool]]) -> None:
-    """Lines come in bursts, attempts follow one another, one looks now and then: each line once, in order."""
+def test_a_follower_gets_each_line_once(turns: list[tuple[int, bool, bool]]) -> None:
+    """In order, whatever the bursts of lines, the number of attempts and the times of reading."""
     store = MemoryStore()
-    attempt, said, place = 1, 0, LOG_START
+    attempt, total, position = 1, 0, LOG_START
     writer = LogWriter(store, "run", attempt)
     seen: list[int] = []
-    for burst, looks, begins in [*turns, (1, True, False)]:
+    for burst, reads, begins in [*turns, (1, True, False)]:
         if begins:
             attempt += 1
             writer = LogWriter(store, "run", attempt)
         for _ in range(burst):
-            writer.add(line(said))
-            said += 1
+            writer.add(line(total))
+            total += 1
         writer.flush()
-        for at, event in read_events(store, "run", place) if looks else ():
-            place = at
+        for at, event in read_events(store, "run", position) if reads else ():
+            position = at
             seen.append(int(event["number"]))
-    assert seen == [*range(said)]
+    assert seen == [*range(total)]
 
 
-def test_a_look_may_break_off_anywhere() -> None:
-    """From the place of any line on come exactly the lines after it."""
+def test_reading_resumes_after_any_line() -> None:
+    """Reading from a line's position returns exactly the lines after it."""
     store = MemoryStore()
     writer = LogWriter(store, "run", 1)
     for number in range(13):
         writer.add(line(number))
         if number % 3 == 0:
             writer.flush()
-    places = [place for place, _ in read_events(store, "run")]
-    assert len(places) == 13
-    for number, place in enumerate(places):
-        assert numbers(store, place) == [*range(number + 1, 13)]
+    positions = [position for position, _ in read_events(store, "run")]
+    assert len(positions) == 13
+    for number, position in enumerate(positions):
+        assert numbers(store, position) == [*range(number + 1, 13)]
 
 
-def test_a_line_that_is_no_event_is_passed_over() -> None:
-    """Rubbish among the lines hides none of the others, and they keep their places."""
+def test_lines_that_are_no_events_are_skipped() -> None:
+    """Unreadable lines do not change the positions of the others."""
     store = MemoryStore()
     store.put(keys.log_chunk("run", 1, 0), [f"{line(0)}\n\xff{{\n7\n\n{line(1)}\n".encode("latin-1")])
-    assert [(place[1], event["number"]) for place, event in read_events(store, "run")] == [(1, "00000"), (5, "00001")]
+    assert [(position[1], event["number"]) for position, event in read_events(store, "run")] == [
+        (1, "00000"),
+        (5, "00001"),
+    ]

@@ -1,4 +1,4 @@
-"""The gate to the engine, with a clock that is turned by hand."""
+"""The fair queue in front of the engine, with a clock that the test sets."""
 
 import asyncio
 from collections.abc import Coroutine
@@ -15,156 +15,156 @@ from headway.serve.request_context import RequestContext
 
 @dataclass
 class Clock:
-    """Seconds, as they are set."""
+    """A clock that the test sets [s]."""
 
     now: float = 0.0
 
     def __call__(self) -> float:
-        """What it shows."""
+        """Return the time that was set."""
         return self.now
 
 
-class Guest:
-    """Somebody who wants in, and stays until told to leave."""
+class Request:
+    """A request that holds its slot until the test finishes it."""
 
-    def __init__(self, gate: FairQueue, tenant: str = "a") -> None:
-        self.call = RequestContext("x", tenant=tenant)
-        self.inside, self.leave = asyncio.Event(), asyncio.Event()
-        self.task = asyncio.create_task(self._visit(gate))
+    def __init__(self, queue: FairQueue, tenant: str = "a") -> None:
+        self.context = RequestContext("x", tenant=tenant)
+        self.started, self.finished = asyncio.Event(), asyncio.Event()
+        self.task = asyncio.create_task(self._run(queue))
 
-    async def _visit(self, gate: FairQueue) -> None:
-        async with gate.place(self.call):
-            self.inside.set()
-            await self.leave.wait()
+    async def _run(self, queue: FairQueue) -> None:
+        async with queue.slot(self.context):
+            self.started.set()
+            await self.finished.wait()
 
-    async def go(self) -> None:
-        """Leave."""
-        self.leave.set()
+    async def finish(self) -> None:
+        """Release the slot."""
+        self.finished.set()
         await self.task
 
 
-async def settled() -> None:
-    """Let everybody do what they can."""
+async def run_pending_tasks() -> None:
+    """Let every task run until it waits."""
     for _ in range(10):
         await asyncio.sleep(0)
 
 
 def run(body: Coroutine[Any, Any, None]) -> None:
-    """In an event loop of its own."""
+    """Run a coroutine in its own event loop."""
     asyncio.run(body)
 
 
-def test_so_many_are_inside_and_no_more() -> None:
-    """Who waits is let in when somebody leaves."""
+def test_the_slots_limit_the_running_requests() -> None:
+    """A waiting request starts when a running one finishes."""
 
-    async def story() -> None:
-        gate = FairQueue(2)
-        guests = [Guest(gate) for _ in range(3)]
-        await settled()
-        assert [guest.inside.is_set() for guest in guests] == [True, True, False]
-        assert (gate.inside, gate.waiting) == (2, 1)
-        await guests[0].go()
-        await settled()
-        assert guests[2].inside.is_set()
-        for guest in guests[1:]:
-            await guest.go()
-        assert (gate.inside, gate.waiting) == (0, 0)
+    async def scenario() -> None:
+        queue = FairQueue(2)
+        requests = [Request(queue) for _ in range(3)]
+        await run_pending_tasks()
+        assert [request.started.is_set() for request in requests] == [True, True, False]
+        assert (queue.running, queue.waiting) == (2, 1)
+        await requests[0].finish()
+        await run_pending_tasks()
+        assert requests[2].started.is_set()
+        for request in requests[1:]:
+            await request.finish()
+        assert (queue.running, queue.waiting) == (0, 0)
 
-    run(story())
+    run(scenario())
 
 
-def test_who_sends_a_lot_waits_behind_itself() -> None:
-    """Tenants are let in by turns, each in the order it came."""
+def test_a_tenant_with_many_requests_delays_only_itself() -> None:
+    """Tenants take turns, each in the order of its requests."""
 
-    async def story() -> None:
-        gate = FairQueue(1)
-        first = Guest(gate)
-        await settled()
-        noisy = [Guest(gate, "noisy") for _ in range(4)]
-        await settled()
-        quiet = [Guest(gate, "quiet") for _ in range(2)]
-        await settled()
+    async def scenario() -> None:
+        queue = FairQueue(1)
+        first = Request(queue)
+        await run_pending_tasks()
+        noisy = [Request(queue, "noisy") for _ in range(4)]
+        await run_pending_tasks()
+        quiet = [Request(queue, "quiet") for _ in range(2)]
+        await run_pending_tasks()
         order, waiting, last = [], noisy + quiet, first
         while waiting:
-            await last.go()
-            await settled()
-            [last] = [guest for guest in waiting if guest.inside.is_set()]
+            await last.finish()
+            await run_pending_tasks()
+            [last] = [request for request in waiting if request.started.is_set()]
             waiting.remove(last)
-            order.append(last.call.tenant[0])
+            order.append(last.context.tenant[0])
         assert "".join(order) == "nqnqnn"
 
-    run(story())
+    run(scenario())
 
 
-def test_who_gives_up_leaves_no_gap() -> None:
-    """While waiting, while inside, and in the very moment of being let in."""
+def test_a_cancelled_request_frees_its_place() -> None:
+    """Cancelled while it waits, while it runs, or at the moment of its admission."""
 
-    async def story() -> None:
-        gate = FairQueue(1)
-        guests = [Guest(gate) for _ in range(4)]
-        await settled()
-        guests[1].task.cancel()
-        await settled()
-        assert gate.waiting == 2
-        guests[0].leave.set()
-        guests[2].task.cancel()
-        await settled()
-        assert (guests[3].inside.is_set(), gate.inside, gate.waiting) == (True, 1, 0)
-        cancelled, last = Guest(gate), Guest(gate)
-        await settled()
-        guests[3].leave.set()
-        await asyncio.sleep(0)  # it has left, and let in the next one, which does not know yet
-        assert (gate.inside, gate.waiting) == (1, 1)
+    async def scenario() -> None:
+        queue = FairQueue(1)
+        requests = [Request(queue) for _ in range(4)]
+        await run_pending_tasks()
+        requests[1].task.cancel()
+        await run_pending_tasks()
+        assert queue.waiting == 2
+        requests[0].finished.set()
+        requests[2].task.cancel()
+        await run_pending_tasks()
+        assert (requests[3].started.is_set(), queue.running, queue.waiting) == (True, 1, 0)
+        cancelled, last = Request(queue), Request(queue)
+        await run_pending_tasks()
+        requests[3].finished.set()
+        await asyncio.sleep(0)  # it has released its slot to the next request, whose task has not run yet
+        assert (queue.running, queue.waiting) == (1, 1)
         cancelled.task.cancel()
-        await settled()
-        assert (last.inside.is_set(), gate.inside, gate.waiting) == (True, 1, 0)
-        await last.go()
+        await run_pending_tasks()
+        assert (last.started.is_set(), queue.running, queue.waiting) == (True, 1, 0)
+        await last.finish()
 
-    run(story())
+    run(scenario())
 
 
-def test_a_full_cache_lets_nobody_in_but_an_empty_engine_does() -> None:
-    """New ones would take their room from those inside; with nobody inside there is nothing to wait for."""
+def test_a_full_cache_admits_no_request_unless_the_engine_is_idle() -> None:
+    """A new request would take memory from the running ones; without those, there is nothing to wait for."""
 
-    async def story() -> None:
-        gate = FairQueue(8)
-        gate.told(0.99)
-        guests = [Guest(gate) for _ in range(3)]
-        await settled()
-        assert [guest.inside.is_set() for guest in guests] == [True, False, False]
-        gate.told(0.5)
-        await settled()
-        assert [guest.inside.is_set() for guest in guests] == [True, True, True]
-        for guest in guests:
-            await guest.go()
+    async def scenario() -> None:
+        queue = FairQueue(8)
+        queue.update_cache_usage(0.99)
+        requests = [Request(queue) for _ in range(3)]
+        await run_pending_tasks()
+        assert [request.started.is_set() for request in requests] == [True, False, False]
+        queue.update_cache_usage(0.5)
+        await run_pending_tasks()
+        assert [request.started.is_set() for request in requests] == [True, True, True]
+        for request in requests:
+            await request.finish()
 
-    run(story())
+    run(scenario())
 
 
 @given(st.lists(st.tuples(st.integers(0, 5), st.floats(0.01, 10)), max_size=40))
-def test_shares_add_up_to_the_time_that_somebody_was_inside(moves: list[tuple[int, float]]) -> None:
-    """Whoever comes and goes in whatever order, and whatever each waited."""
+def test_shares_add_up_to_the_busy_time(moves: list[tuple[int, float]]) -> None:
+    """Requests may start, wait and finish in any order."""
 
-    async def story() -> None:
+    async def scenario() -> None:
         clock = Clock()
-        gate = FairQueue(3, clock)
-        guests: dict[int, Guest] = {}
-        calls: list[RequestContext] = []
+        queue = FairQueue(3, clock)
+        requests: dict[int, Request] = {}
+        contexts: list[RequestContext] = []
         busy = 0.0
         for number, seconds in moves:
-            if number in guests:
-                await guests.pop(number).go() if guests[number].inside.is_set() else None
+            if number in requests:
+                await requests.pop(number).finish() if requests[number].started.is_set() else None
             else:
-                guests[number] = Guest(gate, str(number))
-                calls.append(guests[number].call)
-            await settled()
-            busy += seconds if gate.inside else 0
+                requests[number] = Request(queue, str(number))
+                contexts.append(requests[number].context)
+            await run_pending_tasks()
+            busy += seconds if queue.running else 0
             clock.now += seconds
-        while guests:
-            for number in [number for number, guest in guests.items() if guest.inside.is_set()]:
-                await guests.pop(number).go()
-            await settled()
-        assert gate.busy_seconds == pytest.approx(busy)
-        assert sum(call.busy_seconds for call in calls) == pytest.approx(busy)
+        while requests:
+            for number in [number for number, request in requests.items() if request.started.is_set()]:
+                await requests.pop(number).finish()
+            await run_pending_tasks()
+        assert queue.busy_seconds == pytest.approx(busy)
+        assert sum(context.busy_seconds for context in contexts) == pytest.approx(busy)
 
-    run(story())
+    run(scenario())

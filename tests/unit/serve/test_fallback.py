@@ -1,4 +1,4 @@
-"""The link to another service, which is a real HTTP server here; the engine is an application that obeys."""
+"""Fallback to an upstream, which is a real HTTP server here; the engine is an application that the test controls."""
 
 import asyncio
 import json
@@ -17,21 +17,21 @@ from starlette.routing import Route
 from starlette.testclient import TestClient
 from starlette.types import Receive, Scope, Send
 
-from headway.serve.fallback import FAILURES, KEY, SERVED_BY, Fallback
+from headway.serve.fallback import KEY_VARIABLE, MAX_FAILURES, SERVED_BY_HEADER, Fallback
 from headway.serve.request_id import RequestId
 from headway.telemetry import Spans
 
 BODY = {"model": "coder", "prompt": "a"}
 
 
-class Service:
-    """The other service."""
+class Upstream:
+    """The upstream, a real HTTP server."""
 
     def __init__(self) -> None:
-        self.asked: list[dict[str, Any]] = []
+        self.requests: list[dict[str, Any]] = []
         self.status = 200
-        self.breaks = False
-        routes = [Route("/v1/models", self.models), Route("/v1/completions", self.answer, methods=["POST"])]
+        self.breaks_off = False
+        routes = [Route("/v1/models", self.models), Route("/v1/completions", self.respond, methods=["POST"])]
         self.socket = socket.create_server(("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{self.socket.getsockname()[1]}/v1"
         config = uvicorn.Config(Starlette(routes=routes), log_level="critical", lifespan="off")
@@ -40,53 +40,53 @@ class Service:
         self.thread.start()
 
     async def models(self, _: Request) -> Response:
-        """What it has."""
+        """List its models."""
         return JSONResponse({"data": [{"id": "small"}]})
 
-    async def answer(self, request: Request) -> Response:
-        """What came, as a stream or at once."""
-        asked = await request.json() | {"headers": dict(request.headers)}
-        self.asked.append(asked)
+    async def respond(self, request: Request) -> Response:
+        """Return what it received, as a stream or at once."""
+        body = await request.json() | {"headers": dict(request.headers)}
+        self.requests.append(body)
         if self.status != 200:
             return JSONResponse({"error": {"message": "no"}}, self.status, headers={"Retry-After": "7"})
 
         async def pieces() -> Any:
             yield b"data: 1\n\n"
-            if self.breaks:
+            if self.breaks_off:
                 raise RuntimeError("in the middle")
             yield b"data: [DONE]\n\n"
 
         return StreamingResponse(pieces(), media_type="text/event-stream")
 
     def close(self) -> None:
-        """Be gone."""
+        """Stop the server."""
         self.server.should_exit = True
         self.thread.join()
         self.socket.close()
 
 
 @pytest.fixture
-def service() -> Iterator[Service]:
-    """Another service, that works."""
-    made = Service()
-    yield made
-    made.close()
+def upstream() -> Iterator[Upstream]:
+    """An upstream that works."""
+    server = Upstream()
+    yield server
+    server.close()
 
 
 class Engine:
-    """The application in front of the engine: it answers with a status, or raises."""
+    """Stands for the application around the engine: responds with a status, or raises."""
 
     def __init__(self) -> None:
-        self.well, self.status, self.raises, self.asked = True, 200, False, 0
+        self.healthy, self.status, self.raises, self.request_count = True, 200, False, 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer."""
-        if scope["type"] == "lifespan":  # a client that asks several times asks in one event loop
+        """Respond."""
+        if scope["type"] == "lifespan":  # the test client runs it once for all requests of a session
             for stage in ("startup", "shutdown"):
                 await receive()
                 await send({"type": f"lifespan.{stage}.complete"})
             return
-        self.asked += 1
+        self.request_count += 1
         assert (await receive())["body"] == json.dumps(BODY, separators=(",", ":")).encode()
         if self.raises:
             raise RuntimeError("broken")
@@ -95,128 +95,130 @@ class Engine:
 
 @pytest.fixture
 def engine() -> Engine:
-    """One that works."""
+    """An engine that works."""
     return Engine()
 
 
-def client(engine: Engine, service: Service) -> TestClient:
-    """A client of both."""
-    link = Fallback(engine, model="coder", url=service.url, well=lambda: engine.well)
-    return TestClient(RequestId(link, Spans("headway-serve", on=False)))
+def client(engine: Engine, upstream: Upstream) -> TestClient:
+    """A client of the fallback middleware around both."""
+    fallback = Fallback(engine, model="coder", url=upstream.url, healthy=lambda: engine.healthy)
+    return TestClient(RequestId(fallback, Spans("headway-serve", on=False)))
 
 
-def test_an_engine_that_works_is_asked_alone(engine: Engine, service: Service) -> None:
-    """Its refusals are answers, too."""
-    asking = client(engine, service)
+def test_the_upstream_gets_no_request_while_the_engine_works(engine: Engine, upstream: Upstream) -> None:
+    """A refusal of the engine is a response too."""
+    session = client(engine, upstream)
     for engine.status in (200, 400, 404, 429):
-        assert asking.post("/v1/completions", json=BODY).status_code == engine.status
-    assert not service.asked
+        assert session.post("/v1/completions", json=BODY).status_code == engine.status
+    assert not upstream.requests
 
 
-def test_the_other_service_is_asked_as_it_wants_to_be(
-    engine: Engine, service: Service, monkeypatch: pytest.MonkeyPatch
+def test_the_upstream_gets_its_own_model_name_and_key(
+    engine: Engine, upstream: Upstream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By its own model's name and with its own key, under the request's id; the answer says who gave it."""
-    monkeypatch.setenv(KEY, "hw-other")
-    engine.well = False
+    """The request keeps its id, and the response names the model that gave it."""
+    monkeypatch.setenv(KEY_VARIABLE, "hw-other")
+    engine.healthy = False
     headers = {"Authorization": "Bearer hw-mine", "X-Request-ID": "abc"}
-    answer = client(engine, service).post("/v1/completions", json=BODY, headers=headers)
-    assert (answer.status_code, answer.text) == (200, "data: 1\n\ndata: [DONE]\n\n")
-    assert (answer.headers[SERVED_BY], answer.headers["content-type"][:17]) == ("small", "text/event-stream")
-    [asked] = service.asked
-    assert (asked["model"], asked["prompt"]) == ("small", "a")
-    assert asked["headers"]["authorization"] == "Bearer hw-other"
-    assert asked["headers"]["x-request-id"] == "abc"
-    assert engine.asked == 0
+    response = client(engine, upstream).post("/v1/completions", json=BODY, headers=headers)
+    assert (response.status_code, response.text) == (200, "data: 1\n\ndata: [DONE]\n\n")
+    assert (response.headers[SERVED_BY_HEADER], response.headers["content-type"][:17]) == ("small", "text/event-stream")
+    [received] = upstream.requests
+    assert (received["model"], received["prompt"]) == ("small", "a")
+    assert received["headers"]["authorization"] == "Bearer hw-other"
+    assert received["headers"]["x-request-id"] == "abc"
+    assert engine.request_count == 0
 
 
 @pytest.mark.parametrize("raises", [False, True])
-def test_what_the_engine_fails_at_is_asked_once_more(engine: Engine, service: Service, raises: bool) -> None:  # noqa: FBT001
-    """Before the client has heard anything; after some failures in a row the engine is left in peace."""
+def test_the_upstream_gets_what_the_engine_fails(engine: Engine, upstream: Upstream, raises: bool) -> None:  # noqa: FBT001
+    """After failures in a row, the engine gets no more requests."""
     engine.status, engine.raises = 500, raises
-    with client(engine, service) as asking:
-        for _ in range(FAILURES + 2):
-            assert asking.post("/v1/completions", json=BODY).headers[SERVED_BY] == "small"
-    assert engine.asked == FAILURES
+    with client(engine, upstream) as session:
+        for _ in range(MAX_FAILURES + 2):
+            assert session.post("/v1/completions", json=BODY).headers[SERVED_BY_HEADER] == "small"
+    assert engine.request_count == MAX_FAILURES
 
 
-def test_one_request_tries_whether_the_engine_is_back(
-    engine: Engine, service: Service, monkeypatch: pytest.MonkeyPatch
+def test_one_request_probes_a_failed_engine(
+    engine: Engine, upstream: Upstream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """After a rest; if it answers, all are its own again."""
+    """After a rest one request passes; if it succeeds, all requests pass again."""
     now = [0.0]
     monkeypatch.setattr("headway.objectstore.breaker.time", SimpleNamespace(monotonic=lambda: now[0]))
     engine.status = 500
-    link = Fallback(engine, model="coder", url=service.url, well=lambda: True)
-    for _ in range(FAILURES):
-        link.engine.record(RuntimeError())
-    assert not link.engine.admits()
+    fallback = Fallback(engine, model="coder", url=upstream.url, healthy=lambda: True)
+    for _ in range(MAX_FAILURES):
+        fallback.engine_breaker.record(RuntimeError())
+    assert not fallback.engine_breaker.allow()
     now[0] += 60
-    assert [link.engine.admits() for _ in range(3)] == [True, False, False]
-    link.engine.record(None)
-    assert [link.engine.admits() for _ in range(3)] == [True, True, True]
+    assert [fallback.engine_breaker.allow() for _ in range(3)] == [True, False, False]
+    fallback.engine_breaker.record(None)
+    assert [fallback.engine_breaker.allow() for _ in range(3)] == [True, True, True]
 
 
-def test_an_answer_that_breaks_off_does_not_look_whole(engine: Engine, service: Service) -> None:
-    """It ends with an error in the words of OpenAI's API."""
-    engine.well, service.breaks = False, True
-    answer = client(engine, service).post("/v1/completions", json=BODY)
-    assert "[DONE]" not in answer.text
-    assert json.loads(answer.text.strip().split("\n\n")[-1].removeprefix("data: "))["error"]["code"] == "broken"
+def test_a_response_that_breaks_off_ends_with_an_error(engine: Engine, upstream: Upstream) -> None:
+    """The error event has the shape of OpenAI's API."""
+    engine.healthy, upstream.breaks_off = False, True
+    response = client(engine, upstream).post("/v1/completions", json=BODY)
+    assert "[DONE]" not in response.text
+    assert json.loads(response.text.strip().split("\n\n")[-1].removeprefix("data: "))["error"]["code"] == "broken"
 
 
-def test_when_both_fail_the_client_is_told_when_to_come_again(engine: Engine, service: Service) -> None:
-    """With a 503; its Retry-After is a number."""
-    engine.status, service.status = 500, 500
-    with client(engine, service) as asking:
-        for _ in range(FAILURES + 1):
-            answer = asking.post("/v1/completions", json=BODY)
-            assert (answer.status_code, answer.json()["error"]["code"]) == (503, "unavailable")
-            assert int(answer.headers["Retry-After"]) > 0
-    assert len(service.asked) == engine.asked == FAILURES
+def test_the_client_gets_a_503_when_both_fail(engine: Engine, upstream: Upstream) -> None:
+    """Its Retry-After is a number."""
+    engine.status, upstream.status = 500, 500
+    with client(engine, upstream) as session:
+        for _ in range(MAX_FAILURES + 1):
+            response = session.post("/v1/completions", json=BODY)
+            assert (response.status_code, response.json()["error"]["code"]) == (503, "unavailable")
+            assert int(response.headers["Retry-After"]) > 0
+    assert len(upstream.requests) == engine.request_count == MAX_FAILURES
 
 
-def test_without_the_other_service_the_engines_successor_is_waited_for(engine: Engine, service: Service) -> None:
-    """It is not there, or fails: the application itself waits for its engine."""
-    service.close()
-    engine.well = False
-    assert client(engine, service).post("/v1/completions", json=BODY).json() == {"by": "engine"}
+def test_requests_wait_for_the_next_engine_when_the_upstream_is_unreachable(engine: Engine, upstream: Upstream) -> None:
+    """The application itself waits for its engine."""
+    upstream.close()
+    engine.healthy = False
+    assert client(engine, upstream).post("/v1/completions", json=BODY).json() == {"by": "engine"}
 
 
-def test_refusals_of_the_other_service_are_passed_on(engine: Engine, service: Service) -> None:
-    """It sheds load by itself, and says when to come again."""
-    engine.well, service.status = False, 429
-    answer = client(engine, service).post("/v1/completions", json=BODY)
-    assert (answer.status_code, answer.headers["Retry-After"]) == (429, "7")
+def test_refusals_of_the_upstream_are_forwarded(engine: Engine, upstream: Upstream) -> None:
+    """Its Retry-After reaches the client."""
+    engine.healthy, upstream.status = False, 429
+    response = client(engine, upstream).post("/v1/completions", json=BODY)
+    assert (response.status_code, response.headers["Retry-After"]) == (429, "7")
 
 
-def test_who_leaves_is_not_answered_for(engine: Engine, service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The other service hears that nobody waits."""
-    engine.well = False
+def test_a_client_that_leaves_cancels_the_upstream_request(
+    engine: Engine, upstream: Upstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The upstream sees the disconnect."""
+    engine.healthy = False
     hanging = asyncio.Event()
-    link = Fallback(engine, model="coder", url=service.url, well=lambda: False)
+    fallback = Fallback(engine, model="coder", url=upstream.url, healthy=lambda: False)
     cancelled: list[bool] = []
 
-    async def relay(*_: Any) -> None:
+    async def forward(*_: Any, **__: Any) -> None:
         try:
             await hanging.wait()
         except asyncio.CancelledError:
             cancelled.append(True)
             raise
 
-    async def story() -> None:
+    async def scenario() -> None:
         messages = [{"type": "http.request", "body": b"{}", "more_body": False}, {"type": "http.disconnect"}]
 
         async def receive() -> Any:
             return messages.pop(0)
 
         async def send(_: Any) -> None:
-            raise AssertionError("nobody is there")
+            raise AssertionError("the client has left")
 
-        monkeypatch.setattr(link.other, "_relay", relay)  # an answer that does not come
+        monkeypatch.setattr(fallback.upstream, "_forward", forward)  # a response that never comes
         scope = {"type": "http", "method": "POST", "path": "/v1/completions", "headers": []}
-        await link(scope, receive, send)
+        await fallback(scope, receive, send)
         await asyncio.sleep(0)
 
-    asyncio.run(story())
+    asyncio.run(scenario())
     assert cancelled

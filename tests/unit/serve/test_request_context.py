@@ -1,4 +1,4 @@
-"""A call that is over: what was asked for it lets go of its places, read or not; with an engine that only counts."""
+"""A closed context releases the slots of its streams, whether they were read or not."""
 
 import asyncio
 from collections.abc import AsyncGenerator
@@ -8,11 +8,11 @@ from typing import Any, cast
 
 from headway.serve.failover import Failover
 from headway.serve.fair_queue import FairQueue
-from headway.serve.request_context import CURRENT, RequestContext
+from headway.serve.request_context import CURRENT_REQUEST, RequestContext
 
 
 class Engine:
-    """Tells a token whenever it is asked to go on; notes how many answers are open."""
+    """An engine that generates a token each time it is resumed, and counts its open streams."""
 
     errored = False
 
@@ -20,7 +20,7 @@ class Engine:
         self.open = 0
 
     async def generate(self, *_: Any, **__: Any) -> AsyncGenerator[Any, None]:
-        """Two pieces."""
+        """Generate two outputs."""
         self.open += 1
         try:
             for finished in (False, True):
@@ -31,26 +31,26 @@ class Engine:
             self.open -= 1
 
 
-def test_a_call_that_is_over_holds_no_place() -> None:
-    """Of ten answers two are inside, of which nobody reads any more; the others leave as their turn comes."""
+def test_a_closed_context_holds_no_slot() -> None:
+    """Two of ten streams run and are read no more; the others end when their turn comes."""
     from vllm import SamplingParams
 
     async def run() -> None:
-        engine, gate = Engine(), FairQueue(2)
-        told = cast("Any", SimpleNamespace(log=None, metrics=None))
-        failover = Failover(cast("Any", engine), cast("Any", None), gate, told)
-        call = RequestContext("x")
-        CURRENT.set(call)
-        answers = [failover.generate({"prompt_token_ids": [0]}, SamplingParams(), str(n)) for n in range(10)]
-        reading = [asyncio.ensure_future(anext(answer)) for answer in answers]
-        await asyncio.wait(reading, return_when=asyncio.FIRST_COMPLETED)
+        engine, queue = Engine(), FairQueue(2)
+        sinks = cast("Any", SimpleNamespace(log=None, metrics=None))
+        failover = Failover(cast("Any", engine), cast("Any", None), queue, sinks)
+        context = RequestContext("x")
+        CURRENT_REQUEST.set(context)
+        generations = [failover.generate({"prompt_token_ids": [0]}, SamplingParams(), str(n)) for n in range(10)]
+        tasks = [asyncio.ensure_future(anext(generation)) for generation in generations]
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         await asyncio.sleep(0)
-        assert (gate.inside, gate.waiting, engine.open) == (2, 8, 2)
-        await call.end()
-        for each in reading:
+        assert (queue.running, queue.waiting, engine.open) == (2, 8, 2)
+        await context.close()
+        for each in tasks:
             with suppress(StopAsyncIteration):
                 await each
-        assert (gate.inside, gate.waiting, engine.open) == (0, 0, 0)
-        failover._watching.cancel()  # noqa: SLF001 - it would watch for ever
+        assert (queue.running, queue.waiting, engine.open) == (0, 0, 0)
+        failover._monitor_task.cancel()  # noqa: SLF001 - it would run for ever
 
     asyncio.run(asyncio.wait_for(run(), 60))

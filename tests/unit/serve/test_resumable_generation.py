@@ -1,4 +1,4 @@
-"""What was answered so far, with vLLM's own requests and answers; the engines are played by the test."""
+"""Resumable generation with vLLM's own parameters and outputs; the test plays the engines."""
 
 from typing import Any
 
@@ -13,29 +13,31 @@ from vllm.sampling_params import RequestOutputKind
 from headway.serve.resumable_generation import ResumableGeneration
 
 PROMPT = [1, 2, 3]
-ANSWER = list(range(100, 130))
+OUTPUT = list(range(100, 130))
 
 
 def text(tokens: list[int]) -> str:
-    """What an engine says for these: some say nothing, some several letters."""
+    """Text of these tokens: some have none, some have several letters."""
     return "".join(chr(97 + token % 26) * (token % 3) for token in tokens)
 
 
 def params(**other: Any) -> SamplingParams:
-    """Of a stream, greedy by default."""
+    """Parameters of a stream; greedy by default."""
     return SamplingParams(**{"temperature": 0, "max_tokens": 30, "output_kind": RequestOutputKind.DELTA, **other})
 
 
-def piece(prompt: list[int], tokens: list[int], *, says: str | None = None, finished: bool = False) -> RequestOutput:
-    """What an engine passes on at once."""
-    said = CompletionOutput(
-        0, text(tokens) if says is None else says, tokens, None, [{token: Logprob(0.0)} for token in tokens]
+def piece(
+    prompt: list[int], tokens: list[int], *, piece_text: str | None = None, finished: bool = False
+) -> RequestOutput:
+    """One output of an engine."""
+    choice = CompletionOutput(
+        0, text(tokens) if piece_text is None else piece_text, tokens, None, [{token: Logprob(0.0)} for token in tokens]
     )
-    return RequestOutput("x", None, prompt, None, [said], finished)
+    return RequestOutput("x", None, prompt, None, [choice], finished)
 
 
 def cut(tokens: list[int], sizes: list[int]) -> list[list[int]]:
-    """In pieces of these sizes, the last one as long as it takes."""
+    """Cut tokens into pieces of these sizes; the last piece takes the rest."""
     pieces = []
     for size in sizes:
         if len(tokens) > size:
@@ -45,59 +47,61 @@ def cut(tokens: list[int], sizes: list[int]) -> list[list[int]]:
 
 
 SIZES = st.lists(st.integers(1, 7), max_size=12)
-WAYS = {"goes on": params(), "again": params(stop=["!"]), "seed": params(temperature=1.0, seed=3)}
+METHODS = {"extended prompt": params(), "repeated": params(stop=["!"]), "seed": params(temperature=1.0, seed=3)}
 
 
-@pytest.mark.parametrize("way", WAYS)
-@given(first=SIZES, second=SIZES, heard=st.integers(0, 12))
-def test_two_engines_say_what_one_would_have_said(way: str, first: list[int], second: list[int], heard: int) -> None:
-    """However each cuts its answer, and wherever the first one dies: tokens, text and logarithms, and the prompt."""
-    transcript = ResumableGeneration({"type": "token", "prompt_token_ids": PROMPT}, WAYS[way])
-    taken = [transcript.take(piece(PROMPT, tokens)) for tokens in cut(ANSWER, first)[:-1][:heard]]
-    assert transcript.go_on()
-    asked = transcript.prompt["prompt_token_ids"]
-    rest = ANSWER[len(asked) - len(PROMPT) :]
-    assert transcript.params.max_tokens == len(rest)
-    assert way == "goes on" or rest == ANSWER
+@pytest.mark.parametrize("method", METHODS)
+@given(first=SIZES, second=SIZES, forwarded_count=st.integers(0, 12))
+def test_two_engines_give_the_output_of_one(
+    method: str, first: list[int], second: list[int], forwarded_count: int
+) -> None:
+    """Tokens, text, logprobs and prompt are the same, wherever the first engine dies and however each cuts."""
+    generation = ResumableGeneration({"type": "token", "prompt_token_ids": PROMPT}, METHODS[method])
+    outputs = [generation.advance(piece(PROMPT, tokens)) for tokens in cut(OUTPUT, first)[:-1][:forwarded_count]]
+    assert generation.prepare_resume()
+    next_prompt = generation.prompt["prompt_token_ids"]
+    rest = OUTPUT[len(next_prompt) - len(PROMPT) :]
+    assert generation.params.max_tokens == len(rest)
+    assert method == "extended prompt" or rest == OUTPUT
     pieces = cut(rest, second)
-    taken += [
-        transcript.take(piece(asked, tokens, finished=number == len(pieces) - 1))
+    outputs += [
+        generation.advance(piece(next_prompt, tokens, finished=number == len(pieces) - 1))
         for number, tokens in enumerate(pieces)
     ]
-    passed = [each for each in taken if each is not None]
-    assert [token for each in passed for token in each.outputs[0].token_ids] == ANSWER
-    assert "".join(each.outputs[0].text for each in passed) == text(ANSWER)
-    assert [token for each in passed for entry in each.outputs[0].logprobs or [] for token in entry] == ANSWER
-    assert all(each.prompt_token_ids == PROMPT for each in passed)
-    assert passed[-1].finished
+    forwarded = [each for each in outputs if each is not None]
+    assert [token for each in forwarded for token in each.outputs[0].token_ids] == OUTPUT
+    assert "".join(each.outputs[0].text for each in forwarded) == text(OUTPUT)
+    assert [token for each in forwarded for entry in each.outputs[0].logprobs or [] for token in entry] == OUTPUT
+    assert all(each.prompt_token_ids == PROMPT for each in forwarded)
+    assert forwarded[-1].finished
 
 
-def test_an_answer_that_comes_otherwise_is_not_gone_on_with() -> None:
-    """What was said cannot be taken back."""
-    transcript = ResumableGeneration({"prompt_token_ids": PROMPT}, params(stop=["!"]))
-    transcript.take(piece(PROMPT, [5, 6]))
-    assert transcript.go_on()
-    with pytest.raises(RuntimeError, match="answers otherwise"):
-        transcript.take(piece(PROMPT, [5, 7]))
+def test_other_tokens_than_before_are_an_error() -> None:
+    """What the client has received cannot be outputs back."""
+    generation = ResumableGeneration({"prompt_token_ids": PROMPT}, params(stop=["!"]))
+    generation.advance(piece(PROMPT, [5, 6]))
+    assert generation.prepare_resume()
+    with pytest.raises(RuntimeError, match="generates other tokens"):
+        generation.advance(piece(PROMPT, [5, 7]))
 
 
-def test_text_that_comes_later_than_its_tokens_is_passed_on_once() -> None:
-    """Engines hold it back while it may be the beginning of a stop string."""
-    transcript = ResumableGeneration({"prompt_token_ids": PROMPT}, params(stop=["!"]))
-    transcript.take(piece(PROMPT, [5, 6], says="ab"))
-    assert transcript.go_on()
-    assert transcript.take(piece(PROMPT, [5, 6], says="a")) is None
-    rest = transcript.take(piece(PROMPT, [7], says="bc"))
+def test_text_that_comes_after_its_tokens_is_forwarded_once() -> None:
+    """Engines hold text back while it may start a stop string."""
+    generation = ResumableGeneration({"prompt_token_ids": PROMPT}, params(stop=["!"]))
+    generation.advance(piece(PROMPT, [5, 6], piece_text="ab"))
+    assert generation.prepare_resume()
+    assert generation.advance(piece(PROMPT, [5, 6], piece_text="a")) is None
+    rest = generation.advance(piece(PROMPT, [7], piece_text="bc"))
     assert rest
     assert (rest.outputs[0].text, rest.outputs[0].token_ids) == ("c", [7])
 
 
-def test_an_end_is_passed_on_though_all_before_it_was_said() -> None:
-    """An engine may die between its last token and its end."""
-    transcript = ResumableGeneration({"prompt_token_ids": PROMPT}, params(stop=["!"]))
-    transcript.take(piece(PROMPT, [5, 6]))
-    assert transcript.go_on()
-    end = transcript.take(piece(PROMPT, [5, 6], finished=True))
+def test_an_end_is_forwarded_when_all_tokens_were_before() -> None:
+    """An engine may die between its last token and the end of its output."""
+    generation = ResumableGeneration({"prompt_token_ids": PROMPT}, params(stop=["!"]))
+    generation.advance(piece(PROMPT, [5, 6]))
+    assert generation.prepare_resume()
+    end = generation.advance(piece(PROMPT, [5, 6], finished=True))
     assert end
     assert (end.finished, end.outputs[0].text, end.outputs[0].token_ids) == (True, "", [])
 
@@ -111,21 +115,21 @@ def test_an_end_is_passed_on_though_all_before_it_was_said() -> None:
         {"temperature": 1.0, "output_kind": RequestOutputKind.CUMULATIVE, "n": 2},
     ],
 )
-def test_what_cannot_be_had_again_ends(other: dict[str, Any]) -> None:
-    """Unless nothing of it was said yet."""
-    transcript = ResumableGeneration({"prompt_token_ids": PROMPT}, params(**other))
-    assert transcript.go_on()
-    transcript.take(piece(PROMPT, [5]))
-    assert not transcript.go_on()
+def test_an_output_that_no_engine_can_repeat_is_not_resumed(other: dict[str, Any]) -> None:
+    """It can start again only while nothing was forwarded."""
+    generation = ResumableGeneration({"prompt_token_ids": PROMPT}, params(**other))
+    assert generation.prepare_resume()
+    generation.advance(piece(PROMPT, [5]))
+    assert not generation.prepare_resume()
 
 
-def test_least_and_most_tokens_are_those_of_the_whole_answer() -> None:
-    """What was said counts for both."""
-    transcript = ResumableGeneration({"prompt_token_ids": PROMPT}, params(max_tokens=10, min_tokens=4))
-    transcript.take(piece(PROMPT, [5, 6, 7]))
-    assert transcript.go_on()
-    assert (transcript.params.max_tokens, transcript.params.min_tokens) == (7, 1)
-    transcript.take(piece(PROMPT, [8, 9, 10]))
-    assert transcript.go_on()
-    assert (transcript.params.max_tokens, transcript.params.min_tokens) == (4, 0)
-    assert transcript.prompt["prompt_token_ids"] == [*PROMPT, 5, 6, 7, 8, 9, 10]
+def test_token_limits_hold_for_the_whole_output() -> None:
+    """The tokens forwarded before count for both limits."""
+    generation = ResumableGeneration({"prompt_token_ids": PROMPT}, params(max_tokens=10, min_tokens=4))
+    generation.advance(piece(PROMPT, [5, 6, 7]))
+    assert generation.prepare_resume()
+    assert (generation.params.max_tokens, generation.params.min_tokens) == (7, 1)
+    generation.advance(piece(PROMPT, [8, 9, 10]))
+    assert generation.prepare_resume()
+    assert (generation.params.max_tokens, generation.params.min_tokens) == (4, 0)
+    assert generation.prompt["prompt_token_ids"] == [*PROMPT, 5, 6, 7, 8, 9, 10]

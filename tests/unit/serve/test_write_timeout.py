@@ -1,4 +1,4 @@
-"""The link that gives up who does not read, over real sockets."""
+"""The write timeout, over real sockets."""
 
 import asyncio
 import socket
@@ -10,7 +10,7 @@ import pytest
 import uvicorn
 from starlette.types import Receive, Scope, Send
 
-from headway.serve.config import VARIABLE, ServeConfig
+from headway.serve.config import CONFIG_VARIABLE, ServeConfig
 from headway.serve.request_id import RequestId
 from headway.serve.telemetry_sinks import telemetry_sinks
 from headway.serve.write_timeout import WriteTimeout
@@ -20,14 +20,14 @@ PIECE = b"x" * 2**16
 
 
 class Endless:
-    """An application that answers with 300 MB, and notes that it was stopped."""
+    """An application that responds with 300 MB, and records when it is cancelled."""
 
     def __init__(self) -> None:
         self.stopped = Event()
         self.pieces = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - ASGI
-        """Send."""
+        """Send the response."""
         try:
             await send({"type": "http.response.start", "status": 200, "headers": []})
             while self.pieces < 5000:
@@ -39,28 +39,27 @@ class Endless:
 
 
 @pytest.mark.parametrize("reads", [False, True], ids=["never", "slowly"])
-def test_who_takes_nothing_is_given_up(reads: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:  # noqa: FBT001
-    """Within the time, and not before; who reads slowly is none of them."""
-    monkeypatch.setenv(VARIABLE, ServeConfig(folder=tmp_path, name="coder").model_dump_json())
-    inner = Endless()
-    app = RequestId(
-        WriteTimeout(inner, 0.2 if not reads else 30.0, telemetry_sinks()), Spans("headway-serve", on=False)
+def test_an_unread_response_is_cancelled(reads: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:  # noqa: FBT001
+    """A client that reads slowly still gets its response."""
+    monkeypatch.setenv(CONFIG_VARIABLE, ServeConfig(folder=tmp_path, name="coder").model_dump_json())
+    app = Endless()
+    middleware = RequestId(
+        WriteTimeout(app, 0.2 if not reads else 30.0, telemetry_sinks()), Spans("headway-serve", on=False)
     )
-    server = uvicorn.Server(uvicorn.Config(app, lifespan="off", log_level="critical"))
-    with closing(socket.create_server(("127.0.0.1", 0))) as listening:
-        thread = Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
+    server = uvicorn.Server(uvicorn.Config(middleware, lifespan="off", log_level="critical"))
+    with closing(socket.create_server(("127.0.0.1", 0))) as listener:
+        thread = Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
         thread.start()
-        with socket.create_connection(listening.getsockname(), timeout=30) as client:
+        with socket.create_connection(listener.getsockname(), timeout=30) as client:
             client.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
             if reads:
                 for _ in range(100):
                     assert client.recv(2**16)
-                assert not inner.stopped.is_set()
+                assert not app.stopped.is_set()
             else:
-                assert inner.stopped.wait(30)
-                sent = inner.pieces
-                assert sent < 1000
-        assert inner.stopped.wait(30)
+                assert app.stopped.wait(30)
+                assert app.pieces < 1000
+        assert app.stopped.wait(30)
         server.should_exit = True
         server.force_exit = True
         thread.join(30)

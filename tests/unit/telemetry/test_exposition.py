@@ -1,4 +1,4 @@
-"""`/metrics`: shown on a port, found through a file, and gone at the end."""
+"""`/metrics` is served on a port, announced in a target file, and closed at the end."""
 
 import contextlib
 import http.client
@@ -13,175 +13,175 @@ import pytest
 
 from headway.errors import UsageError
 from headway.telemetry import exposition
-from headway.telemetry.exposition import OWNER, Exposition, Exposure, exposure_from_environment, withdraw
+from headway.telemetry.exposition import OWNER_LABEL, MetricsConfig, MetricsServer, metrics_config, remove_target
 from headway.telemetry.metrics import TrainingMetrics
 
-PATIENCE = 30.0
-"""A bound for what hangs, not a measure [s]."""
+TIMEOUT = 30.0
+"""Limit against hanging [s]."""
 
 
 @pytest.fixture(autouse=True)
-def nobody_asks(monkeypatch: pytest.MonkeyPatch) -> None:
+def no_metrics(monkeypatch: pytest.MonkeyPatch) -> None:
     """An environment without metrics."""
     for name in (exposition.PORT_VARIABLE, exposition.TARGETS_VARIABLE, exposition.LINGER_VARIABLE):
         monkeypatch.delenv(name, raising=False)
 
 
 @pytest.fixture
-def shown(tmp_path: Path) -> Iterator[Exposition]:
-    """Metrics of a training process, on a free port, with a folder for targets that is not there yet."""
-    exposure = Exposure(address="127.0.0.1", targets=str(tmp_path / "targets"))
-    made = Exposition(exposure, TrainingMetrics().registry, "slm.seed-1", "launch-1")
-    assert made.await_port(PATIENCE)
-    yield made
-    made.close()
+def server(tmp_path: Path) -> Iterator[MetricsServer]:
+    """Metrics of a training process, on a free port, with a target folder that does not exist yet."""
+    config = MetricsConfig(address="127.0.0.1", targets=str(tmp_path / "targets"))
+    server = MetricsServer(config, TrainingMetrics().registry, "slm.seed-1", "launch-1")
+    assert server.await_port(TIMEOUT)
+    yield server
+    server.close()
 
 
-def scraped(port: int | None, accept: str) -> tuple[str, str]:
-    """What Prometheus gets: the type of the answer, and its text."""
+def scrape(port: int | None, accept: str) -> tuple[str, str]:
+    """Content type and text of a scrape."""
     assert port
-    with contextlib.closing(http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)) as connection:
+    with contextlib.closing(http.client.HTTPConnection("127.0.0.1", port, timeout=TIMEOUT)) as connection:
         connection.request("GET", "/metrics", headers={"Accept": accept})
         answer = connection.getresponse()
         return answer.headers["Content-Type"], answer.read().decode()
 
 
-def file_of(shown: Exposition) -> Path:
-    """The file of its target."""
-    assert shown.exposure.targets
-    return Path(shown.exposure.targets, f"{shown.name}.json")
+def target_file(server: MetricsServer) -> Path:
+    """The target file of a server."""
+    assert server.config.targets
+    return Path(server.config.targets, f"{server.name}.json")
 
 
-def test_nobody_asked(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Then there are none; an empty variable asks for nothing."""
-    assert exposure_from_environment() is None
+def test_metrics_are_off_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An empty variable counts as unset."""
+    assert metrics_config() is None
     monkeypatch.setenv(exposition.PORT_VARIABLE, "")
-    assert exposure_from_environment("") is None
+    assert metrics_config("") is None
 
 
 @pytest.mark.parametrize(
     ("option", "port", "address"),
-    [("9464", 9464, "0.0.0.0"), ("0", 0, "0.0.0.0"), ("127.0.0.1:9464", 9464, "127.0.0.1"), ("[::1]:80", 80, "::1")],  # noqa: S104 - what is asked for
+    [("9464", 9464, "0.0.0.0"), ("0", 0, "0.0.0.0"), ("127.0.0.1:9464", 9464, "127.0.0.1"), ("[::1]:80", 80, "::1")],  # noqa: S104 - the default address
 )
-def test_a_port_is_asked_for(option: str, port: int, address: str) -> None:
-    """On all addresses of the machine, or on one; they leave with the process where nobody is told of them."""
-    assert exposure_from_environment(option) == Exposure(port, address, None, 0.0)
+def test_a_port_and_an_address_are_parsed(option: str, port: int, address: str) -> None:
+    """The default is all addresses of the machine, without lingering."""
+    assert metrics_config(option) == MetricsConfig(port, address, None, 0.0)
 
 
-def test_a_folder_for_targets_asks_for_any_port(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """And for two scrapes more at the end, or as long as is said."""
+def test_a_target_folder_implies_any_port(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """It implies lingering for two scrapes, unless the variable sets another time."""
     monkeypatch.setenv(exposition.TARGETS_VARIABLE, str(tmp_path))
-    assert exposure_from_environment() == Exposure(targets=str(tmp_path), linger=exposition.LINGER_SECONDS)
+    assert metrics_config() == MetricsConfig(targets=str(tmp_path), linger=exposition.LINGER_SECONDS)
     monkeypatch.setenv(exposition.LINGER_VARIABLE, "5")
     monkeypatch.setenv(exposition.PORT_VARIABLE, "9464")
-    assert exposure_from_environment() == Exposure(9464, targets=str(tmp_path), linger=5.0)
-    assert exposure_from_environment("9465") == Exposure(9465, targets=str(tmp_path), linger=5.0)
+    assert metrics_config() == MetricsConfig(9464, targets=str(tmp_path), linger=5.0)
+    assert metrics_config("9465") == MetricsConfig(9465, targets=str(tmp_path), linger=5.0)
 
 
 @pytest.mark.parametrize("option", ["", "port", "-1", "65536", "host:", "1.5"])
-def test_what_is_no_port_is_refused(option: str) -> None:
-    """With what would be one."""
+def test_an_invalid_port_is_refused(option: str) -> None:
+    """The message shows the format."""
     with pytest.raises(UsageError, match="PORT or ADDRESS:PORT"):
-        exposure_from_environment(option or ":")
+        metrics_config(option or ":")
 
 
 @pytest.mark.parametrize("seconds", ["long", "-1", "inf", "nan"])
-def test_what_is_no_time_is_refused(monkeypatch: pytest.MonkeyPatch, seconds: str) -> None:
-    """Not taken for some other time."""
+def test_an_invalid_linger_time_is_refused(monkeypatch: pytest.MonkeyPatch, seconds: str) -> None:
+    """The message states what is valid."""
     monkeypatch.setenv(exposition.LINGER_VARIABLE, seconds)
-    with pytest.raises(UsageError, match="no number of seconds"):
-        exposure_from_environment("0")
+    with pytest.raises(UsageError, match="must be seconds >= 0"):
+        metrics_config("0")
 
 
-def test_metrics_are_shown_in_the_form_that_is_asked_for(shown: Exposition) -> None:
-    """OpenMetrics, which has exemplars, for a Prometheus that knows it."""
-    kind, text = scraped(shown.port, "application/openmetrics-text; version=1.0.0")
+def test_metrics_are_served_in_the_requested_format(server: MetricsServer) -> None:
+    """Both OpenMetrics, which has exemplars, and the older text format are served."""
+    kind, text = scrape(server.port, "application/openmetrics-text; version=1.0.0")
     assert kind.startswith("application/openmetrics-text")
     assert text.endswith("# EOF\n")
-    kind, text = scraped(shown.port, "text/plain")
+    kind, text = scrape(server.port, "text/plain")
     assert kind.startswith("text/plain")
     assert 'headway_checkpoint_saves_total{outcome="failed"} 0.0\n' in text
 
 
-def test_prometheus_finds_the_port_by_a_file(shown: Exposition) -> None:
-    """As `file_sd_configs` wants it, under the labels that were given, and written anew for others."""
-    assert not file_of(shown).exists(), "nothing is known yet of whose they are"
-    shown.announce(run="slm.seed-1", attempt="1")
-    shown.announce(run="slm.seed-1", attempt="5")
-    (target,) = json.loads(file_of(shown).read_text(encoding="utf-8"))
-    assert target["targets"] == [f"{socket.gethostname()}:{shown.port}"]
-    assert target["labels"] == {"run": "slm.seed-1", "attempt": "5", OWNER: "launch-1"}
-    assert [each.name for each in file_of(shown).parent.iterdir()] == ["slm.seed-1.json"]
+def test_prometheus_finds_the_port_by_a_file(server: MetricsServer) -> None:
+    """The file has the format of `file_sd_configs` and the labels of the last announcement."""
+    assert not target_file(server).exists(), "the labels are not known yet"
+    server.announce(run="slm.seed-1", attempt="1")
+    server.announce(run="slm.seed-1", attempt="5")
+    (target,) = json.loads(target_file(server).read_text(encoding="utf-8"))
+    assert target["targets"] == [f"{socket.gethostname()}:{server.port}"]
+    assert target["labels"] == {"run": "slm.seed-1", "attempt": "5", OWNER_LABEL: "launch-1"}
+    assert [each.name for each in target_file(server).parent.iterdir()] == ["slm.seed-1.json"]
 
 
-def test_what_is_announced_early_is_written_once_there_is_a_port(tmp_path: Path) -> None:
-    """Nothing waits for the port."""
-    made = Exposition(
-        Exposure(address="127.0.0.1", targets=str(tmp_path)), TrainingMetrics().registry, "run", "launch-1"
+def test_an_early_announcement_is_written_once_the_port_is_open(tmp_path: Path) -> None:
+    """`announce` does not wait for the port."""
+    server = MetricsServer(
+        MetricsConfig(address="127.0.0.1", targets=str(tmp_path)), TrainingMetrics().registry, "run", "launch-1"
     )
-    made.announce(run="run")
-    port = made.await_port(PATIENCE)
+    server.announce(run="run")
+    port = server.await_port(TIMEOUT)
     assert json.loads((tmp_path / "run.json").read_text())[0]["targets"] == [f"{socket.gethostname()}:{port}"]
-    made.close()
+    server.close()
 
 
-def test_at_the_end_all_is_gone(shown: Exposition) -> None:
-    """The file first, then the port; nothing that comes later brings them back."""
-    shown.announce(run="slm.seed-1")
-    port = shown.port
-    shown.close()
-    assert not file_of(shown).exists()
+def test_closing_removes_file_and_port(server: MetricsServer) -> None:
+    """A later announcement does not bring them back."""
+    server.announce(run="slm.seed-1")
+    port = server.port
+    server.close()
+    assert not target_file(server).exists()
     with pytest.raises(ConnectionRefusedError):
-        scraped(port, "text/plain")
-    shown.announce(run="slm.seed-1")
-    assert not file_of(shown).exists()
-    shown.close()
+        scrape(port, "text/plain")
+    server.announce(run="slm.seed-1")
+    assert not target_file(server).exists()
+    server.close()
 
 
-def test_the_file_of_a_newer_process_stays(shown: Exposition) -> None:
-    """Whoever was fenced off takes away what is its own only; so does a launcher after a rank that was killed."""
-    shown.announce(run="slm.seed-1")
-    withdraw(shown.exposure, shown.name, "launch-0")
-    assert file_of(shown).exists()
-    withdraw(shown.exposure, shown.name, "launch-1")
-    assert not file_of(shown).exists()
-    file_of(shown).write_text("rubbish", encoding="utf-8")
-    withdraw(shown.exposure, shown.name, "launch-1")
-    assert file_of(shown).exists(), "not ours"
-    withdraw(None, shown.name, "launch-1")
+def test_the_file_of_a_newer_process_stays(server: MetricsServer) -> None:
+    """Only the owner of the file removes it."""
+    server.announce(run="slm.seed-1")
+    remove_target(server.config, server.name, "launch-0")
+    assert target_file(server).exists()
+    remove_target(server.config, server.name, "launch-1")
+    assert not target_file(server).exists()
+    target_file(server).write_text("rubbish", encoding="utf-8")
+    remove_target(server.config, server.name, "launch-1")
+    assert target_file(server).exists(), "not ours"
+    remove_target(None, server.name, "launch-1")
 
 
-def test_a_port_that_is_taken_is_a_warning(shown: Exposition, caplog: pytest.LogCaptureFixture) -> None:
-    """Work goes on unseen."""
-    assert shown.port
-    second = Exposition(Exposure(shown.port, "127.0.0.1"), TrainingMetrics().registry, "run", "launch-2")
-    assert second.await_port(PATIENCE) is None
+def test_an_occupied_port_is_a_warning(server: MetricsServer, caplog: pytest.LogCaptureFixture) -> None:
+    """The process goes on without metrics."""
+    assert server.port
+    second = MetricsServer(MetricsConfig(server.port, "127.0.0.1"), TrainingMetrics().registry, "run", "launch-2")
+    assert second.await_port(TIMEOUT) is None
     second.announce(run="run")
-    second.linger(PATIENCE)  # for what? nobody sees it
+    second.linger(TIMEOUT)  # returns at once: no port is open
     second.close()
-    assert f"no metrics: 127.0.0.1:{shown.port}" in caplog.text
+    assert f"no metrics: 127.0.0.1:{server.port}" in caplog.text
 
 
 def test_a_folder_that_cannot_be_written_is_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """The port is there all the same."""
+    """Metrics are still served."""
     (tmp_path / "file").touch()
-    exposure = Exposure(address="127.0.0.1", targets=str(tmp_path / "file" / "targets"))
-    made = Exposition(exposure, TrainingMetrics().registry, "run", "launch-1")
-    made.announce(run="run")
-    assert scraped(made.await_port(PATIENCE), "text/plain")
-    assert "Prometheus is not told" in caplog.text
-    made.close()
+    config = MetricsConfig(address="127.0.0.1", targets=str(tmp_path / "file" / "targets"))
+    server = MetricsServer(config, TrainingMetrics().registry, "run", "launch-1")
+    server.announce(run="run")
+    assert scrape(server.await_port(TIMEOUT), "text/plain")
+    assert "Prometheus cannot find these metrics" in caplog.text
+    server.close()
 
 
-def test_the_last_figures_stay_as_long_as_there_is_time(shown: Exposition) -> None:
-    """Until it is over, or somebody is in a hurry."""
+def test_the_port_lingers_for_a_time(server: MetricsServer) -> None:
+    """Lingering ends after its time, or once `leave` returns true."""
     began = time.monotonic()
-    shown.linger(0.2)
+    server.linger(0.2)
     assert time.monotonic() - began >= 0.2
-    shown.linger(-1.0)
-    hurry = threading.Event()
-    staying = threading.Thread(target=shown.linger, args=(PATIENCE, hurry.is_set))
-    staying.start()
-    hurry.set()
-    staying.join(PATIENCE / 2)
-    assert not staying.is_alive()
+    server.linger(-1.0)
+    leave = threading.Event()
+    lingering = threading.Thread(target=server.linger, args=(TIMEOUT, leave.is_set))
+    lingering.start()
+    leave.set()
+    lingering.join(TIMEOUT / 2)
+    assert not lingering.is_alive()

@@ -1,4 +1,4 @@
-"""Log lines: what is bound is on every line, wherever it goes."""
+"""Log lines have the bound fields, on the stream and in the sink."""
 
 import json
 
@@ -7,8 +7,8 @@ import pytest
 from headway.telemetry import open_log
 
 
-def test_every_line_says_whose_it_is(capsys: pytest.CaptureFixture[str]) -> None:
-    """On standard error and in the sink alike; what is None is left out."""
+def test_every_line_has_the_bound_fields(capsys: pytest.CaptureFixture[str]) -> None:
+    """Stream and sink get the same line; fields of value None are left out."""
     sink = list[str]()
     log = open_log(sink.append, run="first", rank=0, trace_id=None)
     log.info("step.done", loss=2.5)
@@ -20,8 +20,8 @@ def test_every_line_says_whose_it_is(capsys: pytest.CaptureFixture[str]) -> None
     }  # fmt: skip
 
 
-def test_a_quiet_log_says_what_is_wrong(capsys: pytest.CaptureFixture[str]) -> None:
-    """The sink gets all of it."""
+def test_a_quiet_log_shows_warnings(capsys: pytest.CaptureFixture[str]) -> None:
+    """The sink still gets every event."""
     sink = list[str]()
     log = open_log(sink.append, quiet=True)
     log.info("step.done")

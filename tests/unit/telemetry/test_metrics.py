@@ -1,4 +1,4 @@
-"""Families: declared once, there from the beginning, and all of them in the documentation."""
+"""Metric families exist from the start, have conventional names, and are all documented."""
 
 import re
 from pathlib import Path
@@ -10,7 +10,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
 from headway.telemetry import Trace, metrics
 from headway.telemetry.phases import PHASES
-from headway.telemetry.serving_metrics import SERVED, ServingMetrics
+from headway.telemetry.serving_metrics import MODEL_LABELS, ServingMetrics
 
 PAGE = Path(__file__).parents[3] / "docs" / "telemetry.md"
 UNITS = (
@@ -31,12 +31,12 @@ UNITS = (
 
 @pytest.fixture
 def training() -> metrics.TrainingMetrics:
-    """What a training process shows before anything happened."""
+    """The families of a training process at its start."""
     return metrics.TrainingMetrics()
 
 
-def test_all_series_are_there_before_anything_happened(training: metrics.TrainingMetrics) -> None:
-    """Each child at 0, so that a query tells "never" from "unknown"; only who this is has a value."""
+def test_all_series_exist_from_the_start(training: metrics.TrainingMetrics) -> None:
+    """Each child is 0, so that a query distinguishes "never" from "unknown"; only the build has a value."""
     samples = [sample for family in training.registry.collect() for sample in family.samples]
     values = {(s.name, *s.labels.values()): s.value for s in samples if not s.name.endswith("_created")}
     assert values["headway_checkpoint_saves_total", "failed"] == 0
@@ -46,8 +46,8 @@ def test_all_series_are_there_before_anything_happened(training: metrics.Trainin
     assert {key[1] for key in values if key[0] == "headway_train_phase_seconds_total"} == set(PHASES)
 
 
-def test_names_end_in_what_they_count(training: metrics.TrainingMetrics) -> None:
-    """As Prometheus advises; none carries the labels that its target has."""
+def test_names_end_in_their_unit(training: metrics.TrainingMetrics) -> None:
+    """Names follow Prometheus' advice, and no family has a label of its target."""
     for name, kind in metrics.families(training.registry).items():
         assert re.fullmatch(r"headway_[a-z_]+", name)
         assert name.endswith(UNITS), name
@@ -56,31 +56,31 @@ def test_names_end_in_what_they_count(training: metrics.TrainingMetrics) -> None
     assert not labels & {"run", "recipe", "attempt", "job", "instance"}
 
 
-def test_an_observation_leads_to_its_trace(training: metrics.TrainingMetrics) -> None:
-    """In the OpenMetrics form, which a parser reads back."""
+def test_an_observation_links_to_its_trace(training: metrics.TrainingMetrics) -> None:
+    """The OpenMetrics text holds the trace id as an exemplar."""
     trace = Trace.new()
     training.train.step_duration.observe(0.3, metrics.exemplar(trace))
     training.train.step_duration.observe(0.7, metrics.exemplar(None))
     text = generate_latest(training.registry).decode()  # type: ignore[no-untyped-call]
     parsed = text_string_to_metric_families(text)  # type: ignore[no-untyped-call]
     families = {family.name: family for family in parsed}
-    found = [s.exemplar for s in families["headway_train_step_duration_seconds"].samples if s.exemplar]
-    assert [(each.labels, each.value) for each in found] == [({"trace_id": trace.trace_id}, 0.3)]
+    exemplars = [s.exemplar for s in families["headway_train_step_duration_seconds"].samples if s.exemplar]
+    assert [(each.labels, each.value) for each in exemplars] == [({"trace_id": trace.trace_id}, 0.3)]
 
 
-def test_two_registries_do_not_know_each_other() -> None:
-    """So that one process can show several things, and a test begins at 0."""
+def test_registries_are_independent() -> None:
+    """Counts in one registry do not appear in another."""
     first, second = metrics.TrainMetrics(CollectorRegistry()), metrics.TrainMetrics(CollectorRegistry())
     first.tokens.inc(5)
     values = [sample.value for family in second.tokens.collect() for sample in family.samples]
     assert values[0] == 0
 
 
-def test_the_documentation_lists_the_families_that_there_are(training: metrics.TrainingMetrics) -> None:
-    """With their types; and none that there is not."""
+def test_the_documentation_lists_exactly_the_existing_families(training: metrics.TrainingMetrics) -> None:
+    """Names and types match."""
     rows = re.findall(r"^\| `(headway_[a-z_]+)` \| ([a-z]+) \|", PAGE.read_text(encoding="utf-8"), re.MULTILINE)
     registry = CollectorRegistry()
-    ServingMetrics(registry, **dict.fromkeys(SERVED, "x")).engine(
-        busy_seconds=float, inside=float, waiting=float, cache_usage=float
+    ServingMetrics(registry, **dict.fromkeys(MODEL_LABELS, "x")).register_engine(
+        busy_seconds=float, computed_requests=float, waiting_requests=float, cache_usage=float
     )
     assert dict(rows) == metrics.families(training.registry) | metrics.families(registry)

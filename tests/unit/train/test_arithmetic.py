@@ -1,4 +1,4 @@
-"""What is fixed before a run computes, and what is said when it is not what it was."""
+"""torch is configured as the recipe says, and changes of the environment are reported."""
 
 import json
 from collections.abc import Iterator
@@ -19,12 +19,12 @@ data: {block_tokens: 64}
 train: {tokens: 8192, batch_tokens: 1024, micro_batch_tokens: 128, lanes: 4}
 """
 BEFORE: dict[str, Any] = {"device": "CPU", "precision": "fp32", "threads": 1, "torch": "2.13.0", "headway": "0.1.0"}
-"""An environment as checkpoints had it before arithmetic was part of it."""
+"""An environment as old checkpoints recorded it, without `arithmetic`."""
 
 
 @pytest.fixture(autouse=True)
 def settings() -> Iterator[None]:
-    """Torch as it was, afterwards."""
+    """Restores the settings of torch."""
     yield
     torch.use_deterministic_algorithms(mode=False)
 
@@ -35,34 +35,34 @@ def recipe(mode: str) -> Recipe:
 
 
 def test_bitwise_is_strict_and_fast_is_not() -> None:
-    """An operation without a deterministic kernel is an error in the one mode, and nothing in the other."""
-    arithmetic.fix(recipe("bitwise"), CPU)
+    """An operation without a deterministic kernel is an error with `bitwise`, and is allowed with `fast`."""
+    arithmetic.configure(recipe("bitwise"), CPU)
     assert torch.are_deterministic_algorithms_enabled()
     assert not torch.is_deterministic_algorithms_warn_only_enabled()
     assert not torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
     with pytest.raises(RuntimeError, match="put_ does not have a deterministic implementation"):
         torch.zeros(2).put_(torch.tensor([0]), torch.ones(1))
-    arithmetic.fix(recipe("fast"), CPU)
+    arithmetic.configure(recipe("fast"), CPU)
     assert not torch.are_deterministic_algorithms_enabled()
 
 
-def test_what_a_checkpoint_of_before_says_is_read_and_the_change_is_told() -> None:
-    """A manifest without arithmetic has the first one; a resume says that it has changed, and nothing that has not."""
+def test_an_environment_without_arithmetic_has_version_one() -> None:
+    """An old manifest counts as version 1; the differences name the change, and nothing else."""
     old = Environment.model_validate_json(json.dumps(BEFORE))
     now = Environment(**{**BEFORE, "headway": "9.9.9"}, arithmetic=arithmetic.VERSION, settings={"tf32": "False"})
     assert arithmetic.differences(old, now) == f"arithmetic: 1 -> {arithmetic.VERSION}"
     assert arithmetic.differences(now, now) == ""
 
 
-def test_each_setting_that_differs_is_told() -> None:
-    """Of what torch was told, what is not what it was is named, also where one side does not know it."""
+def test_each_setting_that_differs_is_named() -> None:
+    """A changed, removed or new setting is named."""
     settings = {"tf32": "False", "cudnn": "91900", "gone": "yes"}
     old = Environment(**BEFORE, arithmetic=2, settings=settings)
     now = Environment(**BEFORE, arithmetic=2, settings={"tf32": "True", "cudnn": "91900", "new": "1"})
     assert arithmetic.differences(old, now) == "tf32: False -> True, gone: yes -> None, new: None -> 1"
 
 
-def test_the_environment_says_which_arithmetic_it_is() -> None:
-    """What a checkpoint records has the version of our own sums."""
-    found = arithmetic.environment(recipe("bitwise"), CPU)
-    assert (found.arithmetic, found.precision, found.threads) == (arithmetic.VERSION, "fp32", 1)
+def test_the_environment_records_the_version_of_the_arithmetic() -> None:
+    """It holds Headway's version of the order of sums."""
+    environment = arithmetic.environment(recipe("bitwise"), CPU)
+    assert (environment.arithmetic, environment.precision, environment.threads) == (arithmetic.VERSION, "fp32", 1)

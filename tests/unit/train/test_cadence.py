@@ -1,4 +1,4 @@
-"""Saving as often as pays off: the interval follows what was measured, and stays within the recipe's bounds."""
+"""The interval between saves follows the measured costs, within the bounds of the recipe."""
 
 import time
 from itertools import count
@@ -14,34 +14,34 @@ HOLDER = Holder(host="h", pid=1, started=1, launch="x")
 
 
 class Past:
-    """A journal in the making, with a clock of its own."""
+    """A journal under construction, with its own clock."""
 
     def __init__(self) -> None:
         self.entries: list[Entry] = []
         self._numbers = count(1)
 
     def add(self, kind: type, at: float, **fields: object) -> None:
-        """An entry at a moment."""
+        """Add an entry at a time."""
         seq = next(self._numbers)
         attempt = seq if kind is Claimed else max(e.attempt for e in self.entries)
         self.entries.append(kind(seq=seq, attempt=attempt, time=at, nonce="", previous="", **fields))
 
     def claim(self, at: float, lost_at: float | None = None) -> None:
-        """An attempt begins."""
+        """Begin an attempt."""
         self.add(Claimed, at, holder=HOLDER, recipe="r", lost_at=lost_at)
 
     def commit(self, at: float) -> None:
-        """A checkpoint."""
+        """Commit a checkpoint."""
         self.add(Committed, at, tokens=1, manifest=f"m{at}", sha256="", bytes=1)
 
     def end(self, at: float, outcome: str) -> None:
-        """The attempt says how it ended."""
+        """End the attempt."""
         self.add(Ended, at, outcome=outcome, reason="", tokens=1)
 
 
 @pytest.mark.parametrize(("cost", "between"), [(0.05, 60.0), (1.0, 3600.0), (30.0, 3600.0), (5.0, 86_400.0)])
 def test_the_interval_wastes_least(cost: float, between: float) -> None:
-    """By Daly's model of the whole run time, no other interval is better by more than the formula's own error."""
+    """In Daly's model of the run time, no other interval is better by more than the error of the formula."""
     from math import exp
 
     def whole(interval: float) -> float:
@@ -53,13 +53,13 @@ def test_the_interval_wastes_least(cost: float, between: float) -> None:
     assert whole(chosen) <= best * 1.0005
 
 
-def test_saves_that_cost_more_than_a_life_are_made_once_a_life() -> None:
-    """Beyond the range of the formula, the interval is the time between failures."""
+def test_saves_that_cost_more_than_a_failure_happen_once_per_failure() -> None:
+    """Outside the range of the formula, the interval is the time between failures."""
     assert optimal_interval(1000.0, 100.0) == 100.0
 
 
 def test_only_attempts_that_lost_work_count_as_failures() -> None:
-    """A kill and a crash count; a preemption that saved, a roll-back, and the attempt that runs do not."""
+    """A kill and a crash count; a preemption that saved, a rollback and the running attempt do not."""
     past = Past()
     past.claim(0.0)
     past.commit(50.0)
@@ -76,36 +76,36 @@ def test_only_attempts_that_lost_work_count_as_failures() -> None:
     assert failures(fold(past.entries)) == (2, 60.0 + 30.0 + 10.0 + 20.0 + 5.0)
 
 
-def cadence(patch: pytest.MonkeyPatch, **plan: object) -> tuple[Cadence, list[float]]:
+def make_cadence(patch: pytest.MonkeyPatch, **plan: object) -> tuple[Cadence, list[float]]:
     """A cadence, and its clock."""
     now = [1000.0]
     patch.setattr(time, "monotonic", lambda: now[0])
     return Cadence(Checkpoint.model_validate(plan), fold([])), now
 
 
-def test_what_saves_cost_moves_the_interval(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Free saves are made as often as the recipe allows; dear ones less often, by the formula; within its bounds."""
-    found, _ = cadence(monkeypatch, least_seconds=5, most_seconds=500, expect_failure_seconds=3600)
-    assert found.interval == 5
-    found.stepped(1.0, saving=False)
-    found.stalled(1.5)
-    found.stepped(1.5, saving=True)  # half a second longer than usual
-    found.begin()
-    assert found.interval == pytest.approx(optimal_interval(2.0, 3600))
-    found.stalled(1e6)
-    found.begin()
-    assert found.interval == 500
+def test_the_cost_of_saves_sets_the_interval(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Free saves happen at the minimum interval; expensive ones by the formula, up to the maximum."""
+    cadence, _ = make_cadence(monkeypatch, least_seconds=5, most_seconds=500, expect_failure_seconds=3600)
+    assert cadence.interval == 5
+    cadence.on_step(1.0, saving=False)
+    cadence.on_stall(1.5)
+    cadence.on_step(1.5, saving=True)  # half a second longer than usual
+    cadence.on_save()
+    assert cadence.interval == pytest.approx(optimal_interval(2.0, 3600))
+    cadence.on_stall(1e6)
+    cadence.on_save()
+    assert cadence.interval == 500
 
 
-def test_a_save_is_wished_for_when_the_interval_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Not before, not while the one before is on its way, and not where the recipe counts tokens."""
-    found, now = cadence(monkeypatch, least_seconds=5)
-    assert not found.wish(saving=False)
+def test_a_save_is_due_when_the_interval_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is not due before, nor during a save, nor if the recipe sets the interval in tokens."""
+    cadence, now = make_cadence(monkeypatch, least_seconds=5)
+    assert not cadence.is_due(saving=False)
     now[0] += 5
-    assert found.wish(saving=False)
-    assert not found.wish(saving=True)
-    found.begin()
-    assert not found.wish(saving=False)
-    fixed, now = cadence(monkeypatch, least_seconds=5, every_tokens=1024)
+    assert cadence.is_due(saving=False)
+    assert not cadence.is_due(saving=True)
+    cadence.on_save()
+    assert not cadence.is_due(saving=False)
+    fixed, now = make_cadence(monkeypatch, least_seconds=5, every_tokens=1024)
     now[0] += 50
-    assert not fixed.wish(saving=False)
+    assert not fixed.is_due(saving=False)

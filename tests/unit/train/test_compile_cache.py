@@ -1,4 +1,4 @@
-"""Where compiled code is kept: found again by the next start, chosen by the user, never in anybody's way."""
+"""The cache of compiled code is found by the next launch, can be moved by the user, and is optional."""
 
 import os
 from pathlib import Path
@@ -6,21 +6,22 @@ from pathlib import Path
 import pytest
 import torch
 
+from headway.localfiles import CACHE_VARIABLE
 from headway.train import compile_cache
 
 
 @pytest.fixture(autouse=True)
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A home of the test's own; what the test sets in the environment is undone."""
-    for name in (compile_cache.FOLDER, compile_cache.INDUCTOR):
+    """An empty cache folder; restores the environment."""
+    for name in (CACHE_VARIABLE, compile_cache.INDUCTOR):
         monkeypatch.setenv(name, "undone")
         monkeypatch.delenv(name)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     return tmp_path
 
 
-def test_the_next_start_finds_the_same_folder(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Below the user's cache folder; torch is told by its environment, and others cannot write there."""
+def test_the_next_launch_finds_the_same_folder(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It lies in the user's cache folder, torch's environment variable names it, and other users have no access."""
     first = compile_cache.use_compile_cache()
     assert first
     assert Path(first).is_relative_to(home / "headway")
@@ -30,35 +31,43 @@ def test_the_next_start_finds_the_same_folder(home: Path, monkeypatch: pytest.Mo
     assert compile_cache.use_compile_cache() == first
 
 
-def test_a_folder_is_chosen_for_the_cluster(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One that all machines share."""
-    monkeypatch.setenv(compile_cache.FOLDER, str(home / "shared"))
+def test_the_user_can_choose_the_cache_folder(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For example one that all nodes share."""
+    monkeypatch.setenv(CACHE_VARIABLE, str(home / "shared"))
     assert Path(compile_cache.use_compile_cache() or "").is_relative_to(home / "shared")
 
 
-def test_what_the_user_told_torch_stands(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Who sets torch's own variable has chosen."""
+def test_the_users_own_setting_of_torch_wins(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The environment variable of torch has precedence."""
     monkeypatch.setenv(compile_cache.INDUCTOR, "/chosen")
-    monkeypatch.setenv(compile_cache.FOLDER, "/other")
+    monkeypatch.setenv(CACHE_VARIABLE, "/other")
     assert compile_cache.use_compile_cache() == "/chosen"
 
 
-def test_without_a_place_to_write_torch_chooses(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A cache is no reason not to train."""
+def test_a_folder_that_cannot_be_written_is_not_used(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Training goes on without the cache."""
     (home / "file").touch()
-    monkeypatch.setenv(compile_cache.FOLDER, str(home / "file"))
+    monkeypatch.setenv(CACHE_VARIABLE, str(home / "file"))
     assert compile_cache.use_compile_cache() is None
     assert compile_cache.INDUCTOR not in os.environ
 
 
-def test_code_of_another_torch_or_processor_is_kept_apart(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It may not even run here."""
+def test_each_torch_and_processor_has_its_own_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Code for another one may not run here."""
     folders = [compile_cache.use_compile_cache()]
     monkeypatch.delenv(compile_cache.INDUCTOR)
     monkeypatch.setattr(torch, "__version__", "9.9")
     folders.append(compile_cache.use_compile_cache())
     monkeypatch.delenv(compile_cache.INDUCTOR)
-    monkeypatch.setattr(compile_cache, "_processor", lambda: "another")
+    monkeypatch.setattr(compile_cache, "processor_digest", lambda: "another")
     folders.append(compile_cache.use_compile_cache())
     assert None not in folders
     assert len(set(folders)) == 3
+
+
+def test_a_user_without_a_home_trains_without_the_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The home is needed only if no variable names a cache folder."""
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setattr(Path, "expanduser", lambda _: (_ for _ in ()).throw(RuntimeError("no home")))
+    assert compile_cache.use_compile_cache() is None
+    assert compile_cache.INDUCTOR not in os.environ

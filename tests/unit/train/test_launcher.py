@@ -1,4 +1,4 @@
-"""What the first machine makes of what the others said, or did not say."""
+"""The head node finds the root failure from the reports of the other nodes, or from their silence."""
 
 from types import SimpleNamespace
 from typing import Any
@@ -18,51 +18,56 @@ from headway.train.watchdog import NodeReport
 LOST_PEER = Failure("RuntimeError", "rank 0: connection closed by peer", None, 1.0)
 
 
-def settled(monkeypatch: pytest.MonkeyPatch, words: list[dict[int, NodeReport]], ranks: int = 2) -> Failure | None:
-    """What went wrong by the `words` that the first of several machines hears in turn, having lost a peer."""
+def root(monkeypatch: pytest.MonkeyPatch, polls: list[dict[int, NodeReport]], ranks: int = 2) -> Failure | None:
+    """The root failure on the head node of three, which lost a peer and then gets the reports `polls`, one a poll."""
     monkeypatch.setattr(launcher, "REPORT_SECONDS", 0.2)
-    heard = iter(words)
-    meeting = SimpleNamespace(
-        first=True, node=0, nodes=3, tell_last=lambda _: None, adjourn=lambda: None, hear=lambda: next(heard, words[-1])
+    remaining = iter(polls)
+    rendezvous = SimpleNamespace(
+        is_head=True,
+        node=0,
+        nodes=3,
+        publish_final=lambda _: None,
+        shut_down=lambda: None,
+        poll=lambda: next(remaining, polls[-1]),
     )
-    pulses = SimpleNamespace(signs=lambda first: [RankHeartbeat(first, "step", 1, 0.0)])
-    agent: Any = SimpleNamespace(meeting=meeting, ranks=ranks, failure=LOST_PEER, pulses=pulses)
-    return root_failure(agent, turn=5)
+    heartbeats = SimpleNamespace(read=lambda first: [RankHeartbeat(first, "step", 1, 0.0)])
+    agent: Any = SimpleNamespace(rendezvous=rendezvous, ranks=ranks, failure=LOST_PEER, heartbeats=heartbeats)
+    return root_failure(agent, sequence=5)
 
 
-@pytest.mark.parametrize(("ranks", "called"), [(1, "rank 1 with it"), (2, "ranks 2 to 3 with it")])
-def test_a_machine_lost_before_its_ranks_gave_a_sign_is_named_with_them(
-    monkeypatch: pytest.MonkeyPatch, ranks: int, called: str
+@pytest.mark.parametrize(("ranks", "names"), [(1, "rank 1 with it"), (2, "ranks 2 to 3 with it")])
+def test_a_node_lost_before_its_ranks_had_heartbeats_is_named_with_them(
+    monkeypatch: pytest.MonkeyPatch, ranks: int, names: str
 ) -> None:
-    """Its last word is older than its ranks; which they were is known all the same."""
-    lost = settled(monkeypatch, [{1: NodeReport("far", 3)}], ranks)
+    """Its last report has no ranks, but their numbers follow from the node's."""
+    lost = root(monkeypatch, [{1: NodeReport("far", 3)}], ranks)
     assert lost
     assert lost.host == "far"
-    assert called in lost.message
+    assert names in lost.message
 
 
-def test_a_machine_that_goes_on_talking_is_not_lost(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It may have nothing to say of the failure; then the own one stands, of the peers that know better."""
-    assert settled(monkeypatch, [{1: NodeReport("far", 3)}, {1: NodeReport("far", 4)}]) == LOST_PEER
+def test_a_node_that_still_reports_is_not_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    """If it reports no failure, the head node's own failure is the root."""
+    assert root(monkeypatch, [{1: NodeReport("far", 3)}, {1: NodeReport("far", 4)}]) == LOST_PEER
 
 
-def test_a_machine_first_heard_after_the_failure_is_not_lost(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It comes to the meeting as the others leave it."""
+def test_a_node_whose_first_report_comes_after_the_failure_is_not_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It joins the rendezvous while the others leave it."""
     silent = NodeReport("far", 3)
-    lost = settled(monkeypatch, [{1: silent}, {1: silent, 2: NodeReport("late", 1)}])
+    lost = root(monkeypatch, [{1: silent}, {1: silent, 2: NodeReport("late", 1)}])
     assert lost
     assert lost.host == "far"
-    assert settled(monkeypatch, [{1: silent}, {1: NodeReport("far", 4), 2: NodeReport("late", 1)}]) == LOST_PEER
+    assert root(monkeypatch, [{1: silent}, {1: NodeReport("far", 4), 2: NodeReport("late", 1)}]) == LOST_PEER
 
 
 def test_the_cause_is_preferred_to_the_loss_of_a_peer(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The other machine says what happened, later than this one lost it."""
+    """Another node reports the cause later than this one lost its peer."""
     cause = Failure("", "rank 2 was killed by SIGKILL", "far", 2.0)
-    assert settled(monkeypatch, [{1: NodeReport("far", 3)}, {1: NodeReport("far", 4, failure=cause)}]) == cause
+    assert root(monkeypatch, [{1: NodeReport("far", 3)}, {1: NodeReport("far", 4, failure=cause)}]) == cause
 
 
-def test_a_run_goes_on_with_the_trace_of_its_attempts() -> None:
-    """The newest that there is; attempts of older versions have none, and nobody trusts rubbish."""
+def test_a_launch_continues_the_trace_of_the_newest_attempt() -> None:
+    """Attempts without a valid trace are passed over."""
     story, trace = Story(MemoryStore(), "tale"), Trace.new()
 
     def before(text: str | None) -> Trace | None:

@@ -1,4 +1,4 @@
-"""The gradient's norm is torch's norm, and clipping brings a gradient down to the limit."""
+"""The norm equals torch's, and clipping scales a gradient down to the limit."""
 
 from collections.abc import Iterator
 
@@ -23,7 +23,7 @@ def mesh() -> Iterator[DeviceMesh]:
 
 
 def gradients(mesh: DeviceMesh, scale: float = 1.0) -> list[DTensor]:
-    """Normal numbers in tensors of several shapes."""
+    """Normal random numbers in tensors of several shapes."""
     generator = torch.Generator().manual_seed(1)
     return [distribute_tensor(torch.randn(s, generator=generator) * scale, mesh, [Shard(0)]) for s in SHAPES]
 
@@ -35,7 +35,7 @@ def by_torch(tensors: list[DTensor]) -> float:
 
 @pytest.mark.parametrize("scale", [1e-6, 1.0, 1e6])
 def test_the_norm_is_torchs(mesh: DeviceMesh, scale: float) -> None:
-    """Summed in our order or by torch, the norm is the same but for rounding."""
+    """Both norms equal the exact one up to rounding."""
     tensors = gradients(mesh, scale)
     assert ordered_norm(tensors) == pytest.approx(by_torch(tensors), rel=1e-6)
     assert fast_norm(tensors) == pytest.approx(by_torch(tensors), rel=1e-6)
@@ -43,7 +43,7 @@ def test_the_norm_is_torchs(mesh: DeviceMesh, scale: float) -> None:
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 def test_one_bad_element_shows_in_the_norm(mesh: DeviceMesh, bad: float) -> None:
-    """A single element that is not finite makes the norm not finite, wherever it stands."""
+    """A single non-finite element makes the norm non-finite, in any tensor."""
     for index in range(len(SHAPES)):
         tensors = gradients(mesh)
         tensors[index].to_local().view(-1)[-1] = bad
@@ -51,7 +51,7 @@ def test_one_bad_element_shows_in_the_norm(mesh: DeviceMesh, bad: float) -> None
 
 
 def test_clipping_brings_a_long_gradient_to_the_limit(mesh: DeviceMesh) -> None:
-    """A gradient above the limit is scaled to it, without a change of direction."""
+    """A gradient above the limit is scaled to it, and keeps its direction."""
     tensors, before = gradients(mesh), gradients(mesh)
     clip(tensors, ordered_norm(tensors), 0.5)
     assert ordered_norm(tensors) == pytest.approx(0.5, rel=1e-6)

@@ -1,4 +1,4 @@
-"""What a launch says of an attempt is what the attempt said itself, if it said anything."""
+"""The outcome of a launch is the end that its attempt recorded, if it recorded one."""
 
 from collections.abc import Callable
 
@@ -15,60 +15,60 @@ KILLED = Failure("", "rank 0 was killed by SIGKILL")
 
 
 class Interposed(MemoryStore):
-    """A store in which something happens just before the third entry is created."""
+    """A store that calls `before` just before the third entry is created."""
 
     before: Callable[[], object] = staticmethod(lambda: None)
 
     def create(self, key: str, data: Buffer) -> None:
-        """Create, after what happens before."""
+        """Call `before` once, then create."""
         if key.endswith("00000003.json"):
-            happen, self.before = self.before, lambda: None
-            happen()
+            before, self.before = self.before, lambda: None
+            before()
         super().create(key, data)
 
 
 @pytest.fixture
 def store() -> Interposed:
     """A store with a run whose first attempt committed a checkpoint."""
-    made = Interposed()
-    journal = Run(made, "run").journal
+    store = Interposed()
+    journal = Run(store, "run").journal
     journal.claim(lambda: None, holder=HOLDER, recipe="r")
     journal.append(Committed, 1, tokens=10, manifest="m", sha256="0", bytes=1)
-    return made
+    return store
 
 
-def test_an_attempt_that_died_is_said_to_have_failed(store: Interposed) -> None:
-    """Nobody else can say it, so the launch does, with the reason."""
-    outcome = conclude(Run(store, "run"), "mine", KILLED, stopped=False)
+def test_a_dead_attempt_is_recorded_as_failed(store: Interposed) -> None:
+    """The launch records the failure with its reason."""
+    outcome = conclude(Run(store, "run"), "mine", KILLED, stop_requested=False)
     assert outcome == Outcome("failed", KILLED.message, 10, 1, 1)
     assert Run(store, "run").history().attempts[0].outcome == "failed"
 
 
-def test_an_attempt_that_ends_while_the_launch_looks_has_the_last_word(store: Interposed) -> None:
-    """Between the launch's look and its word the attempt itself says that it is done: that is how it went."""
+def test_an_end_that_the_attempt_records_meanwhile_counts(store: Interposed) -> None:
+    """The attempt records `done` between the read and the write of the launch."""
     store.before = lambda: Run(store, "run").journal.append(
         Ended, 1, outcome="done", reason="budget reached", tokens=10
     )
-    outcome = conclude(Run(store, "run"), "mine", None, stopped=False)
+    outcome = conclude(Run(store, "run"), "mine", None, stop_requested=False)
     assert (outcome.outcome, outcome.reason, outcome.tokens) == ("done", "budget reached", 10)
     assert [type(entry) for entry in Run(store, "run").journal.read()][2:] == [Ended]
 
 
-def test_an_attempt_that_is_taken_over_meanwhile_is_said_nothing_of(store: Interposed) -> None:
-    """A newer claim between look and word: the launch says how it went to whoever started it, not to the journal."""
+def test_a_lost_run_gets_no_end_from_the_old_launch(store: Interposed) -> None:
+    """After a newer claim the launch returns its outcome, but does not record it."""
     other = Holder(host="h", pid=2, started=1, launch="other")
     store.before = lambda: Run(store, "run").journal.claim(lambda: None, holder=other, recipe="r")
-    outcome = conclude(Run(store, "run"), "mine", KILLED, stopped=False)
+    outcome = conclude(Run(store, "run"), "mine", KILLED, stop_requested=False)
     assert (outcome.outcome, outcome.reason) == ("failed", KILLED.message)
     assert [attempt.outcome for attempt in Run(store, "run").history().attempts] == ["open", "open"]
 
 
-def test_a_store_that_fails_does_not_hide_how_it_went(store: Interposed, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The journal cannot be told; the launch's answer is the same."""
+def test_a_failing_store_does_not_change_the_outcome(store: Interposed, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The outcome cannot be recorded, but is returned."""
 
     def fail(*_: object) -> None:
         raise StoreError("no answer")
 
     monkeypatch.setattr(store, "create", fail)
-    outcome = conclude(Run(store, "run"), "mine", None, stopped=True)
+    outcome = conclude(Run(store, "run"), "mine", None, stop_requested=True)
     assert (outcome.outcome, outcome.exit_code) == ("preempted", 75)

@@ -1,4 +1,4 @@
-"""The learning rate, and what is due, are functions of tokens."""
+"""The learning rate and what is due are functions of tokens."""
 
 import json
 from itertools import pairwise
@@ -36,7 +36,7 @@ def recipe(**schedule: Any) -> Recipe:
 
 @pytest.mark.parametrize("kind", ["cosine", "wsd"])
 def test_the_rate_rises_through_the_warmup_to_its_peak(kind: str) -> None:
-    """From the first batch, the rate rises evenly; the first one after the warm-up has the peak."""
+    """The rate rises linearly from the first batch; the first batch after the warm-up has the peak."""
     rates = [learning_rate(recipe(kind=kind), tokens) for tokens in range(0, WARMUP + 1, BATCH)]
     assert rates[0] > 0
     assert rates[-1] == 1.0
@@ -47,7 +47,7 @@ def test_the_rate_rises_through_the_warmup_to_its_peak(kind: str) -> None:
 @pytest.mark.parametrize("kind", ["cosine", "wsd"])
 @pytest.mark.parametrize("ratio", [0.0, 0.1, 1.0])
 def test_the_rate_ends_at_its_final_ratio(kind: str, ratio: float) -> None:
-    """At the end of the budget, and past it, the rate is the final share of the peak."""
+    """At the end of the budget and beyond, the rate is that share of the peak."""
     plan = recipe(kind=kind, final_ratio=ratio)
     assert learning_rate(plan, BUDGET) == pytest.approx(ratio)
     assert learning_rate(plan, BUDGET + 10 * BATCH) == pytest.approx(ratio)
@@ -66,7 +66,7 @@ def test_wsd_is_constant_and_then_falls_in_a_line() -> None:
 
 
 def test_wsd_decays_over_a_fifth_of_the_budget_by_default() -> None:
-    """Without `decay_tokens` the decay begins at four fifths."""
+    """Without `decay_tokens`, the decay begins at four fifths of the budget."""
     plan = recipe(kind="wsd", final_ratio=0.0)
     assert learning_rate(plan, 80 * BATCH) == 1.0
     assert learning_rate(plan, 81 * BATCH) == pytest.approx(0.95)
@@ -74,28 +74,28 @@ def test_wsd_decays_over_a_fifth_of_the_budget_by_default() -> None:
 
 @given(st.permutations(range(0, BUDGET, BATCH)), st.sampled_from(["cosine", "wsd"]))
 def test_the_rate_depends_on_nothing_but_tokens(order: list[int], kind: str) -> None:
-    """Asked in any order, the rate of a position is the same, positive, and never above the peak."""
+    """In any order of calls, the rate of a position is the same, positive, and at most the peak."""
     plan = recipe(kind=kind)
-    asked = {tokens: learning_rate(plan, tokens) for tokens in order}
-    assert all(asked[tokens] == learning_rate(plan, tokens) for tokens in range(0, BUDGET, BATCH))
-    assert all(0 < rate <= 1 for rate in asked.values())
+    rates = {tokens: learning_rate(plan, tokens) for tokens in order}
+    assert all(rates[tokens] == learning_rate(plan, tokens) for tokens in range(0, BUDGET, BATCH))
+    assert all(0 < rate <= 1 for rate in rates.values())
 
 
 @given(st.integers(1, 50), st.lists(st.integers(1, 60), max_size=40))
 def test_each_multiple_is_due_exactly_once(every: int, strides: list[int]) -> None:
-    """Whatever positions are passed, every multiple lies in exactly one stretch that was due."""
+    """For any sequence of positions, every multiple lies in exactly one interval that was due."""
     since = now = 0
-    stretches: list[range] = []
+    intervals: list[range] = []
     for stride in strides:
         now += stride
         if due(every, since, now):
-            stretches.append(range(since + 1, now + 1))
+            intervals.append(range(since + 1, now + 1))
             since = now
     for multiple in range(every, now + 1, every):
-        assert sum(multiple in stretch for stretch in stretches) == 1
-    assert all(any(tokens % every == 0 for tokens in stretch) for stretch in stretches)
+        assert sum(multiple in interval for interval in intervals) == 1
+    assert all(any(tokens % every == 0 for tokens in interval) for interval in intervals)
 
 
 def test_nothing_is_due_without_a_period() -> None:
-    """No period means that somebody else says when."""
+    """Without a period, `due` is never true."""
     assert not due(None, 0, 10**9)

@@ -1,4 +1,4 @@
-"""A batch is judged by its loss and gradient norm alone, and by the losses before it."""
+"""The judgment of a batch depends on its loss, its gradient norm and the previous losses only."""
 
 import math
 from typing import Any
@@ -31,7 +31,7 @@ def test_what_is_not_finite_is_decided_as_the_policy_says(action: str, loss: flo
 
 @pytest.mark.parametrize("action", ["skip", "rollback", "stop"])
 def test_a_loss_above_the_threshold_is_a_spike(action: str) -> None:
-    """More than `spike_sigmas` deviations above the mean is a spike; just as many are not."""
+    """More than `spike_sigmas` deviations above the mean is a spike; exactly as many is none."""
     assert judge(policy(on_spike=action), WINDOW, 4.0, 1.0) is None
     verdict = judge(policy(on_spike=action), WINDOW, 4.001, 1.0)
     assert verdict is not None
@@ -45,7 +45,7 @@ def test_a_low_loss_and_a_large_norm_are_fine() -> None:
 
 
 def test_nothing_is_a_spike_before_the_window_is_full() -> None:
-    """With fewer losses than the window takes, there is nothing to compare with."""
+    """With fewer losses than the window, no loss is a spike."""
     assert judge(policy(), WINDOW[:3], 1e9, 1.0) is None
     assert judge(policy(), [], 1e9, 1.0) is None
 
