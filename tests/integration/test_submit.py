@@ -23,6 +23,8 @@ from headway.runs import Holder, submissions
 from tests.engines.slurm.cluster import Cluster
 from tests.unit.cli.story import Story, step
 
+pytestmark = pytest.mark.slow
+
 DEADLINE = 60.0
 """Seconds that anything here may take before the test fails [s]: a bound for hangs, not a measure of speed."""
 TEXT = """

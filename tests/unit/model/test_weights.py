@@ -63,6 +63,7 @@ def gradient(parameter: Tensor) -> Tensor:
     return parameter.grad
 
 
+@pytest.mark.slow
 def test_first_parameters_are_equal_bit_for_bit_on_one_two_and_three_ranks(ranks: Any) -> None:
     """Sharding changes no bits, even if the rows do not divide evenly."""
     alone = dict(whole_model(5).named_parameters())
@@ -72,6 +73,7 @@ def test_first_parameters_are_equal_bit_for_bit_on_one_two_and_three_ranks(ranks
         assert [name for name in alone if not torch.equal(alone[name], results[name])] == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("precision", "tolerance"), [("fp32", 2e-6), ("bf16", 2e-2)])
 @pytest.mark.parametrize("size", WORLDS)
 def test_sharded_training_step_agrees_with_one_process(ranks: Any, size: int, precision: str, tolerance: float) -> None:
