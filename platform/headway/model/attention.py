@@ -101,7 +101,7 @@ class AttentionSpan:
     start: int
     stop: int
     mask: Tensor | None
-    """Which keys each query sees [L, L] bool; None if the span is one document."""
+    """The mask [L, L] bool of the keys that each query sees; None if the span is one document."""
 
 
 def spans(starts: Sequence[int]) -> Iterator[AttentionSpan]:
