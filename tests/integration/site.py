@@ -15,7 +15,7 @@ import psutil
 
 from tests.engines.slurm.cluster import Cluster
 from tests.engines.slurm.login import Show
-from tests.integration.training import DEADLINE, Place
+from tests.integration.training import DEADLINE, Place, send_signal
 
 POLL_SECONDS = 0.1
 LONG = ("train.tokens=30720", "evaluation.every_tokens=15360")
@@ -113,11 +113,17 @@ class Submitted:
 
     def freeze(self) -> list[psutil.Process]:
         """Stop its ranks wherever they are, lest the run be done before something happens to it; returns them."""
-        ranks = [rank for node in self.nodes for rank in self.site.ranks(node)]
+        ranks = self.ranks
         assert ranks
         for rank in ranks:
             rank.send_signal(signal.SIGSTOP)
         return ranks
+
+    def cancel(self) -> None:
+        """`headway cancel` of the run, frozen or not. SLURM continues what it stops, so ranks may be gone at once."""
+        ranks = self.ranks
+        self.site.run("cancel", self.run)
+        send_signal(signal.SIGCONT, ranks)
 
     def await_that(self, holds: Callable[[], Any], what: str) -> Any:
         """Wait until something holds; returns its value."""
@@ -138,6 +144,11 @@ class Submitted:
     def nodes(self) -> list[str]:
         """The machines that it has."""
         return self.site.cluster.client("scontrol", "show", "hostnames", self.show["NodeList"]).split()
+
+    @property
+    def ranks(self) -> list[psutil.Process]:
+        """Its ranks, wherever they are."""
+        return [rank for node in self.nodes for rank in self.site.ranks(node)]
 
     @property
     def show(self) -> Show:

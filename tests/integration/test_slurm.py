@@ -85,10 +85,8 @@ def test_a_cancelled_job_stays_cancelled_until_it_is_requeued(site: Site, uninte
     """`headway cancel` saves everything and SLURM keeps its peace; `headway requeue` goes on from there."""
     job = site.submit("run", *LONG, "machine.hang_seconds=600.0", options=["--nodes", "1:2"])
     job.await_event("step.done", 5)
-    ranks = job.freeze()
-    site.run("cancel", "run")
-    for rank in ranks:
-        rank.send_signal(signal.SIGCONT)
+    job.freeze()
+    job.cancel()
     job.await_end("CANCELLED")
     assert job.named("job.verdict")[-1]["why"] == "the job was cancelled"
     assert site.place.history("run").attempts[-1].outcome == "preempted"

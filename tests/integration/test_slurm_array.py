@@ -3,7 +3,6 @@
 import json
 import os
 import random
-import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -95,10 +94,8 @@ def test_a_run_ends_with_the_same_bits_on_one_two_and_four_ranks(site: Site, uni
     site.cluster.client("scancel", guest)
     site.cluster.client("scontrol", "requeue", job.job)
     job.await_steps(5, attempt=2)
-    ranks = job.freeze()
-    site.run("cancel", "run")
-    for rank in ranks:
-        rank.send_signal(signal.SIGCONT)
+    job.freeze()
+    job.cancel()
     job.await_end("CANCELLED")
     again = site.submit("run", *options, options=["--nodes", "2", "--nproc", "2"])
     again.await_end()

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import psutil
 import pytest
 
-from tests.integration.training import DEADLINE, Place, Training
+from tests.integration.training import DEADLINE, Place, Training, send_signal
 
 pytestmark = pytest.mark.slow
 
@@ -45,9 +45,9 @@ class Brake:
 
     def _press(self) -> None:
         while not self._released.wait(LET_SECONDS) and self.process.is_running():
-            self.process.send_signal(signal.SIGSTOP)
+            send_signal(signal.SIGSTOP, [self.process])
             self._released.wait(STOPPED_SECONDS)
-            self.process.send_signal(signal.SIGCONT)
+            send_signal(signal.SIGCONT, [self.process])
 
 
 def status(place: Place) -> str:

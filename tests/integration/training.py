@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -37,6 +37,13 @@ def prepare(folder: Path, name: str) -> Path:
     recipe.write_text(yaml.safe_dump(document), encoding="utf-8")
     data.build(load(recipe))
     return recipe
+
+
+def send_signal(number: int, processes: Iterable[psutil.Process]) -> None:
+    """Signal processes, as far as they are still there."""
+    for process in processes:
+        with suppress(psutil.NoSuchProcess):
+            process.send_signal(number)
 
 
 @dataclass
@@ -167,13 +174,9 @@ class Training:
         return sorted(ranks, key=lambda process: process.pid)
 
     def send(self, number: int, processes: Sequence[psutil.Process]) -> None:
-        """Signal processes, as far as they are still there."""
+        """Signal processes of this training, as far as they are still there."""
         self.members.update(self.family())
-        for process in processes:
-            try:
-                process.send_signal(number)
-            except psutil.NoSuchProcess:
-                continue
+        send_signal(number, processes)
 
     def wait(self) -> int:
         """Wait until the launcher and every process it had are gone; returns its exit code."""
