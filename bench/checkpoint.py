@@ -53,14 +53,14 @@ from headway.data import MicroBatch
 from headway.objectstore import Buffer, open_store
 from headway.recipe import Recipe
 from headway.runs import Run, this_process
-from headway.train import arithmetic
-from headway.train.heartbeat import HeartbeatWriter
-from headway.train.optimizer import build_optimizer
-from headway.train.preemption import Preemption
-from headway.train.sharding import build_model
-from headway.train.state import State
-from headway.train.step import Step, lanes_of
-from headway.train.transfer import DeviceBatch, Transfer
+from headway.train.compute import arithmetic
+from headway.train.compute.optimizer import build_optimizer
+from headway.train.compute.sharding import build_model
+from headway.train.compute.state import State
+from headway.train.compute.step import Step, lanes_of
+from headway.train.compute.transfer import DeviceBatch, Transfer
+from headway.train.host.heartbeat import HeartbeatWriter
+from headway.train.host.preemption import Preemption
 
 CPU = torch.device("cpu")
 REGION = "us-east-1"

@@ -27,7 +27,7 @@ from typing import Any
 import aiohttp
 
 from bench.serving import NAME, PROMPT, Server, free_port, train
-from headway.serve.tenants import KeyStore
+from headway.serve.tenants.key_file import KeyStore
 
 TOKENS = 64
 END = b"data: [DONE]\n\n"

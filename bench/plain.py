@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.distributed.fsdp import FSDPModule
 
-from headway.train.transfer import DeviceBatch
+from headway.train.compute.transfer import DeviceBatch
 
 
 def plain_step(

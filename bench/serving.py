@@ -146,7 +146,7 @@ def train(folder: Path) -> Path:
 def environment(model: Path) -> dict[str, str]:
     """The environment of `headway serve`'s engine on a CPU, for all servers."""
     from headway.serve import ServeConfig
-    from headway.serve.engine import OFFLINE_ENVIRONMENT, cpu_environment
+    from headway.serve.engine.vllm_engine import OFFLINE_ENVIRONMENT, cpu_environment
 
     return {**OFFLINE_ENVIRONMENT, **cpu_environment(ServeConfig(folder=model, name=NAME))}
 
@@ -161,7 +161,7 @@ def bare_vllm(model: Path) -> Server:
 
 def headway_serve(model: Path, folder: Path) -> Server:
     """`headway serve`, with a tenant whose quotas are never exhausted."""
-    from headway.serve.tenants import KeyStore
+    from headway.serve.tenants.key_file import KeyStore
 
     keys = KeyStore(folder / "keys.json")
     key = keys.add("bench")

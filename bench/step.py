@@ -34,16 +34,16 @@ from headway.model import Decoder, initialize
 from headway.objectstore import open_store
 from headway.recipe import Recipe
 from headway.runs import Run, this_process
-from headway.train import arithmetic
-from headway.train.heartbeat import HeartbeatWriter
-from headway.train.optimizer import build_optimizer
-from headway.train.preemption import Preemption
+from headway.train.compute import arithmetic
+from headway.train.compute.optimizer import build_optimizer
+from headway.train.compute.sharding import build_model
+from headway.train.compute.state import State
+from headway.train.compute.step import Step, lanes_of
+from headway.train.compute.transfer import DeviceBatch, Transfer
+from headway.train.host.heartbeat import HeartbeatWriter
+from headway.train.host.preemption import Preemption
 from headway.train.rank import choose_device
 from headway.train.schedule import learning_rate
-from headway.train.sharding import build_model
-from headway.train.state import State
-from headway.train.step import Step, lanes_of
-from headway.train.transfer import DeviceBatch, Transfer
 
 
 class PlainTraining:

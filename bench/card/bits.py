@@ -26,14 +26,14 @@ from headway import data
 from headway import recipe as recipes
 from headway.data import MicroBatch
 from headway.recipe import Recipe
-from headway.train import arithmetic
-from headway.train.heartbeat import HeartbeatWriter
-from headway.train.optimizer import build_optimizer
-from headway.train.preemption import Preemption
-from headway.train.sharding import build_model
-from headway.train.state import State
-from headway.train.step import Step, lanes_of
-from headway.train.transfer import Transfer
+from headway.train.compute import arithmetic
+from headway.train.compute.optimizer import build_optimizer
+from headway.train.compute.sharding import build_model
+from headway.train.compute.state import State
+from headway.train.compute.step import Step, lanes_of
+from headway.train.compute.transfer import Transfer
+from headway.train.host.heartbeat import HeartbeatWriter
+from headway.train.host.preemption import Preemption
 from headway.train.trial import random_batches
 
 KILL_AFTER = 6

@@ -17,14 +17,14 @@ from bench.card.device import Device
 from headway import recipe as recipes
 from headway.data import MicroBatch
 from headway.recipe import Recipe
-from headway.train import arithmetic
-from headway.train.heartbeat import HeartbeatWriter
-from headway.train.optimizer import build_optimizer
-from headway.train.preemption import Preemption
-from headway.train.sharding import shard_model
-from headway.train.state import State
-from headway.train.step import BatchResult, Step
-from headway.train.transfer import DeviceBatch, Transfer
+from headway.train.compute import arithmetic
+from headway.train.compute.optimizer import build_optimizer
+from headway.train.compute.sharding import shard_model
+from headway.train.compute.state import State
+from headway.train.compute.step import BatchResult, Step
+from headway.train.compute.transfer import DeviceBatch, Transfer
+from headway.train.host.heartbeat import HeartbeatWriter
+from headway.train.host.preemption import Preemption
 
 RECIPES = Path(__file__).parents[2] / "jobs/recipes"
 LLAMA_8B = {"layers": 32, "width": 4096, "heads": 32, "kv_heads": 8, "ffn_width": 14336, "rope_theta": 500_000.0}

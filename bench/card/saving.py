@@ -19,8 +19,8 @@ from headway.checkpoint.retention import Retention
 from headway.checkpoint.saver import Saver
 from headway.objectstore import open_store
 from headway.runs import Run, this_process
-from headway.train import arithmetic
-from headway.train.preemption import Preemption
+from headway.train.compute import arithmetic
+from headway.train.host.preemption import Preemption
 
 STEPS_ALONE, SAVES = 4, 2
 

@@ -19,7 +19,7 @@ from bench.card.numbers import Row
 from bench.plain import plain_step
 from headway.model import Documents, flops_per_token
 from headway.model.memory import GIB, estimate_memory
-from headway.train.transfer import DeviceBatch
+from headway.train.compute.transfer import DeviceBatch
 
 M350 = Shape("350M", "slm-350m.yaml")
 B1 = Shape("1.3B", "slm-1b.yaml")

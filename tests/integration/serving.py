@@ -19,7 +19,7 @@ import httpx
 import openai
 import psutil
 
-from headway.serve.tenants import KeyStore
+from headway.serve.tenants.key_file import KeyStore
 from tests.integration.training import DEADLINE
 
 NAME = "tiny"

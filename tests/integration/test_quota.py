@@ -6,7 +6,7 @@ import httpx
 import openai
 import pytest
 
-from headway.serve.estimate import estimate_tokens
+from headway.serve.tenants.estimate import estimate_tokens
 from tests.integration.serving import ASK, Limited, engine_at, hang_up, until
 from tests.integration.training import DEADLINE
 

@@ -15,7 +15,7 @@ from prometheus_client.samples import Sample
 
 from headway import registry
 from headway.objectstore import open_store
-from headway.serve.tenants import KeyStore
+from headway.serve.tenants.key_file import KeyStore
 from headway.telemetry import Trace
 from tests.integration.serving import NAME, Served
 from tests.integration.training import DEADLINE

@@ -30,7 +30,7 @@ PATIENCE = 2 * DEADLINE
 TOKENS = 300
 PROMPTS = ("def read", "import ", "class Reader", "a", "return ")
 KILLS, KILL_SECONDS = 2, 120.0
-"""An engine that dies once more within so long is a service's last (`serve/failover.py`)."""
+"""An engine that dies once more within so long is a service's last (`serve/engine/failover.py`)."""
 
 
 class Router:

@@ -110,7 +110,7 @@ def _load() -> None:
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
     os.environ.setdefault("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")
-    for name in ("torch._dynamo", "headway.cli.commands", "headway.train.launcher", "headway.train.worker"):
+    for name in ("torch._dynamo", "headway.cli.commands", "headway.train.host.launcher", "headway.train.worker"):
         importlib.import_module(name)
 
 

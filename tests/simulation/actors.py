@@ -21,7 +21,7 @@ from headway.runs import Committed, Decided, Ended, Heartbeat, Holder, Run, keys
 from headway.runs.garbage import find_garbage
 from headway.runs.publisher import Publisher
 from headway.runs.run_log import LogWriter
-from headway.train.outcome import Failure, conclude
+from headway.train.host.outcome import Failure, conclude
 from tests.simulation.content import NAME, pieces
 from tests.simulation.invariants import Invariants
 from tests.simulation.scheduler import Actor, Scheduler, Violation

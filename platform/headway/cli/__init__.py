@@ -34,7 +34,7 @@ def _forkserver(words: Sequence[str]) -> AbstractContextManager[None]:
     """For `headway train`, starts the slowest part first: the process that ranks are forked from."""
     if words[:1] != ["train"] or "--help" in words:
         return nullcontext()
-    from headway.train.forkserver import rank_forkserver
+    from headway.train.host.forkserver import rank_forkserver
 
     return rank_forkserver("headway.cli")
 

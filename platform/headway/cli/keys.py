@@ -31,7 +31,7 @@ def add(
 
     Example: **headway keys add team-a**
     """
-    from headway.serve.tenants import KeyStore
+    from headway.serve.tenants.key_file import KeyStore
 
     key = KeyStore(file).add(tenant)
     result({"tenant": tenant, "key": key, "file": str(file)}, key, as_json=as_json)
@@ -44,7 +44,7 @@ def ls(*, file: File = FILE, as_json: Json = False, quiet: Quiet = False) -> Non
 
     Example: **headway keys ls --file keys.json**
     """
-    from headway.serve.tenants import KeyStore, Quota
+    from headway.serve.tenants.key_file import KeyStore, Quota
 
     content = KeyStore(file).load()
     with_key = [(key.key_id, key.tenant, key.created) for key in content.keys]
@@ -91,7 +91,7 @@ def limit(
 
     Example: **headway keys limit team-a --requests 600 --tokens 100000**
     """
-    from headway.serve.tenants import KeyStore
+    from headway.serve.tenants.key_file import KeyStore
 
     if requests is None and tokens is None:
         raise UsageError("nothing to set; give --requests N, --tokens N, or both; 0 removes a limit")
@@ -116,7 +116,7 @@ def revoke(
 
     Example: **headway keys revoke 1a2b3c4d**
     """
-    from headway.serve.tenants import KeyStore
+    from headway.serve.tenants.key_file import KeyStore
 
     revoked = KeyStore(file).revoke(key)
     document = {"key": revoked.key_id, "tenant": revoked.tenant, "file": str(file)}

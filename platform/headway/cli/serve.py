@@ -109,7 +109,7 @@ def serve(
 
 def _model_fields(choice: ModelChoice) -> dict[str, Any]:
     """The fields of a `ServeConfig` that describe the model and its device."""
-    from headway.serve.engine import on_gpu
+    from headway.serve.engine.vllm_engine import on_gpu
 
     return {
         "folder": choice.folder.absolute(),
@@ -147,7 +147,7 @@ def _key_file(path: Path) -> Path:
     Raises:
         UsageError: the file holds no keys.
     """
-    from headway.serve.tenants import KeyStore
+    from headway.serve.tenants.key_file import KeyStore
 
     if not KeyStore(path).load().keys:
         raise UsageError(

@@ -58,7 +58,7 @@ def train(
 
     Example: **headway train jobs/recipes/quickstart.yaml train.tokens=200000 --run first --nproc 2**
     """
-    from headway.train import launcher
+    from headway.train.host import launcher
 
     index = _node_index(node, nodes, launch)
     exposure = metrics_config(metrics)

@@ -21,7 +21,7 @@ from headway.launch.scontrol import SlurmJob
 from headway.runs import Run
 from headway.telemetry import environment_trace, open_log
 from headway.telemetry.exposition import metrics_config
-from headway.train.preemption import STOP, Preemption
+from headway.train.host.preemption import STOP, Preemption
 
 T = TypeVar("T")
 

@@ -5,6 +5,6 @@ need them, so `headway --help` stays fast.
 """
 
 from headway.serve.config import ServeConfig
-from headway.serve.service import Service
+from headway.serve.process.service import Service
 
 __all__ = ["ServeConfig", "Service"]

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO, cast
 
 from headway.serve.config import ServeConfig
-from headway.serve.log_pipe import LogPipeWriter
+from headway.serve.process.log_pipe import LogPipeWriter
 from headway.telemetry import Log, Spans, Trace, open_log
 
 if TYPE_CHECKING:

@@ -18,16 +18,16 @@ from headway.data import Prefetcher
 from headway.errors import DamageError, HeadwayError, StoreError
 from headway.runs import Committed, Decided, Ended, Holder, keys
 from headway.runs.ledger import LedgerRow
-from headway.train.arithmetic import differences
 from headway.train.cadence import Cadence
 from headway.train.clock import Clock
+from headway.train.compute.arithmetic import differences
+from headway.train.compute.step import BatchResult, lanes_of
 from headway.train.evaluation import Evaluator
 from headway.train.rank import Rank
-from headway.train.reporter import Reporter
-from headway.train.run_telemetry import RunTelemetry
+from headway.train.sinks.reporter import Reporter
+from headway.train.sinks.run_telemetry import RunTelemetry
 from headway.train.stability import BatchVerdict, rollback_horizon
 from headway.train.startup_timer import StartupTimer
-from headway.train.step import BatchResult, lanes_of
 from headway.train.straggler import StragglerDetector
 
 

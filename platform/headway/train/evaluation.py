@@ -8,9 +8,9 @@ from torch.distributed.fsdp import FSDPModule
 
 from headway.data import Dataset
 from headway.recipe import Recipe
-from headway.train.preemption import Preemption
-from headway.train.state import State
-from headway.train.transfer import Transfer
+from headway.train.compute.state import State
+from headway.train.compute.transfer import Transfer
+from headway.train.host.preemption import Preemption
 
 
 class Evaluator:

@@ -7,7 +7,7 @@ commit as if nothing had happened.
 import time
 
 from headway.train.attempt import TrainingAttempt
-from headway.train.preemption import IMMEDIATE
+from headway.train.host.preemption import IMMEDIATE
 from headway.train.schedule import due
 from headway.train.stability import judge
 

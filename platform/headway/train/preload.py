@@ -17,7 +17,7 @@ gc.disable()  # imports make no garbage, and looking for it takes a tenth of the
 import torch._dynamo  # noqa: E402, F401 - torch loads it at the first optimizer step otherwise
 
 import headway.train.worker  # noqa: E402, F401 - the ranks need it
-from headway.train.preemption import SIGNALS, record_early_signal  # noqa: E402
+from headway.train.host.preemption import SIGNALS, record_early_signal  # noqa: E402
 
 gc.enable()
 gc.freeze()  # the imported modules stay, so collections in the ranks can skip them

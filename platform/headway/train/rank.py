@@ -12,15 +12,15 @@ from headway.data import Dataset, open_data
 from headway.errors import UsageError
 from headway.recipe import Recipe
 from headway.runs import Run
-from headway.train import arithmetic
-from headway.train.heartbeat import HeartbeatWriter
-from headway.train.optimizer import build_optimizer
-from headway.train.preemption import Preemption
-from headway.train.sharding import build_model
+from headway.train.compute import arithmetic
+from headway.train.compute.optimizer import build_optimizer
+from headway.train.compute.sharding import build_model
+from headway.train.compute.state import State
+from headway.train.compute.step import Step
+from headway.train.compute.transfer import Transfer
+from headway.train.host.heartbeat import HeartbeatWriter
+from headway.train.host.preemption import Preemption
 from headway.train.startup_timer import StartupTimer
-from headway.train.state import State
-from headway.train.step import Step
-from headway.train.transfer import Transfer
 
 
 @dataclass

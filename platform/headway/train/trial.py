@@ -15,7 +15,7 @@ from headway.data import MicroBatch, open_data
 from headway.errors import UsageError
 from headway.model import memory
 from headway.recipe import Recipe
-from headway.train import arithmetic
+from headway.train.compute import arithmetic
 from headway.train.rank import Rank, choose_device
 
 NONDETERMINISTIC = re.compile(r"(\S+) does not have a deterministic implementation")

@@ -17,13 +17,13 @@ from headway.telemetry import Trace
 from headway.train import trial
 from headway.train.attempt import TrainingAttempt
 from headway.train.clock import Clock, parse_queue_times
-from headway.train.heartbeat import HeartbeatWriter
+from headway.train.host.heartbeat import HeartbeatWriter
+from headway.train.host.preemption import Preemption
+from headway.train.host.task import Task
 from headway.train.loop import train
-from headway.train.preemption import Preemption
 from headway.train.rank import Rank
-from headway.train.run_telemetry import RunTelemetry
+from headway.train.sinks.run_telemetry import RunTelemetry
 from headway.train.startup_timer import StartupTimer
-from headway.train.task import Task
 
 
 def train_task(task: Task, stop_level: Any, heartbeat: HeartbeatWriter) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from tests.unit.cli.conftest import Headway
 
-from headway.serve.tenants import KeyStore, Quota
+from headway.serve.tenants.key_file import KeyStore, Quota
 
 
 @pytest.fixture

@@ -11,8 +11,8 @@ from vllm import SamplingParams
 from vllm.outputs import CompletionOutput, RequestOutput
 from vllm.v1.engine.exceptions import EngineDeadError
 
-from headway.serve.failover import Failover
-from headway.serve.fair_queue import FairQueue
+from headway.serve.engine.failover import Failover
+from headway.serve.engine.fair_queue import FairQueue
 
 
 class Engine:

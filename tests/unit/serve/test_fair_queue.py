@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headway.serve.fair_queue import FairQueue
+from headway.serve.engine.fair_queue import FairQueue
 from headway.serve.request_context import RequestContext
 
 

@@ -17,8 +17,8 @@ from starlette.routing import Route
 from starlette.testclient import TestClient
 from starlette.types import Receive, Scope, Send
 
-from headway.serve.fallback import KEY_VARIABLE, MAX_FAILURES, SERVED_BY_HEADER, Fallback
-from headway.serve.request_id import RequestId
+from headway.serve.middleware.fallback import KEY_VARIABLE, MAX_FAILURES, SERVED_BY_HEADER, Fallback
+from headway.serve.middleware.request_id import RequestId
 from headway.telemetry import Spans
 
 BODY = {"model": "coder", "prompt": "a"}

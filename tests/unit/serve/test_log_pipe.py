@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from headway.serve.log_pipe import CAPACITY_BYTES, LogPipe, LogPipeWriter
+from headway.serve.process.log_pipe import CAPACITY_BYTES, LogPipe, LogPipeWriter
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headway.serve.meter import Meter
+from headway.serve.tenants.meter import Meter
 
 
 class Clock:

@@ -18,16 +18,16 @@ from starlette.testclient import TestClient
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocketDisconnect
 
-from headway.serve.admission import Admission, Load
-from headway.serve.auth import Authentication
 from headway.serve.config import CONFIG_VARIABLE, ServeConfig
-from headway.serve.deadline import Deadline
-from headway.serve.draining import IN_FLIGHT_HEADER, Draining
-from headway.serve.middleware import DRAINING_VARIABLE, middleware_stack
+from headway.serve.middleware.admission import Admission, Load
+from headway.serve.middleware.auth import Authentication
+from headway.serve.middleware.deadline import Deadline
+from headway.serve.middleware.draining import IN_FLIGHT_HEADER, Draining
+from headway.serve.middleware.request_id import RequestId
+from headway.serve.middleware.serve_bypass import ServeBypass
+from headway.serve.middleware.stack import DRAINING_VARIABLE, middleware_stack
 from headway.serve.request_context import context_of
-from headway.serve.request_id import RequestId
-from headway.serve.serve_bypass import ServeBypass
-from headway.serve.tenants import KeyStore, Tenants
+from headway.serve.tenants.key_file import KeyStore, Tenants
 from headway.telemetry import Spans
 
 SPANS = Spans("headway-serve", on=False)

@@ -15,15 +15,15 @@ from starlette.responses import PlainTextResponse
 from starlette.testclient import TestClient
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from headway.serve.auth import Authentication
-from headway.serve.estimate import DEFAULT_MAX_TOKENS, estimate_tokens
 from headway.serve.memory_budget import MemoryBudget
-from headway.serve.meter import Meter
-from headway.serve.quota import QuotaEnforcement
-from headway.serve.request_body import RequestBody
+from headway.serve.middleware.auth import Authentication
+from headway.serve.middleware.quota import QuotaEnforcement
+from headway.serve.middleware.request_body import RequestBody
+from headway.serve.middleware.request_id import RequestId
 from headway.serve.request_context import context_of
-from headway.serve.request_id import RequestId
-from headway.serve.tenants import KeyStore, Tenants
+from headway.serve.tenants.estimate import DEFAULT_MAX_TOKENS, estimate_tokens
+from headway.serve.tenants.key_file import KeyStore, Tenants
+from headway.serve.tenants.meter import Meter
 from headway.telemetry import Spans
 
 PATH = "/v1/completions"

@@ -13,9 +13,9 @@ import uvicorn
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from headway.serve.memory_budget import MemoryBudget
-from headway.serve.request_body import UNMETERED_BYTES, RequestBody
+from headway.serve.middleware.request_body import UNMETERED_BYTES, RequestBody
+from headway.serve.middleware.request_id import RequestId
 from headway.serve.request_context import SCOPE_KEY, RequestContext
-from headway.serve.request_id import RequestId
 from headway.telemetry import Spans
 
 MAX_BYTES = 100

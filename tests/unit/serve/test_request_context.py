@@ -6,8 +6,8 @@ from contextlib import suppress
 from types import SimpleNamespace
 from typing import Any, cast
 
-from headway.serve.failover import Failover
-from headway.serve.fair_queue import FairQueue
+from headway.serve.engine.failover import Failover
+from headway.serve.engine.fair_queue import FairQueue
 from headway.serve.request_context import CURRENT_REQUEST, RequestContext
 
 

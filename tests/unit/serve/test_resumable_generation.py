@@ -10,7 +10,7 @@ from vllm.logprobs import Logprob
 from vllm.outputs import CompletionOutput, RequestOutput
 from vllm.sampling_params import RequestOutputKind
 
-from headway.serve.resumable_generation import ResumableGeneration
+from headway.serve.engine.resumable_generation import ResumableGeneration
 
 PROMPT = [1, 2, 3]
 OUTPUT = list(range(100, 130))

@@ -12,13 +12,13 @@ from starlette.testclient import TestClient
 from starlette.types import Message, Receive, Scope, Send
 
 from headway.serve.config import CONFIG_VARIABLE, ServeConfig
-from headway.serve.error_handlers import install_error_handlers
+from headway.serve.engine.error_handlers import install_error_handlers
 from headway.serve.memory_budget import MemoryBudget
-from headway.serve.request_body import RequestBody
+from headway.serve.middleware.request_body import RequestBody
+from headway.serve.middleware.request_id import RequestId
+from headway.serve.middleware.validation import Validation
 from headway.serve.request_context import CURRENT_REQUEST
-from headway.serve.request_id import RequestId
 from headway.serve.routes import ROUTES, RouteAllowlist
-from headway.serve.validation import Validation
 from headway.telemetry import Spans
 
 

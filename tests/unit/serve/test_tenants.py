@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from headway.errors import UsageError
-from headway.serve.tenants import KeyFile, KeyStore, Quota, Tenants
+from headway.serve.tenants.key_file import KeyFile, KeyStore, Quota, Tenants
 
 
 class Clock:

@@ -11,9 +11,9 @@ import uvicorn
 from starlette.types import Receive, Scope, Send
 
 from headway.serve.config import CONFIG_VARIABLE, ServeConfig
-from headway.serve.request_id import RequestId
+from headway.serve.middleware.request_id import RequestId
+from headway.serve.middleware.write_timeout import WriteTimeout
 from headway.serve.telemetry_sinks import telemetry_sinks
-from headway.serve.write_timeout import WriteTimeout
 from headway.telemetry import Spans
 
 PIECE = b"x" * 2**16

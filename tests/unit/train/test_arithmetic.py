@@ -9,7 +9,7 @@ import torch
 
 from headway.checkpoint.manifest import Environment
 from headway.recipe import Recipe, parse
-from headway.train import arithmetic
+from headway.train.compute import arithmetic
 
 CPU = torch.device("cpu")
 TEXT = """\

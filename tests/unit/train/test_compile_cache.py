@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from headway.localfiles import CACHE_VARIABLE
-from headway.train import compile_cache
+from headway.train.compute import compile_cache
 
 
 @pytest.fixture(autouse=True)

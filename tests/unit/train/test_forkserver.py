@@ -9,7 +9,7 @@ SCRIPT = """
 import json, multiprocessing, os, signal, sys
 from multiprocessing import forkserver, resource_tracker
 import psutil
-from headway.train.forkserver import rank_forkserver
+from headway.train.host.forkserver import rank_forkserver
 
 def loaded(pipe):
     pipe.send(["torch" in sys.modules, os.getppid()])

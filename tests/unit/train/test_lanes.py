@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headway.train.step import lanes_of
+from headway.train.compute.step import lanes_of
 
 COUNTS = st.integers(1, 64).flatmap(lambda lanes: st.tuples(st.integers(1, lanes), st.just(lanes)))
 """Ranks and lanes, with at least one lane per rank."""

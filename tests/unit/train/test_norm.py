@@ -9,7 +9,7 @@ from torch._C._distributed_c10d import HashStore
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import DTensor, Shard, distribute_tensor
 
-from headway.train.norm import clip, fast_norm, ordered_norm
+from headway.train.compute.norm import clip, fast_norm, ordered_norm
 
 SHAPES = [(7, 5), (1, 1), (3,), (4, 3, 2), (16, 33), (1, 64)]
 

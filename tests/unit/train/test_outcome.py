@@ -8,7 +8,7 @@ from tests.memory import MemoryStore
 from headway.errors import StoreError
 from headway.objectstore import Buffer
 from headway.runs import Committed, Ended, Holder, Run
-from headway.train.outcome import Failure, Outcome, conclude
+from headway.train.host.outcome import Failure, Outcome, conclude
 
 HOLDER = Holder(host="h", pid=1, started=1, launch="mine")
 KILLED = Failure("", "rank 0 was killed by SIGKILL")

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 import pytest
 
 from headway.runs import this_process
-from headway.train import preemption as module
-from headway.train.preemption import IMMEDIATE, SIGNALS, STOP, Preemption, record_early_signal
+from headway.train.host import preemption as module
+from headway.train.host.preemption import IMMEDIATE, SIGNALS, STOP, Preemption, record_early_signal
 
 
 class Wall:

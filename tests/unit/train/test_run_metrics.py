@@ -12,9 +12,9 @@ from headway.objectstore.breaker import CircuitBreaker
 from headway.objectstore.retry import MAX_FAILURES, RESET_SECONDS
 from headway.runs import Run
 from headway.telemetry import Trace
-from headway.train import run_metrics as module
 from headway.train.clock import Clock
-from headway.train.run_metrics import RunMetrics
+from headway.train.sinks import run_metrics as module
+from headway.train.sinks.run_metrics import RunMetrics
 
 Value = Callable[..., float | None]
 

@@ -16,8 +16,8 @@ from headway.telemetry import Trace
 from headway.telemetry.exposition import MetricsConfig, MetricsServer
 from headway.telemetry.spans import FILE_VARIABLE
 from headway.train.clock import Clock
-from headway.train.preemption import IMMEDIATE, STOP, Preemption
-from headway.train.run_telemetry import RunTelemetry
+from headway.train.host.preemption import IMMEDIATE, STOP, Preemption
+from headway.train.sinks.run_telemetry import RunTelemetry
 
 TRACE = Trace.new()
 """The trace of the launch."""

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 from headway.data import MicroBatch
-from headway.train.transfer import Transfer
+from headway.train.compute.transfer import Transfer
 
 
 def test_a_batch_keeps_its_tokens_and_documents() -> None:

@@ -1,8 +1,8 @@
 """The watchdog names the rank that blocks the others, and tolerates what may take long."""
 
-from headway.train.heartbeat import RankHeartbeat
-from headway.train.outcome import Failure
-from headway.train.watchdog import NodeReport, Watchdog, first_failure
+from headway.train.host.heartbeat import RankHeartbeat
+from headway.train.host.outcome import Failure
+from headway.train.host.watchdog import NodeReport, Watchdog, first_failure
 
 HANG = 20.0
 

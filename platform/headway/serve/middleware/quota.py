@@ -11,12 +11,12 @@ from starlette.datastructures import MutableHeaders
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from headway.serve.estimate import estimate_tokens
-from headway.serve.meter import Charge, Meter, Usage
+from headway.serve.middleware.request_body import replay
 from headway.serve.openai_error import error_response
-from headway.serve.request_body import replay
 from headway.serve.request_context import RequestContext, context_of
-from headway.serve.tenants import Quota, Tenants
+from headway.serve.tenants.estimate import estimate_tokens
+from headway.serve.tenants.key_file import Quota, Tenants
+from headway.serve.tenants.meter import Charge, Meter, Usage
 
 REQUESTS, TOKENS = "requests", "tokens"
 """Units of quotas, as OpenAI's headers name them."""

@@ -11,7 +11,7 @@ import torch
 import torch.distributed as dist
 from torch.distributed.fsdp import FSDPModule
 
-from headway.train.collective_timer import CollectiveTimer
+from headway.train.compute.collective_timer import CollectiveTimer
 
 
 class OrderedReduceScatter:

@@ -7,7 +7,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from headway.serve.openai_error import INVALID_REQUEST, error_response
 from headway.serve.request_context import context_of
 from headway.serve.routes import route_of
-from headway.serve.tenants import Tenants
+from headway.serve.tenants.key_file import Tenants
 
 
 class Authentication:

@@ -9,12 +9,12 @@ import time
 from typing import Any
 
 from headway import errors
-from headway.train.entrypoint import run_rank
-from headway.train.heartbeat import HeartbeatTable
-from headway.train.outcome import Failure
-from headway.train.rendezvous import Rendezvous
-from headway.train.task import Task
-from headway.train.watchdog import LOST_PEERS
+from headway.train.host.entrypoint import run_rank
+from headway.train.host.heartbeat import HeartbeatTable
+from headway.train.host.outcome import Failure
+from headway.train.host.rendezvous import Rendezvous
+from headway.train.host.task import Task
+from headway.train.host.watchdog import LOST_PEERS
 
 FORKSERVER = "forkserver"
 MONITOR_SECONDS = 0.05

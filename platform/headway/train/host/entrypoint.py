@@ -6,8 +6,8 @@ import time
 from typing import Any
 
 from headway.runs import is_alive
-from headway.train.heartbeat import HeartbeatTable
-from headway.train.task import Task
+from headway.train.host.heartbeat import HeartbeatTable
+from headway.train.host.task import Task
 
 ORPHAN_POLL_SECONDS = 0.2
 

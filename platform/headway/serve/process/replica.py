@@ -7,19 +7,19 @@ from typing import TYPE_CHECKING, Any
 from starlette.types import ASGIApp
 
 from headway.serve.config import ServeConfig
-from headway.serve.engine import (
+from headway.serve.engine.failover import Failover
+from headway.serve.engine.fair_queue import FairQueue
+from headway.serve.engine.vllm_engine import (
     build_application,
     engine_arguments,
     generate_first_token,
     set_engine_environment,
     start_engine,
 )
-from headway.serve.failover import Failover
-from headway.serve.fair_queue import FairQueue
-from headway.serve.fallback import Fallback
+from headway.serve.middleware.fallback import Fallback
+from headway.serve.middleware.serve_bypass import ServeBypass
 from headway.serve.port_reuse import reuse_address
-from headway.serve.serve_bypass import ServeBypass
-from headway.serve.startup_progress import StartupProgress
+from headway.serve.process.startup_progress import StartupProgress
 from headway.serve.telemetry_sinks import telemetry_sinks
 
 if TYPE_CHECKING:

@@ -11,10 +11,10 @@ from typing import Any
 from pydantic_core import from_json
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from headway.serve.estimate import count_choices
+from headway.serve.middleware.request_body import replay
 from headway.serve.openai_error import INVALID_REQUEST, error_response
-from headway.serve.request_body import replay
 from headway.serve.routes import route_of
+from headway.serve.tenants.estimate import count_choices
 
 LONG_NUMBER = re.compile(rb"\d{19}")
 """A body without so many digits in a row holds no integer that is too large."""

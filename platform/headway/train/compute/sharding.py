@@ -7,8 +7,8 @@ from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 
 from headway.model import Block, Decoder, initialize
 from headway.recipe import Recipe
-from headway.train import compile_cache
-from headway.train.arithmetic import precision
+from headway.train.compute import compile_cache
+from headway.train.compute.arithmetic import precision
 
 
 def build_model(recipe: Recipe, vocabulary: int, device: torch.device) -> Decoder:

@@ -14,10 +14,10 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
-from headway.serve.error_handlers import has_failed, is_request_error
-from headway.serve.fair_queue import FairQueue
+from headway.serve.engine.error_handlers import has_failed, is_request_error
+from headway.serve.engine.fair_queue import FairQueue
+from headway.serve.engine.resumable_generation import ResumableGeneration
 from headway.serve.request_context import CURRENT_REQUEST, RequestContext
-from headway.serve.resumable_generation import ResumableGeneration
 from headway.serve.telemetry_sinks import TelemetrySinks
 
 if TYPE_CHECKING:

@@ -13,10 +13,10 @@ import httpx
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from headway.objectstore.breaker import CircuitBreaker
+from headway.serve.middleware.request_body import replay
+from headway.serve.middleware.request_id import REQUEST_ID_HEADER, TRACEPARENT_HEADER
 from headway.serve.openai_error import error_event, error_response
-from headway.serve.request_body import replay
 from headway.serve.request_context import context_of
-from headway.serve.request_id import REQUEST_ID_HEADER, TRACEPARENT_HEADER
 
 KEY_VARIABLE = "HEADWAY_FALLBACK_KEY"
 """Environment variable: API key for the upstream, if it needs one."""

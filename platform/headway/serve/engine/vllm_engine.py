@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from fastapi import FastAPI
     from vllm.v1.engine.async_llm import AsyncLLM
 
-    from headway.serve.failover import Failover
+    from headway.serve.engine.failover import Failover
 
 FORKSERVER = "forkserver"
 OFFLINE_ENVIRONMENT = {
@@ -55,7 +55,7 @@ def set_engine_environment(config: ServeConfig) -> None:
     os.environ.update(OFFLINE_ENVIRONMENT)
     if not on_gpu():
         os.environ.update(cpu_environment(config))
-        forkserver.set_forkserver_preload(["headway.serve.engine_preload"])
+        forkserver.set_forkserver_preload(["headway.serve.engine.engine_preload"])
         forkserver.ensure_running()
 
 
@@ -119,7 +119,9 @@ async def build_application(engine: "Failover", args: Namespace) -> "FastAPI":
     from vllm.entrypoints.launchers.app import build_app
     from vllm.envs import enable_envs_cache
 
-    from headway.serve.error_handlers import install_error_handlers  # imports fastapi, which a start does not need yet
+    from headway.serve.engine.error_handlers import (
+        install_error_handlers,  # imports fastapi, which a start does not need yet
+    )
 
     enable_envs_cache()  # otherwise vLLM reads the environment for each token
     tasks = await engine.get_supported_tasks()

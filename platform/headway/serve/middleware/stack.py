@@ -10,23 +10,23 @@ from pathlib import Path
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 
-from headway.serve.admission import Admission, Load
-from headway.serve.auth import Authentication
 from headway.serve.config import ServeConfig
-from headway.serve.deadline import Deadline
-from headway.serve.draining import Draining
 from headway.serve.memory_budget import MemoryBudget
-from headway.serve.meter import Meter
-from headway.serve.quota import QuotaEnforcement
-from headway.serve.request_body import RequestBody
-from headway.serve.request_id import RequestId
-from headway.serve.request_telemetry import RequestTelemetry
+from headway.serve.middleware.admission import Admission, Load
+from headway.serve.middleware.auth import Authentication
+from headway.serve.middleware.deadline import Deadline
+from headway.serve.middleware.draining import Draining
+from headway.serve.middleware.quota import QuotaEnforcement
+from headway.serve.middleware.request_body import RequestBody
+from headway.serve.middleware.request_id import RequestId
+from headway.serve.middleware.request_telemetry import RequestTelemetry
+from headway.serve.middleware.serve_bypass import ServeBypass
+from headway.serve.middleware.validation import Validation
+from headway.serve.middleware.write_timeout import WriteTimeout
 from headway.serve.routes import RouteAllowlist
-from headway.serve.serve_bypass import ServeBypass
 from headway.serve.telemetry_sinks import telemetry_sinks
-from headway.serve.tenants import KeyStore, Tenants
-from headway.serve.validation import Validation
-from headway.serve.write_timeout import WriteTimeout
+from headway.serve.tenants.key_file import KeyStore, Tenants
+from headway.serve.tenants.meter import Meter
 
 DRAINING_VARIABLE = "HEADWAY_DRAINING"
 """Environment variable: the file that exists once the service was asked to stop."""

@@ -19,12 +19,12 @@ from headway.recipe import Recipe
 from headway.runs import History, Holder, Run, this_process
 from headway.telemetry import Spans, Trace, environment_trace
 from headway.telemetry.exposition import MetricsConfig, remove_target
-from headway.train.agent import Agent
-from headway.train.outcome import Failure, Outcome, conclude
-from headway.train.preemption import Preemption
-from headway.train.rendezvous import PUBLISH_SECONDS, Rendezvous
-from headway.train.task import Task
-from headway.train.watchdog import NodeReport, Watchdog, first_failure
+from headway.train.host.agent import Agent
+from headway.train.host.outcome import Failure, Outcome, conclude
+from headway.train.host.preemption import Preemption
+from headway.train.host.rendezvous import PUBLISH_SECONDS, Rendezvous
+from headway.train.host.task import Task
+from headway.train.host.watchdog import NodeReport, Watchdog, first_failure
 
 POLL_SECONDS = 0.05
 REPORT_SECONDS = 5.0

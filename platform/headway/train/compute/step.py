@@ -10,15 +10,15 @@ from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
 
 from headway.recipe import Recipe
-from headway.train.collective_timer import CollectiveTimer
-from headway.train.heartbeat import HeartbeatWriter
-from headway.train.norm import clip, fast_norm, ordered_norm
-from headway.train.preemption import IMMEDIATE, STOP, Preemption
-from headway.train.reduction import OrderedSum
+from headway.train.compute.collective_timer import CollectiveTimer
+from headway.train.compute.norm import clip, fast_norm, ordered_norm
+from headway.train.compute.reduction import OrderedSum
+from headway.train.compute.state import State
+from headway.train.compute.transfer import DeviceBatch
+from headway.train.host.heartbeat import HeartbeatWriter
+from headway.train.host.preemption import IMMEDIATE, STOP, Preemption
 from headway.train.schedule import learning_rate
-from headway.train.state import State
 from headway.train.straggler import FIELDS, StepTiming
-from headway.train.transfer import DeviceBatch
 
 
 @dataclass(frozen=True)

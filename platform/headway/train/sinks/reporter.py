@@ -19,7 +19,7 @@ from headway.runs.publisher import Publisher
 from headway.runs.run_log import LogWriter
 from headway.telemetry import Log, Trace, open_log
 from headway.train.clock import Clock
-from headway.train.run_telemetry import RunTelemetry
+from headway.train.sinks.run_telemetry import RunTelemetry
 
 ROUTINE_EVENTS = {"step.done", "checkpoint.staged"}
 """Events that readers of the stored log can wait for; all others are published soon."""

@@ -16,9 +16,9 @@ from typing import Any
 from headway.errors import HeadwayError
 from headway.objectstore.protocol import get_or_none
 from headway.runs import Run, keys
-from headway.train.heartbeat import RankHeartbeat
-from headway.train.outcome import Failure
-from headway.train.watchdog import NodeReport
+from headway.train.host.heartbeat import RankHeartbeat
+from headway.train.host.outcome import Failure
+from headway.train.host.watchdog import NodeReport
 
 POLL_SECONDS = 0.1
 PUBLISH_SECONDS = 1.0

@@ -17,10 +17,10 @@ from headway.runs import History, Holder, Run, read_heartbeat
 from headway.telemetry import Span, Spans, Trace
 from headway.telemetry.exposition import MetricsConfig, MetricsServer
 from headway.train.clock import Clock
-from headway.train.preemption import IMMEDIATE, Preemption
+from headway.train.host.preemption import IMMEDIATE, Preemption
 
 if TYPE_CHECKING:
-    from headway.train.run_metrics import RunMetrics
+    from headway.train.sinks.run_metrics import RunMetrics
 
 
 class RunTelemetry:
@@ -53,7 +53,7 @@ class RunTelemetry:
         self._exposition: MetricsServer | None = None
         self._linger_seconds = 0.0
         if first and exposure:
-            from headway.train import run_metrics
+            from headway.train.sinks import run_metrics
 
             self._metrics = run_metrics.RunMetrics()
             self._exposition = MetricsServer(exposure, self._metrics.families.registry, run, launcher.launch)

@@ -24,13 +24,13 @@ from typing import Any, Self
 
 from headway.errors import ServeError, UsageError
 from headway.serve.config import CONFIG_VARIABLE, ServeConfig
-from headway.serve.draining import IN_FLIGHT_HEADER
-from headway.serve.engine import on_gpu
-from headway.serve.log_pipe import LogPipe
-from headway.serve.middleware import DRAINING_VARIABLE, STACK_PATH
-from headway.serve.request_id import REQUEST_ID_HEADER
+from headway.serve.engine.vllm_engine import on_gpu
+from headway.serve.middleware.draining import IN_FLIGHT_HEADER
+from headway.serve.middleware.request_id import REQUEST_ID_HEADER
+from headway.serve.middleware.stack import DRAINING_VARIABLE, STACK_PATH
+from headway.serve.process.log_pipe import LogPipe
+from headway.serve.process.startup_progress import read_progress
 from headway.serve.routes import HEALTH
-from headway.serve.startup_progress import read_progress
 from headway.serve.telemetry_sinks import LOG_VARIABLE, TERMINAL_VARIABLE
 
 APPLICATION = "headway"
@@ -182,7 +182,7 @@ class Service:
         try:
             from ray import serve
 
-            from headway.serve.replica import Replica
+            from headway.serve.process.replica import Replica
 
             # Ray Serve starts a proxy in any case; port 0 keeps it off its default port, which may be ours.
             serve.start(proxy_location="Disabled", http_options={"host": self.config.host, "port": 0})

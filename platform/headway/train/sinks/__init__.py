@@ -1,0 +1,1 @@
+"""Sinks of training events: the log, the progress bar, the heartbeat, metrics and spans."""
