@@ -136,7 +136,7 @@ class Trainer:
     def train(self, await_copy: Callable[[], None] = lambda: None) -> tuple[float, float]:
         """One step; returns its duration without the wait for the copy, and the wait [s]."""
         began = time.perf_counter()
-        gradient = self.step.forward_backward(self.lanes, Preemption())
+        gradient, _ = self.step.forward_backward(self.lanes, Preemption())
         wait_started = time.perf_counter()
         await_copy()
         wait = time.perf_counter() - wait_started

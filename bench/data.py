@@ -27,7 +27,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import tokenizers
 
-from headway.data import build, open_data
+from headway.data import open_data
+from headway.data.build import build
 from headway.data.token_shard import map_tokens
 from headway.recipe import Recipe
 

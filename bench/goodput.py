@@ -23,7 +23,8 @@ from tests.engines.slurm.cluster import Cluster
 from tests.integration.site import Site, Submitted
 from tests.integration.training import Place
 
-from headway import data, recipe
+from headway import recipe
+from headway.data.build import build
 from headway.reports.time_accounting import TimeAccounting, account_time
 from headway.reports.wall_time import wall_time
 
@@ -45,7 +46,7 @@ GOAL_SECONDS = 15.0
 def measure(preemptions: int, every: float, folder: Path) -> tuple[TimeAccounting, int, Submitted]:
     """Run a job with this many preemptions, then cancel it; returns its time accounting, its tokens and the job."""
     document = Path("jobs/recipes/quickstart.yaml").absolute()
-    data.build(recipe.load(document, [f"data.path={folder}/data"]))
+    build(recipe.load(document, [f"data.path={folder}/data"]))
     place = Place(document, folder / "store")
     with Cluster(folder / "slurm", 1) as cluster:
         site = Site(cluster, place, folder)

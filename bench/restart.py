@@ -201,12 +201,12 @@ def main() -> None:
         plain_script(options.plain, options.overrides)
         return
 
-    from headway import data
     from headway import recipe as recipes
+    from headway.data.build import build
 
     with tempfile.TemporaryDirectory() as name:
         folder, overrides = Path(name), [*options.overrides, f"data.path={name}/data"]
-        data.build(recipes.load(Path(RECIPE), overrides))
+        build(recipes.load(Path(RECIPE), overrides))
         variants: list[Variant] = []
         for ranks in options.ranks:
             variants.append(Variant("headway", folder, ranks, overrides))

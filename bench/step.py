@@ -22,14 +22,14 @@ from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.multiprocessing.spawn import spawn
 
 from bench.plain import plain_step
-from headway import data
 from headway import recipe as recipes
 from headway.checkpoint.collectives import Collectives
 from headway.checkpoint.commit import Lineage
 from headway.checkpoint.manifest import checksum
 from headway.checkpoint.retention import Retention
 from headway.checkpoint.saver import Saver
-from headway.data import Dataset
+from headway.data import Dataset, open_data
+from headway.data.build import build
 from headway.model import Decoder, initialize
 from headway.objectstore import open_store
 from headway.recipe import Recipe
@@ -86,7 +86,8 @@ class HeadwayTraining:
 
     def train(self, position: int, lanes: list[list[DeviceBatch]]) -> None:
         """One step."""
-        self.step.apply(position, self.step.forward_backward(lanes, Preemption()))
+        gradient, _ = self.step.forward_backward(lanes, Preemption())
+        self.step.apply(position, gradient)
 
 
 def measure(rank: int, ranks: int, recipe: Recipe, rounds: int, folder: str) -> None:
@@ -98,7 +99,7 @@ def measure(rank: int, ranks: int, recipe: Recipe, rounds: int, folder: str) -> 
     transfer = Transfer(device)
     dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", rank=rank, world_size=ranks)
     group = dist.new_group(backend="gloo")
-    dataset = data.open_data(recipe)
+    dataset = open_data(recipe)
     variants: dict[str, PlainTraining | HeadwayTraining] = {
         "plain": PlainTraining(recipe, dataset.vocabulary, device),
         "fast": HeadwayTraining(recipe, "fast", dataset.vocabulary, device, group),
@@ -184,7 +185,7 @@ def main() -> None:
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE")
     options = parser.parse_args()
     recipe = recipes.load(Path(options.recipe), options.overrides)
-    data.build(recipe)
+    build(recipe)
     print(f"{recipe.name}: {options.ranks} ranks, {options.rounds} rounds, torch {torch.__version__}")
     with tempfile.TemporaryDirectory() as folder:
         spawn(measure, (options.ranks, recipe, options.rounds, folder), nprocs=options.ranks)  # type: ignore[no-untyped-call]

@@ -22,9 +22,9 @@ from torch.multiprocessing.spawn import spawn
 
 from bench.card.device import Device
 from bench.card.numbers import Row, digest
-from headway import data
 from headway import recipe as recipes
 from headway.data import MicroBatch
+from headway.data.build import build
 from headway.recipe import Recipe
 from headway.train.compute import arithmetic
 from headway.train.compute.optimizer import build_optimizer
@@ -127,7 +127,7 @@ def prepare(folder: Path, device: Device) -> Path:
     }  # fmt: skip
     path = folder / "bits.yaml"
     path.write_text(yaml.safe_dump(document), encoding="utf-8")
-    data.build(recipes.load(path))
+    build(recipes.load(path))
     return path
 
 
@@ -234,7 +234,8 @@ def train_rank(rank: int, ranks: int, path: Path, kind: str, result: Path) -> No
         for turn in range(5):
             batches = list(text(recipe, turn, vocabulary))
             lanes = [[transfer(batches[lane])] for lane in lanes_of(rank, ranks, recipe.train.lanes)]
-            step.apply(turn * recipe.train.batch_tokens, step.forward_backward(lanes, Preemption()))
+            gradient, _ = step.forward_backward(lanes, Preemption())
+            step.apply(turn * recipe.train.batch_tokens, gradient)
     local = [parameter.to_local().cpu() for parameter in model.parameters() if isinstance(parameter, DTensor)]
     pieces: list[Any] = [None] * ranks
     dist.all_gather_object(pieces, local)

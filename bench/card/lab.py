@@ -21,7 +21,7 @@ from headway.train.compute import arithmetic
 from headway.train.compute.optimizer import build_optimizer
 from headway.train.compute.sharding import shard_model
 from headway.train.compute.state import State
-from headway.train.compute.step import BatchResult, Step
+from headway.train.compute.step import Gradient, Step
 from headway.train.compute.transfer import DeviceBatch, Transfer
 from headway.train.host.heartbeat import HeartbeatWriter
 from headway.train.host.preemption import Preemption
@@ -99,9 +99,9 @@ class Lab:
         ends = self.random.random(shape) < (1 / DOCUMENT_TOKENS if many else 0)
         return self.transfer(MicroBatch(inputs, targets, ends.cumsum(1).astype(np.int32)))
 
-    def train(self, lanes: list[list[DeviceBatch]]) -> BatchResult:
+    def train(self, lanes: list[list[DeviceBatch]]) -> Gradient:
         """One training step of Headway."""
-        gradient = self.step.forward_backward(lanes, Preemption())
+        gradient, _ = self.step.forward_backward(lanes, Preemption())
         self.step.apply(self.recipe.train.tokens // 2, gradient)
         return gradient
 

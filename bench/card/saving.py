@@ -61,7 +61,7 @@ def save(lab: Lab, saver: Saver, commits: list[float], step_alone: float) -> Row
     saver.save(turn, lab.state.tensors(), lab.state.progress(), "")
     stall, steps, elapsed = time.perf_counter() - began, 0, 0.0
     while saver.busy or not steps:
-        gradient = lab.step.forward_backward(lanes, Preemption())
+        gradient, _ = lab.step.forward_backward(lanes, Preemption())
         wait_started = time.perf_counter()
         saver.await_copy()
         stall += time.perf_counter() - wait_started

@@ -92,3 +92,16 @@ class HeldError(JournalError):
 
 class FencedError(JournalError):
     """A newer attempt has claimed the run."""
+
+
+CLASSES = {
+    kind.__name__: kind
+    for kind in list(globals().values())
+    if isinstance(kind, type) and issubclass(kind, HeadwayError)
+}
+"""Every error of the tree, by name. An error crosses processes as its name and message."""
+
+
+def revive(name: str, message: str) -> HeadwayError:
+    """The error of another process, by the name of its class; a HeadwayError if the tree has no such class."""
+    return CLASSES.get(name, HeadwayError)(message)

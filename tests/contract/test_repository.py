@@ -55,16 +55,20 @@ def test_every_requirement_is_locked_by_hash_and_names_no_host() -> None:
         assert re.search(r"--hash=sha256:[0-9a-f]{64}\b", requirement), requirement
 
 
+HOST = [f"headway.train.host.{path.stem}" for path in sorted((PACKAGE / "train/host").glob("[a-z]*.py"))]
+
+
 @pytest.mark.parametrize(
-    "module",
+    "modules",
     [
         *("headway.cli", "headway.cli.commands", "headway.recipe", "headway.runs", "headway.reports.overview"),
         *("headway.launch.members", "headway.launch.submission", "headway.launch.resolve", "headway.registry"),
+        pytest.param(", ".join(HOST), id="headway.train.host"),
     ],
 )
-def test_a_login_node_needs_no_torch(module: str) -> None:
-    """The command line, recipes, the store and what submits are imported without torch."""
-    script = f"import sys, {module}; print([m for m in ('torch', 'transformers', 'safetensors') if m in sys.modules])"
+def test_a_login_node_and_a_launcher_need_no_torch(modules: str) -> None:
+    """The command line, recipes, the store, what submits and what starts ranks are imported without torch."""
+    script = f"import sys, {modules}; print([m for m in ('torch', 'transformers', 'safetensors') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=ROOT)
     assert done.stdout.strip() == "[]"
 

@@ -16,9 +16,9 @@ from typing import Any
 import psutil
 import yaml
 
-from headway import data
 from headway.checkpoint.reader import StoredCheckpoint
 from headway.checkpoint.verify import Finding, verify
+from headway.data.build import build
 from headway.objectstore import Store, open_store
 from headway.recipe import load
 from headway.runs import History, Run
@@ -35,7 +35,7 @@ def prepare(folder: Path, name: str) -> Path:
     document = yaml.safe_load(text.replace("TEXT", str(Path(json.__file__).parent)))
     document["data"]["path"] = str(folder / "data")
     recipe.write_text(yaml.safe_dump(document), encoding="utf-8")
-    data.build(load(recipe))
+    build(load(recipe))
     return recipe
 
 

@@ -44,7 +44,7 @@ class Collectives:
                 outcome = {"error": type(error).__name__, "message": str(error)}
         outcome = self.broadcast(outcome)
         if "error" in outcome:
-            raise getattr(errors, outcome["error"])(outcome["message"])
+            raise errors.revive(outcome["error"], outcome["message"])
         return outcome["value"]
 
     @property

@@ -28,7 +28,7 @@ def build(
 
     Example: **headway data build jobs/recipes/quickstart.yaml**
     """
-    from headway import data
+    from headway.data.build import build as build_shards
 
     plan = recipes.load(recipe, overrides or ())
     with bar(quiet=quiet) as progress:
@@ -37,7 +37,7 @@ def build(
         def show_progress(done: int, total: int, tokens: int) -> None:
             progress.update(task, completed=done, total=total, note=f"{tokens:,} tokens")
 
-        manifest = data.build(plan, progress=show_progress)
+        manifest = build_shards(plan, progress=show_progress)
     rows = [
         [
             name,

@@ -16,19 +16,20 @@ from headway.checkpoint.retention import Retention
 from headway.checkpoint.saver import Saver
 from headway.data import Prefetcher
 from headway.errors import DamageError, HeadwayError, StoreError
-from headway.runs import Committed, Decided, Ended, Holder, keys
+from headway.runs import Committed, Decided, Ended, keys
 from headway.runs.ledger import LedgerRow
 from headway.train.cadence import Cadence
+from headway.train.claim import Claim
 from headway.train.clock import Clock
 from headway.train.compute.arithmetic import differences
-from headway.train.compute.step import BatchResult, lanes_of
+from headway.train.compute.step import Gradient, lanes_of
 from headway.train.evaluation import Evaluator
 from headway.train.rank import Rank
 from headway.train.sinks.reporter import Reporter
 from headway.train.sinks.run_telemetry import RunTelemetry
 from headway.train.stability import BatchVerdict, rollback_horizon
 from headway.train.startup_timer import StartupTimer
-from headway.train.straggler import StragglerDetector
+from headway.train.straggler import StepTiming, StragglerDetector
 
 
 class TrainingAttempt:
@@ -37,37 +38,27 @@ class TrainingAttempt:
     def __init__(
         self,
         rank: Rank,
-        holder: Holder,
+        claim: Claim,
         clock: Clock,
         startup: StartupTimer,
-        *,
-        take_over: bool,
-        quiet: bool,
-        predecessor: int | None,
         telemetry: RunTelemetry,
+        *,
+        quiet: bool,
     ) -> None:
-        """Claim the run. After a rollback, `predecessor` is the attempt that rolled back.
-
-        Raises:
-            HeldError: a live process is training the run.
-            FencedError: another process has claimed the run since the predecessor.
-        """
+        """The attempt of `claim`. `telemetry` outlives it."""
         self.rank, self.clock, self.startup, self.preemption = rank, clock, startup, rank.preemption
         self.recipe, self.run, self.state, self.telemetry = rank.recipe, rank.run, rank.state, telemetry
-        self.collectives, data = rank.collectives, rank.dataset.digest
+        self.collectives = rank.collectives
+        self.number, self.history = claim.number, claim.history
         self.last_save = 0
         """Position of the last save that was started, or of the restored one [tokens]."""
-        self.number: int = self.collectives.on_rank0(
-            lambda: self.run.claim(holder, self.recipe, data, take_over=take_over, follows=predecessor).seq
-        )
-        self.history = self.run.history(upto=self.number)
         self.cadence = Cadence(self.recipe.checkpoint, self.history)
         self.reporter = Reporter(
             self.run,
             self.number,
             self.collectives.rank,
             clock,
-            holder=holder,
+            holder=claim.holder,
             budget=self.recipe.train.tokens,
             heartbeat_seconds=self.recipe.machine.heartbeat_seconds,
             quiet=quiet,
@@ -81,7 +72,7 @@ class TrainingAttempt:
         self.evaluator = Evaluator(self.recipe, rank.dataset, self.state, rank.transfer, self.collectives.group)
         self.saver = Saver(
             self.run,
-            Lineage(self.number, recipes.digest(self.recipe), data, rank.environment),
+            Lineage(self.number, recipes.digest(self.recipe), rank.dataset.digest, rank.environment),
             rank.save_collectives,
             retention=Retention(self.recipe.checkpoint.keep, horizon=rollback_horizon(self.recipe)),
             on_commit=self._on_commit,
@@ -193,14 +184,25 @@ class TrainingAttempt:
         with self._stall("checkpoint"):
             self.saver.await_copy()
 
-    def on_step(self, position: int, result: BatchResult, rate: float, seconds: float) -> None:
+    def on_step(self, position: int, gradient: Gradient, rate: float, seconds: float) -> None:
         """Record a step that ended at `position`, with the learning rate `rate`."""
         self.cadence.on_step(seconds, saving=self.saver.busy)
-        self.reporter.step(position, result.loss, result.norm, rate, seconds)
-        if self.stragglers.update(result.timings):
-            self._report_straggler()
+        self.reporter.step(position, gradient.loss, gradient.norm, rate, seconds)
         if stages := self.startup.step():
             self.reporter.event("attempt.started", **stages)
+
+    def on_timings(self, timings: Sequence[StepTiming]) -> None:
+        """Record the times of a step on each rank; report a new straggler, or that there is none any more.
+
+        Every rank finds the same straggler; rank 0 warns.
+        """
+        if not self.stragglers.update(timings):
+            return
+        slow = self.stragglers.slow
+        if slow and self.collectives.is_rank0:
+            self.reporter.warn("rank.slow", **asdict(slow))
+        elif slow is None:
+            self.reporter.event("rank.recovered")
 
     def end(self, outcome: str, reason: str) -> None:
         """Write the last ledger, and record the end of the attempt in the journal."""
@@ -239,14 +241,6 @@ class TrainingAttempt:
             if self.collectives.is_rank0:
                 self.reporter.warn("checkpoint.failed", problem=str(error))
             raise
-
-    def _report_straggler(self) -> None:
-        """Report the new straggler, or that there is none any more. Every rank knows it; rank 0 warns."""
-        slow = self.stragglers.slow
-        if slow and self.collectives.is_rank0:
-            self.reporter.warn("rank.slow", **asdict(slow))
-        elif slow is None:
-            self.reporter.event("rank.recovered")
 
     def _on_commit(self, tokens: int, warning: str) -> None:
         """Report that a checkpoint is committed."""

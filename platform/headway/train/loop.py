@@ -40,17 +40,20 @@ def train(attempt: TrainingAttempt) -> str:
         with clock.during("data"):
             lanes = attempt.batches.get(position)
         data_seconds = time.monotonic() - start
-        result = step.forward_backward(lanes, attempt.preemption, save=attempt.should_save(), data_seconds=data_seconds)
-        if verdict := judge(recipe.train.stability, attempt.state.losses, result.loss, result.norm):
+        gradient, agreement = step.forward_backward(
+            lanes, attempt.preemption, save=attempt.should_save(), data_seconds=data_seconds
+        )
+        if verdict := judge(recipe.train.stability, attempt.state.losses, gradient.loss, gradient.norm):
             step.drop()
             if attempt.decide(verdict, position) == "rollback":
                 return "rolled back"
             continue
         attempt.await_copy()
-        rate = step.apply(position, result)
+        rate = step.apply(position, gradient)
 
-        position, stop, save = position + batch, result.stop, result.save
-        attempt.on_step(position, result, rate, time.monotonic() - start)
+        position, stop, save = position + batch, agreement.stop, agreement.save
+        attempt.on_step(position, gradient, rate, time.monotonic() - start)
+        attempt.on_timings(agreement.timings)
 
     if not stop:
         stop = attempt.evaluate(position)

@@ -16,6 +16,7 @@ from headway.runs import Run, process_start, this_process
 from headway.telemetry import Trace
 from headway.train import trial
 from headway.train.attempt import TrainingAttempt
+from headway.train.claim import claim_run
 from headway.train.clock import Clock, parse_queue_times
 from headway.train.host.heartbeat import HeartbeatWriter
 from headway.train.host.preemption import Preemption
@@ -68,21 +69,13 @@ def run_attempts(rank: Rank, task: Task, startup: StartupTimer, launch_time: flo
     if max(rank.collectives.all_gather(preemption.level)):
         return
     while True:
-        with TrainingAttempt(
-            rank,
-            holder,
-            clock,
-            startup,
-            take_over=task.take_over,
-            quiet=task.quiet,
-            predecessor=predecessor,
-            telemetry=telemetry,
-        ) as attempt:
+        claim = claim_run(rank, holder, take_over=task.take_over, predecessor=predecessor)
+        with TrainingAttempt(rank, claim, clock, startup, telemetry, quiet=task.quiet) as attempt:
             outcome = train(attempt)
             if outcome != "rolled back":
                 attempt.end(outcome, "budget reached" if outcome == "done" else "asked to stop")
                 return
-        predecessor, start = attempt.number, time.time()
+        predecessor, start = claim.number, time.time()
         clock, startup = Clock(start, heartbeat=heartbeat), StartupTimer(start)
 
 

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from headway.data import Dataset, build, open_data
+from headway.data import Dataset, open_data
+from headway.data.build import build
 from headway.recipe import Recipe, parse
 
 BLOCK = 64

@@ -17,7 +17,8 @@ import pytest
 import tokenizers
 
 import headway
-from headway.data import DataManifest, build, open_data
+from headway.data import DataManifest, open_data
+from headway.data.build import build
 from headway.data.token_shard import map_tokens, read_header, token_bytes
 from headway.data.tokenizer import train_tokenizer
 from headway.errors import DataError
@@ -27,7 +28,7 @@ Recipes = Callable[..., Recipe]
 
 KILLED = """
 import os, signal, sys
-from headway.data import build
+from headway.data.build import build
 from headway.recipe import load
 
 if __name__ == "__main__":

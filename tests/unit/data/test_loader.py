@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from headway.data import Dataset, MicroBatch, Prefetcher, build, open_data
+from headway.data import Dataset, MicroBatch, Prefetcher, open_data
+from headway.data.build import build
 from headway.data.token_shard import ShardWriter, TokenStream, map_tokens, read_header
 from headway.errors import DataError
 from headway.localfiles import replacing

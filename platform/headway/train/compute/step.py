@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 
 import torch
 import torch.distributed as dist
@@ -10,31 +10,26 @@ from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
 
 from headway.recipe import Recipe
+from headway.train.compute.agreement import Agreement, Proposal, agree
 from headway.train.compute.collective_timer import CollectiveTimer
 from headway.train.compute.norm import clip, fast_norm, ordered_norm
 from headway.train.compute.reduction import OrderedSum
 from headway.train.compute.state import State
 from headway.train.compute.transfer import DeviceBatch
 from headway.train.host.heartbeat import HeartbeatWriter
-from headway.train.host.preemption import IMMEDIATE, STOP, Preemption
+from headway.train.host.preemption import Preemption
 from headway.train.schedule import learning_rate
-from headway.train.straggler import FIELDS, StepTiming
+from headway.train.straggler import StepTiming
 
 
 @dataclass(frozen=True)
-class BatchResult:
-    """Result of a batch's forward and backward pass; the same on every rank. The gradient is in the parameters."""
+class Gradient:
+    """The gradient of a batch, in figures; the same on every rank. The gradient itself is in the parameters."""
 
     loss: float
     """Mean over the batch [nats per token]."""
     norm: float
     """L2 norm of the whole gradient, before clipping."""
-    stop: int
-    """Highest stop level of any rank: 0, STOP or IMMEDIATE."""
-    save: bool
-    """Whether rank 0 wants to save."""
-    timings: tuple[StepTiming, ...]
-    """Times of the step, by rank."""
 
 
 def lanes_of(rank: int, ranks: int, lanes: int) -> list[int]:
@@ -68,8 +63,8 @@ class Step:
         *,
         save: bool = False,
         data_seconds: float = 0.0,
-    ) -> BatchResult:
-        """Compute the gradient of a batch from this rank's `lanes`. Collective.
+    ) -> tuple[Gradient, Agreement]:
+        """Compute the gradient of a batch from this rank's `lanes`, and agree what to do next. Collective.
 
         `save`: whether this rank wants to save. `data_seconds`: how long it waited for `lanes` [s]. Stop requests are
         read at the end.
@@ -96,17 +91,19 @@ class Step:
         losses = losses.cpu()  # waits for the GPU
         seconds, collectives = time.perf_counter() - start, self.timer.collect()
         own = data_seconds + self._apply_seconds + max(0.0, seconds - collectives)
-        return self._agree(losses, preemption.level, StepTiming(data_seconds, own, collectives), save=save)
+        proposal = Proposal(StepTiming(data_seconds, own, collectives), stop=preemption.level, save=save)
+        losses, agreement = agree(losses, proposal, self.group)
+        return Gradient(float(losses.sum()) / plan.batch_tokens, self._norm()), agreement
 
-    def apply(self, tokens: int, result: BatchResult) -> float:
+    def apply(self, tokens: int, gradient: Gradient) -> float:
         """Clip the gradient and take the optimizer step of the batch at `tokens`; returns the learning rate."""
         start = time.perf_counter()
         rate = learning_rate(self.recipe, tokens)
-        clip(self._gradients(), result.norm, self.recipe.train.optimizer.clip_norm)
+        clip(self._gradients(), gradient.norm, self.recipe.train.optimizer.clip_norm)
         for group in self.state.optimizer.param_groups:
             group["lr"] = rate
         self.state.optimizer.step()
-        self.state.on_update(result.loss)
+        self.state.on_update(gradient.loss)
         self.drop()
         self._apply_seconds = time.perf_counter() - start
         return rate
@@ -123,22 +120,9 @@ class Step:
         self.heartbeat.advance()
         return loss.detach()
 
-    def _agree(self, losses: torch.Tensor, stop: int, timing: StepTiming, *, save: bool) -> BatchResult:
-        """Combine losses, timings, stop levels and save requests of all ranks in one all-reduce."""
-        timings = torch.zeros(dist.get_world_size(), FIELDS, dtype=torch.float64)
-        timings[dist.get_rank()] = torch.tensor(astuple(timing))
-        flags = torch.tensor([stop >= STOP, stop >= IMMEDIATE, save], dtype=torch.float64)
-        shared = torch.cat([losses.flatten(), timings.flatten(), flags])
-        dist.all_reduce(shared, group=self.group)
-        losses, rows, (stops, immediates, saves) = torch.split(shared, [losses.numel(), timings.numel(), len(flags)])
+    def _norm(self) -> float:
         gradients = self._gradients()
-        return BatchResult(
-            loss=float(losses.sum()) / self.recipe.train.batch_tokens,
-            norm=ordered_norm(gradients) if self.bitwise else fast_norm(gradients),
-            stop=IMMEDIATE if immediates else STOP if stops else 0,
-            save=bool(saves > 0),
-            timings=tuple(StepTiming(*row) for row in rows.view_as(timings).tolist()),
-        )
+        return ordered_norm(gradients) if self.bitwise else fast_norm(gradients)
 
     def _gradients(self) -> list[DTensor]:
         return [p.grad for p in self.parameters if isinstance(p.grad, DTensor)]

@@ -70,7 +70,7 @@ class Agent(threading.Thread):
             child.join(KILL_SECONDS)
 
     def _record_failure(self, kind: str, message: str) -> None:
-        blameless = kind in vars(errors) or kind in LOST_PEERS  # not the fault of this node
+        blameless = kind in errors.CLASSES or kind in LOST_PEERS  # not the fault of this node
         host = None if blameless else socket.gethostname()
         self.failure = self.failure or Failure(kind, message, host, time.time())
 
@@ -82,4 +82,4 @@ def _root_cause(error: Any) -> tuple[str, str]:
         return "", f"rank {rank} was killed by {signal.Signals(-first.exitcode).name}"
     detail = first.error_file_data.get("message", f"exited with code {first.exitcode}")
     kind, _, message = (detail if isinstance(detail, str) else detail["message"]).partition(": ")
-    return kind, f"rank {rank}: {message}" if kind not in vars(errors) else message
+    return kind, f"rank {rank}: {message}" if kind not in errors.CLASSES else message

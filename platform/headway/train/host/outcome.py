@@ -42,6 +42,10 @@ class Failure:
     time: float = 0.0
     """When it was noticed [s since 1970]."""
 
+    def error(self) -> HeadwayError:
+        """The error that a rank raised, revived; a HeadwayError if it was no error of ours."""
+        return errors.revive(self.kind, self.message)
+
 
 def conclude(
     run: Run, launch_id: str, failure: Failure | None, *, stop_requested: bool, writes: bool = True
@@ -60,8 +64,8 @@ def conclude(
     if stop_requested and failure is None:  # stopped between two attempts, or while the ranks exited
         return _record_end(run, last, "preempted", "asked to stop", history.tokens, writes=writes)
     failure = failure or Failure("", "its ranks exited without recording an outcome")
-    error = getattr(errors, failure.kind, HeadwayError)
-    if issubclass(error, FencedError):
+    error = failure.error()
+    if isinstance(error, FencedError):
         return Outcome("failed", failure.message, history.tokens, last.number, error.exit_code)
     reason = failure.message or failure.kind
     outcome = _record_end(run, last, "failed", reason, history.tokens, host=failure.host, writes=writes)
@@ -72,8 +76,7 @@ def _unclaimed_outcome(failure: Failure | None, tokens: int, *, stop_requested: 
     """The outcome of a launch that never claimed the run."""
     if stop_requested or failure is None:
         return Outcome("preempted", "asked to stop before the run was claimed", tokens, None, 75)
-    error = getattr(errors, failure.kind, HeadwayError)
-    return Outcome("failed", failure.message or failure.kind, tokens, None, error.exit_code)
+    return Outcome("failed", failure.message or failure.kind, tokens, None, failure.error().exit_code)
 
 
 def _record_end(
