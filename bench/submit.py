@@ -24,9 +24,10 @@ from typing import NamedTuple
 from tests.engines.s3.server import BUCKET, S3Server
 from tests.engines.slurm.cluster import Cluster
 from tests.memory import MemoryStore
-from tests.unit.cli.story import Story, plan, steps
+from tests.unit.cli.story import Story, plan, said, steps
 
 from headway import recipe as recipes
+from headway.events.training_events import AttemptClaimed, AttemptEnded, StepDone
 from headway.reports.summary import SummaryBuilder
 from headway.runs import Run
 from headway.runs.ledger import LedgerRow
@@ -83,11 +84,11 @@ def write_run(store: MemoryStore, name: str, number: int) -> None:
     for began, tokens in ((now - 300, 4000), (now - 100, 8000)):
         attempt = story.claim(began)
         builder = SummaryBuilder(Run(store, name), attempt, 10_000)
-        story.say({"event": "attempt.claimed", "ranks": 1}, *steps(tokens - 3000, tokens))
+        story.say(said(AttemptClaimed(ranks=1)), *steps(tokens - 3000, tokens))
         story.commit(began + 60, tokens)
         phases = {"startup": 10.0, "step": 45.0, "checkpoint": 1.0}
         story.ledger(began, began + 56, phases)
-        builder.handle("step.done", {"loss": 3.0})
+        builder.handle(StepDone(loss=3.0, norm=1.0, learning_rate=1e-3, tokens_per_second=500.0))
         builder.record_ledger(
             [LedgerRow(attempt=attempt, rank=0, started=began, until=began + 56, phases=phases, tokens=tokens)]
         )
@@ -98,7 +99,7 @@ def write_run(store: MemoryStore, name: str, number: int) -> None:
             story.beat(now, tokens, every=3600, summary=builder.build())
         else:
             story.end(began + 65, outcome, tokens)
-            builder.handle("attempt.ended", {"outcome": outcome, "reason": "as recorded"})
+            builder.handle(AttemptEnded(outcome=outcome, reason="as recorded"))
             story.beat(began + 65, tokens, summary=builder.build())
 
 

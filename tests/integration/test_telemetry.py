@@ -13,7 +13,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families
 from headway.cli import main
 from headway.recipe import load
 from headway.registry import find
-from headway.runs.run_log import read_events
+from headway.runs.run_log import read_records
 from headway.telemetry import Trace, spans, traces
 from headway.telemetry.exposition import LINGER_VARIABLE, PORT_VARIABLE, TARGETS_VARIABLE
 from tests.integration.training import DEADLINE, Place
@@ -103,7 +103,7 @@ def test_a_run_is_watched_from_its_first_attempt_to_its_model(
     assert last.claim.holder.trace == str(trace)
     model, version = find(place.objects, "coder")
     assert model.manifest(version).trace == str(trace)
-    lines = [event for _, event in read_events(place.objects, "run")]
+    lines = [event for _, event in read_records(place.objects, "run")]
     assert {line["attempt"] for line in lines} == {lost.number, last.number}
     assert {line["trace_id"] for line in [*lines, *first.events, *second.events]} == {trace.trace_id}
     spans = [json.loads(line) for line in (folder / "spans.jsonl").read_text(encoding="utf-8").splitlines()]

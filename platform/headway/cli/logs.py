@@ -4,7 +4,7 @@ import heapq
 import json
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from typing import Annotated, Any
@@ -18,7 +18,7 @@ from headway.launch.resolve import Selection, resolve
 from headway.reports.overview import READERS, overview
 from headway.reports.status import run_status
 from headway.runs import Run, run_names
-from headway.runs.run_log import LOG_START, Event, LogPosition, read_events
+from headway.runs.run_log import LOG_START, LogPosition, Record, read_records
 
 POLL_SECONDS = 0.5
 QUEUE_SECONDS = 5.0
@@ -50,9 +50,9 @@ def logs(
     followed = FollowedRuns(resolve(choose_store(store), name))
     width = max(len(run) for run in followed.runs) if len(followed.runs) > 1 else 0
     try:
-        for event in followed.events() if follow else _stored_events(followed.selection):
-            if attempt is None or event.get("attempt") == attempt:
-                text = json.dumps(event) if as_json else line(event, width=width)
+        for record in followed.records() if follow else _stored_records(followed.selection):
+            if attempt is None or record.get("attempt") == attempt:
+                text = json.dumps(record) if as_json else line(record, width=width)
                 print(text, flush=follow)  # noqa: T201 - this is the command line
         sys.stdout.flush()
     except KeyboardInterrupt:
@@ -92,46 +92,46 @@ class FollowedRuns:
             return f"run {self.runs[0]} is {next(iter(counts))}"
         return f"{submission.name}: " + ", ".join(f"{number} {state}" for state, number in counts.items())
 
-    def events(self) -> Iterator[Mapping[str, Any]]:
+    def records(self) -> Iterator[Record]:
         """Events as they are written. Ends one poll after the runs are over: a run's last events follow its end."""
         positions, over = dict.fromkeys(self.runs, LOG_START), False
 
-        def read_new(run: str) -> list[tuple[LogPosition, Event]]:
-            return list(read_events(self.store, run, after=positions[run]))
+        def read_new(run: str) -> list[tuple[LogPosition, Record]]:
+            return list(read_records(self.store, run, after=positions[run]))
 
         with ThreadPoolExecutor(READERS) as readers:
             while True:
-                start, new_events = time.monotonic(), []
+                start, new_records = time.monotonic(), []
                 for run, entries in zip(self.runs, readers.map(read_new, self.runs), strict=True):
                     if entries:
                         positions[run] = entries[-1][0]
-                        new_events += [event for _, event in entries]
-                yield from sorted(new_events, key=_timestamp) if len(self.runs) > 1 else new_events
+                        new_records += [record for _, record in entries]
+                yield from sorted(new_records, key=_timestamp) if len(self.runs) > 1 else new_records
                 if over:
                     return
                 over = self.is_over()
                 time.sleep(max(POLL_SECONDS, 4 * (time.monotonic() - start)))  # reads at most a fifth of the time
 
 
-def line(event: Mapping[str, Any], *, width: int = 0) -> str:
+def line(record: Record, *, width: int = 0) -> str:
     """Formats a stored event for a terminal. The run's name fills the first `width` columns, if there are any."""
-    fields = " ".join(f"{key}={_value(value)}" for key, value in event.items() if key not in COLUMN_FIELDS)
-    name = str(event.get("event", ""))
-    if (colour := LEVELS.get(str(event.get("level")))) and sys.stdout.isatty():
+    fields = " ".join(f"{key}={_value(value)}" for key, value in record.items() if key not in COLUMN_FIELDS)
+    name = str(record.get("event", ""))
+    if (colour := LEVELS.get(str(record.get("level")))) and sys.stdout.isatty():
         name = f"\033[{colour}m{name}\033[0m" + " " * (20 - len(name))
-    rank = f"{event.get('attempt', '-')}:{event.get('rank', '-')}"
-    position = f"{event.get('tokens', 0):,}"
-    run = f"{event.get('run', ''):<{width}}  " if width else ""
-    return (
-        f"{run}{_time(event)}  {rank:>5}  {event.get('phase', ''):<10}  {position:>15}  {name:<20}  {fields}".rstrip()
-    )
+    rank = f"{record.get('attempt', '-')}:{record.get('rank', '-')}"
+    tokens = record.get("tokens", 0)
+    position = f"{tokens:,}" if isinstance(tokens, int) else str(tokens)
+    run = f"{record.get('run', '')!s:<{width}}  " if width else ""
+    phase = str(record.get("phase", ""))
+    return f"{run}{_time(record)}  {rank:>5}  {phase:<10}  {position:>15}  {name:<20}  {fields}".rstrip()
 
 
-def _time(event: Mapping[str, Any]) -> str:
+def _time(record: Record) -> str:
     """Local time of an event."""
     try:
-        return f"{datetime.fromisoformat(str(event.get('timestamp'))).astimezone():%m-%d %H:%M:%S}"
-    except ValueError:
+        return f"{datetime.fromisoformat(str(record.get('timestamp'))).astimezone():%m-%d %H:%M:%S}"
+    except (ValueError, OverflowError):
         return " " * 14
 
 
@@ -142,12 +142,12 @@ def _value(value: Any) -> str:
     return str(value)
 
 
-def _stored_events(selection: Selection) -> Iterator[Mapping[str, Any]]:
+def _stored_records(selection: Selection) -> Iterator[Record]:
     """All stored events in order of time."""
-    logs = [(event for _, event in read_events(selection.store, run)) for run in selection.runs]
+    logs = [(record for _, record in read_records(selection.store, run)) for run in selection.runs]
     return heapq.merge(*logs, key=_timestamp) if len(logs) > 1 else logs[0]
 
 
-def _timestamp(event: Mapping[str, Any]) -> str:
+def _timestamp(record: Record) -> str:
     """The sort key of events: their time in UTC, in one format."""
-    return str(event.get("timestamp", ""))
+    return str(record.get("timestamp", ""))

@@ -11,7 +11,7 @@ from headway.errors import HeadwayError, UsageError
 from headway.reports.curve import read_curve
 from headway.reports.status import run_status
 from headway.reports.time_accounting import account_time
-from headway.runs.run_log import read_events
+from headway.runs.run_log import read_lines
 
 
 def plot(
@@ -33,7 +33,7 @@ def plot(
     """
     del quiet  # the command prints nothing but its result
     selected = choose_run(run, store)
-    training_curve = read_curve(event for _, event in read_events(selected.store, run))
+    training_curve = read_curve(read_lines(selected.store, run))
     if not training_curve.points:
         raise UsageError(f"run {run} has no logged steps, so there is nothing to draw; train it first")
     target = to or Path(f"{run}.png")

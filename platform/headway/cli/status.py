@@ -3,7 +3,6 @@
 import os
 import shlex
 import time
-from datetime import datetime
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -15,12 +14,13 @@ from rich.text import Text
 from headway.cli.array import array_document, array_text, job_document
 from headway.cli.options import Json, Name, Quiet, StoreUrl, choose_store
 from headway.cli.screen import ago, clock, coloured, count, decimal, facts, percent, result, show, size, span, table
+from headway.events.training_events import CheckpointRestored, RestoreNothingSound, StepDone
 from headway.launch.members import MemberRow, member_table
 from headway.launch.resolve import resolve
 from headway.reports.curve import newest_losses
 from headway.reports.status import AttemptStatus, RunStatus, run_status
 from headway.runs import Run, keys
-from headway.runs.run_log import events_newest_first, opening_events
+from headway.runs.run_log import lines_newest_first, opening_lines
 
 SPEED_STEPS = 32
 """Number of last steps over which the speed of a running attempt is measured."""
@@ -126,11 +126,12 @@ def _holder(state: RunStatus) -> dict[str, Any] | None:
 def _attempt(run: Run, attempt: AttemptStatus) -> dict[str, Any]:
     """An attempt for `--json`. It starts at the checkpoint that it restored; newer ones may have been damaged."""
     restored = None
-    for event in opening_events(run.store, run.name, attempt.number):
-        if event.get("event") == "checkpoint.restored":
-            restored = event.get("tokens")
-        elif event.get("event") == "restore.nothing_sound":
-            restored = 0
+    for line in opening_lines(run.store, run.name, attempt.number):
+        match line.event:
+            case CheckpointRestored(at=tokens):
+                restored = tokens
+            case RestoreNothingSound():
+                restored = 0
     start = attempt.tokens_before if restored is None else restored
     end = attempt.tokens_committed if attempt.tokens_committed != attempt.tokens_before else start
     return {
@@ -147,17 +148,14 @@ def _attempt(run: Run, attempt: AttemptStatus) -> dict[str, Any]:
 
 def _speed(run: Run, attempt: int) -> float | None:
     """Tokens per second of wall clock over the last steps, including evaluations and checkpoints."""
-    steps = (event for event in events_newest_first(run.store, run.name) if event.get("attempt") == attempt)
-    recent = list(islice((event for event in steps if event.get("event") == "step.done"), SPEED_STEPS))
+    lines = (line for line in lines_newest_first(run.store, run.name) if line.envelope.attempt == attempt)
+    recent = list(islice((line for line in lines if isinstance(line.event, StepDone)), SPEED_STEPS))
     if len(recent) < 2:
         return None
-    seconds = _seconds(recent[0]["timestamp"]) - _seconds(recent[-1]["timestamp"])
-    return float(recent[0]["tokens"] - recent[-1]["tokens"]) / seconds if seconds > 0 else None
-
-
-def _seconds(timestamp: str) -> float:
-    """An ISO 8601 time in seconds since 1970."""
-    return datetime.fromisoformat(timestamp).timestamp()
+    newest, oldest = recent[0], recent[-1]
+    seconds = newest.time - oldest.time
+    tokens = (newest.envelope.tokens or 0) - (oldest.envelope.tokens or 0)
+    return tokens / seconds if seconds > 0 else None
 
 
 def _train_command(run: Run, state: RunStatus, url: str | None) -> str | None:

@@ -12,6 +12,7 @@ from typing import TypeVar
 
 from headway import recipe as recipes
 from headway.errors import ClusterError, UsageError
+from headway.events.job_events import JobLaunched, JobRequeueFailed, JobSlurmAway, JobVerdict
 from headway.launch import cluster
 from headway.launch.job_step import JobStep
 from headway.launch.plan import Plan
@@ -84,7 +85,7 @@ class JobRunner:
                 decision = RequeueDecision("requeue", why, exclude=tuple(self.bad_nodes))
             else:
                 decision = self.decide(self.launch(nodes, None if self.claimed else self.queue_times(job)))
-            self.log.info("job.verdict", action=decision.action, why=decision.why, exclude=list(decision.exclude))
+            self.log.write(JobVerdict(action=decision.action, why=decision.why, exclude=list(decision.exclude)))
             self.bad_nodes |= set(decision.exclude)
             if decision.action == "requeue":
                 return self.requeue(decision)
@@ -106,7 +107,7 @@ class JobRunner:
         arguments = ["--run", plan.run, "--store", plan.store.url, "--nproc", str(plan.ranks)]
         arguments += ["--quiet"] if plan.quiet else []
         step = JobStep(nodes, arguments, recipes.to_yaml(plan.recipe), queue_times)
-        self.log.info("job.launched", machines=list(nodes), ranks=len(nodes) * plan.ranks, launch=step.launch)
+        self.log.write(JobLaunched(machines=list(nodes), ranks=len(nodes) * plan.ranks, launch=step.launch))
         self.monitor(step)
         claimed = bool(self.run.history().attempts_of(step.launch))
         self.claimed = self.claimed or claimed
@@ -155,7 +156,7 @@ class JobRunner:
                 names = self.bad_nodes | (set(cluster.expand_node_list(excluded)) if excluded != "(null)" else set())
                 cluster.update(job.id, ExcNodeList=",".join(sorted(names)))
         except ClusterError as error:
-            self.log.warning("job.requeue_failed", problem=str(error), action=f"submit the run {self.plan.run} again")
+            self.log.write(JobRequeueFailed(problem=str(error), action=f"submit the run {self.plan.run} again"))
             return RequeueDecision("leave", f"SLURM refused to requeue the job: {error}", exit_code=FAILED)
         return decision
 
@@ -182,7 +183,7 @@ class JobRunner:
             except ClusterError as error:
                 if time.monotonic() > deadline:
                     raise
-                self.log.warning("job.slurm_away", problem=str(error))
+                self.log.write(JobSlurmAway(problem=str(error)))
                 time.sleep(JOURNAL_SECONDS)
 
     def queue_times(self, job: SlurmJob | None) -> str | None:

@@ -8,6 +8,7 @@ import os
 import time
 
 from headway.errors import ClusterError
+from headway.events.job_events import JobOrphaned, JobRescued, JobSlurmAway
 from headway.launch import cluster
 from headway.telemetry import environment_trace, open_log
 
@@ -24,7 +25,7 @@ def requeue_orphan(run: str) -> None:
         return
     trace = environment_trace()
     log = open_log(run=run, job=job_id, restart=restarts, trace_id=trace.trace_id if trace else None)
-    log.warning("job.orphaned", action="waiting until SLURM reports the batch host as down")
+    log.write(JobOrphaned(action="waiting until SLURM reports the batch host as down"))
     while True:
         try:
             job = cluster.job(job_id)
@@ -33,8 +34,8 @@ def requeue_orphan(run: str) -> None:
             host = job.batch_host
             if host is None or host not in job.nodes or cluster.down_nodes([host]):
                 cluster.requeue(job.id)
-                log.warning("job.rescued", lost=host)
+                log.write(JobRescued(lost=host))
                 return
         except ClusterError as error:
-            log.warning("job.slurm_away", problem=str(error))
+            log.write(JobSlurmAway(problem=str(error)))
         time.sleep(POLL_SECONDS)

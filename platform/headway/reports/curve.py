@@ -3,8 +3,10 @@
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from headway.events.log_line import LogLine
+from headway.events.training_events import CheckpointRestored, EvaluationDone, StepDone
 from headway.objectstore.protocol import Store
-from headway.runs.run_log import Event, events_newest_first
+from headway.runs.run_log import lines_newest_first
 
 
 @dataclass(frozen=True)
@@ -31,22 +33,21 @@ class Curve:
     tokens_reached: dict[int, int] = field(default_factory=dict)
     """Tokens that each attempt reached, committed or not."""
 
-    def handle(self, event: Event) -> None:
+    def handle(self, line: LogLine) -> None:
         """Apply one event. Ignores events that do not affect the curves."""
-        name, attempt, tokens = event.get("event"), event.get("attempt"), event.get("tokens")
-        if not isinstance(attempt, int) or not isinstance(tokens, int):
+        attempt, tokens = line.envelope.attempt, line.envelope.tokens
+        if attempt is None or tokens is None:
             return
-        if name == "checkpoint.restored":
-            self._undo(tokens)
-        elif name == "step.done":
-            self._undo(tokens - 1)
-            self.points.append(
-                Point(tokens, event["loss"], event["learning_rate"], event["tokens_per_second"], attempt)
-            )
-        elif name == "evaluation.done":
-            self.held_out[tokens] = event["held_out"]
-        else:
-            return
+        match line.event:
+            case CheckpointRestored():
+                self._undo(tokens)
+            case StepDone() as step:
+                self._undo(tokens - 1)
+                self.points.append(Point(tokens, step.loss, step.learning_rate, step.tokens_per_second, attempt))
+            case EvaluationDone(held_out=loss):
+                self.held_out[tokens] = loss
+            case _:
+                return
         self.tokens_reached[attempt] = max(tokens, self.tokens_reached.get(attempt, 0))
 
     def _undo(self, above: int) -> None:
@@ -56,21 +57,23 @@ class Curve:
         self.held_out = {tokens: loss for tokens, loss in self.held_out.items() if tokens <= above}
 
 
-def read_curve(events: Iterable[Event]) -> Curve:
-    """The curves of a run, from its events in order."""
+def read_curve(lines: Iterable[LogLine]) -> Curve:
+    """The curves of a run, from the lines of its log in order."""
     curve = Curve()
-    for event in events:
-        curve.handle(event)
+    for line in lines:
+        curve.handle(line)
     return curve
 
 
 def newest_losses(store: Store, run: str) -> tuple[float | None, float | None]:
     """The last logged training loss and held-out loss of a run [nats per token]; None where there is none."""
-    losses: dict[str, float] = {}
-    for event in events_newest_first(store, run):
-        for name, key in (("step.done", "loss"), ("evaluation.done", "held_out")):
-            if event.get("event") == name:
-                losses.setdefault(key, event[key])
-        if len(losses) == 2:
+    loss = held_out = None
+    for line in lines_newest_first(store, run):
+        match line.event:
+            case StepDone() if loss is None:
+                loss = line.event.loss
+            case EvaluationDone() if held_out is None:
+                held_out = line.event.held_out
+        if loss is not None and held_out is not None:
             break
-    return losses.get("loss"), losses.get("held_out")
+    return loss, held_out

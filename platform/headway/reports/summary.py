@@ -1,13 +1,31 @@
 """Builds the summary of a run (loss, tokens, attempts, goodput) that its heartbeat carries during training."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, assert_never
 
+from headway.events.training_events import (
+    AttemptClaimed,
+    AttemptEnded,
+    AttemptStarted,
+    BatchJudged,
+    BatchSkipped,
+    EvaluationDone,
+    RankRecovered,
+    RankSlow,
+    RestoreEvent,
+    SaveEvent,
+    StepDone,
+    StepTimed,
+    TrainingEvent,
+)
 from headway.reports.status import run_status
 from headway.reports.time_accounting import account_time
 from headway.runs.ledger import LedgerRow
 from headway.runs.liveness import RunSummary, read_heartbeat
 from headway.runs.run import Run
+
+CheckpointEvent = SaveEvent | RestoreEvent
+"""Events that do not change the summary."""
 
 
 class SummaryBuilder:
@@ -20,18 +38,25 @@ class SummaryBuilder:
         self._earlier: dict[str, Any] | None = None
         """Fields of the summary that earlier attempts determine."""
 
-    def handle(self, event: str, fields: Mapping[str, Any]) -> None:
-        """Apply an event of the attempt. Ignores events that do not affect the summary."""
-        if event == "step.done":
-            self._current["loss"] = fields["loss"]
-        elif event == "evaluation.done":
-            self._current["held_out"] = fields["held_out"]
-        elif event == "rank.slow":
-            self._current["slow"] = "rank {rank} on {host} takes {factor} times as long as the others".format(**fields)
-        elif event == "rank.recovered":
-            self._current["slow"] = ""
-        elif event == "attempt.ended":
-            self._current |= {"outcome": fields["outcome"], "reason": fields["reason"]}
+    def handle(self, event: TrainingEvent) -> None:
+        """Apply an event of the attempt."""
+        if isinstance(event, CheckpointEvent):
+            return
+        match event:
+            case StepDone():
+                self._current["loss"] = event.loss
+            case EvaluationDone():
+                self._current["held_out"] = event.held_out
+            case RankSlow(rank=rank, host=host, factor=factor):
+                self._current["slow"] = f"rank {rank} on {host} takes {factor} times as long as the others"
+            case RankRecovered():
+                self._current["slow"] = ""
+            case AttemptEnded():
+                self._current |= {"outcome": event.outcome, "reason": event.reason}
+            case AttemptClaimed() | AttemptStarted() | BatchJudged() | BatchSkipped() | StepTimed():
+                pass
+            case _:
+                assert_never(event)
 
     def record_ledger(self, rows: Sequence[LedgerRow]) -> None:
         """Update the attempt's rank-time from its ledger."""

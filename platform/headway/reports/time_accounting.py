@@ -10,14 +10,17 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from itertools import zip_longest
 
+from headway.events.training_events import AttemptClaimed
 from headway.reports.status import AttemptStatus, Outcome, RunStatus, run_status
 from headway.runs.ledger import LedgerRow, read_ledger
 from headway.runs.run import Run
-from headway.runs.run_log import opening_events
+from headway.runs.run_log import opening_lines
 from headway.telemetry.phases import PHASES
 
 ORDERLY = ("done", "preempted")
 """Outcomes of attempts that wrote their ledger at the end."""
+MAX_RANKS = 65_536
+"""Bound of the ranks that a log may claim: each is a row of the report."""
 
 
 @dataclass(frozen=True)
@@ -150,8 +153,7 @@ def _queued_after(moment: float, time: RankTime) -> RankTime:
 
 
 def _world_size(run: Run, attempt: int) -> int:
-    """Number of an attempt's ranks, by its first log event; 1 if it has no log."""
-    claims = (
-        event for event in opening_events(run.store, run.name, attempt) if event.get("event") == "attempt.claimed"
-    )
-    return max(1, int(next(claims, {}).get("ranks", 1)))
+    """Number of an attempt's ranks, by its first log event; 1 if it has no log, or an incredible one."""
+    events = (line.event for line in opening_lines(run.store, run.name, attempt))
+    ranks = next((event.ranks for event in events if isinstance(event, AttemptClaimed)), 1)
+    return ranks if 1 <= ranks <= MAX_RANKS else 1

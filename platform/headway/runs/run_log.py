@@ -3,15 +3,17 @@
 import itertools
 import json
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from headway.errors import MissingObject
+from headway.events.log_line import LogLine
+from headway.events.training_events import StepDone
 from headway.objectstore.protocol import Store
 from headway.runs import keys
 
-Event = Mapping[str, Any]
-"""One line of the log."""
+Record = Mapping[str, Any]
+"""One line of the log as it is stored, whoever wrote it."""
 CHUNK_BYTES = 256 * 1024
 """Size from which on a chunk is complete [bytes]. Until then each flush rewrites it, so there are few objects."""
 
@@ -59,42 +61,51 @@ LOG_START: LogPosition = ("", 0)
 """Position before the first line."""
 
 
-def read_events(store: Store, run: str, after: LogPosition = LOG_START) -> Iterator[tuple[LogPosition, Event]]:
-    """Read a run's events after a position, in order, each with its own position."""
+def read_records(store: Store, run: str, after: LogPosition = LOG_START) -> Iterator[tuple[LogPosition, Record]]:
+    """Read the lines of a run's log after a position as they are stored, in order, each with its own position."""
     last_chunk, last_line = after
     chunks = list(store.list(keys.log(run), after=last_chunk[:-1]))  # includes the chunk itself: it may have grown
     for key, data in zip(chunks, store.get_all(chunks), strict=True):
-        for number, event in _parse(data or b""):
+        for number, record in _records(data or b""):
             if key != last_chunk or number > last_line:
-                yield (key, number), event
+                yield (key, number), record
 
 
-def opening_events(store: Store, run: str, attempt: int) -> Iterator[Event]:
+def read_lines(store: Store, run: str) -> Iterator[LogLine]:
+    """Read a run's events in order."""
+    return _lines(record for _, record in read_records(store, run))
+
+
+def opening_lines(store: Store, run: str, attempt: int) -> Iterator[LogLine]:
     """Read an attempt's events before its first step. Reads no chunk beyond them."""
     for chunk in itertools.count():
         try:
             data = store.get(keys.log_chunk(run, attempt, chunk))
         except MissingObject:
             return
-        for _, event in _parse(data):
-            if event.get("event") == "step.done":
+        for line in _lines(record for _, record in _records(data)):
+            if isinstance(line.event, StepDone):
                 return
-            yield event
+            yield line
 
 
-def events_newest_first(store: Store, run: str) -> Iterator[Event]:
+def lines_newest_first(store: Store, run: str) -> Iterator[LogLine]:
     """Read a run's events from the newest on. Reads as many chunks as the caller consumes."""
     for key in reversed(list(store.list(keys.log(run)))):
-        for _, event in reversed(list(_parse(store.get(key)))):
-            yield event
+        yield from _lines(record for _, record in reversed(list(_records(store.get(key)))))
 
 
-def _parse(chunk: bytes) -> Iterator[tuple[int, Event]]:
-    """The events of a chunk with their line numbers, from 1. Skips lines that are no JSON objects."""
+def _lines(records: Iterable[Record]) -> Iterator[LogLine]:
+    """The lines that this version knows and that fit."""
+    return (line for record in records if (line := LogLine.parse(record)))
+
+
+def _records(chunk: bytes) -> Iterator[tuple[int, Record]]:
+    """The lines of a chunk with their numbers, from 1. Skips lines that are no JSON objects."""
     for number, line in enumerate(chunk.decode(errors="replace").splitlines(), 1):
         try:
-            event = json.loads(line)
-        except ValueError:
+            record = json.loads(line)
+        except (ValueError, RecursionError):
             continue
-        if isinstance(event, dict):
-            yield number, event
+        if isinstance(record, dict):
+            yield number, record

@@ -4,14 +4,34 @@ import json
 import logging
 import sys
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TextIO, TypeAlias
+from typing import TYPE_CHECKING, Any, TextIO
+
+from headway.events.event import Level, LogEvent
 
 if TYPE_CHECKING:
     import structlog
 
-Log: TypeAlias = "structlog.stdlib.BoundLogger"
 Sink = Callable[[str], None]
 LEVELS = {name.lower(): number for name, number in logging.getLevelNamesMapping().items()}
+
+
+class Log:
+    """A log of events, and of nothing else."""
+
+    def __init__(self, logger: "structlog.stdlib.BoundLogger") -> None:
+        self._write = {"info": logger.info, "warning": logger.warning}
+
+    def write(self, event: LogEvent, **envelope: Any) -> None:
+        """Write a line with the fields of `envelope` and of the event, which may replace some of the envelope."""
+        self._write[event.level](event.name, **envelope | event.fields())
+
+    def info(self, name: str, **fields: Any) -> None:
+        """Write a line."""
+        self._write["info"](name, **fields)
+
+    def warning(self, name: str, **fields: Any) -> None:
+        """Write a line about a problem that was dealt with."""
+        self._write["warning"](name, **fields)
 
 
 def open_log(
@@ -20,7 +40,7 @@ def open_log(
     stream: TextIO | None = None,
     terminal: bool | None = None,
     quiet: bool = False,
-    level: str = "info",
+    level: Level = "info",
     **bound: Any,
 ) -> Log:
     """A log on `stream`, by default standard error. Each line has the fields `bound`, except those of value None.
@@ -49,7 +69,7 @@ def open_log(
         if terminal
         else [structlog.processors.JSONRenderer(default=str)]
     )
-    logger: Log = structlog.wrap_logger(
+    logger: structlog.stdlib.BoundLogger = structlog.wrap_logger(
         structlog.WriteLogger(stream),  # not PrintLogger: Ray replaces Python's print
         wrapper_class=structlog.make_filtering_bound_logger(0),
         processors=[
@@ -60,4 +80,4 @@ def open_log(
         ],
         **{name: value for name, value in bound.items() if value is not None},
     )
-    return logger
+    return Log(logger)

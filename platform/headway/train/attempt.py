@@ -5,7 +5,6 @@ import socket
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
 from types import TracebackType
 from typing import Self
 
@@ -16,6 +15,7 @@ from headway.checkpoint.retention import Retention
 from headway.checkpoint.saver import Saver
 from headway.data import Prefetcher
 from headway.errors import DamageError, HeadwayError, StoreError
+from headway.events import training_events as events
 from headway.runs import Committed, Decided, Ended, keys
 from headway.runs.ledger import LedgerRow
 from headway.train.cadence import Cadence
@@ -80,7 +80,7 @@ class TrainingAttempt:
 
     def __enter__(self) -> Self:
         self.reporter.__enter__()
-        self.reporter.event("attempt.claimed", ranks=self.collectives.size)
+        self.reporter.emit(events.AttemptClaimed(ranks=self.collectives.size))
         try:
             self._write_ledger(0)
             self.startup.done("claim")
@@ -103,7 +103,7 @@ class TrainingAttempt:
                 if self._restore(commit):
                     return commit.tokens
             if self.history.commits:
-                self.reporter.warn("restore.nothing_sound", action="beginning again at 0 tokens")
+                self.reporter.emit(events.RestoreNothingSound(action="beginning again at 0 tokens"))
             self.state.reset()
             return 0
 
@@ -120,7 +120,7 @@ class TrainingAttempt:
             return False
         self.reporter.tokens = position + self.recipe.train.batch_tokens
         reason = decision.reason if decision else "as decided before"
-        self.reporter.event("batch.skipped", batch=position, reason=reason)
+        self.reporter.emit(events.BatchSkipped(batch=position, reason=reason))
         return True
 
     def decide(self, verdict: BatchVerdict, position: int) -> str:
@@ -130,7 +130,7 @@ class TrainingAttempt:
             HeadwayError: the action is to stop, or the limit of decisions is reached.
         """
         policy, batch = self.recipe.train.stability, self.recipe.train.batch_tokens
-        self.reporter.warn("batch.judged", batch=position, action=verdict.action, reason=verdict.reason)
+        self.reporter.emit(events.BatchJudged(batch=position, action=verdict.action, reason=verdict.reason))
         self._await_save()
         if verdict.action == "stop" or len(self.history.decisions) >= policy.limit:
             raise HeadwayError(
@@ -161,7 +161,7 @@ class TrainingAttempt:
             loss, stop = self.evaluator.loss(self.preemption)
         if not stop:
             self.state.held_out, self.state.last_evaluation = loss, position
-            self.reporter.event("evaluation.done", held_out=loss)
+            self.reporter.emit(events.EvaluationDone(held_out=loss))
         return stop
 
     def should_save(self) -> bool:
@@ -172,12 +172,12 @@ class TrainingAttempt:
         """Start to save the state at `position`; the state must not change before `await_copy`."""
         with self._stall("drain" if self.clock.phase == "drain" else "checkpoint"):
             self._await_save()
-            self.telemetry.on_save()
+            self.reporter.emit(events.SaveStarted())
             self.cadence.on_save()
             rows = self._ledger_rows(position)
             self.saver.save(position, self.state.tensors(), self.state.progress(), _json_lines(rows))
             self.last_save = position
-        self.reporter.event("checkpoint.staged")
+        self.reporter.emit(events.CheckpointStaged())
 
     def await_copy(self) -> None:
         """Wait until the state in the present save is copied, and may change again."""
@@ -188,8 +188,8 @@ class TrainingAttempt:
         """Record a step that ended at `position`, with the learning rate `rate`."""
         self.cadence.on_step(seconds, saving=self.saver.busy)
         self.reporter.step(position, gradient.loss, gradient.norm, rate, seconds)
-        if stages := self.startup.step():
-            self.reporter.event("attempt.started", **stages)
+        if started := self.startup.step():
+            self.reporter.emit(started)
 
     def on_timings(self, timings: Sequence[StepTiming]) -> None:
         """Record the times of a step on each rank; report a new straggler, or that there is none any more.
@@ -200,9 +200,11 @@ class TrainingAttempt:
             return
         slow = self.stragglers.slow
         if slow and self.collectives.is_rank0:
-            self.reporter.warn("rank.slow", **asdict(slow))
+            self.reporter.emit(
+                events.RankSlow(rank=slow.rank, host=slow.host, factor=slow.factor, cost=slow.cost, phase=slow.phase)
+            )
         elif slow is None:
-            self.reporter.event("rank.recovered")
+            self.reporter.emit(events.RankRecovered())
 
     def end(self, outcome: str, reason: str) -> None:
         """Write the last ledger, and record the end of the attempt in the journal."""
@@ -213,7 +215,7 @@ class TrainingAttempt:
         self.collectives.on_rank0(
             lambda: self.run.journal.append(Ended, self.number, outcome=outcome, reason=reason, tokens=position).seq
         )
-        self.reporter.event("attempt.ended", outcome=outcome, reason=reason)
+        self.reporter.emit(events.AttemptEnded(outcome=outcome, reason=reason))
 
     @contextmanager
     def _startup_phase(self, phase: str) -> Iterator[None]:
@@ -231,7 +233,7 @@ class TrainingAttempt:
             yield
         seconds = time.monotonic() - start
         self.cadence.on_stall(seconds)
-        self.telemetry.on_stall(seconds)
+        self.reporter.emit(events.StallEnded(seconds=seconds))
 
     def _await_save(self) -> None:
         """Wait for the save in progress; report its failure before raising it."""
@@ -239,14 +241,14 @@ class TrainingAttempt:
             self.saver.wait()
         except StoreError as error:
             if self.collectives.is_rank0:
-                self.reporter.warn("checkpoint.failed", problem=str(error))
+                self.reporter.emit(events.CheckpointFailed(problem=str(error)))
             raise
 
     def _on_commit(self, tokens: int, warning: str) -> None:
         """Report that a checkpoint is committed."""
-        self.reporter.event("checkpoint.committed", at=tokens)
+        self.reporter.emit(events.CheckpointCommitted(at=tokens))
         if warning:
-            self.reporter.warn("checkpoint.untidy", at=tokens, problem=warning)
+            self.reporter.emit(events.CheckpointUntidy(at=tokens, problem=warning))
 
     def _restore(self, commit: Committed) -> bool:
         """Restore a checkpoint on all ranks; report it and return False if any rank finds damage."""
@@ -261,13 +263,13 @@ class TrainingAttempt:
         problems = [each for each in self.collectives.all_gather(problem) if each]
         if problems:
             self.saver.retention.damaged.add(commit.manifest)
-            self.reporter.warn("checkpoint.damaged", at=commit.tokens, problem=problems[0])
+            self.reporter.emit(events.CheckpointDamaged(at=commit.tokens, problem=problems[0]))
             return False
         self.saver.parent = commit.manifest
         self.reporter.tokens = self.last_save = commit.tokens
-        self.reporter.event("checkpoint.restored", at=commit.tokens, manifest=commit.manifest)
+        self.reporter.emit(events.CheckpointRestored(at=commit.tokens, manifest=commit.manifest))
         if changed := differences(checkpoint.manifest.environment, self.rank.environment):
-            self.reporter.warn("environment.changed", changed=changed, effect="bits may differ from here on")
+            self.reporter.emit(events.EnvironmentChanged(changed=changed, effect="bits may differ from here on"))
         return True
 
     def _write_ledger(self, position: int) -> None:

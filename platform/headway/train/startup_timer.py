@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from headway.events.training_events import AttemptStarted
 from headway.telemetry.stage_timer import StageTimer
 
 
@@ -26,12 +27,11 @@ class StartupTimer:
         if not self.over:
             self._timer.done(stage, moment)
 
-    def step(self) -> dict[str, float] | None:
-        """Record a step. The first call returns the seconds of all stages and their `total`; later calls, None."""
+    def step(self) -> AttemptStarted | None:
+        """Record a step. The first call returns the event that the attempt has started; later calls, None."""
         if self.over:
             return None
         self.done("first_step")
         self.over = True
-        return {stage: round(seconds, 3) for stage, seconds in self.stages.items()} | {
-            "total": round(self._timer.total, 3)
-        }
+        stages = {stage: round(seconds, 3) for stage, seconds in self.stages.items()}
+        return AttemptStarted(stages=stages, total=round(self._timer.total, 3))

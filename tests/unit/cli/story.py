@@ -9,6 +9,8 @@ from typing import Any
 from headway import recipe as recipes
 from headway.checkpoint.manifest import CheckpointManifest, Environment, Progress, Tensor
 from headway.checkpoint.shard import Piece, serialize
+from headway.events.event import LogEvent
+from headway.events.training_events import AttemptClaimed, AttemptEnded, CheckpointRestored, EvaluationDone, StepDone
 from headway.objectstore import Store
 from headway.recipe import Recipe
 from headway.runs import Claimed, Committed, Decided, Ended, Heartbeat, Holder, Pruned, keys, write_heartbeat
@@ -120,6 +122,7 @@ class Story:
         chunk = self._chunks.get(self.attempt, 0)
         self._chunks[self.attempt] = chunk + 1
         common = {"run": self.run, "attempt": self.attempt, "rank": 0, "phase": "step", "tokens": 0, "level": "info"}
+        common["timestamp"] = datetime.fromtimestamp(0.0, UTC).isoformat()
         text = "".join(json.dumps({**common, **event}) + "\n" for event in events)
         self.store.put(keys.log_chunk(self.run, self.attempt, chunk), [text.encode()])
 
@@ -154,17 +157,21 @@ class Story:
         self._tail = sha256(data)
 
 
+def said(event: LogEvent, **envelope: Any) -> dict[str, Any]:
+    """An event as the log stores it."""
+    return {"event": event.name, "level": event.level, **envelope, **event.fields()}
+
+
+def restored(tokens: int) -> dict[str, Any]:
+    """The event of a checkpoint that was restored."""
+    return said(CheckpointRestored(at=tokens, manifest=f"{tokens}/manifest.json"), tokens=tokens)
+
+
 def step(tokens: int, loss: float = 3.0, at: float = 0.0) -> dict[str, Any]:
     """The event of a trained step."""
-    return {
-        "event": "step.done",
-        "tokens": tokens,
-        "loss": loss,
-        "norm": 1.0,
-        "learning_rate": 1e-3,
-        "tokens_per_second": 500.0,
-        "timestamp": datetime.fromtimestamp(at, UTC).isoformat(),
-    }
+    timestamp = datetime.fromtimestamp(at, UTC).isoformat()
+    done = StepDone(loss=loss, norm=1.0, learning_rate=1e-3, tokens_per_second=500.0)
+    return said(done, tokens=tokens, timestamp=timestamp)
 
 
 def steps(first: int, last: int, loss: float = 3.0) -> Sequence[dict[str, Any]]:
@@ -175,25 +182,23 @@ def steps(first: int, last: int, loss: float = 3.0) -> Sequence[dict[str, Any]]:
 def trained(story: Story) -> Story:
     """A run that was preempted, killed with a checkpoint, killed without one, failed, and then finished."""
     story.claim(100)
-    story.say({"event": "attempt.claimed", "ranks": 2}, *steps(1000, 2000))
+    story.say(said(AttemptClaimed(ranks=2)), *steps(1000, 2000))
     story.commit(109, 2000)
     story.ledger(90, 110, {"startup": 12.0, "step": 8.0}, {"startup": 12.5, "step": 7.5})
     story.end(110.5, "preempted", 2000)
 
     story.claim(130)
-    story.say(
-        {"event": "attempt.claimed", "ranks": 2}, {"event": "checkpoint.restored", "tokens": 2000}, *steps(3000, 6000)
-    )
+    story.say(said(AttemptClaimed(ranks=2)), restored(2000), *steps(3000, 6000))
     story.commit(139, 4000)
     story.ledger(120, 138, {"startup": 10.0, "restore": 1.0, "step": 7.0}, {"startup": 10.0, "data": 1.0, "step": 7.0})
 
     story.claim(160, lost_at=145)
-    story.say({"event": "attempt.claimed", "ranks": 3})
+    story.say(said(AttemptClaimed(ranks=3)))
 
     story.claim(180, lost_at=165)
     story.say(
-        {"event": "attempt.claimed", "ranks": 1},
-        {"event": "checkpoint.restored", "tokens": 4000},
+        said(AttemptClaimed(ranks=1)),
+        restored(4000),
         *steps(5000, 8000, 2.0),
     )
     story.commit(190, 7000)
@@ -202,11 +207,11 @@ def trained(story: Story) -> Story:
 
     story.claim(210)
     story.say(
-        {"event": "attempt.claimed", "ranks": 1},
-        {"event": "checkpoint.restored", "tokens": 7000},
+        said(AttemptClaimed(ranks=1)),
+        restored(7000),
         *steps(8000, 10000, 1.5),
-        {"event": "evaluation.done", "tokens": 10000, "held_out": 1.75},
-        {"event": "attempt.ended", "tokens": 10000, "outcome": "done"},
+        said(EvaluationDone(held_out=1.75), tokens=10000),
+        said(AttemptEnded(outcome="done", reason="budget reached"), tokens=10000),
     )
     story.commit(220, 10000)
     story.ledger(200, 221, {"startup": 9.0, "step": 10.0, "evaluation": 1.0, "drain": 1.0})
@@ -219,7 +224,7 @@ def running(story: Story) -> Story:
     """A run that is trained on another machine now, at 500 tokens/s."""
     now = time.time()
     story.claim(now - 20)
-    story.say({"event": "attempt.claimed", "ranks": 1}, *steps(1000, 4000))
+    story.say(said(AttemptClaimed(ranks=1)), *steps(1000, 4000))
     story.commit(now - 5, 3000)
     story.ledger(now - 30, now - 5, {"startup": 15.0, "step": 10.0})
     story.beat(now, 4000, every=60)

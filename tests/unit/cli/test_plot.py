@@ -1,27 +1,37 @@
 """The figure of a run."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.unit.cli.conftest import Headway
-from tests.unit.cli.story import BATCH, Story, step, steps, trained
+from tests.unit.cli.story import BATCH, Story, restored, said, step, steps, trained
 
+from headway.events.log_line import LogLine
+from headway.events.training_events import AttemptClaimed, CheckpointRestored, EvaluationDone
 from headway.objectstore.folder import FolderStore
-from headway.reports.curve import newest_losses, read_curve
-from headway.runs.run_log import opening_events
+from headway.reports.curve import Curve, newest_losses, read_curve
+from headway.runs.run_log import opening_lines
 
 PNG = b"\x89PNG\r\n"
+
+
+def curve(*records: Mapping[str, Any]) -> Curve:
+    """The curve of a log of these lines."""
+    epoch = {"timestamp": "1970-01-01T00:00:00Z"}
+    return read_curve(line for record in records if (line := LogLine.parse({**epoch, **record})))
 
 
 def test_what_was_trained_again_is_drawn_once() -> None:
     """The later attempt's steps replace those that the earlier attempt lost, including those not yet repeated."""
     first = [{**each, "attempt": 1} for each in (*steps(1000, 6000, loss=3.0),)]
-    first.append({"event": "evaluation.done", "attempt": 1, "tokens": 6000, "held_out": 9.0})
+    first.append(said(EvaluationDone(held_out=9.0), attempt=1, tokens=6000))
     second = [
-        {"event": "checkpoint.restored", "attempt": 4, "tokens": 3000},
+        {**restored(3000), "attempt": 4},
         *({**each, "attempt": 4} for each in steps(4000, 5000, loss=2.0)),
     ]
-    drawn = read_curve([*first, *second])
+    drawn = curve(*first, *second)
     assert [(p.tokens, p.loss) for p in drawn.points] == [(1000, 3), (2000, 3), (3000, 3), (4000, 2), (5000, 2)]
     assert drawn.held_out == {}
     assert drawn.tokens_reached == {1: 6000, 4: 5000}
@@ -30,22 +40,22 @@ def test_what_was_trained_again_is_drawn_once() -> None:
 def test_beginning_again_forgets_everything() -> None:
     """The curve of an attempt that restored nothing starts at the beginning."""
     events = [{**each, "attempt": 1} for each in steps(1000, 3000)] + [{**step(1000, 5.0), "attempt": 2}]
-    assert [(p.tokens, p.loss) for p in read_curve(events).points] == [(1000, 5.0)]
+    assert [(p.tokens, p.loss) for p in curve(*events).points] == [(1000, 5.0)]
 
 
 def test_what_a_roll_back_skips_is_not_drawn() -> None:
     """Steps that were rolled back and then skipped leave a gap."""
     first = [{**each, "attempt": 1} for each in steps(1000, 5000)]
-    second = [{"event": "checkpoint.restored", "attempt": 4, "tokens": 2000}, {**step(6000), "attempt": 4}]
-    assert [p.tokens for p in read_curve([*first, *second]).points] == [1000, 2000, 6000]
+    second = [{**restored(2000), "attempt": 4}, {**step(6000), "attempt": 4}]
+    assert [p.tokens for p in curve(*first, *second).points] == [1000, 2000, 6000]
 
 
 def test_late_and_early_words_are_found_without_the_rest(store: FolderStore) -> None:
     """The newest losses come from the end of a log, an attempt's opening events from its beginning."""
     story = trained(Story(store, "tale"))
     assert newest_losses(store, "tale") == (1.5, 1.75)
-    assert [event["event"] for event in opening_events(store, "tale", 7)] == ["attempt.claimed", "checkpoint.restored"]
-    assert list(opening_events(store, story.run, 99)) == []
+    assert [type(line.event) for line in opening_lines(store, "tale", 7)] == [AttemptClaimed, CheckpointRestored]
+    assert list(opening_lines(store, story.run, 99)) == []
 
 
 @pytest.mark.parametrize(("name", "begins"), [("tale.png", PNG), ("x.pdf", b"%PDF"), ("x.svg", b"<?xml")])

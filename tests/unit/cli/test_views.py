@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 from tests.unit.cli.conftest import Headway
-from tests.unit.cli.story import Story, running, step, trained
+from tests.unit.cli.story import Story, restored, running, said, step, trained
 
 from headway.cli import screen
+from headway.events.training_events import AttemptEnded, CheckpointDamaged
 from headway.objectstore.folder import FolderStore
 from headway.runs import keys
 
@@ -131,7 +132,7 @@ def test_an_attempt_begins_where_it_restored(headway: Headway, store: FolderStor
     story.commit(106, 3000)
     story.end(110, "preempted", 3000)
     story.claim(120)
-    story.say({"event": "checkpoint.damaged", "at": 3000}, {"event": "checkpoint.restored", "tokens": 2000}, step(3000))
+    story.say(said(CheckpointDamaged(at=3000, problem="a bit")), restored(2000), step(3000))
     story.end(130, "preempted", 2000)
     last = headway("status", "tale", "--json").document["attempts"][-1]
     assert (last["from_tokens"], last["to_tokens"]) == (2000, 2000)
@@ -183,7 +184,7 @@ def test_following_a_log_ends_with_the_run(
         (
             lambda: story.say(step(5000)),
             lambda: story.end(1.0, "done", 5000),
-            lambda: story.say({"event": "attempt.ended", "tokens": 5000}),
+            lambda: story.say(said(AttemptEnded(outcome="done", reason="budget reached"), tokens=5000)),
         )
     )
     monkeypatch.setattr("headway.cli.logs.time.sleep", lambda _: next(chapters)())

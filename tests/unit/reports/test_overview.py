@@ -5,8 +5,9 @@ from collections.abc import Mapping
 
 import pytest
 from tests.memory import MemoryStore
-from tests.unit.cli.story import BUDGET, Story, running, step, trained
+from tests.unit.cli.story import BUDGET, Story, running, said, step, trained
 
+from headway.events.training_events import AttemptClaimed, AttemptEnded, EvaluationDone, StepDone
 from headway.reports.overview import RunOverview, overview
 from headway.reports.summary import SummaryBuilder
 from headway.reports.time_accounting import TimeAccounting, account_time
@@ -16,14 +17,19 @@ from headway.runs.ledger import LedgerRow
 PHASES: Mapping[str, float] = {"startup": 10.0, "step": 30.0}
 
 
+def step_done(loss: float) -> StepDone:
+    """The event of a step."""
+    return StepDone(loss=loss, norm=1.0, learning_rate=1e-3, tokens_per_second=500.0)
+
+
 def attempt(story: Story, began: float, tokens: int, outcome: str | None, *, loss: float = 3.0) -> SummaryBuilder:
     """Write an attempt with the heartbeats that a trainer writes; returns its summary builder."""
     number = story.claim(began)
     builder = SummaryBuilder(Run(story.store, story.run), number, BUDGET)
-    builder.handle("attempt.claimed", {"ranks": 1})
-    builder.handle("step.done", {"loss": loss})
-    builder.handle("evaluation.done", {"held_out": loss + 1})
-    story.say(step(tokens, loss), {"event": "evaluation.done", "tokens": tokens, "held_out": loss + 1})
+    builder.handle(AttemptClaimed(ranks=1))
+    builder.handle(step_done(loss))
+    builder.handle(EvaluationDone(held_out=loss + 1))
+    story.say(step(tokens, loss), said(EvaluationDone(held_out=loss + 1), tokens=tokens))
     story.commit(began + 40, tokens)
     story.ledger(began, began + 40, PHASES)
     builder.record_ledger(
@@ -31,7 +37,7 @@ def attempt(story: Story, began: float, tokens: int, outcome: str | None, *, los
     )
     if outcome:
         story.end(began + 40, outcome, tokens)
-        builder.handle("attempt.ended", {"outcome": outcome, "reason": "asked to stop"})
+        builder.handle(AttemptEnded(outcome=outcome, reason="asked to stop"))
     story.beat(began + 40, tokens, summary=builder.build())
     return builder
 
@@ -150,7 +156,7 @@ def test_a_loss_that_is_not_finite_does_not_break_a_heartbeat() -> None:
     story = Story(store, "run")
     story.claim(100)
     builder = SummaryBuilder(Run(store, "run"), 1, BUDGET)
-    builder.handle("step.done", {"loss": float("nan")})
+    builder.handle(step_done(float("nan")))
     story.beat(100, summary=builder.build())
     beat = read_heartbeat(store, "run")
     assert isinstance(beat, Heartbeat)

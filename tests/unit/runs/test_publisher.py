@@ -12,7 +12,7 @@ from headway.objectstore import Buffer
 from headway.recipe.schema import Machine
 from headway.runs import Heartbeat, Holder, keys, read_heartbeat, run_log, write_heartbeat
 from headway.runs.publisher import CHECK_BEATS, LOG_BEATS, Publisher
-from headway.runs.run_log import LogWriter, read_events
+from headway.runs.run_log import LogWriter, read_records
 
 DAY_SECONDS = 86_400
 REQUESTS_A_DAY = 15_000
@@ -96,15 +96,15 @@ def test_an_urgent_line_does_not_wait_for_the_next_flush() -> None:
     publishing.log.add('{"event": "attempt.claimed"}')
     publishing.notify()
     publishing.tick(0.1)
-    assert len([*read_events(store, "run")]) == 1
+    assert len([*read_records(store, "run")]) == 1
     publishing.log.add('{"event": "step.done"}')
     publishing.tick(EVERY)
-    assert len([*read_events(store, "run")]) == 1
+    assert len([*read_records(store, "run")]) == 1
     publishing.log.add('{"event": "checkpoint.committed"}')
     publishing.notify()
     assert publishing.due() <= 0.1 + EVERY
     publishing.tick(publishing.due())
-    assert len([*read_events(store, "run")]) == 3
+    assert len([*read_records(store, "run")]) == 3
 
 
 def test_a_failed_request_is_made_again() -> None:
@@ -120,7 +120,7 @@ def test_a_failed_request_is_made_again() -> None:
     while (now := publishing.due()) <= LOG_BEATS * EVERY:
         publishing.tick(now)
     assert read_heartbeat(store, "run")
-    assert len([*read_events(store, "run")]) == 1
+    assert len([*read_records(store, "run")]) == 1
 
 
 def test_a_fenced_attempt_falls_silent() -> None:
@@ -158,6 +158,6 @@ def test_the_end_is_published(monkeypatch: pytest.MonkeyPatch) -> None:
     publishing.start()
     publishing.log.add('{"event": "attempt.ended"}')
     publishing.close()
-    assert [event["event"] for _, event in read_events(store, "run")] == ["attempt.ended"]
+    assert [event["event"] for _, event in read_records(store, "run")] == ["attempt.ended"]
     assert read_heartbeat(store, "run")
     assert not any(thread.name == "heartbeat" for thread in threading.enumerate())

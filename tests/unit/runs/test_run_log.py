@@ -11,7 +11,7 @@ from tests.memory import MemoryStore
 from headway.errors import StoreError
 from headway.objectstore import Buffer
 from headway.runs import keys, run_log
-from headway.runs.run_log import LOG_START, LogPosition, LogWriter, read_events
+from headway.runs.run_log import LOG_START, LogPosition, LogWriter, read_records
 
 
 class FailingStore(MemoryStore):
@@ -41,7 +41,7 @@ def line(number: int) -> str:
 
 def numbers(store: MemoryStore, after: LogPosition = LOG_START) -> list[int]:
     """Numbers of the lines after a position."""
-    return [int(event["number"]) for _, event in read_events(store, "run", after)]
+    return [int(event["number"]) for _, event in read_records(store, "run", after)]
 
 
 def test_a_chunk_grows_until_it_is_complete() -> None:
@@ -110,7 +110,7 @@ def test_a_follower_gets_each_line_once(turns: list[tuple[int, bool, bool]]) -> 
             writer.add(line(total))
             total += 1
         writer.flush()
-        for at, event in read_events(store, "run", position) if reads else ():
+        for at, event in read_records(store, "run", position) if reads else ():
             position = at
             seen.append(int(event["number"]))
     assert seen == [*range(total)]
@@ -124,7 +124,7 @@ def test_reading_resumes_after_any_line() -> None:
         writer.add(line(number))
         if number % 3 == 0:
             writer.flush()
-    positions = [position for position, _ in read_events(store, "run")]
+    positions = [position for position, _ in read_records(store, "run")]
     assert len(positions) == 13
     for number, position in enumerate(positions):
         assert numbers(store, position) == [*range(number + 1, 13)]
@@ -134,7 +134,7 @@ def test_lines_that_are_no_events_are_skipped() -> None:
     """Unreadable lines do not change the positions of the others."""
     store = MemoryStore()
     store.put(keys.log_chunk("run", 1, 0), [f"{line(0)}\n\xff{{\n7\n\n{line(1)}\n".encode("latin-1")])
-    assert [(position[1], event["number"]) for position, event in read_events(store, "run")] == [
+    assert [(position[1], event["number"]) for position, event in read_records(store, "run")] == [
         (1, "00000"),
         (5, "00001"),
     ]

@@ -1,4 +1,4 @@
-"""Prometheus metrics follow the log events, over all attempts of a process."""
+"""Prometheus metrics follow the events, over all attempts of a process."""
 
 import time
 from collections.abc import Callable
@@ -8,6 +8,23 @@ from tests.memory import MemoryStore
 from tests.unit.cli.story import BATCH, BUDGET, Story
 
 from headway.errors import TransientError
+from headway.events.training_events import (
+    AttemptEnded,
+    AttemptStarted,
+    BatchJudged,
+    CheckpointCommitted,
+    CheckpointDamaged,
+    CheckpointFailed,
+    CheckpointRestored,
+    CheckpointStaged,
+    EvaluationDone,
+    RankRecovered,
+    RankSlow,
+    SaveStarted,
+    StallEnded,
+    StepDone,
+    StepTimed,
+)
 from headway.objectstore.breaker import CircuitBreaker
 from headway.objectstore.retry import MAX_FAILURES, RESET_SECONDS
 from headway.runs import Run
@@ -51,8 +68,8 @@ def begin(metrics: RunMetrics, story: Story, clock: Clock | None = None, last_po
 
 def step(metrics: RunMetrics, position: int, loss: float = 2.0) -> None:
     """Train on a batch that ends at `position`."""
-    metrics.on_step(BATCH, 0.3)
-    metrics.on_event("step.done", position, {"loss": loss, "norm": 0.5, "learning_rate": 1e-3})
+    metrics.handle(StepTimed(tokens=BATCH, seconds=0.3), position)
+    metrics.handle(StepDone(loss=loss, norm=0.5, learning_rate=1e-3, tokens_per_second=BATCH / 0.3), position)
 
 
 def test_steps_are_counted(metrics: RunMetrics, story: Story, value: Value) -> None:
@@ -67,7 +84,7 @@ def test_steps_are_counted(metrics: RunMetrics, story: Story, value: Value) -> N
     assert value("train_step_duration_seconds_count") == 2
     assert value("train_step_duration_seconds_bucket", le="0.25") == 0
     assert value("train_step_duration_seconds_bucket", le="0.5") == 2
-    metrics.on_event("evaluation.done", 5 * BATCH, {"held_out": 2.5})
+    metrics.handle(EvaluationDone(held_out=2.5), 5 * BATCH)
     assert value("train_held_out_loss") == 2.5
 
 
@@ -95,12 +112,12 @@ def test_saves_are_counted_by_how_they_ended(metrics: RunMetrics, story: Story, 
     begin(metrics, story)
     assert value("checkpoint_last_commit_timestamp_seconds") == 1.0, "nothing has been saved since"
     before = time.time()
-    metrics.on_save()
-    metrics.on_stall(0.2)
-    metrics.on_stall(0.4)
-    metrics.on_event("checkpoint.staged", 2 * BATCH, {})
-    metrics.on_event("checkpoint.committed", 3 * BATCH, {"at": 2 * BATCH})
-    metrics.on_event("checkpoint.failed", 3 * BATCH, {"problem": "no space"})
+    metrics.handle(SaveStarted(), 2 * BATCH)
+    metrics.handle(StallEnded(seconds=0.2), 2 * BATCH)
+    metrics.handle(StallEnded(seconds=0.4), 2 * BATCH)
+    metrics.handle(CheckpointStaged(), 2 * BATCH)
+    metrics.handle(CheckpointCommitted(at=2 * BATCH), 3 * BATCH)
+    metrics.handle(CheckpointFailed(problem="no space"), 3 * BATCH)
     assert [value("checkpoint_saves_total", outcome=outcome) for outcome in ("committed", "failed")] == [1, 1]
     assert value("checkpoint_save_duration_seconds_sum", stage="block") == pytest.approx(0.6)
     assert value("checkpoint_save_duration_seconds_count", stage="upload") == 1
@@ -108,8 +125,8 @@ def test_saves_are_counted_by_how_they_ended(metrics: RunMetrics, story: Story, 
     committed = value("checkpoint_last_commit_timestamp_seconds")
     assert committed
     assert before <= committed <= time.time()
-    metrics.on_save()
-    metrics.on_event("checkpoint.committed", 4 * BATCH, {"at": 4 * BATCH})
+    metrics.handle(SaveStarted(), 4 * BATCH)
+    metrics.handle(CheckpointCommitted(at=4 * BATCH), 4 * BATCH)
     assert value("checkpoint_save_duration_seconds_sum", stage="block") == pytest.approx(0.6), (
         "it starts at 0 for each save"
     )
@@ -126,11 +143,11 @@ def test_the_next_attempt_reports_the_cost_of_a_kill(metrics: RunMetrics, story:
     assert value("train_attempts") == 2
     assert value("checkpoint_position_tokens") == 3 * BATCH
     assert value("checkpoint_last_commit_timestamp_seconds") == 2.0
-    metrics.on_event("checkpoint.damaged", 0, {"at": 4 * BATCH, "problem": "a bit"})
-    metrics.on_event("checkpoint.restored", 3 * BATCH, {"at": 3 * BATCH})
+    metrics.handle(CheckpointDamaged(at=4 * BATCH, problem="a bit"), 0)
+    metrics.handle(CheckpointRestored(at=3 * BATCH, manifest="m"), 3 * BATCH)
     assert [value("checkpoint_restores_total", outcome=outcome) for outcome in ("damaged", "verified")] == [1, 1]
     assert value("train_replayed_tokens_total") == 2 * BATCH
-    metrics.on_event("attempt.started", 4 * BATCH, {"total": 3.0})
+    metrics.handle(AttemptStarted(stages={}, total=3.0), 4 * BATCH)
     assert value("recovery_duration_seconds_sum", stage="startup") == pytest.approx(3.0, abs=0.2)
     assert value("recovery_duration_seconds_count", stage="drain") == 0
 
@@ -139,15 +156,15 @@ def test_a_preemption_that_saved_is_counted_once(metrics: RunMetrics, story: Sto
     """The next attempt does not count it again; the first attempt is no recovery."""
     story.claim(1.0)
     begin(metrics, story)
-    metrics.on_event("attempt.started", BATCH, {"total": 3.0})
+    metrics.handle(AttemptStarted(stages={}, total=3.0), BATCH)
     assert value("recovery_duration_seconds_count", stage="startup") == 0
-    metrics.on_event("attempt.ended", BATCH, {"outcome": "preempted", "reason": "asked to stop"})
+    metrics.handle(AttemptEnded(outcome="preempted", reason="asked to stop"), BATCH)
     story.end(2.0, "preempted", BATCH)
     story.claim(3.0)
     begin(metrics, story)
     assert [value("preemptions_total", outcome=outcome) for outcome in ("saved", "lost")] == [1, 0]
     assert value("recovery_duration_seconds_count", stage="drain") == 1
-    metrics.on_event("attempt.ended", BATCH, {"outcome": "done", "reason": "budget reached"})
+    metrics.handle(AttemptEnded(outcome="done", reason="budget reached"), BATCH)
     assert value("preemptions_total", outcome="saved") == 1
 
 
@@ -182,9 +199,9 @@ def test_decisions_and_slow_ranks_are_shown(metrics: RunMetrics, story: Story, v
     """A rank that has recovered is no longer slow."""
     story.claim(1.0)
     begin(metrics, story)
-    metrics.on_event("batch.judged", BATCH, {"action": "skip", "reason": "loss nan"})
+    metrics.handle(BatchJudged(batch=0, action="skip", reason="loss nan"), BATCH)
     assert [value("train_decisions_total", action=action) for action in ("skip", "rollback", "stop")] == [1, 0, 0]
-    metrics.on_event("rank.slow", BATCH, {"rank": 1, "host": "far", "factor": 2.0})
+    metrics.handle(RankSlow(rank=1, host="far", factor=2.0, cost=1.5, phase="data"), BATCH)
     assert value("train_slow_ranks") == 1
-    metrics.on_event("rank.recovered", BATCH, {})
+    metrics.handle(RankRecovered(), BATCH)
     assert value("train_slow_ranks") == 0

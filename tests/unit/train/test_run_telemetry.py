@@ -11,12 +11,21 @@ import pytest
 from tests.memory import MemoryStore
 from tests.unit.cli.story import BATCH, Story, plan
 
+from headway.events.training_events import (
+    AttemptEnded,
+    AttemptStarted,
+    CheckpointCommitted,
+    CheckpointFailed,
+    SaveStarted,
+    StepTimed,
+)
 from headway.runs import Run, this_process
 from headway.telemetry import Trace
 from headway.telemetry.exposition import MetricsConfig, MetricsServer
 from headway.telemetry.spans import FILE_VARIABLE
 from headway.train.clock import Clock
 from headway.train.host.preemption import IMMEDIATE, STOP, Preemption
+from headway.train.sinks.event_bus import EventBus
 from headway.train.sinks.run_telemetry import RunTelemetry
 
 TRACE = Trace.new()
@@ -54,13 +63,16 @@ def test_other_ranks_export_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: P
     with make_telemetry(MetricsConfig(targets=str(tmp_path))) as telemetry:
         trace = begin(telemetry, story)
         assert trace == TRACE
-        telemetry.on_step(BATCH, 0.3)
-        telemetry.on_event("step.done", BATCH, {"loss": 2.0, "norm": 1.0, "learning_rate": 1e-3})
+        events = EventBus()
+        telemetry.subscribe_to(events)
+        events.emit(StepTimed(tokens=BATCH, seconds=0.3))
+        events.emit(SaveStarted())
+        events.emit(CheckpointCommitted(at=BATCH))
         telemetry.linger()
     assert list(tmp_path.iterdir()) == []
 
 
-def test_events_of_the_log_become_spans(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, story: Story) -> None:
+def test_events_become_spans(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, story: Story) -> None:
     """They belong to the trace of the attempt, and need no metrics; a save lasts from its start to its commit."""
     file = tmp_path / "spans.jsonl"
     monkeypatch.setenv(FILE_VARIABLE, str(file))
@@ -68,13 +80,15 @@ def test_events_of_the_log_become_spans(monkeypatch: pytest.MonkeyPatch, tmp_pat
         trace = begin(telemetry, story)
         with telemetry.span("restore"):
             pass
-        telemetry.on_event("attempt.started", BATCH, {"launch": 1.0, "build": 2.0, "total": 3.0})
+        events = EventBus()
+        telemetry.subscribe_to(events)
+        events.emit(AttemptStarted(stages={"launch": 1.0, "build": 2.0}, total=3.0))
         before = time.time()
-        telemetry.on_save()
-        telemetry.on_event("checkpoint.committed", 3 * BATCH, {"at": 2 * BATCH})
-        telemetry.on_save()
-        telemetry.on_event("checkpoint.failed", 3 * BATCH, {"problem": "no space"})
-        telemetry.on_event("attempt.ended", 3 * BATCH, {"outcome": "preempted", "reason": "asked to stop"})
+        events.emit(SaveStarted())
+        events.emit(CheckpointCommitted(at=2 * BATCH))
+        events.emit(SaveStarted())
+        events.emit(CheckpointFailed(problem="no space"))
+        events.emit(AttemptEnded(outcome="preempted", reason="asked to stop"))
     spans = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
     names = ["train.restore", "train.startup", "train.checkpoint", "train.checkpoint", "train.drain"]
     assert [span["name"] for span in spans] == names

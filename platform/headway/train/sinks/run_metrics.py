@@ -1,13 +1,39 @@
-"""Prometheus metrics of a training process, updated by the log events of its attempts.
+"""Prometheus metrics of a training process, updated by the events of its attempts.
 
 Rank 0 serves them, because it has the figures of all ranks. They disappear with its process: Prometheus then sees a
 target that is down. What must last is in the run store.
 """
 
 import time
-from collections.abc import Mapping
-from typing import Any
+from typing import assert_never
 
+from headway.events.training_events import (
+    AttemptClaimed,
+    AttemptEnded,
+    AttemptEvent,
+    AttemptStarted,
+    BatchEvent,
+    BatchJudged,
+    BatchSkipped,
+    CheckpointCommitted,
+    CheckpointDamaged,
+    CheckpointFailed,
+    CheckpointRestored,
+    CheckpointStaged,
+    CheckpointUntidy,
+    EnvironmentChanged,
+    EvaluationDone,
+    RankEvent,
+    RankSlow,
+    RestoreEvent,
+    RestoreNothingSound,
+    SaveEvent,
+    SaveStarted,
+    StallEnded,
+    StepDone,
+    StepTimed,
+    TrainingEvent,
+)
 from headway.objectstore.retry import bucket_breakers
 from headway.runs import History
 from headway.telemetry import Trace
@@ -49,38 +75,21 @@ class RunMetrics:
         if self._is_recovery and history.attempts[-2].outcome == "open":
             self.families.recovery.preemptions["lost"].inc()
 
-    def on_step(self, tokens: int, seconds: float) -> None:
-        """Count a step over `tokens`."""
-        self.families.train.tokens.inc(tokens)
-        self.families.train.step_duration.observe(seconds, self._exemplar)
-        self.count()
-
-    def on_save(self) -> None:
-        """Record that a save starts."""
-        self._save_start = time.time()
-
-    def on_stall(self, seconds: float) -> None:
-        """Record that training stood still for a save."""
-        self._stall_seconds += seconds
-
-    def on_event(self, event: str, tokens: int, fields: Mapping[str, Any]) -> None:
+    def handle(self, event: TrainingEvent, tokens: int) -> None:
         """Update the families by an event at the position `tokens`."""
-        train = self.families.train
-        train.position.set(tokens)
-        if event.startswith("checkpoint."):
-            self._on_checkpoint_event(event, fields)
-        elif event == "step.done":
-            train.loss.set(fields["loss"])
-            train.grad_norm.set(fields["norm"])
-            train.learning_rate.set(fields["learning_rate"])
-        elif event == "evaluation.done":
-            train.held_out_loss.set(fields["held_out"])
-        elif event == "batch.judged":
-            train.decisions[fields["action"]].inc()
-        elif event in {"rank.slow", "rank.recovered"}:
-            train.slow_ranks.set(event == "rank.slow")
-        elif event.startswith("attempt."):
-            self._on_attempt_event(event, fields)
+        self.families.train.position.set(tokens)
+        if isinstance(event, BatchEvent):
+            self._on_batch(event)
+        elif isinstance(event, SaveEvent):
+            self._on_save(event)
+        elif isinstance(event, RestoreEvent):
+            self._on_restore(event)
+        elif isinstance(event, RankEvent):
+            self.families.train.slow_ranks.set(isinstance(event, RankSlow))
+        elif isinstance(event, AttemptEvent):
+            self._on_attempt(event)
+        else:
+            assert_never(event)
 
     def count(self) -> None:
         """Count seconds by phase and requests to the store since the last call."""
@@ -100,30 +109,73 @@ class RunMetrics:
         self._counted_requests = requests
         self.families.store.circuit_open.set(any(not each.closed for each in breakers))
 
-    def _on_checkpoint_event(self, event: str, fields: Mapping[str, Any]) -> None:
-        checkpoint, now = self.families.checkpoint, time.time()
-        if event == "checkpoint.committed":
-            checkpoint.saves["committed"].inc()
-            checkpoint.save_duration["upload"].observe(now - self._save_start, self._exemplar)
-            checkpoint.save_duration["block"].observe(self._stall_seconds, self._exemplar)
-            checkpoint.last_commit.set(now)
-            checkpoint.position.set(fields["at"])
-            self._stall_seconds = 0.0
-        elif event == "checkpoint.failed":
-            checkpoint.saves["failed"].inc()
-        elif event == "checkpoint.damaged":
-            checkpoint.restores["damaged"].inc()
-        elif event == "checkpoint.restored":
-            checkpoint.restores["verified"].inc()
-            self.families.train.replayed_tokens.inc(max(0, self._last_position - fields["at"]))
+    def _on_batch(self, event: BatchEvent) -> None:
+        train = self.families.train
+        match event:
+            case StepTimed():
+                train.tokens.inc(event.tokens)
+                train.step_duration.observe(event.seconds, self._exemplar)
+                self.count()
+            case StepDone():
+                train.loss.set(event.loss)
+                train.grad_norm.set(event.norm)
+                train.learning_rate.set(event.learning_rate)
+            case EvaluationDone():
+                train.held_out_loss.set(event.held_out)
+            case BatchJudged():
+                train.decisions[event.action].inc()
+            case BatchSkipped():
+                pass
+            case _:
+                assert_never(event)
 
-    def _on_attempt_event(self, event: str, fields: Mapping[str, Any]) -> None:
+    def _on_save(self, event: SaveEvent) -> None:
+        checkpoint, now = self.families.checkpoint, time.time()
+        match event:
+            case SaveStarted():
+                self._save_start = now
+            case StallEnded():
+                self._stall_seconds += event.seconds
+            case CheckpointCommitted():
+                checkpoint.saves["committed"].inc()
+                checkpoint.save_duration["upload"].observe(now - self._save_start, self._exemplar)
+                checkpoint.save_duration["block"].observe(self._stall_seconds, self._exemplar)
+                checkpoint.last_commit.set(now)
+                checkpoint.position.set(event.at)
+                self._stall_seconds = 0.0
+            case CheckpointFailed():
+                checkpoint.saves["failed"].inc()
+            case CheckpointStaged() | CheckpointUntidy():
+                pass
+            case _:
+                assert_never(event)
+
+    def _on_restore(self, event: RestoreEvent) -> None:
+        restores = self.families.checkpoint.restores
+        match event:
+            case CheckpointRestored():
+                restores["verified"].inc()
+                self.families.train.replayed_tokens.inc(max(0, self._last_position - event.at))
+            case CheckpointDamaged():
+                restores["damaged"].inc()
+            case RestoreNothingSound() | EnvironmentChanged():
+                pass
+            case _:
+                assert_never(event)
+
+    def _on_attempt(self, event: AttemptEvent) -> None:
         assert self._clock
         seconds, recovery = self._clock.seconds_by_phase(), self.families.recovery
-        if event == "attempt.started" and self._is_recovery:
-            for stage in ("queue", "startup", "restore"):
-                recovery.duration[stage].observe(seconds[stage], self._exemplar)
-        elif event == "attempt.ended" and fields["outcome"] == "preempted":
-            recovery.duration["drain"].observe(seconds["drain"], self._exemplar)
-            recovery.preemptions["saved"].inc()
+        match event:
+            case AttemptStarted():
+                for stage in ("queue", "startup", "restore") if self._is_recovery else ():
+                    recovery.duration[stage].observe(seconds[stage], self._exemplar)
+            case AttemptEnded():
+                if event.outcome == "preempted":
+                    recovery.duration["drain"].observe(seconds["drain"], self._exemplar)
+                    recovery.preemptions["saved"].inc()
+            case AttemptClaimed():
+                pass
+            case _:
+                assert_never(event)
         self.count()

@@ -7,10 +7,10 @@ import and count nothing.
 
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 
 from headway.recipe import Recipe
 from headway.runs import History, Holder, Run, read_heartbeat
@@ -18,6 +18,8 @@ from headway.telemetry import Span, Spans, Trace
 from headway.telemetry.exposition import MetricsConfig, MetricsServer
 from headway.train.clock import Clock
 from headway.train.host.preemption import IMMEDIATE, Preemption
+from headway.train.sinks.attempt_spans import AttemptSpans
+from headway.train.sinks.event_bus import EventBus
 
 if TYPE_CHECKING:
     from headway.train.sinks.run_metrics import RunMetrics
@@ -47,8 +49,6 @@ class RunTelemetry:
         )
         self.attempt = 0
         self._clock: Clock | None = None
-        self._save_start = 0.0
-        """Start of the save in progress [s since 1970]."""
         self._metrics: RunMetrics | None = None
         self._exposition: MetricsServer | None = None
         self._linger_seconds = 0.0
@@ -103,42 +103,12 @@ class RunTelemetry:
         with self.spans.span(f"train.{phase}", attempt=self.attempt) as span:
             yield span
 
-    def on_step(self, tokens: int, seconds: float) -> None:
-        """Record a step over `tokens`."""
+    def subscribe_to(self, events: EventBus) -> None:
+        """Have metrics and spans follow the events of the present attempt."""
         if self._metrics:
-            self._metrics.on_step(tokens, seconds)
-
-    def on_save(self) -> None:
-        """Record that a save starts."""
-        self._save_start = time.time()
-        if self._metrics:
-            self._metrics.on_save()
-
-    def on_stall(self, seconds: float) -> None:
-        """Record that training stood still for a save."""
-        if self._metrics:
-            self._metrics.on_stall(seconds)
-
-    def on_event(self, event: str, tokens: int, fields: Mapping[str, Any]) -> None:
-        """Update metrics and spans by an event of the log, at the position `tokens`."""
-        if self._metrics:
-            self._metrics.on_event(event, tokens, fields)
-        if not self.spans.on:
-            return
-        now = time.time()
-        if event == "checkpoint.committed":
-            self._record("checkpoint", self._save_start, now, tokens=fields["at"])
-        elif event == "checkpoint.failed":
-            self._record("checkpoint", self._save_start, now, problem=fields["problem"])
-        elif event == "attempt.started":
-            stages = {f"stage.{stage}": seconds for stage, seconds in fields.items() if stage != "total"}
-            self._record("startup", now - fields["total"], now, tokens=tokens, **stages)
-        elif event == "attempt.ended" and self._clock:
-            start = now - self._clock.seconds_by_phase()["drain"]
-            self._record("drain", start, now, tokens=tokens, outcome=fields["outcome"])
-
-    def _record(self, phase: str, start: float, end: float, *, problem: str | None = None, **own: Any) -> None:
-        self.spans.record(f"train.{phase}", start, end, problem=problem, attempt=self.attempt, **own)
+            events.subscribe(self._metrics.handle)
+        if self.spans.on and self._clock:
+            events.subscribe(AttemptSpans(self.spans, self.attempt, self._clock).handle)
 
     def _linger_limit(self) -> float:
         """How long to serve the last metrics [s]: after a stop request, at most half of the grace period."""
