@@ -10,7 +10,7 @@ WORKERS ?= 2
 PYTEST := $(BIN)/pytest --quiet --numprocesses $(WORKERS) --dist loadgroup
 
 .DEFAULT_GOAL := help
-.PHONY: help setup system engines lock fmt check test test-fast test-kills test-protocol test-slurm test-soak s3 slurm quickstart bench gpu-kit clean
+.PHONY: help setup system engines lock fmt check docs test test-fast test-kills test-protocol test-slurm test-soak s3 slurm quickstart bench gpu-kit clean
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -55,6 +55,9 @@ check: $(READY) ## style, types, layers
 	$(BIN)/ruff check --quiet .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
+
+docs: $(READY) ## write the generated page, docs/events.md
+	$(BIN)/python -m tests.contract.event_page
 
 test-fast: $(READY) $(ENGINES) ## the tests that start no training processes
 	$(PYTEST) -m "not slow"

@@ -1,9 +1,9 @@
 """Generates `docs/events.md` from `headway.events`: `make docs`, or `python -m tests.contract.event_page`."""
 
 import ast
-import inspect
 from collections import defaultdict
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
 from tests.contract.source import MODULES, Module
@@ -28,8 +28,8 @@ HEAD = """\
 <!-- Generated from platform/headway/events by `make docs`. -->
 # Events
 
-Everything that the logs of Headway can show. A line is a JSON object with `event`, `level`, `timestamp`, and the fields
-below. `headway logs RUN --json` prints those of a run; [telemetry.md](telemetry.md) says what else follows the events.
+A line of a log is a JSON object with `event`, `level`, `timestamp` and the fields below. `headway logs RUN --json`
+prints the lines of a run. Metrics and spans follow the same events: [telemetry.md](telemetry.md).
 """
 
 
@@ -44,15 +44,16 @@ def section(title: str, module: Module, emitters: dict[str, set[str]]) -> str:
     """The events of one module: first those that the log shows, then the others."""
     introduction = (ast.get_docstring(ast.parse(module.text)) or "").partition("\n\n")[2]
     events = [(shown_name(each), each) for each in module.classes]
-    logged = [entry(f"`{name}`", each, emitters[each.name]) for name, each in events if name]
-    others = [entry(f"`{each.name}`, not logged", each, emitters[each.name]) for name, each in events if not name]
+    logged = [entry(name, level(each), each, emitters[each.name]) for name, each in events if name]
+    others = [entry(each.name, None, each, emitters[each.name]) for name, each in events if not name]
     return "\n".join([f"## {title}\n{introduction}\n", *logged, *others])
 
 
-def entry(title: str, event: ast.ClassDef, emitters: set[str]) -> str:
-    """One event: level, meaning, emitters and fields."""
+def entry(title: str, logged_as: str | None, event: ast.ClassDef, emitters: set[str]) -> str:
+    """One event: its meaning, its level unless the log does not show it, its emitters and its fields."""
+    logged = f"Level `{logged_as}`" if logged_as else "Not logged"
     places = ", ".join(f"`{place}`" for place in sorted(emitters))
-    lines = [f"### {title}", f"{ast.get_docstring(event)}", f"Level `{level(event)}`, emitted by {places}.", ""]
+    lines = [f"### `{title}`", f"{ast.get_docstring(event)}", f"{logged}, emitted by {places}.", ""]
     if rows := [f"| `{name}` | {kind} | {meaning} |" for name, kind, meaning in fields(event)]:
         lines += ["| field | type | |", "|---|---|---|", *rows, ""]
     return "\n".join(lines)
@@ -76,11 +77,11 @@ def decorator_calls(event: ast.ClassDef) -> list[ast.Call]:
 
 
 def fields(event: ast.ClassDef) -> Iterator[tuple[str, str, str]]:
-    """Name, type and meaning of each field; each has a docstring."""
-    for node, after in zip(event.body, [*event.body[1:], None], strict=True):
-        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
-            assert isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant), f"{node.target.id} has no text"
-            yield node.target.id, json_type(node.annotation), inspect.cleandoc(str(after.value.value)).replace("\n", " ")
+    """Name, type and meaning of each field that has a meaning, which is the string after it."""
+    for field, after in pairwise(event.body):
+        match field, after:
+            case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(text))):
+                yield name, json_type(field.annotation), " ".join(text.split())
 
 
 def json_type(annotation: ast.expr) -> str:

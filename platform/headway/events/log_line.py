@@ -46,7 +46,8 @@ class LogLine:
     @classmethod
     def parse(cls, record: Mapping[str, Any]) -> Self | None:
         """The line of a JSON object; None if its event is unknown, or if a field is missing or of another type."""
-        kind = LOG_EVENTS.get(str(record.get("event")))
+        name = record.get("event")
+        kind = LOG_EVENTS.get(name) if isinstance(name, str) else None
         if kind is None or any(isinstance(value, int) and abs(value) >= LIMIT for value in record.values()):
             return None
         try:

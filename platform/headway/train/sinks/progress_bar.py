@@ -26,7 +26,7 @@ class ProgressBar:
 
     def __init__(self, budget: int) -> None:
         """`budget`: tokens of the whole run."""
-        self._bar = Progress(
+        self.progress = Progress(
             BarColumn(bar_width=20),
             TokensColumn(),
             TextColumn("loss {task.fields[loss]}"),
@@ -34,21 +34,21 @@ class ProgressBar:
             Remaining(),
             console=Console(stderr=True),
         )
-        self._task = self._bar.add_task("training", total=budget, loss="-", speed="-")
+        self._task = self.progress.add_task("training", total=budget, loss="-", speed="-")
 
     def start(self) -> None:
         """Show the bar."""
-        self._bar.start()
+        self.progress.start()
 
     def close(self) -> None:
         """Leave the bar as it is."""
-        self._bar.stop()
+        self.progress.stop()
 
     def handle(self, event: TrainingEvent, tokens: int) -> None:
         """Move the bar, or print the event."""
         if isinstance(event, StepDone):
             speed = f"{event.tokens_per_second:,.0f}"
-            self._bar.update(self._task, completed=tokens, loss=f"{event.loss:.3f}", speed=speed)
+            self.progress.update(self._task, completed=tokens, loss=f"{event.loss:.3f}", speed=speed)
         elif isinstance(event, LogEvent) and event.level == "info":
             details = " ".join(f"{key}={value}" for key, value in event.fields().items())
-            self._bar.console.print(f"[dim]{event.name}[/dim] at {tokens:,} tokens {details}", highlight=False)
+            self.progress.console.print(f"[dim]{event.name}[/dim] at {tokens:,} tokens {details}", highlight=False)

@@ -23,7 +23,7 @@ from headway.events.training_events import (
     CheckpointUntidy,
     EnvironmentChanged,
     EvaluationDone,
-    RankEvent,
+    RankRecovered,
     RankSlow,
     RestoreEvent,
     RestoreNothingSound,
@@ -84,10 +84,12 @@ class RunMetrics:
             self._on_save(event)
         elif isinstance(event, RestoreEvent):
             self._on_restore(event)
-        elif isinstance(event, RankEvent):
-            self.families.train.slow_ranks.set(isinstance(event, RankSlow))
         elif isinstance(event, AttemptEvent):
             self._on_attempt(event)
+        elif isinstance(event, RankSlow):
+            self.families.train.slow_ranks.set(1)
+        elif isinstance(event, RankRecovered):
+            self.families.train.slow_ranks.set(0)
         else:
             assert_never(event)
 
