@@ -25,14 +25,6 @@ class Log:
         """Write a line with the fields of `envelope` and of the event, which may replace some of the envelope."""
         self._write[event.level](event.name, **envelope | event.fields())
 
-    def info(self, name: str, **fields: Any) -> None:
-        """Write a line."""
-        self._write["info"](name, **fields)
-
-    def warning(self, name: str, **fields: Any) -> None:
-        """Write a line about a problem that was dealt with."""
-        self._write["warning"](name, **fields)
-
 
 def open_log(
     sink: Sink | None = None,

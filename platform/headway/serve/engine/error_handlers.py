@@ -10,6 +10,7 @@ from fastapi import FastAPI, Request
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
+from headway.events.serving_events import RequestUnreadable
 from headway.serve.openai_error import INVALID_REQUEST, error_response
 from headway.serve.request_context import CURRENT_REQUEST
 from headway.serve.telemetry_sinks import telemetry_sinks
@@ -38,7 +39,7 @@ def install_error_handlers(app: FastAPI) -> None:
         """Handle an unexpected error. Before the engine is called, only the body can be its cause."""
         context = CURRENT_REQUEST.get()
         if context and not context.reached_engine:
-            telemetry_sinks().log.warning("request.unreadable", request=context.request_id, problem=repr(error))
+            telemetry_sinks().log.write(RequestUnreadable(request=context.request_id, problem=repr(error)))
             message = f"The body does not have the expected shape: {error!r}"
             return error_response(400, message, kind=INVALID_REQUEST, code="invalid_body")
         response: Response = await default_handler(request, error)  # type: ignore[misc]  # vLLM's is a coroutine

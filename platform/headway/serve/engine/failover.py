@@ -14,6 +14,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
+from headway.events.serving_events import EngineDied, EngineReplaced, RequestResumed
 from headway.serve.engine.error_handlers import has_failed, is_request_error
 from headway.serve.engine.fair_queue import FairQueue
 from headway.serve.engine.resumable_generation import ResumableGeneration
@@ -128,7 +129,7 @@ class Failover:
                     was_resumed = True
                     context.resumptions += 1
                     self._metrics.record_resumption()
-                    self._log.warning("request.resumed", request=context.request_id, tokens=generation.token_count)
+                    self._log.write(RequestResumed(request=context.request_id, tokens=generation.token_count))
                 else:
                     return
 
@@ -172,14 +173,14 @@ class Failover:
             return
         try:
             self._metrics.record_engine_death()
-            self._log.warning("engine.died", action="another engine is starting; requests wait for it")
+            self._log.write(EngineDied(action="another engine is starting; requests wait for it"))
             dead_engine = self._engine
             dead_engine.renderer = None  # type: ignore[assignment]  # the application still uses it: keep it open
             # `shutdown` cancels the task that reports the death to the streams; unreported, they would wait forever.
             dead_engine.output_processor.propagate_error(EngineDeadError())
             dead_engine.shutdown()
             self._engine = await self._start_engine()
-            self._log.warning("engine.replaced", seconds=round(time.monotonic() - start, 3))
+            self._log.write(EngineReplaced(seconds=round(time.monotonic() - start, 3)))
         except Exception as error:  # any error: requests wait for this task and need to see that it failed
             self.failure = error
 

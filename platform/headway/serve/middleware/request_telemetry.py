@@ -8,6 +8,7 @@ from typing import Any
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from headway.events.serving_events import RequestEnded
 from headway.serve.request_context import DEADLINE_EXCEEDED, RequestContext, context_of
 from headway.serve.routes import METRICS, route_of
 from headway.serve.telemetry_sinks import TelemetrySinks
@@ -44,8 +45,7 @@ class RequestTelemetry:
         seconds = time.perf_counter() - context.arrival
         self._update_metrics(context, code, outcome, seconds)
         self._end_span(scope, context, code)
-        self.sinks.log.info(
-            "request.ended",
+        ended = RequestEnded(
             request=context.request_id,
             trace=context.span.trace.trace_id,
             tenant=context.tenant,
@@ -61,6 +61,7 @@ class RequestTelemetry:
             resumed=context.resumptions,
             served_by=context.served_by,
         )
+        self.sinks.log.write(ended)
 
     def _update_metrics(self, context: RequestContext, code: int, outcome: str, seconds: float) -> None:
         metrics, tenant = self.sinks.metrics, context.tenant

@@ -8,6 +8,7 @@ import time
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from headway.events.serving_events import RequestUnread
 from headway.serve.request_context import context_of
 from headway.serve.telemetry_sinks import TelemetrySinks
 
@@ -52,4 +53,4 @@ class WriteTimeout:
             timer.cancel()
             if unread:  # logged here, because Ray Serve may catch the cancellation
                 request_id = context_of(scope).request_id
-                self.sinks.log.warning("request.unread", request=request_id, seconds=self.timeout_seconds)
+                self.sinks.log.write(RequestUnread(request=request_id, seconds=self.timeout_seconds))

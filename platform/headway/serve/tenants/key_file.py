@@ -16,6 +16,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from headway.errors import UsageError
+from headway.events.serving_events import KeysUnreadable
 from headway.localfiles import locked, replacing
 from headway.telemetry import open_log
 
@@ -194,7 +195,7 @@ class Tenants:
             try:
                 self._content, self._version = self._store.load(), version
             except (UsageError, OSError) as error:
-                self._log.warning("keys.unreadable", problem=str(error), action="the previous keys stay in force")
+                self._log.write(KeysUnreadable(problem=str(error), action="the previous keys stay in force"))
 
     def _file_version(self) -> tuple[int, int] | None:
         """Inode and modification time of the file [ns]: they change with every change of the file."""
