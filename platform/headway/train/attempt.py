@@ -200,9 +200,7 @@ class TrainingAttempt:
             return
         slow = self.stragglers.slow
         if slow and self.collectives.is_rank0:
-            self.reporter.emit(
-                events.RankSlow(rank=slow.rank, host=slow.host, factor=slow.factor, cost=slow.cost, phase=slow.phase)
-            )
+            self.reporter.emit(slow)
         elif slow is None:
             self.reporter.emit(events.RankRecovered())
 

@@ -15,6 +15,8 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from headway.events.training_events import RankSlow
+
 WARM_UP = 2
 """Steps at the start of an attempt that are ignored: they compile code and allocate memory."""
 WINDOW = 16
@@ -48,27 +50,13 @@ FIELDS = 3
 """Number of fields of a `StepTiming`."""
 
 
-@dataclass(frozen=True)
-class SlowRank:
-    """A rank that slows the others down."""
-
-    rank: int
-    host: str
-    factor: float
-    """Ratio of its own time to the median of the others'."""
-    cost: float
-    """Ratio by which it lengthens the step for all."""
-    phase: str
-    """Where it is slow: `data` or `step`."""
-
-
 class StragglerDetector:
     """Finds the straggler of an attempt. All ranks have the same timings, so all find the same one."""
 
     def __init__(self, hosts: Sequence[str]) -> None:
         """`hosts`: host of each rank."""
         self.hosts = hosts
-        self.slow: SlowRank | None = None
+        self.slow: RankSlow | None = None
         """The current straggler, with its figures from when it was detected."""
         self._warm_up = WARM_UP
         """Steps still to ignore."""
@@ -90,7 +78,7 @@ class StragglerDetector:
         before, self.slow = self.slow, self._slow(rank, own)
         return self.slow != before
 
-    def _slow(self, rank: int, own: Sequence[float]) -> SlowRank | None:
+    def _slow(self, rank: int, own: Sequence[float]) -> RankSlow | None:
         """`rank`, which has the longest time of `own`, if it is slow in the present window; else None."""
         worst = max(range(WINDOW), key=lambda index: self._steps[index][rank].own)
         rest = _sums([[timing.own for timing in step] for index, step in enumerate(self._steps) if index != worst])
@@ -103,7 +91,7 @@ class StragglerDetector:
         data = _sums([[timing.data for timing in step] for step in self._steps])
         late = data[rank] - _median_of_others(data, rank)
         phase = "data" if late > (own[rank] - usual) / 2 else "step"
-        return SlowRank(rank, self.hosts[rank], round(factor, 2), round(cost, 2), phase)
+        return RankSlow(rank=rank, host=self.hosts[rank], factor=round(factor, 2), cost=round(cost, 2), phase=phase)
 
 
 def _sums(steps: Sequence[Sequence[float]]) -> list[float]:

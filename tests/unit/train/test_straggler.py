@@ -5,7 +5,8 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
-from headway.train.straggler import SlowRank, StepTiming, StragglerDetector
+from headway.events.training_events import RankSlow
+from headway.train.straggler import StepTiming, StragglerDetector
 
 HOSTS = ("n1", "n1", "n2", "n2")
 Owns = Callable[[int], Sequence[float]]
@@ -17,7 +18,7 @@ def timings(own: Sequence[float], data: Sequence[float] | None = None, transport
     return [StepTiming(fetched, each, max(own) - each + transport) for each, fetched in zip(own, late, strict=True)]
 
 
-def watch(own: Owns, steps: int, transport: float = 0.005) -> list[tuple[int, SlowRank]]:
+def watch(own: Owns, steps: int, transport: float = 0.005) -> list[tuple[int, RankSlow]]:
     """The slow ranks detected in `steps` steps, and after how many."""
     stragglers = StragglerDetector(HOSTS)
     changes = [
