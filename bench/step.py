@@ -40,8 +40,8 @@ from headway.train.compute.sharding import build_model
 from headway.train.compute.state import State
 from headway.train.compute.step import Step, lanes_of
 from headway.train.compute.transfer import DeviceBatch, Transfer
-from headway.train.host.heartbeat import HeartbeatWriter
 from headway.train.host.preemption import Preemption
+from headway.train.host.rank_heartbeat import HeartbeatWriter
 from headway.train.rank import choose_device
 from headway.train.schedule import learning_rate
 

@@ -32,8 +32,8 @@ from headway.train.compute.sharding import build_model
 from headway.train.compute.state import State
 from headway.train.compute.step import Step, lanes_of
 from headway.train.compute.transfer import Transfer
-from headway.train.host.heartbeat import HeartbeatWriter
 from headway.train.host.preemption import Preemption
+from headway.train.host.rank_heartbeat import HeartbeatWriter
 from headway.train.trial import random_batches
 
 KILL_AFTER = 6

@@ -23,8 +23,8 @@ from headway.train.compute.sharding import shard_model
 from headway.train.compute.state import State
 from headway.train.compute.step import Gradient, Step
 from headway.train.compute.transfer import DeviceBatch, Transfer
-from headway.train.host.heartbeat import HeartbeatWriter
 from headway.train.host.preemption import Preemption
+from headway.train.host.rank_heartbeat import HeartbeatWriter
 
 RECIPES = Path(__file__).parents[2] / "jobs/recipes"
 LLAMA_8B = {"layers": 32, "width": 4096, "heads": 32, "kv_heads": 8, "ffn_width": 14336, "rope_theta": 500_000.0}

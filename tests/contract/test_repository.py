@@ -62,7 +62,7 @@ HOST = [f"headway.train.host.{path.stem}" for path in sorted((PACKAGE / "train/h
     "modules",
     [
         *("headway.cli", "headway.cli.commands", "headway.recipe", "headway.runs", "headway.reports.overview"),
-        *("headway.launch.members", "headway.launch.submission", "headway.launch.resolve", "headway.registry"),
+        *("headway.launch.array_members", "headway.launch.submission", "headway.launch.resolve", "headway.registry"),
         pytest.param(", ".join(HOST), id="headway.train.host"),
     ],
 )

@@ -78,7 +78,7 @@ def test_a_missing_run_is_named_with_those_that_exist(place: Place) -> None:
 
 @pytest.mark.slow
 def test_a_recipe_that_changed_its_meaning_is_refused_on_resume(place: Place, unkilled: str) -> None:
-    """Another learning rate is refused by name, another checkpoint cadence is not; nothing is lost."""
+    """Another learning rate is refused by name, another checkpoint interval is not; nothing is lost."""
     training = place.start("run")
     assert training.await_event("step.done", 10)
     training.send(signal.SIGTERM, training.family()[:1])

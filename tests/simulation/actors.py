@@ -18,8 +18,8 @@ from headway.checkpoint.verify import Finding, verify
 from headway.errors import DamageError, FencedError, HeldError, StoreError
 from headway.recipe import Recipe
 from headway.runs import Committed, Decided, Ended, Heartbeat, Holder, Run, keys
+from headway.runs.background_writer import BackgroundWriter
 from headway.runs.garbage import find_garbage
-from headway.runs.publisher import Publisher
 from headway.runs.run_log import LogWriter
 from headway.train.host.outcome import Failure, conclude
 from tests.simulation.content import NAME, pieces
@@ -212,11 +212,11 @@ class Launch:
             self.world.store.counts["untidy"] += 1
 
     def beat(self, run: Run, holder: Holder, number: int) -> None:
-        """Publish a heartbeat, as `Reporter` does at the start."""
+        """Write a heartbeat, as `Reporter` does at the start."""
         heartbeat = Heartbeat(attempt=number, holder=holder, phase="step", tokens=0, time=time.time(), every=10)
-        publisher = Publisher(LogWriter(run.store, run.name, number), lambda: heartbeat, heartbeat.every, print)
+        writer = BackgroundWriter(LogWriter(run.store, run.name, number), lambda: heartbeat, heartbeat.every, print)
         try:
-            publisher.tick(now=0.0)
+            writer.tick(now=0.0)
         except StoreError:
             self.world.store.counts["heartbeat failed"] += 1
 

@@ -6,7 +6,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from headway.cli.screen import ago, coloured, count, decimal, listing, percent
-from headway.launch.members import MemberRow, MemberTable
+from headway.launch.array_members import MemberRow, MemberTable
 from headway.launch.scontrol import SlurmJob
 
 COLUMNS = ("run", "state", "SLURM", ">tokens", ">of", ">loss", "node", ">preemptions", ">goodput", ">last seen")

@@ -13,7 +13,7 @@ import typer
 
 from headway.cli.options import Name, Quiet, StoreUrl, choose_store
 from headway.cli.screen import show
-from headway.launch.members import member_table
+from headway.launch.array_members import member_table
 from headway.launch.resolve import Selection, resolve
 from headway.reports.overview import READERS, overview
 from headway.reports.status import run_status

@@ -15,7 +15,7 @@ from headway.cli.array import array_document, array_text, job_document
 from headway.cli.options import Json, Name, Quiet, StoreUrl, choose_store
 from headway.cli.screen import ago, clock, coloured, count, decimal, facts, percent, result, show, size, span, table
 from headway.events.training_events import CheckpointRestored, RestoreNothingSound, StepDone
-from headway.launch.members import MemberRow, member_table
+from headway.launch.array_members import MemberRow, member_table
 from headway.launch.resolve import resolve
 from headway.reports.curve import newest_losses
 from headway.reports.status import AttemptStatus, RunStatus, run_status

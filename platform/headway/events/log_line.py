@@ -11,9 +11,9 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationErro
 from headway.events.event import LogEvent
 from headway.events.job_events import JobEvent
 from headway.events.serving_events import ServingEvent
-from headway.events.training_events import PublisherEvent, TrainingEvent
+from headway.events.training_events import StoreWriterEvent, TrainingEvent
 
-KINDS = get_args(TrainingEvent | PublisherEvent | JobEvent | ServingEvent)
+KINDS = get_args(TrainingEvent | StoreWriterEvent | JobEvent | ServingEvent)
 LOG_EVENTS: Mapping[str, type[LogEvent]] = {kind.name: kind for kind in KINDS if issubclass(kind, LogEvent)}
 """The events that a log may show, by name."""
 LIMIT = 2**63

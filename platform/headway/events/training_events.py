@@ -231,5 +231,5 @@ RestoreEvent = CheckpointRestored | CheckpointDamaged | RestoreNothingSound | En
 RankEvent = RankSlow | RankRecovered
 TrainingEvent = AttemptEvent | BatchEvent | SaveEvent | RestoreEvent | RankEvent
 """What the sinks of an attempt handle."""
-PublisherEvent = HeartbeatFailed | SummaryFailed
+StoreWriterEvent = HeartbeatFailed | SummaryFailed
 """Problems of the sink that publishes the log. They are only logged."""

@@ -18,13 +18,13 @@ from headway.errors import DamageError, HeadwayError, StoreError
 from headway.events import training_events as events
 from headway.runs import Committed, Decided, Ended, keys
 from headway.runs.ledger import LedgerRow
-from headway.train.cadence import Cadence
 from headway.train.claim import Claim
 from headway.train.clock import Clock
 from headway.train.compute.arithmetic import differences
 from headway.train.compute.step import Gradient, lanes_of
 from headway.train.evaluation import Evaluator
 from headway.train.rank import Rank
+from headway.train.save_schedule import SaveSchedule
 from headway.train.sinks.reporter import Reporter
 from headway.train.sinks.run_telemetry import RunTelemetry
 from headway.train.stability import BatchVerdict, rollback_horizon
@@ -52,7 +52,7 @@ class TrainingAttempt:
         self.number, self.history = claim.number, claim.history
         self.last_save = 0
         """Position of the last save that was started, or of the restored one [tokens]."""
-        self.cadence = Cadence(self.recipe.checkpoint, self.history)
+        self.save_schedule = SaveSchedule(self.recipe.checkpoint, self.history)
         self.reporter = Reporter(
             self.run,
             self.number,
@@ -166,14 +166,14 @@ class TrainingAttempt:
 
     def should_save(self) -> bool:
         """Whether this rank wants to save: True only on rank 0, whose wish the others get with the batch's losses."""
-        return self.collectives.is_rank0 and self.cadence.is_due(saving=self.saver.busy)
+        return self.collectives.is_rank0 and self.save_schedule.is_due(saving=self.saver.busy)
 
     def save(self, position: int) -> None:
         """Start to save the state at `position`; the state must not change before `await_copy`."""
         with self._stall("drain" if self.clock.phase == "drain" else "checkpoint"):
             self._await_save()
             self.reporter.emit(events.SaveStarted())
-            self.cadence.on_save()
+            self.save_schedule.on_save()
             rows = self._ledger_rows(position)
             self.saver.save(position, self.state.tensors(), self.state.progress(), _json_lines(rows))
             self.last_save = position
@@ -186,7 +186,7 @@ class TrainingAttempt:
 
     def on_step(self, position: int, gradient: Gradient, rate: float, seconds: float) -> None:
         """Record a step that ended at `position`, with the learning rate `rate`."""
-        self.cadence.on_step(seconds, saving=self.saver.busy)
+        self.save_schedule.on_step(seconds, saving=self.saver.busy)
         self.reporter.step(position, gradient.loss, gradient.norm, rate, seconds)
         if started := self.startup.step():
             self.reporter.emit(started)
@@ -230,7 +230,7 @@ class TrainingAttempt:
         with self.clock.during(phase):
             yield
         seconds = time.monotonic() - start
-        self.cadence.on_stall(seconds)
+        self.save_schedule.on_stall(seconds)
         self.reporter.emit(events.StallEnded(seconds=seconds))
 
     def _await_save(self) -> None:

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 from headway.runs.ledger import LedgerRow
 from headway.telemetry.phases import PHASES
-from headway.train.host.heartbeat import HeartbeatWriter
+from headway.train.host.rank_heartbeat import HeartbeatWriter
 
 QueueTimes = tuple[float, float]
 """When a job was submitted, and when it was given nodes [s since 1970]."""

@@ -18,8 +18,8 @@ from headway.train.compute.sharding import build_model
 from headway.train.compute.state import State
 from headway.train.compute.step import Step
 from headway.train.compute.transfer import Transfer
-from headway.train.host.heartbeat import HeartbeatWriter
 from headway.train.host.preemption import Preemption
+from headway.train.host.rank_heartbeat import HeartbeatWriter
 from headway.train.startup_timer import StartupTimer
 
 

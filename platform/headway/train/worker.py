@@ -18,8 +18,8 @@ from headway.train import trial
 from headway.train.attempt import TrainingAttempt
 from headway.train.claim import claim_run
 from headway.train.clock import Clock, parse_queue_times
-from headway.train.host.heartbeat import HeartbeatWriter
 from headway.train.host.preemption import Preemption
+from headway.train.host.rank_heartbeat import HeartbeatWriter
 from headway.train.host.task import Task
 from headway.train.loop import train
 from headway.train.rank import Rank

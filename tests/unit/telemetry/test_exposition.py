@@ -14,7 +14,7 @@ import pytest
 from headway.errors import UsageError
 from headway.telemetry import exposition
 from headway.telemetry.exposition import OWNER_LABEL, MetricsConfig, MetricsServer, metrics_config, remove_target
-from headway.telemetry.metrics import TrainingMetrics
+from headway.telemetry.training_metrics import TrainingMetrics
 
 TIMEOUT = 30.0
 """Limit against hanging [s]."""

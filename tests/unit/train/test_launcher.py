@@ -10,9 +10,9 @@ from tests.unit.cli.story import Story
 from headway.runs import Run
 from headway.telemetry import Trace
 from headway.train.host import launcher
-from headway.train.host.heartbeat import RankHeartbeat
 from headway.train.host.launcher import previous_trace, root_failure
 from headway.train.host.outcome import Failure
+from headway.train.host.rank_heartbeat import RankHeartbeat
 from headway.train.host.watchdog import NodeReport
 
 LOST_PEER = Failure("RuntimeError", "rank 0: connection closed by peer", None, 1.0)

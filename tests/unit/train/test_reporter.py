@@ -25,7 +25,7 @@ from headway.events.training_events import (
 )
 from headway.objectstore import Buffer
 from headway.runs import Run, read_heartbeat, this_process
-from headway.runs.publisher import Publisher
+from headway.runs.background_writer import BackgroundWriter
 from headway.runs.run_log import read_lines
 from headway.telemetry import Trace
 from headway.train.clock import Clock
@@ -158,7 +158,7 @@ def test_what_is_not_routine_is_published_soon(
 ) -> None:
     """Steps and staged saves wait, so that a run makes few requests; so does what is not logged."""
     notified = list[bool]()
-    monkeypatch.setattr(Publisher, "notify", lambda _: notified.append(True))
+    monkeypatch.setattr(BackgroundWriter, "notify", lambda _: notified.append(True))
     report().emit(event)
     assert notified == [True] * soon
 

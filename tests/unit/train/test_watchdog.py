@@ -1,7 +1,7 @@
 """The watchdog names the rank that blocks the others, and tolerates what may take long."""
 
-from headway.train.host.heartbeat import RankHeartbeat
 from headway.train.host.outcome import Failure
+from headway.train.host.rank_heartbeat import RankHeartbeat
 from headway.train.host.watchdog import NodeReport, Watchdog, first_failure
 
 HANG = 20.0

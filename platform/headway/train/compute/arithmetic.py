@@ -12,7 +12,7 @@ import torch
 import headway
 from headway.checkpoint.manifest import Environment
 from headway.recipe import Recipe
-from headway.train.compute.processor import processor_name
+from headway.train.compute.cpu import processor_name
 
 VERSION = 2
 """Increased when a release deliberately changes the order or rounding of sums in training."""

@@ -10,7 +10,7 @@ import torch
 
 from headway.errors import UsageError
 from headway.localfiles import cache_folder
-from headway.train.compute.processor import processor_digest
+from headway.train.compute.cpu import processor_digest
 
 INDUCTOR = "TORCHINDUCTOR_CACHE_DIR"
 """Environment variable: the cache folder of torch.compile. If the user sets it, Headway keeps it."""

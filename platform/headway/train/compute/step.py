@@ -16,8 +16,8 @@ from headway.train.compute.norm import clip, fast_norm, ordered_norm
 from headway.train.compute.reduction import OrderedSum
 from headway.train.compute.state import State
 from headway.train.compute.transfer import DeviceBatch
-from headway.train.host.heartbeat import HeartbeatWriter
 from headway.train.host.preemption import Preemption
+from headway.train.host.rank_heartbeat import HeartbeatWriter
 from headway.train.schedule import learning_rate
 from headway.train.straggler import StepTiming
 

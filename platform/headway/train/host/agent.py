@@ -10,8 +10,8 @@ from typing import Any
 
 from headway import errors
 from headway.train.host.entrypoint import run_rank
-from headway.train.host.heartbeat import HeartbeatTable
 from headway.train.host.outcome import Failure
+from headway.train.host.rank_heartbeat import HeartbeatTable
 from headway.train.host.rendezvous import Rendezvous
 from headway.train.host.task import Task
 from headway.train.host.watchdog import LOST_PEERS

@@ -6,7 +6,7 @@ import time
 from typing import Any
 
 from headway.runs import is_alive
-from headway.train.host.heartbeat import HeartbeatTable
+from headway.train.host.rank_heartbeat import HeartbeatTable
 from headway.train.host.task import Task
 
 ORPHAN_POLL_SECONDS = 0.2

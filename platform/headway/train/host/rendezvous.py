@@ -16,8 +16,8 @@ from typing import Any
 from headway.errors import HeadwayError
 from headway.objectstore.protocol import get_or_none
 from headway.runs import Run, keys
-from headway.train.host.heartbeat import RankHeartbeat
 from headway.train.host.outcome import Failure
+from headway.train.host.rank_heartbeat import RankHeartbeat
 from headway.train.host.watchdog import NodeReport
 
 POLL_SECONDS = 0.1

@@ -6,8 +6,8 @@ Pure logic over the reports of the nodes, so that tests need no processes.
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from headway.train.host.heartbeat import RankHeartbeat
 from headway.train.host.outcome import Failure
+from headway.train.host.rank_heartbeat import RankHeartbeat
 
 WARM_UP = ("startup",)
 """Phases in which heartbeats may pause for longer, because loading libraries and opening devices are long calls."""

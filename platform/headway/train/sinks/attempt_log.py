@@ -3,7 +3,7 @@
 import sys
 
 from headway.events.event import LogEvent
-from headway.events.training_events import PublisherEvent, TrainingEvent
+from headway.events.training_events import StoreWriterEvent, TrainingEvent
 from headway.runs import Run
 from headway.runs.run_log import LogWriter
 from headway.telemetry import Trace, open_log
@@ -32,6 +32,6 @@ class AttemptLog:
         if isinstance(event, LogEvent):
             self._log.write(event, phase=self._clock.phase, tokens=tokens)
 
-    def write(self, event: PublisherEvent) -> None:
-        """Log a problem of the publisher, which may have it at any time, in any phase."""
+    def write(self, event: StoreWriterEvent) -> None:
+        """Log a problem of the store writer, which may have it at any time, in any phase."""
         self._log.write(event)

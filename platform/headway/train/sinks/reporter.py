@@ -12,8 +12,8 @@ from headway.train.clock import Clock
 from headway.train.sinks.attempt_log import AttemptLog
 from headway.train.sinks.event_bus import EventBus
 from headway.train.sinks.progress_bar import ProgressBar
-from headway.train.sinks.run_publisher import RunPublisher
 from headway.train.sinks.run_telemetry import RunTelemetry
+from headway.train.sinks.store_writer import StoreWriter
 
 
 class Reporter(EventBus):
@@ -37,7 +37,7 @@ class Reporter(EventBus):
         super().__init__()
         self.summary_builder = SummaryBuilder(run, attempt, budget)
         log = AttemptLog(run, attempt, rank, clock, quiet=quiet, trace=trace)
-        self._running: list[ProgressBar | RunPublisher] = []
+        self._running: list[ProgressBar | StoreWriter] = []
         """Sinks that have a terminal or a thread while the attempt runs, in the order of their starts."""
         if rank == 0:
             self.subscribe(lambda event, _: self.summary_builder.handle(event))
@@ -47,7 +47,7 @@ class Reporter(EventBus):
             if sys.stderr.isatty() and not quiet:
                 self._running.append(ProgressBar(budget))
             self._running.append(
-                RunPublisher(attempt, clock, log, self.summary_builder, holder=holder, every=heartbeat_seconds)
+                StoreWriter(attempt, clock, log, self.summary_builder, holder=holder, every=heartbeat_seconds)
             )
         for sink in self._running:
             self.subscribe(sink.handle)

@@ -37,7 +37,7 @@ from headway.events.training_events import (
 from headway.objectstore.retry import bucket_breakers
 from headway.runs import History
 from headway.telemetry import Trace
-from headway.telemetry.metrics import TrainingMetrics, exemplar
+from headway.telemetry.training_metrics import TrainingMetrics, exemplar
 from headway.train.clock import Clock
 
 

@@ -8,7 +8,7 @@ import pytest
 from headway.recipe import Checkpoint
 from headway.runs import Decided, Ended, Entry, Holder, fold
 from headway.runs.entries import Claimed, Committed
-from headway.train.cadence import Cadence, failures, optimal_interval
+from headway.train.save_schedule import SaveSchedule, failures, optimal_interval
 
 HOLDER = Holder(host="h", pid=1, started=1, launch="x")
 
@@ -76,36 +76,36 @@ def test_only_attempts_that_lost_work_count_as_failures() -> None:
     assert failures(fold(past.entries)) == (2, 60.0 + 30.0 + 10.0 + 20.0 + 5.0)
 
 
-def make_cadence(patch: pytest.MonkeyPatch, **plan: object) -> tuple[Cadence, list[float]]:
-    """A cadence, and its clock."""
+def make_schedule(patch: pytest.MonkeyPatch, **plan: object) -> tuple[SaveSchedule, list[float]]:
+    """A save schedule, and its clock."""
     now = [1000.0]
     patch.setattr(time, "monotonic", lambda: now[0])
-    return Cadence(Checkpoint.model_validate(plan), fold([])), now
+    return SaveSchedule(Checkpoint.model_validate(plan), fold([])), now
 
 
 def test_the_cost_of_saves_sets_the_interval(monkeypatch: pytest.MonkeyPatch) -> None:
     """Free saves happen at the minimum interval; expensive ones by the formula, up to the maximum."""
-    cadence, _ = make_cadence(monkeypatch, least_seconds=5, most_seconds=500, expect_failure_seconds=3600)
-    assert cadence.interval == 5
-    cadence.on_step(1.0, saving=False)
-    cadence.on_stall(1.5)
-    cadence.on_step(1.5, saving=True)  # half a second longer than usual
-    cadence.on_save()
-    assert cadence.interval == pytest.approx(optimal_interval(2.0, 3600))
-    cadence.on_stall(1e6)
-    cadence.on_save()
-    assert cadence.interval == 500
+    schedule, _ = make_schedule(monkeypatch, least_seconds=5, most_seconds=500, expect_failure_seconds=3600)
+    assert schedule.interval == 5
+    schedule.on_step(1.0, saving=False)
+    schedule.on_stall(1.5)
+    schedule.on_step(1.5, saving=True)  # half a second longer than usual
+    schedule.on_save()
+    assert schedule.interval == pytest.approx(optimal_interval(2.0, 3600))
+    schedule.on_stall(1e6)
+    schedule.on_save()
+    assert schedule.interval == 500
 
 
 def test_a_save_is_due_when_the_interval_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
     """It is not due before, nor during a save, nor if the recipe sets the interval in tokens."""
-    cadence, now = make_cadence(monkeypatch, least_seconds=5)
-    assert not cadence.is_due(saving=False)
+    schedule, now = make_schedule(monkeypatch, least_seconds=5)
+    assert not schedule.is_due(saving=False)
     now[0] += 5
-    assert cadence.is_due(saving=False)
-    assert not cadence.is_due(saving=True)
-    cadence.on_save()
-    assert not cadence.is_due(saving=False)
-    fixed, now = make_cadence(monkeypatch, least_seconds=5, every_tokens=1024)
+    assert schedule.is_due(saving=False)
+    assert not schedule.is_due(saving=True)
+    schedule.on_save()
+    assert not schedule.is_due(saving=False)
+    fixed, now = make_schedule(monkeypatch, least_seconds=5, every_tokens=1024)
     now[0] += 50
     assert not fixed.is_due(saving=False)

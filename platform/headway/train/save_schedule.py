@@ -44,7 +44,7 @@ def failures(history: History) -> tuple[int, float]:
     return lost, total
 
 
-class Cadence:
+class SaveSchedule:
     """Decides on rank 0 when to save. The other ranks learn the decision with the batch's losses."""
 
     def __init__(self, plan: Checkpoint, history: History) -> None:

@@ -11,7 +11,7 @@ from headway.errors import StoreError
 from headway.objectstore import Buffer
 from headway.recipe.schema import Machine
 from headway.runs import Heartbeat, Holder, keys, read_heartbeat, run_log, write_heartbeat
-from headway.runs.publisher import CHECK_BEATS, LOG_BEATS, Publisher
+from headway.runs.background_writer import CHECK_BEATS, LOG_BEATS, BackgroundWriter
 from headway.runs.run_log import LogWriter, read_records
 
 DAY_SECONDS = 86_400
@@ -49,12 +49,12 @@ def heartbeat(attempt: int) -> Heartbeat:
     return Heartbeat(attempt=attempt, holder=holder, phase="step", tokens=0, time=0.0, every=EVERY)
 
 
-def publisher(store: MemoryStore, attempt: int = 1) -> Publisher:
+def publisher(store: MemoryStore, attempt: int = 1) -> BackgroundWriter:
     """The publisher of one attempt, whose thread is not started."""
-    return Publisher(LogWriter(store, "run", attempt), lambda: heartbeat(attempt), EVERY, on_error=print)
+    return BackgroundWriter(LogWriter(store, "run", attempt), lambda: heartbeat(attempt), EVERY, on_error=print)
 
 
-def until(publishing: Publisher, end: float, *, step_seconds: float = 1.0) -> None:
+def until(publishing: BackgroundWriter, end: float, *, step_seconds: float = 1.0) -> None:
     """Let time pass up to `end`, as the thread would, while a step is logged every `step_seconds`."""
     now, step = 0.0, 0.0
     while now < end:

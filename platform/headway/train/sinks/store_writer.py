@@ -1,4 +1,4 @@
-"""Publishes heartbeats and the log of an attempt in the run store, from rank 0."""
+"""Writes heartbeats and the log of an attempt to the run store, from rank 0."""
 
 import time
 
@@ -13,17 +13,17 @@ from headway.events.training_events import (
 )
 from headway.reports.summary import SummaryBuilder
 from headway.runs import Heartbeat, Holder
+from headway.runs.background_writer import BackgroundWriter
 from headway.runs.liveness import RunSummary
-from headway.runs.publisher import Publisher
 from headway.train.clock import Clock
 from headway.train.sinks.attempt_log import AttemptLog
 
 ROUTINE = (StepDone, CheckpointStaged)
-"""Events that readers of the stored log can wait for; all others are published soon."""
+"""Events that readers of the stored log can wait for; all others are written soon."""
 
 
-class RunPublisher:
-    """Publishes that an attempt is alive, how far it is, and its log."""
+class StoreWriter:
+    """Writes that an attempt is alive, how far it is, and its log."""
 
     def __init__(
         self, attempt: int, clock: Clock, log: AttemptLog, summary: SummaryBuilder, *, holder: Holder, every: float
@@ -31,21 +31,21 @@ class RunPublisher:
         """`every`: time between two heartbeats [s]."""
         self._attempt, self._clock, self._log, self._summary = attempt, clock, log, summary
         self._holder, self._every, self._tokens = holder, every, 0
-        self._publisher = Publisher(log.writer, self._heartbeat, every, on_error=self._on_error)
+        self._writer = BackgroundWriter(log.writer, self._heartbeat, every, on_error=self._on_error)
 
     def start(self) -> None:
-        """Publish from now on."""
-        self._publisher.start()
+        """Write from now on."""
+        self._writer.start()
 
     def close(self) -> None:
-        """Stop, and publish the last heartbeat and the rest of the log."""
-        self._publisher.close()
+        """Stop, and write the last heartbeat and the rest of the log."""
+        self._writer.close()
 
     def handle(self, event: TrainingEvent, tokens: int) -> None:
-        """Remember the position for the next heartbeat, and publish an event that is not routine soon."""
+        """Remember the position for the next heartbeat, and write an event that is not routine soon."""
         self._tokens = tokens
         if isinstance(event, LogEvent) and not isinstance(event, ROUTINE):
-            self._publisher.notify()
+            self._writer.notify()
 
     def _heartbeat(self) -> Heartbeat:
         return Heartbeat(

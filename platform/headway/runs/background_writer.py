@@ -1,4 +1,4 @@
-"""Publishes that an attempt is alive: its heartbeats and its log, for a bounded number of requests.
+"""Writes the heartbeats and the log of an attempt in the background, in a bounded number of requests.
 
 A heartbeat is one write. Every tenth one also reads the last heartbeat, so that a fenced attempt falls silent. Log
 lines wait for four heartbeats at most, urgent ones for one. With a heartbeat every 8 s, a run that trains makes 14,580
@@ -20,8 +20,8 @@ CHECK_BEATS = 10
 """Heartbeats between two checks for a newer attempt."""
 
 
-class Publisher:
-    """Publishes the heartbeats and the log of one attempt, from a thread of its own."""
+class BackgroundWriter:
+    """Writes the heartbeats and the log of one attempt, from a thread of its own."""
 
     def __init__(
         self,
@@ -39,11 +39,11 @@ class Publisher:
         self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
 
     def start(self) -> None:
-        """Publish from now on."""
+        """Write from now on."""
         self._thread.start()
 
     def close(self) -> None:
-        """Stop, and publish the last heartbeat and the rest of the log."""
+        """Stop, and write the last heartbeat and the rest of the log."""
         self._closed = True
         self._wake.set()
         self._thread.join()
@@ -54,7 +54,7 @@ class Publisher:
             self.on_error(error)
 
     def notify(self) -> None:
-        """Publish the log soon: its last line is urgent."""
+        """Write the log soon: its last line is urgent."""
         self._urgent = True
         self._wake.set()
 

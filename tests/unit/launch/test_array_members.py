@@ -9,8 +9,8 @@ from tests.memory import MemoryStore
 from tests.unit.cli.story import Story, running, trained
 from tests.unit.launch.answers import PLAIN, WAITING
 
+from headway.launch.array_members import STATES, member_state, member_table
 from headway.launch.cluster import SlurmJob
-from headway.launch.members import STATES, member_state, member_table
 from headway.launch.scontrol import parse_jobs
 from headway.reports.overview import RunOverview
 from headway.reports.status import State
