@@ -55,11 +55,10 @@ class LanguageModel(nn.Module):
     def __init__(
         self, size: tuple[int, int], blocks: Iterable[Block], norm: nn.Module, *, tied: bool, loss_chunk_tokens: int
     ) -> None:
-        """`size`: vocabulary and width. `tied`: the embedding is the output projection. No more than
-        `loss_chunk_tokens` have logits at a time.
-        """
+        """`size`: vocabulary and width. `tied`: the embedding is the output projection too."""
         super().__init__()
         self.loss_chunk_tokens = loss_chunk_tokens
+        """How many tokens have logits at a time."""
         self.compiled = False
         self.embedding = nn.Embedding(*size)
         self.blocks = nn.ModuleList(blocks)

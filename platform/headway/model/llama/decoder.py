@@ -108,7 +108,7 @@ class Decoder(LanguageModel):
         self.model = model
 
     def forward(self, inputs: Tensor, targets: Tensor | None = None, documents: Documents | None = None) -> Tensor:
-        """As `LanguageModel.forward`; attention stays inside `documents`, or inside rows if there are none.
+        """The loss or the logits, as from `LanguageModel`; attention stays inside `documents`, or else inside rows.
 
         Raises:
             UsageError: the recipe requires attention inside documents, and a loss is computed without `documents`.

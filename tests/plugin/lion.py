@@ -1,20 +1,18 @@
 """Lion (Chen et al., 2023): the sign of an interpolated momentum."""
 
-from typing import Any
-
 import torch
 
 from headway.recipe import Recipe
 from headway.train.compute.optimizer import OptimizerSpec, decay_groups
 
-from .settings import Lion
+from .lion_settings import Lion
 
 
 class SignMomentum(torch.optim.Optimizer):
     """Lion on this rank's local shards."""
 
     @torch.no_grad()
-    def step(self, closure: Any = None) -> None:  # noqa: ARG002 (torch's signature)
+    def step(self, closure: None = None) -> None:  # type: ignore[override]  # noqa: ARG002 (there is no closure)
         """Update all parameters that have a gradient."""
         for group in self.param_groups:
             for parameter in group["params"]:

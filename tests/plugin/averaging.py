@@ -6,7 +6,7 @@ from torch.nn import functional
 
 from headway.model import Architecture, Block, LanguageModel
 
-from .settings import Averaging
+from .averaging_settings import Averaging
 
 
 class AveragingBlock(Block):
