@@ -112,14 +112,14 @@ def plain_script(folder: Path, overrides: list[str]) -> None:
 
     from headway import recipe as recipes
     from headway.data import open_data
-    from headway.model import Decoder, initialize
+    from headway.model import ARCHITECTURES, initialize
 
     recipe = recipes.load(Path(RECIPE), overrides)
     torch.set_num_threads(recipe.train.threads)
     dist.init_process_group("gloo")
     dataset = open_data(recipe)
-    with torch.device("meta"):
-        model = Decoder(recipe.model, dataset.vocabulary, recipe.train.loss_chunk_tokens)
+    architecture = ARCHITECTURES[recipe.model.kind]
+    model = architecture.on_meta(recipe.model, dataset.vocabulary, recipe.train.loss_chunk_tokens)
     for block in model.blocks:
         fully_shard(block)
     fully_shard(model)

@@ -30,7 +30,7 @@ from headway.checkpoint.retention import Retention
 from headway.checkpoint.saver import Saver
 from headway.data import Dataset, open_data
 from headway.data.build import build
-from headway.model import Decoder, initialize
+from headway.model import ARCHITECTURES, initialize
 from headway.objectstore import open_store
 from headway.recipe import Recipe
 from headway.runs import Run, this_process
@@ -50,8 +50,8 @@ class PlainTraining:
     """A plain FSDP2 training loop."""
 
     def __init__(self, recipe: Recipe, vocabulary: int, device: torch.device) -> None:
-        with torch.device("meta"):
-            model = Decoder(recipe.model, vocabulary, recipe.train.loss_chunk_tokens)
+        architecture = ARCHITECTURES[recipe.model.kind]
+        model = architecture.on_meta(recipe.model, vocabulary, recipe.train.loss_chunk_tokens)
         for block in model.blocks:
             fully_shard(block)
         fully_shard(model)

@@ -17,7 +17,7 @@ from bench.card.device import Device
 from bench.card.lab import LLAMA_8B, Lab, Shape, single_process_group
 from bench.card.numbers import Row
 from bench.plain import plain_step
-from headway.model import Documents, flops_per_token
+from headway.model import ARCHITECTURES, Documents
 from headway.model.memory import GIB, estimate_memory
 from headway.train.compute.transfer import DeviceBatch
 
@@ -151,7 +151,9 @@ def measure(cell: Cell, device: Device, group: dist.ProcessGroup) -> Row:
                 peak, reserved = device.peak()
     batch = lab.recipe.train.batch_tokens
     step = statistics.median(seconds["headway"])
-    cost = flops_per_token(lab.recipe.model, lab.vocabulary, cell.sequence)
+    flops = ARCHITECTURES[lab.recipe.model.kind].flops
+    assert flops
+    cost = flops(lab.recipe.model, lab.vocabulary, cell.sequence)
     row: Row = {
         "name": cell.name,
         "tokens_s": batch / step,

@@ -3,6 +3,7 @@
 HeadwayError                    exit code 1
 ├── UsageError                  exit code 2: wrong use of the command; says what to do instead
 │   ├── RecipeError             invalid recipe; names file, line and the nearest known key
+│   │   └── UnknownKindError    it names a kind that no installed package has
 │   ├── DataError               training data is missing, empty or does not fit
 │   ├── ClusterError            SLURM is missing, does not respond, or refuses; quotes its error
 │   └── EndpointError           invalid URL of an S3 server
@@ -36,6 +37,10 @@ class UsageError(HeadwayError):
 
 class RecipeError(UsageError):
     """A recipe is invalid, or does not fit the run it is used with."""
+
+
+class UnknownKindError(RecipeError):
+    """A recipe names a kind of optimizer or model that no installed package has."""
 
 
 class DataError(UsageError):

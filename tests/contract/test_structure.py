@@ -5,11 +5,24 @@ import builtins
 import re
 import statistics
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from fnmatch import fnmatch
 from functools import cache
 
 from tests.contract.source import MODULES, Module, report
 
+KINDS = re.compile(r"([A-Za-z]*[Aa]dam[Ww]|ADAMW|exp_avg\w*|[Ll]lama\w*|LLAMA|Decoder\w*|kv_heads|ffn_width)")
+"""Names of the built-in optimizer and architecture, and of what only they have."""
+OF_KINDS = {
+    "recipe/__init__.py": "exports the keys",
+    "recipe/optimizer_settings.py": "the keys of optimizers",
+    "recipe/model_settings.py": "the keys of architectures",
+    "recipe/schema.py": "the default optimizer",
+    "train/compute/optimizer.py": "the optimizer and the table of optimizers",
+    "model/__init__.py": "the table of architectures",
+    "model/llama/*": "the architecture",
+}
+"""Modules that may name a kind, and what they hold."""
 REPEATS: dict[str, str] = {}
 """Module names that may occur more than once, and why. Commands need none: `cli/NAME.py` is named by its command."""
 OUTSIDE: dict[str, str] = {}
@@ -45,6 +58,22 @@ def test_no_imports_form_a_circle() -> None:
     """No modules import each other, directly or through others, late and typing-only imports included."""
     violations = [" - ".join(circle) for circle in circles({module.name: imports(module) for module in MODULES})]
     assert not violations, report("imports form no circle", violations)
+
+
+def test_only_its_own_modules_name_an_optimizer_or_an_architecture() -> None:
+    """Loop, step, state, saver, export and all other modules reach them through one object, and name none."""
+    violations = [
+        f"{module.name}:{node.lineno} {name}"
+        for module in MODULES
+        if not any(fnmatch(module.name, pattern) for pattern in OF_KINDS)
+        for node, name in mentions(module)
+        if any(KINDS.fullmatch(part) for part in name.split("."))
+    ]
+    assert not violations, report("optimizers and architectures are known through their seam", violations)
+    for pattern in OF_KINDS:
+        modules = [module for module in MODULES if fnmatch(module.name, pattern)]
+        names = [part for module in modules for _, name in mentions(module) for part in name.split(".")]
+        assert any(KINDS.fullmatch(name) for name in names), f"{pattern} is listed, but names none"
 
 
 def test_every_error_is_of_one_tree() -> None:
@@ -87,6 +116,16 @@ def test_modules_and_functions_are_short() -> None:
     violations += [f"{place} has {lines} lines" for place, lines in lengths.items() if lines > LONGEST_FUNCTION]
     violations += [f"the 90th percentile of functions is {usual} lines"] if usual > USUAL_FUNCTION else []
     assert not violations, report("modules and functions are short", violations)
+
+
+def mentions(module: Module) -> Iterator[tuple[ast.expr | ast.alias, str]]:
+    """Every name, attribute, import and string without a space in a module."""
+    for node in module.nodes:
+        match node:
+            case ast.Name(id=name) | ast.Attribute(attr=name) | ast.alias(name=name):
+                yield node, name
+            case ast.Constant(value=str(text)) if " " not in text:
+                yield node, text
 
 
 def repeated(places: Mapping[str, list[str]]) -> list[str]:

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from headway.checkpoint.reader import StoredCheckpoint
-from headway.errors import DamageError
+from headway.errors import DamageError, UnknownKindError
 from headway.runs import Journal, Run, fold
 
 
@@ -27,7 +27,7 @@ def verify(run: Run) -> Iterator[Finding | int]:
         yield Finding(reason)
     try:
         run.recipe()
-    except DamageError as error:
+    except (DamageError, UnknownKindError) as error:
         yield Finding(str(error))
     for commit in history.commits:
         for damage in StoredCheckpoint(run.store, commit).damage():

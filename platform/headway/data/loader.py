@@ -123,7 +123,7 @@ class Dataset:
         inputs = tokens[:, :-1].reshape(-1, sequence)
         targets = tokens[:, 1:].reshape(-1, sequence)
         documents = None
-        if self.recipe.model.attention == "document":
+        if self.recipe.model.needs_documents:
             documents = np.zeros(inputs.shape, dtype=np.int32)
             np.cumsum(inputs[:, :-1] == self.end_of_document, axis=1, out=documents[:, 1:])
         return MicroBatch(inputs, targets, documents)

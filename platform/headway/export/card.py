@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from headway.model import parameter_count
+from headway.model import ARCHITECTURES
 from headway.recipe import Recipe, to_yaml
 
 USAGE = """```python
@@ -18,7 +18,8 @@ print(tokenizer.decode(model.generate(**inputs, max_new_tokens=50)[0]))
 
 def card(recipe: Recipe, vocabulary: int, facts: Mapping[str, str | int | float], directory: Path) -> str:
     """README.md of a Hugging Face directory: a table of `facts` in their order, usage, and the whole recipe."""
-    rows = {"parameters": parameter_count(recipe.model, vocabulary), **facts}
+    parameters = ARCHITECTURES[recipe.model.kind].parameter_count(recipe.model, vocabulary)
+    rows = {"parameters": parameters, **facts}
     table = "\n".join(f"| {_cell(fact)} | {_cell(value)} |" for fact, value in rows.items())
     return f"""---
 library_name: transformers

@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from headway.errors import DamageError, DataError, UsageError
 from headway.export.card import card
 from headway.localfiles import sync
-from headway.model import Decoder, huggingface
+from headway.model import ARCHITECTURES, HuggingFaceFormat
 from headway.recipe import Recipe
 
 SHARD_BYTES = 5_000_000_000
@@ -35,21 +35,23 @@ def write(
 ) -> list[Path]:
     """Write model, tokenizer and card to `directory`, for transformers and vLLM; returns the files.
 
-    `tensors` yields all parameters of the decoder, whole, by Headway's names, in any order. Memory holds one weights
+    `tensors` yields all parameters of the model, whole, by Headway's names, in any order. Memory holds one weights
     file (`shard_bytes`) and one tensor at a time. `tokenizer` is a tokenizer.json. The files are written to a folder
     `<name>.partial-<random>` beside `directory`, which is then renamed; a killed export leaves only that folder.
 
     Raises:
-        UsageError: `directory` is not empty.
+        UsageError: `directory` is not empty, or the model's architecture has no format in Hugging Face.
         DataError: the tokenizer does not fit the model.
         DamageError: a parameter is missing, unknown or of the wrong shape.
     """
     target = directory.resolve()
     _refuse_occupied(target)
     end = _end_token(tokenizer, end_of_document, vocabulary)
-    settings = huggingface.configuration(recipe.model, vocabulary, recipe.data.block_tokens, end_of_document, dtype)
+    hub = huggingface_format(recipe)
+    settings = hub.configuration(recipe.model, vocabulary, recipe.data.block_tokens, end_of_document, dtype)
     with _replacing_folder(target) as folder:
-        _write_weights(folder, _checked(tensors, recipe, vocabulary, getattr(torch, dtype)), shard_bytes)
+        checked = _checked(tensors, recipe, vocabulary, getattr(torch, dtype))
+        _write_weights(folder, ((hub.name(name), tensor) for name, tensor in checked), shard_bytes)
         _write_json(folder / "config.json", settings)
         _write_json(
             folder / "generation_config.json",
@@ -69,6 +71,21 @@ def write(
         )
         (folder / "README.md").write_text(card(recipe, vocabulary, facts, target), encoding="utf-8")
     return sorted(target.iterdir())
+
+
+def huggingface_format(recipe: Recipe) -> HuggingFaceFormat[Any]:
+    """The format in which transformers and vLLM load models of the recipe's architecture.
+
+    Raises:
+        UsageError: there is none.
+    """
+    hub = ARCHITECTURES[recipe.model.kind].huggingface
+    if hub is None:
+        raise UsageError(
+            f"a model of model.kind: {recipe.model.kind} cannot be exported: "
+            f"its architecture has no format that transformers and vLLM load"
+        )
+    return hub
 
 
 @contextmanager
@@ -124,10 +141,9 @@ def _end_token(tokenizer: Path, end_of_document: int, vocabulary: int) -> str:
 def _checked(
     tensors: Iterable[tuple[str, torch.Tensor]], recipe: Recipe, vocabulary: int, dtype: torch.dtype
 ) -> Iterator[tuple[str, torch.Tensor]]:
-    """The tensors in `dtype`, by their Hugging Face names. Checks that each parameter occurs exactly once."""
-    with torch.device("meta"):
-        decoder = Decoder(recipe.model, vocabulary, recipe.train.loss_chunk_tokens)
-    missing = {name: tuple(parameter.shape) for name, parameter in decoder.named_parameters()}
+    """The tensors in `dtype`. Checks that each parameter occurs exactly once."""
+    model = ARCHITECTURES[recipe.model.kind].on_meta(recipe.model, vocabulary)
+    missing = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
     for name, tensor in tensors:
         if name not in missing:
             raise DamageError(f"{name} is not a parameter of the recipe's model, or occurs twice; nothing was exported")
@@ -136,7 +152,7 @@ def _checked(
             raise DamageError(
                 f"{name} has shape {tuple(tensor.shape)}, but {shape} in the recipe's model; nothing was exported"
             )
-        yield huggingface.name(name), tensor.detach().to("cpu", dtype).contiguous()
+        yield name, tensor.detach().to("cpu", dtype).contiguous()
     if missing:
         raise DamageError(f"the checkpoint lacks {', '.join(sorted(missing))}; nothing was exported")
 

@@ -1,8 +1,29 @@
-"""The model: a Llama-shaped decoder, its initial weights, its cost, and its names in Hugging Face."""
+"""Models. Each architecture is one `Architecture` in the table `ARCHITECTURES`, by the `model.kind` of the recipe.
 
+To add one, subclass `LanguageModel` and `Block`, describe the class by an `Architecture`, and register that as an entry
+point of the group `headway.architectures`; docs/model.md, "Add an architecture", has a whole example.
+"""
+
+from typing import Any
+
+from headway.model.architecture import Architecture, Flops, HuggingFaceFormat
 from headway.model.attention import Documents
-from headway.model.decoder import Block, Decoder
-from headway.model.flops import Flops, flops_per_token, parameter_count
+from headway.model.language_model import Block, LanguageModel, Normal
+from headway.model.llama import LLAMA
 from headway.model.weights import initialize
+from headway.plugins import Kinds
 
-__all__ = ["Block", "Decoder", "Documents", "Flops", "flops_per_token", "initialize", "parameter_count"]
+ARCHITECTURES: Kinds[Architecture[Any]] = Kinds("headway.architectures", Architecture, {"llama": LLAMA})
+"""The architectures, by kind."""
+
+__all__ = [
+    "ARCHITECTURES",
+    "Architecture",
+    "Block",
+    "Documents",
+    "Flops",
+    "HuggingFaceFormat",
+    "LanguageModel",
+    "Normal",
+    "initialize",
+]

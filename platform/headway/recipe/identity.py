@@ -1,4 +1,7 @@
-"""The identity of a recipe: a digest over all keys except those that only decide where the run runs."""
+"""The identity of a recipe: a digest over all keys except those that only decide where the run runs.
+
+A key that was added when runs were stored already is left out of it while it has its default.
+"""
 
 import hashlib
 import json
@@ -8,23 +11,26 @@ import yaml
 from pydantic import BaseModel
 
 from headway.recipe.schema import Recipe
+from headway.recipe.section import ADDED, WHERE
 
 
-def meaning(section: BaseModel) -> dict[str, Any]:
-    """The part of a recipe that decides the trained parameters, as plain data with every default written out."""
+def meaning(section: BaseModel, *, added: bool = True) -> dict[str, Any]:
+    """The part of a recipe that decides the trained parameters, as plain data with every default written out.
+
+    Without `added`, keys marked `ADDED` are left out while they have their default.
+    """
     keys: dict[str, Any] = {}
     for name, field in type(section).model_fields.items():
-        extra = field.json_schema_extra
-        if isinstance(extra, dict) and extra.get("x-meaning") is False:
+        value, extra = getattr(section, name), field.json_schema_extra
+        if extra == WHERE or (extra == ADDED and not added and value == field.get_default(call_default_factory=True)):
             continue
-        value = getattr(section, name)
-        keys[name] = meaning(value) if isinstance(value, BaseModel) else _plain(value)
+        keys[name] = _plain(value, added=added)
     return keys
 
 
 def digest(recipe: Recipe) -> str:
     """SHA-256, in hex, of a recipe's meaning."""
-    canonical = json.dumps(meaning(recipe), sort_keys=True, separators=(",", ":"))
+    canonical = json.dumps(meaning(recipe, added=False), sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()
 
 
@@ -48,12 +54,12 @@ def schema() -> dict[str, Any]:
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **Recipe.model_json_schema()}
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: Any, *, added: bool) -> Any:
     if isinstance(value, BaseModel):
-        return meaning(value)
+        return meaning(value, added=added)
     if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    return [_plain(item) for item in value] if isinstance(value, list) else value
+        return {key: _plain(item, added=added) for key, item in value.items()}
+    return [_plain(item, added=added) for item in value] if isinstance(value, list) else value
 
 
 def _leaves(tree: Any, path: str = "") -> list[tuple[str, Any]]:

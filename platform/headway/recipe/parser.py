@@ -1,7 +1,6 @@
 """Parses YAML text to a `Recipe`. Errors name the line and the nearest known key."""
 
 import copy
-import difflib
 import json
 import re
 import sys
@@ -12,10 +11,14 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from headway.errors import RecipeError
+from headway.errors import RecipeError, UnknownKindError
+from headway.plugins import nearest
 from headway.recipe.schema import Recipe
+from headway.recipe.section import UNKNOWN_KIND, ByKind
 
-ERROR_TEXTS = {"extra_forbidden": "unknown key", "missing": "missing key"}
+ERROR_TEXTS = {"missing": "missing key"}
+WHOLE_TEXTS = {"missing", "value_error", UNKNOWN_KIND}
+"""Types of errors whose text needs no value."""
 
 
 class YamlLoader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]  # the C loader is ten times as fast
@@ -94,7 +97,7 @@ class RecipeDocument:
         """The recipe, with `key.path=value` overrides applied.
 
         Raises:
-            RecipeError: the keys are not a valid recipe.
+            RecipeError: the keys are not a valid recipe; UnknownKindError if no installed package has a kind in it.
         """
         keys = copy.deepcopy(self._keys)
         overridden = {_override(keys, item) for item in overrides}
@@ -102,8 +105,26 @@ class RecipeDocument:
             return Recipe.model_validate_json(json.dumps(keys, default=str))
         except (TypeError, ValueError) as error:
             if isinstance(error, ValidationError):
-                raise RecipeError("\n".join(_explain(error, self.origin, self._node, overridden))) from error
+                unknown_kind = any(problem["type"] == UNKNOWN_KIND for problem in error.errors())
+                kind = UnknownKindError if unknown_kind else RecipeError
+                raise kind("\n".join(self._explain(error, keys, overridden))) from error
             raise RecipeError(f"{self.origin}: not a valid recipe: {error}") from error
+
+    def _explain(self, error: ValidationError, keys: dict[str, Any], overridden: set[str]) -> Iterable[str]:
+        """A line for each problem with `keys`; `overridden` are the paths that overrides set."""
+        for problem in error.errors(include_url=False):
+            location = problem["loc"]
+            key = ".".join(str(part) for part in location) or "recipe"
+            from_override = any(
+                each == key or each.startswith(f"{key}.") or key.startswith(f"{each}.") for each in overridden
+            )
+            place = f"override {key}" if from_override else f"{self.origin}:{_line(self._node, location)}: {key}"
+            message = ERROR_TEXTS.get(problem["type"], problem["msg"].removeprefix("Value error, "))
+            if problem["type"] == "extra_forbidden":
+                message = _unknown_key(keys, location)
+            elif problem["type"] not in WHOLE_TEXTS:
+                message += f"; it is {problem['input']!r}"
+            yield f"{place}: {message}"
 
 
 def _override(document: dict[str, Any], item: str) -> str:
@@ -125,24 +146,6 @@ def _override(document: dict[str, Any], item: str) -> str:
     return key
 
 
-def _explain(error: ValidationError, origin: str, node: yaml.Node | None, overridden: set[str]) -> Iterable[str]:
-    for problem in error.errors(include_url=False):
-        location = problem["loc"]
-        key = ".".join(str(part) for part in location) or "recipe"
-        from_override = any(
-            each == key or each.startswith(f"{key}.") or key.startswith(f"{each}.") for each in overridden
-        )
-        place = f"override {key}" if from_override else f"{origin}:{_line(node, location)}: {key}"
-        message = ERROR_TEXTS.get(problem["type"], problem["msg"].removeprefix("Value error, "))
-        if problem["type"] == "extra_forbidden":
-            keys = _known_keys(location[:-1])
-            near = difflib.get_close_matches(str(location[-1]), keys, n=1, cutoff=0.5)
-            message += f"; did you mean {near[0]}?" if near else f"; known here: {', '.join(keys)}"
-        elif problem["type"] not in {"missing", "value_error"}:
-            message += f"; it is {problem['input']!r}"
-        yield f"{place}: {message}"
-
-
 def _line(node: yaml.Node | None, location: Sequence[int | str]) -> int:
     """The line, from 1, of the deepest part of `location` that exists in the document."""
     line = node.start_mark.line + 1 if node else 1
@@ -158,12 +161,18 @@ def _line(node: yaml.Node | None, location: Sequence[int | str]) -> int:
     return line
 
 
-def _known_keys(location: Sequence[int | str]) -> list[str]:
-    """Keys of the section at `location`."""
+def _unknown_key(keys: Any, location: Sequence[int | str]) -> str:
+    """The message about the unknown key at `location` of the document `keys`: what to write instead."""
     section: Any = Recipe
-    for part in location:
-        if isinstance(section, type) and issubclass(section, BaseModel) and part in section.model_fields:
-            section = section.model_fields[str(part)].annotation
+    kind = ""
+    for part in location[:-1]:
+        keys = keys[part]
+        field = section.model_fields.get(part) if hasattr(section, "model_fields") else None
+        by_kind = next((each for each in field.metadata if isinstance(each, ByKind)), None) if field else None
+        section = by_kind.section(keys) if by_kind else field.annotation if field else section
+        kind = f" for kind {by_kind.kind(keys)}" if by_kind else ""
         inner = [argument for argument in getattr(section, "__args__", ()) if isinstance(argument, type)]
         section = next((argument for argument in inner if issubclass(argument, BaseModel)), section)
-    return sorted(section.model_fields) if hasattr(section, "model_fields") else []
+    known = sorted(section.model_fields) if hasattr(section, "model_fields") else []
+    near = nearest(str(location[-1]), known)
+    return f"unknown key{kind}; " + (f"did you mean {near}?" if near else f"known here: {', '.join(known)}")

@@ -1,26 +1,19 @@
 """The schema of a recipe: one pydantic model per section, each key with its unit, default and meaning.
 
 Tokens are time: every key that ends in `_tokens` counts tokens of the whole global batch. A key marked `WHERE` only
-decides where a run runs or how it is observed; all other keys are part of its meaning.
+decides where a run runs or how it is observed; all other keys are part of its meaning. A key that is added later is
+marked `ADDED`.
 """
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
-WHERE: dict[str, Any] = {"x-meaning": False}
-"""Schema mark of a key that does not affect the trained parameters."""
+from headway.recipe.model_settings import AnyModel
+from headway.recipe.optimizer_settings import AdamW, AnyOptimizer
+from headway.recipe.section import WHERE, Section, Share
 
-Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
-
-
-class Section(BaseModel):
-    """A strict, frozen group of keys. Unknown keys are refused."""
-
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True, allow_inf_nan=False
-    )
 
 
 class Source(Section):
@@ -69,48 +62,6 @@ class Data(Section):
     """Longest document; longer ones are split at line ends [bytes]."""
     curriculum: Annotated[list[Stage], Field(min_length=1)] = [Stage()]
     """Stages, in ascending order of `from_tokens`; the first starts at 0."""
-
-
-class Model(Section):
-    """A Llama-shaped decoder: RMSNorm, rotary positions, grouped-query attention, SwiGLU."""
-
-    layers: PositiveInt
-    width: PositiveInt
-    """Width of the residual stream."""
-    heads: PositiveInt
-    kv_heads: PositiveInt
-    """Number of key and value heads; a divisor of `heads`."""
-    ffn_width: PositiveInt
-    """Inner width of the SwiGLU feed-forward layer."""
-    rope_theta: PositiveFloat = 10_000.0
-    norm_eps: PositiveFloat = 1e-5
-    tie_embeddings: bool = False
-    """Use the embedding matrix as the output projection."""
-    attention: Literal["causal", "document"] = "causal"
-    """`document`: attention stays inside a document. `causal`: attention reaches back to the start of the block."""
-
-    @model_validator(mode="after")
-    def _heads_divide(self) -> Self:
-        if self.width % self.heads:
-            raise ValueError(f"width {self.width} cannot be divided among {self.heads} heads")
-        if (self.width // self.heads) % 2:
-            raise ValueError(f"width / heads is {self.width // self.heads}; rotary positions need an even number")
-        if self.heads % self.kv_heads:
-            raise ValueError(f"{self.heads} heads cannot share {self.kv_heads} kv_heads evenly")
-        return self
-
-
-class Optimizer(Section):
-    """AdamW (Loshchilov and Hutter, 2019)."""
-
-    learning_rate: PositiveFloat = 3e-4
-    """Peak learning rate."""
-    betas: Annotated[list[Share], Field(min_length=2, max_length=2)] = [0.9, 0.95]
-    eps: PositiveFloat = 1e-8
-    weight_decay: Annotated[float, Field(ge=0.0)] = 0.1
-    """Weight decay of matrices; other parameters have none."""
-    clip_norm: PositiveFloat = 1.0
-    """Maximum L2 norm of the whole gradient."""
 
 
 class Schedule(Section):
@@ -165,7 +116,7 @@ class Train(Section):
     positions. `block`: whole decoder blocks, about a third more work."""
     loss_chunk_tokens: PositiveInt = 4096
     """Number of tokens whose logits are in memory at a time."""
-    optimizer: Optimizer = Optimizer()
+    optimizer: AnyOptimizer = AdamW()
     schedule: Schedule = Schedule()
     stability: Stability = Stability()
 
@@ -245,7 +196,7 @@ class Recipe(Section):
     seed: NonNegativeInt = 0
     """Seed of the initial parameters and of the data order."""
     data: Data = Data()
-    model: Model
+    model: AnyModel
     train: Train
     evaluation: Annotated[Evaluation, Field(json_schema_extra=WHERE)] = Evaluation()
     checkpoint: Annotated[Checkpoint, Field(json_schema_extra=WHERE)] = Checkpoint()

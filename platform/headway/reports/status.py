@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from itertools import zip_longest
 from typing import Literal
 
-from headway.errors import DamageError, MissingObject
+from headway.errors import DamageError, MissingObject, UnknownKindError
 from headway.runs.entries import Holder
 from headway.runs.history import Attempt, History
 from headway.runs.liveness import Heartbeat, read_heartbeat
@@ -71,7 +71,7 @@ def run_status(run: Run) -> RunStatus:
         budget = run.recipe().train.tokens
     except MissingObject:
         problem = "its recipe is missing"
-    except DamageError as error:
+    except (DamageError, UnknownKindError) as error:
         problem = str(error)
     tokens = history.tokens
     if running and beat and beat.attempt == attempts[-1].number:

@@ -3,7 +3,16 @@
 import time
 
 from headway import recipe as recipes
-from headway.errors import DamageError, ExistingObject, FencedError, HeldError, MissingObject, RecipeError, UsageError
+from headway.errors import (
+    DamageError,
+    ExistingObject,
+    FencedError,
+    HeldError,
+    MissingObject,
+    RecipeError,
+    UnknownKindError,
+    UsageError,
+)
 from headway.objectstore.protocol import Store
 from headway.recipe import Recipe
 from headway.runs import keys, liveness
@@ -60,10 +69,13 @@ class Run:
 
         Raises:
             DamageError: the stored recipe is not the one that the run was started with.
+            UnknownKindError: it names a kind of optimizer or model that no installed package has.
         """
         key = keys.recipe(self.name)
         try:
             recipe = recipes.parse(self.store.get(key).decode(), origin=key)
+        except UnknownKindError:
+            raise  # it is sound, and a package is missing here
         except (RecipeError, UnicodeDecodeError) as error:
             raise DamageError(f"{key}: not readable as a recipe: {error}") from error
         first_claim = next((entry for entry in self.journal.read() if isinstance(entry, Claimed)), None)

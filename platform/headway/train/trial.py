@@ -16,6 +16,7 @@ from headway.errors import UsageError
 from headway.model import memory
 from headway.recipe import Recipe
 from headway.train.compute import arithmetic
+from headway.train.compute.optimizer import OPTIMIZERS
 from headway.train.rank import Rank, choose_device
 
 NONDETERMINISTIC = re.compile(r"(\S+) does not have a deterministic implementation")
@@ -57,7 +58,7 @@ def random_batches(recipe: Recipe, vocabulary: int, sequence: int) -> Iterator[M
     """Micro-batches of random tokens, of both kinds: one document per row, and two (the second has one token)."""
     shape = (recipe.train.micro_batch_tokens // sequence, sequence)
     inputs, targets = np.random.default_rng(recipe.seed).integers(0, vocabulary, (2, *shape))
-    if recipe.model.attention == "causal":
+    if not recipe.model.needs_documents:
         yield MicroBatch(inputs, targets, None)
         return
     one_document = np.zeros(shape, dtype=np.int32)
@@ -79,6 +80,7 @@ def out_of_memory(recipe: Recipe) -> str:
         open_data(recipe).vocabulary,
         ranks=int(os.environ["WORLD_SIZE"]),
         half=arithmetic.precision(recipe, device) == "bf16",
+        slots=len(OPTIMIZERS[recipe.train.optimizer.kind].slots),
         total=total,
         device=arithmetic.environment(recipe, device).device,
     )

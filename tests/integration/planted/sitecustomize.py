@@ -10,7 +10,7 @@ def plant() -> None:
     """Let the feed-forward use an operation without a deterministic kernel, or find no memory."""
     import torch
 
-    from headway.model.decoder import FeedForward
+    from headway.model.llama.decoder import FeedForward
 
     real = FeedForward.forward
 

@@ -13,7 +13,8 @@ from tests.unit.cli.story import BATCH, BUDGET, MODEL, Story, Tensors, plan, tra
 
 from headway.checkpoint.verify import verify
 from headway.cli.screen import WIDE
-from headway.model import Decoder, huggingface, initialize
+from headway.model import ARCHITECTURES, initialize
+from headway.model.llama import huggingface
 from headway.objectstore.folder import FolderStore
 from headway.recipe import Recipe
 from headway.runs import Run, keys
@@ -144,9 +145,9 @@ def test_building_data_tells_what_went_in_and_what_was_left_out(
 
 def parameters(recipe: Recipe, vocabulary: int) -> dict[str, torch.Tensor]:
     """Initial parameters of a recipe's model."""
-    decoder = Decoder(recipe.model, vocabulary, recipe.train.loss_chunk_tokens)
-    initialize(decoder, 7)
-    return {name: tensor.detach() for name, tensor in decoder.named_parameters()}
+    model = ARCHITECTURES[recipe.model.kind].build(recipe.model, vocabulary, recipe.train.loss_chunk_tokens)
+    initialize(model, 7)
+    return {name: tensor.detach() for name, tensor in model.named_parameters()}
 
 
 def stored(tensors: dict[str, torch.Tensor]) -> Tensors:

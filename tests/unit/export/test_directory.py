@@ -15,7 +15,7 @@ from torch import Tensor
 
 from headway import export
 from headway.errors import DamageError, DataError, UsageError
-from headway.model import Decoder, initialize
+from headway.model import ARCHITECTURES, LanguageModel, initialize
 from headway.recipe import Recipe
 
 VOCABULARY = 300
@@ -35,9 +35,9 @@ def recipe(**model: Any) -> Recipe:
     )
 
 
-def decoder(whose: Recipe) -> Decoder:
+def decoder(whose: Recipe) -> LanguageModel:
     """The model of a recipe, with parameters large enough for every part to matter."""
-    model = Decoder(whose.model, VOCABULARY, loss_chunk_tokens=16)
+    model = ARCHITECTURES[whose.model.kind].build(whose.model, VOCABULARY, 16)
     initialize(model, 1)
     with torch.no_grad():
         for index, parameter in enumerate(model.parameters()):
@@ -65,7 +65,7 @@ def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def write(directory: Path, tokenizer: Path, whose: Recipe, model: Decoder, **changes: Any) -> list[Path]:
+def write(directory: Path, tokenizer: Path, whose: Recipe, model: LanguageModel, **changes: Any) -> list[Path]:
     """Export `model` with default arguments, some of them changed."""
     arguments: dict[str, Any] = {
         "recipe": whose,

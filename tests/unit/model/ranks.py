@@ -14,10 +14,11 @@ from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor
 
-from headway.model import Decoder, Documents, initialize
-from headway.recipe import Model
+from headway.model import Documents, initialize
+from headway.model.llama.decoder import Decoder
+from headway.recipe import Llama
 
-MODEL = Model(layers=2, width=40, heads=4, kv_heads=2, ffn_width=56, tie_embeddings=False)
+MODEL = Llama(layers=2, width=40, heads=4, kv_heads=2, ffn_width=56, tie_embeddings=False)
 VOCABULARY = 67
 SEED = 5
 

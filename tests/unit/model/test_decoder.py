@@ -11,21 +11,21 @@ from torch.nn.functional import cross_entropy
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from headway.errors import UsageError
-from headway.model import Block, Decoder, Documents, initialize
-from headway.model.decoder import rotary_tables, rotate
+from headway.model import Block, Documents, initialize
+from headway.model.llama.decoder import Decoder, rotary_tables, rotate
 from headway.model.recompute import Recompute
-from headway.recipe import Model
+from headway.recipe import Llama
 
 VOCABULARY = 101
 TOKENS = (3, 24)
 
 
-def shape(**changes: Any) -> Model:
+def shape(**changes: Any) -> Llama:
     """A tiny model."""
-    return Model.model_validate({"layers": 2, "width": 32, "heads": 4, "kv_heads": 2, "ffn_width": 48, **changes})
+    return Llama.model_validate({"layers": 2, "width": 32, "heads": 4, "kv_heads": 2, "ffn_width": 48, **changes})
 
 
-def decoder(model: Model, chunk: int = 10) -> Decoder:
+def decoder(model: Llama, chunk: int = 10) -> Decoder:
     """`model` with parameters large enough for attention to matter."""
     built = Decoder(model, VOCABULARY, loss_chunk_tokens=chunk)
     initialize(built, 1)

@@ -5,14 +5,15 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from headway.errors import UsageError
-from headway.model import Decoder, huggingface
-from headway.recipe import Model
+from headway.model.llama import huggingface
+from headway.model.llama.decoder import Decoder
+from headway.recipe import Llama
 
 
 @pytest.mark.parametrize("tied", [True, False])
 def test_every_parameter_has_the_name_and_shape_that_transformers_expects(tied: bool) -> None:  # noqa: FBT001 (a case, not a switch)
     """Our parameters, renamed, are LlamaForCausalLM's, one for one."""
-    shape = Model(layers=2, width=32, heads=4, kv_heads=2, ffn_width=48, tie_embeddings=tied)
+    shape = Llama(layers=2, width=32, heads=4, kv_heads=2, ffn_width=48, tie_embeddings=tied)
     with torch.device("meta"):
         ours = Decoder(shape, 64, loss_chunk_tokens=8)
         theirs = LlamaForCausalLM(LlamaConfig(**huggingface.configuration(shape, 64, 16, 0)))

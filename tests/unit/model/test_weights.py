@@ -11,10 +11,11 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from headway.model import Decoder, Documents, initialize
-from headway.recipe import Model
+from headway.model import Documents, initialize
+from headway.model.llama.decoder import Decoder
+from headway.recipe import Llama
 
-MODEL = Model(layers=2, width=40, heads=4, kv_heads=2, ffn_width=56, tie_embeddings=False)
+MODEL = Llama(layers=2, width=40, heads=4, kv_heads=2, ffn_width=56, tie_embeddings=False)
 WORLD = 3
 WORLDS = range(2, WORLD + 1)
 SCRIPT = Path(__file__).with_name("ranks.py")

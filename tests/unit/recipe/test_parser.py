@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from headway.errors import RecipeError
-from headway.recipe import load, parse
+from headway.recipe import AdamW, load, parse
 
 ROOT = Path(__file__).parents[3]
 TEXT = """\
@@ -91,7 +91,7 @@ def test_an_override_that_means_nothing_is_refused(override: str, reason: str) -
 def test_overrides_replace_and_make_sections() -> None:
     """An override reaches any depth, creates missing sections, and the last one wins."""
     recipe = parse(TEXT, overrides=["train.optimizer.eps=1e-9", "seed=3", "seed=4"])
-    assert recipe.train.optimizer.eps == 1e-9
+    assert recipe.train.optimizer == AdamW(eps=1e-9)
     assert recipe.seed == 4
 
 

@@ -11,8 +11,10 @@ import torch
 
 import headway
 from headway.checkpoint.manifest import Environment
+from headway.model import ARCHITECTURES
 from headway.recipe import Recipe
 from headway.train.compute.cpu import processor_name
+from headway.train.compute.optimizer import OPTIMIZERS
 
 VERSION = 2
 """Increased when a release deliberately changes the order or rounding of sums in training."""
@@ -61,7 +63,7 @@ def environment(recipe: Recipe, device: torch.device) -> Environment:
         torch=torch.__version__,
         headway=headway.__version__,
         arithmetic=VERSION,
-        settings=_settings(recipe, device),
+        settings=_packages(recipe) | _settings(recipe, device),
     )
 
 
@@ -71,6 +73,15 @@ def differences(before: Environment, now: Environment) -> str:
     if before.arithmetic > 1:  # version 1 did not record settings
         old, new = old | before.settings, new | now.settings
     return ", ".join(f"{key}: {old.get(key)} -> {new.get(key)}" for key in old | new if old.get(key) != new.get(key))
+
+
+def _packages(recipe: Recipe) -> dict[str, str]:
+    """Names and versions of the packages that the optimizer and the architecture come from, if not built in."""
+    packages = {
+        "package of model.kind": ARCHITECTURES.package(recipe.model.kind),
+        "package of train.optimizer.kind": OPTIMIZERS.package(recipe.train.optimizer.kind),
+    }
+    return {key: package for key, package in packages.items() if package}
 
 
 def _settings(recipe: Recipe, device: torch.device) -> dict[str, str]:

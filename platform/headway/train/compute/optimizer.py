@@ -1,11 +1,31 @@
-"""The optimizer: AdamW on the local shards of a rank."""
+"""The optimizers. Each is one `OptimizerSpec` in the table `OPTIMIZERS`, by the `train.optimizer.kind` of the recipe.
 
+To add one, describe it by an `OptimizerSpec`, and register that as an entry point of the group `headway.optimizers`;
+docs/training.md, "Add an optimizer", has a whole example.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch.distributed.tensor import DTensor
 
-from headway.recipe import Recipe
+from headway.plugins import Kinds
+from headway.recipe import AdamW, Recipe
+
+
+@dataclass(frozen=True)
+class OptimizerSpec:
+    """One kind of optimizer: how to build it, and the state that it keeps for each parameter."""
+
+    build: Callable[[Recipe, torch.nn.Module, torch.device], torch.optim.Optimizer]
+    """The optimizer of a sharded model. The learning rate of its groups is set before each step."""
+    slots: tuple[str, ...]
+    """Keys of `optimizer.state[parameter]` whose tensors are sharded like the parameter. They begin at 0, and a
+    checkpoint holds them as `optimizer.<slot>.<parameter>`."""
+    counters: tuple[str, ...] = ()
+    """Keys of scalars that count the steps. A checkpoint holds only the number of updates."""
 
 
 class ShardedAdamW(torch.optim.AdamW):
@@ -23,26 +43,45 @@ class ShardedAdamW(torch.optim.AdamW):
         return result
 
 
-def build_optimizer(recipe: Recipe, model: torch.nn.Module, device: torch.device) -> torch.optim.AdamW:
-    """AdamW with weight decay on matrices only; its state is allocated at once."""
-    plan = recipe.train.optimizer
+def build_adamw(recipe: Recipe, model: torch.nn.Module, device: torch.device) -> torch.optim.Optimizer:
+    """AdamW with weight decay on matrices only."""
+    settings = recipe.train.optimizer
+    assert isinstance(settings, AdamW)
     # torch's fused CPU kernel rounds the last few elements of a tensor differently, so bits would depend on where a
     # shard ends. Its foreach kernels, and the fused kernel of a GPU, treat all elements alike.
     fused = device.type == "cuda" or recipe.train.determinism == "fast"
-    matrices = [p for p in model.parameters() if p.ndim > 1]
-    vectors = [p for p in model.parameters() if p.ndim <= 1]
-    adam = ShardedAdamW(
-        [{"params": matrices, "weight_decay": plan.weight_decay}, {"params": vectors, "weight_decay": 0.0}],
-        lr=plan.learning_rate,
-        betas=(plan.betas[0], plan.betas[1]),
-        eps=plan.eps,
+    return ShardedAdamW(
+        decay_groups(model, settings.weight_decay),
+        lr=settings.learning_rate,
+        betas=(settings.betas[0], settings.betas[1]),
+        eps=settings.eps,
         fused=fused,
         foreach=not fused,
     )
+
+
+OPTIMIZERS: Kinds[OptimizerSpec] = Kinds(
+    "headway.optimizers",
+    OptimizerSpec,
+    {"adamw": OptimizerSpec(build_adamw, slots=("exp_avg", "exp_avg_sq"), counters=("step",))},
+)
+"""The optimizers, by kind."""
+
+
+def build_optimizer(recipe: Recipe, model: torch.nn.Module, device: torch.device) -> torch.optim.Optimizer:
+    """The optimizer that the recipe names; its state is allocated at once."""
+    spec = OPTIMIZERS[recipe.train.optimizer.kind]
+    optimizer = spec.build(recipe, model, device)
     for parameter in model.parameters():
-        adam.state[parameter] = {
-            "step": torch.zeros((), dtype=torch.float32, device=device),
-            "exp_avg": torch.zeros_like(parameter),
-            "exp_avg_sq": torch.zeros_like(parameter),
+        optimizer.state[parameter] = {
+            **{counter: torch.zeros((), dtype=torch.float32, device=device) for counter in spec.counters},
+            **{slot: torch.zeros_like(parameter) for slot in spec.slots},
         }
-    return adam
+    return optimizer
+
+
+def decay_groups(model: torch.nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """Parameter groups: matrices with `weight_decay`, all others without."""
+    matrices = [parameter for parameter in model.parameters() if parameter.ndim > 1]
+    vectors = [parameter for parameter in model.parameters() if parameter.ndim <= 1]
+    return [{"params": matrices, "weight_decay": weight_decay}, {"params": vectors, "weight_decay": 0.0}]

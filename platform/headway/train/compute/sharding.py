@@ -5,29 +5,29 @@ import torch.distributed as dist
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 
-from headway.model import Block, Decoder, initialize
+from headway.model import ARCHITECTURES, Block, LanguageModel, initialize
 from headway.recipe import Recipe
 from headway.train.compute import compile_cache
 from headway.train.compute.arithmetic import precision
 
 
-def build_model(recipe: Recipe, vocabulary: int, device: torch.device) -> Decoder:
+def build_model(recipe: Recipe, vocabulary: int, device: torch.device) -> LanguageModel:
     """The sharded model, with its initial weights."""
     model = shard_model(recipe, vocabulary, device)
     initialize(model, recipe.seed)
     return model
 
 
-def shard_model(recipe: Recipe, vocabulary: int, device: torch.device) -> Decoder:
+def shard_model(recipe: Recipe, vocabulary: int, device: torch.device) -> LanguageModel:
     """The sharded model with undefined weights. Built on the meta device, so that no rank ever holds all of it."""
-    with torch.device("meta"):
-        model = Decoder(recipe.model, vocabulary, recipe.train.loss_chunk_tokens)
+    architecture = ARCHITECTURES[recipe.model.kind]
+    model = architecture.on_meta(recipe.model, vocabulary, recipe.train.loss_chunk_tokens)
     mesh = init_device_mesh(device.type, (dist.get_world_size(),))
     compute = torch.bfloat16 if precision(recipe, device) == "bf16" else None
     if recipe.train.compile:
         compile_cache.use_compile_cache()
         model.compile_parts()
-    # No casts of inputs: the rotary tables, which are inputs of a block, stay fp32.
+    # No casts of inputs: rotary tables, which are inputs of a block, stay fp32.
     policy = MixedPrecisionPolicy(param_dtype=compute, reduce_dtype=torch.float32, cast_forward_inputs=False)
     for block in model.blocks:
         assert isinstance(block, Block)

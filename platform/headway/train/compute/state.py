@@ -1,4 +1,4 @@
-"""The state of a run besides its position: parameters, optimizer moments, number of updates, recent losses."""
+"""The state of a run besides its position: parameters, slots of the optimizer, number of updates, recent losses."""
 
 from dataclasses import dataclass, field
 
@@ -7,8 +7,10 @@ import torch
 from headway.checkpoint.manifest import Progress
 from headway.checkpoint.reader import PARAMETER_PREFIX, StoredCheckpoint
 from headway.checkpoint.restore import restore
-from headway.model import Decoder, initialize
+from headway.errors import UsageError
+from headway.model import LanguageModel, initialize
 from headway.recipe import Recipe
+from headway.train.compute.optimizer import OPTIMIZERS
 
 
 @dataclass
@@ -16,8 +18,8 @@ class State:
     """The state that training changes."""
 
     recipe: Recipe
-    model: Decoder
-    optimizer: torch.optim.AdamW
+    model: LanguageModel
+    optimizer: torch.optim.Optimizer
     updates: int = 0
     losses: list[float] = field(default_factory=list)
     """Losses of the last batches, the window for spikes [nats per token]."""
@@ -31,17 +33,25 @@ class State:
     def __post_init__(self) -> None:
         """Keep the sharded parameters: between forward and backward, the model itself has gathered ones."""
         self.parameters = dict(self.model.named_parameters())
+        self.spec = OPTIMIZERS[self.recipe.train.optimizer.kind]
 
     def tensors(self) -> dict[str, torch.Tensor]:
-        """All tensors of a checkpoint, by name."""
-        moments = {
-            f"optimizer.{moment}.{name}": self.optimizer.state[parameter][moment]
-            for moment in ("exp_avg", "exp_avg_sq")
+        """All tensors of a checkpoint, by name.
+
+        Raises:
+            UsageError: the optimizer keeps state that it does not declare, and that a resume would lose.
+        """
+        declared = {*self.spec.slots, *self.spec.counters}
+        for name, parameter in self.parameters.items():
+            if undeclared := self.optimizer.state[parameter].keys() - declared:
+                raise UsageError(
+                    f"train.optimizer.kind {self.recipe.train.optimizer.kind} keeps {', '.join(sorted(undeclared))} "
+                    f"of {name}, which no checkpoint would hold; its OptimizerSpec must declare all that it keeps"
+                )
+        return {f"{PARAMETER_PREFIX}{name}": parameter.detach() for name, parameter in self.parameters.items()} | {
+            f"optimizer.{slot}.{name}": self.optimizer.state[parameter][slot]
+            for slot in self.spec.slots
             for name, parameter in self.parameters.items()
-        }
-        return {
-            **{f"{PARAMETER_PREFIX}{name}": parameter.detach() for name, parameter in self.parameters.items()},
-            **moments,
         }
 
     def progress(self) -> Progress:
@@ -84,5 +94,6 @@ class State:
 
     def _set_updates(self, updates: int) -> None:
         self.updates = updates
-        for slots in self.optimizer.state.values():
-            slots["step"].fill_(float(updates))
+        for state in self.optimizer.state.values():
+            for counter in self.spec.counters:
+                state[counter].fill_(float(updates))

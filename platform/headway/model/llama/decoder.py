@@ -1,9 +1,10 @@
 """A Llama-shaped decoder: RMSNorm, rotary positions, grouped-query attention, SwiGLU, no biases.
 
-It has parameters only, no buffers and no caches. So a model from the meta device is complete once its parameters are
-filled (`weights.initialize`). Each forward pass computes the rotary tables once, in fp32, and passes them to the
-blocks; a wrapper must not cast these inputs (FSDP2, `cast_forward_inputs`).
+Each forward pass computes the rotary tables once, in fp32, and passes them to the blocks; a wrapper must not cast these
+inputs (FSDP2, `cast_forward_inputs`).
 """
+
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -11,9 +12,8 @@ from torch.nn import functional
 
 from headway.errors import UsageError
 from headway.model.attention import Documents, attend
-from headway.model.loss import cross_entropy
-from headway.model.recompute import Recompute, run_checkpointed
-from headway.recipe import Model
+from headway.model.language_model import Block, LanguageModel
+from headway.recipe import Llama
 
 
 def rotary_tables(tokens: int, head_width: int, theta: float, device: torch.device) -> tuple[Tensor, Tensor]:
@@ -38,7 +38,7 @@ def rotate(heads: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
 class Attention(nn.Module):
     """Causal self-attention; `heads` query heads share `kv_heads` key and value heads."""
 
-    def __init__(self, model: Model) -> None:
+    def __init__(self, model: Llama) -> None:
         super().__init__()
         self.head_width = model.width // model.heads
         self.query = nn.Linear(model.width, model.heads * self.head_width, bias=False)
@@ -61,7 +61,7 @@ class Attention(nn.Module):
 class FeedForward(nn.Module):
     """SwiGLU (Shazeer 2020): down(silu(gate(x)) * up(x))."""
 
-    def __init__(self, model: Model) -> None:
+    def __init__(self, model: Llama) -> None:
         super().__init__()
         self.gate = nn.Linear(model.width, model.ffn_width, bias=False)
         self.up = nn.Linear(model.width, model.ffn_width, bias=False)
@@ -73,66 +73,55 @@ class FeedForward(nn.Module):
         return output
 
 
-class Block(nn.Module):
-    """One layer: attention, then feed-forward, each after a norm (fp32 inside) and added to the residual stream.
+class DecoderBlock(Block):
+    """One layer: attention, then feed-forward, each after a norm (fp32 inside) and added to the residual stream."""
 
-    It is the unit of sharding (`fully_shard`), of compilation (`block.compile()`) and of recomputation (`recompute`).
-    """
-
-    def __init__(self, model: Model) -> None:
+    def __init__(self, model: Llama) -> None:
         super().__init__()
-        self.recompute: Recompute = "none"
-        """What the backward pass recomputes."""
         self.attention_norm = nn.RMSNorm(model.width, eps=model.norm_eps)
         self.attention = Attention(model)
         self.feed_forward_norm = nn.RMSNorm(model.width, eps=model.norm_eps)
         self.feed_forward = FeedForward(model)
 
-    def forward(
+    def layer(
         self, stream: Tensor, cosine: Tensor, sine: Tensor, starts: Tensor | None = None, longest: int = 0
     ) -> Tensor:
         """[B, S, W] to [B, S, W]; `cosine` and `sine` as from `rotary_tables`, the rest as in `Documents`."""
-        if self.recompute == "none" or not torch.is_grad_enabled():
-            return self._layer(stream, cosine, sine, starts, longest)
-        return run_checkpointed(self.recompute, self._layer, stream, cosine, sine, starts, longest)
-
-    def _layer(self, stream: Tensor, cosine: Tensor, sine: Tensor, starts: Tensor | None, longest: int) -> Tensor:
         stream = stream + self.attention(self.attention_norm(stream), cosine, sine, starts, longest)
         output: Tensor = stream + self.feed_forward(self.feed_forward_norm(stream))
         return output
 
 
-class Decoder(nn.Module):
-    """The whole model with its loss: under FSDP2 the head and the loss must run inside the root's forward.
+class Decoder(LanguageModel):
+    """The whole model with its loss."""
 
-    Build it under `torch.device("meta")`, shard it (`fully_shard` on each of `blocks`, then on the root), call
-    `to_empty(device=...)`, then call `weights.initialize` or load a checkpoint.
-    """
+    residual = ("attention.output.weight", "feed_forward.down.weight")
 
-    def __init__(self, model: Model, vocabulary: int, loss_chunk_tokens: int) -> None:
-        super().__init__()
+    def __init__(self, model: Llama, vocabulary: int, loss_chunk_tokens: int) -> None:
+        super().__init__(
+            (vocabulary, model.width),
+            [DecoderBlock(model) for _ in range(model.layers)],
+            nn.RMSNorm(model.width, eps=model.norm_eps),
+            tied=model.tie_embeddings,
+            loss_chunk_tokens=loss_chunk_tokens,
+        )
         self.model = model
-        self.loss_chunk_tokens = loss_chunk_tokens
-        self.compiled = False
-        self.embedding = nn.Embedding(vocabulary, model.width)
-        self.blocks = nn.ModuleList(Block(model) for _ in range(model.layers))
-        self.norm = nn.RMSNorm(model.width, eps=model.norm_eps)
-        self.head = None if model.tie_embeddings else nn.Linear(model.width, vocabulary, bias=False)
 
     def forward(self, inputs: Tensor, targets: Tensor | None = None, documents: Documents | None = None) -> Tensor:
-        """The summed loss with `targets`, else the logits.
-
-        `inputs`, `targets` [B, S] int64; attention stays inside `documents`, or inside rows if there are none.
-        Returns the cross-entropy summed over all tokens [nats], an fp32 scalar; or logits [B, S, V], fp32.
+        """The loss or the logits, as from `LanguageModel`; attention stays inside `documents`, or else inside rows.
 
         Raises:
             UsageError: the recipe requires attention inside documents, and a loss is computed without `documents`.
         """
-        if targets is not None and documents is None and self.model.attention == "document":
+        if targets is not None and documents is None and self.model.needs_documents:
             raise UsageError(
                 "the loss needs documents, because the recipe says model.attention: document; "
                 "pass the documents of the batch"
             )
+        return super().forward(inputs, targets, documents)
+
+    def block_arguments(self, inputs: Tensor, documents: Documents | None) -> tuple[Any, ...]:
+        """Rotary tables and documents. With torch.compile, the number of documents needs no code of its own."""
         starts, longest = (documents.starts, documents.longest) if documents else (None, 0)
         if self.compiled and starts is not None:
             from torch._dynamo import mark_dynamic  # slow to import
@@ -140,21 +129,4 @@ class Decoder(nn.Module):
             mark_dynamic(starts, 0)
         head_width = self.model.width // self.model.heads
         cosine, sine = rotary_tables(inputs.shape[1], head_width, self.model.rope_theta, inputs.device)
-        stream = self.embedding(inputs)
-        for block in self.blocks:
-            stream = block(stream, cosine, sine, starts, longest)
-        stream = self.norm(stream)
-        weight = self.embedding.weight if self.head is None else self.head.weight
-        if targets is None:
-            return functional.linear(stream, weight).float()
-        return cross_entropy(stream.flatten(0, 1), weight, targets.flatten(), self.loss_chunk_tokens, self.compiled)
-
-    def compile_parts(self) -> None:
-        """Compile what takes most of the time: each block, and the softmax of the loss.
-
-        Each shape has its own code, except for the number of documents. Otherwise torch would generalize from the
-        shapes seen so far, and the code of a batch would depend on where the process started.
-        """
-        self.compiled = True
-        for block in self.blocks:
-            block.compile(dynamic=False)
+        return cosine, sine, starts, longest

@@ -3,7 +3,7 @@
 from typing import Any
 
 from headway.errors import UsageError
-from headway.recipe import Model
+from headway.recipe import Llama
 
 ENDS = {
     "embedding.weight": "model.embed_tokens.weight",
@@ -35,14 +35,14 @@ def name(parameter: str) -> str:
     layer, _, part = rest.partition(".")
     if blocks != "blocks" or not layer.isdecimal() or part not in IN_BLOCK:
         raise UsageError(
-            f"{parameter} is not a parameter of the decoder; pass the names that Decoder.named_parameters() gives, "
+            f"{parameter} is not a parameter of the decoder; pass the names that named_parameters() gives, "
             "without a wrapper's prefix"
         )
     return f"model.layers.{layer}.{IN_BLOCK[part]}"
 
 
 def configuration(
-    model: Model, vocabulary: int, block_tokens: int, end_of_document: int, dtype: str = "float32"
+    model: Llama, vocabulary: int, block_tokens: int, end_of_document: int, dtype: str = "float32"
 ) -> dict[str, Any]:
     """The config.json of `model`, trained on blocks of `block_tokens`. `end_of_document` is both BOS and EOS token.
 

@@ -1,4 +1,4 @@
-"""The cost of training: parameters, and floating-point operations per token, by the formula of PaLM.
+"""The cost of training: floating-point operations per token by the formula of PaLM, and saved activations.
 
 Chowdhery et al. 2022, appendix B: a token costs 6 N + 12 L H Q T, where N counts parameters, L layers, H heads, Q the
 width of a head and T the tokens of a sequence. A multiplication and its addition are two operations; the backward pass
@@ -14,29 +14,12 @@ of flash attention). Attention inside documents counts as if each sequence were 
 recomputes nothing.
 """
 
-from dataclasses import dataclass
-
-from headway.recipe import Model
-
-
-@dataclass(frozen=True)
-class Flops:
-    """Floating-point operations of one token, forward and backward."""
-
-    blocks: int
-    """Matrices of the blocks."""
-    head: int
-    """Output projection."""
-    attention: int
-    """Scores and weighted values, the causal half."""
-
-    @property
-    def total(self) -> int:
-        """All floating-point operations per token."""
-        return self.blocks + self.head + self.attention
+from headway.model.architecture import Flops
+from headway.model.recompute import Recompute
+from headway.recipe import Llama
 
 
-def flops_per_token(model: Model, vocabulary: int, sequence_tokens: int) -> Flops:
+def flops_per_token(model: Llama, vocabulary: int, sequence_tokens: int) -> Flops:
     """Operations to train on one token of a sequence of `sequence_tokens`, counted as in the module's docstring."""
     return Flops(
         blocks=6 * model.layers * _block_matrices(model),
@@ -45,14 +28,27 @@ def flops_per_token(model: Model, vocabulary: int, sequence_tokens: int) -> Flop
     )
 
 
-def parameter_count(model: Model, vocabulary: int) -> int:
-    """Number of parameters; tied embedding and head count once."""
-    ends = vocabulary * model.width * (1 if model.tie_embeddings else 2)
-    norms = model.width * (2 * model.layers + 1)
-    return ends + norms + model.layers * _block_matrices(model)
+def saved_elements(model: Llama, recompute: Recompute, *, compiled: bool, half: bool) -> int:
+    """Elements per token that one block saves for the backward pass.
+
+    `none` saves the block's input, queries, keys, values, the output of attention, the residual stream after attention,
+    gate, up and their product, the outputs of both norms, and rotated queries and keys. `selective` saves the outputs
+    of matrix products and attention; compiled code saves these, the residual stream and the outputs of the norms. In
+    fp32 shared heads are repeated.
+    """
+    kv_width = model.kv_heads * (model.width // model.heads)
+    repeated = 0 if half else 2 * (model.width - kv_width)
+    products = 3 * model.width + 2 * kv_width + model.width + 2 * model.ffn_width + model.width
+    if recompute == "block":
+        return model.width + repeated
+    if recompute == "selective":
+        return products + repeated
+    if compiled:
+        return products + 3 * model.width + repeated
+    return products + 3 * model.width + kv_width + 2 * model.ffn_width + repeated
 
 
-def _block_matrices(model: Model) -> int:
+def _block_matrices(model: Llama) -> int:
     kv_width = model.kv_heads * (model.width // model.heads)
     attention = 2 * model.width * model.width + 2 * model.width * kv_width
     return attention + 3 * model.width * model.ffn_width
