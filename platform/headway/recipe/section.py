@@ -52,10 +52,8 @@ class ByKind:
         return self.kinds.get(kind if isinstance(kind, str) else self.default)  # the class refuses what is not a string
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
-        """Validate by the class of the kind, and serialize all of its keys."""
-        return core_schema.with_info_plain_validator_function(
-            self._validate, serialization=core_schema.simple_ser_schema("any")
-        )
+        """Validate by the class of the kind."""
+        return core_schema.with_info_plain_validator_function(self._validate)
 
     def __get_pydantic_json_schema__(
         self, schema: core_schema.CoreSchema, handler: GetJsonSchemaHandler
@@ -73,7 +71,9 @@ class ByKind:
         return references[0] if len(references) == 1 else {"oneOf": references}
 
     def _validate(self, value: Any, info: core_schema.ValidationInfo) -> KindSection:
-        if isinstance(value, KindSection):
+        if isinstance(value, self.kinds.base):
+            if type(value) is not self.kinds[value.kind]:
+                raise ValueError(f"{type(value).__name__} has kind {value.kind}, which is not its own")
             return value
         section = self.section(value)
         if section is None:

@@ -3,12 +3,14 @@
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 from tests.plugin.averaging_settings import Averaging
 from tests.plugin.install import install
 from tests.plugin.lion_settings import Lion
 
 from headway.errors import RecipeError, UnknownKindError
 from headway.recipe import Recipe, differences, digest, parse, schema, to_yaml
+from headway.recipe.schema import Train
 
 TEXT = """\
 name: tiny
@@ -93,6 +95,17 @@ def test_another_kind_changes_the_digest() -> None:
     assert "train.optimizer.kind: 'adamw' -> 'lion'" in changes
     assert "train.optimizer.eps: 1e-08 -> None" in changes
     assert not any("learning_rate" in change for change in changes)
+
+
+@pytest.mark.usefixtures("package")
+def test_a_section_made_in_python_must_name_its_kind() -> None:
+    """Without its kind it would have the digest of the default one; a section of another key is refused, too."""
+    train = parse(ADAMW).train.model_dump()
+    assert Train.model_validate({**train, "optimizer": Lion(kind="lion")}).optimizer == Lion(kind="lion")
+    with pytest.raises(ValidationError, match="Lion has kind adamw, which is not its own"):
+        Train.model_validate({**train, "optimizer": Lion()})
+    with pytest.raises(ValidationError, match="valid dictionary"):
+        Train.model_validate({**train, "optimizer": parse(ADAMW).model})
 
 
 @pytest.mark.usefixtures("package")
