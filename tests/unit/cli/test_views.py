@@ -5,8 +5,9 @@ import re
 from pathlib import Path
 
 import pytest
+from tests.plugin.install import install
 from tests.unit.cli.conftest import Headway
-from tests.unit.cli.story import Story, restored, running, said, step, trained
+from tests.unit.cli.story import Story, plan, restored, running, said, step, trained
 
 from headway.cli import screen
 from headway.events.training_events import AttemptEnded, CheckpointDamaged
@@ -25,6 +26,28 @@ def test_a_missing_run_is_wrong_use(headway: Headway, store: FolderStore, comman
     assert answer.out == ""
     assert "no run missing" in answer.err
     assert "there are: there" in answer.err
+
+
+def test_a_run_of_a_package_that_is_missing_is_shown(
+    headway: Headway, store: FolderStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where its optimizer is not installed, `status` and `verify` say so, and `export` refuses."""
+    with monkeypatch.context() as installed:
+        install(tmp_path / "installed", installed)
+        train = {"tokens": 10_000, "batch_tokens": 1000, "micro_batch_tokens": 1000, "optimizer": {"kind": "lion"}}
+        story = Story(store, "foreign", plan(train=train))
+        story.claim(100)
+        story.commit(105, 5000)
+        assert headway("verify", "foreign").code == 0
+    problem = "unknown kind 'lion'; installed kinds: adamw"
+    status = headway("status", "foreign", "--json").document
+    assert (status["tokens"], status["budget"]) == (5000, None)
+    assert problem in status["damage"][0]
+    (finding,) = headway("verify", "foreign", "--json").document["findings"]
+    assert problem in json.dumps(finding)
+    refused = headway("export", "foreign", "--to", str(tmp_path / "model"))
+    assert refused.code == 2
+    assert problem in refused.err
 
 
 def test_runs_tells_each_state(headway: Headway, store: FolderStore) -> None:
