@@ -11,7 +11,6 @@ from starlette.responses import JSONResponse
 from starlette.testclient import TestClient
 from starlette.types import Message, Receive, Scope, Send
 
-from headway.serve.config import CONFIG_VARIABLE, ServeConfig
 from headway.serve.engine.error_handlers import install_error_handlers
 from headway.serve.memory_budget import MemoryBudget
 from headway.serve.middleware.request_body import RequestBody
@@ -19,7 +18,7 @@ from headway.serve.middleware.request_id import RequestId
 from headway.serve.middleware.validation import Validation
 from headway.serve.request_context import CURRENT_REQUEST
 from headway.serve.routes import ROUTES, RouteAllowlist
-from headway.telemetry import Spans
+from headway.telemetry import Spans, open_log
 
 
 async def echo(scope: Scope, receive: Receive, send: Send) -> None:
@@ -121,16 +120,15 @@ class Body(BaseModel):
         return data
 
 
-def test_a_shape_error_is_a_400_until_the_engine_is_called(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
+def test_a_shape_error_is_a_400_until_the_engine_is_called() -> None:
     """After that it is a failure of the service."""
-    monkeypatch.setenv(CONFIG_VARIABLE, ServeConfig(folder=tmp_path, name="coder").model_dump_json())
     app = FastAPI()
 
     async def own(*_: Any) -> JSONResponse:
         return JSONResponse({"error": {"code": 500}}, status_code=500)
 
     app.exception_handler(Exception)(own)
-    install_error_handlers(app)
+    install_error_handlers(app, open_log())
 
     @app.post("/v1/completions")
     async def complete(body: Body) -> dict[str, int]:
