@@ -15,7 +15,8 @@ from starlette.types import ASGIApp
 from headway.serve.capacity import Capacity
 from headway.serve.config import ServeConfig
 from headway.serve.telemetry_sinks import TelemetrySinks, open_sinks
-from headway.serve.tenants.key_file import KeyStore, Tenants
+from headway.serve.tenants.key_file import KeyStore
+from headway.serve.tenants.lookup import Tenants
 
 DRAINING_VARIABLE = "HEADWAY_DRAINING"
 """Environment variable: the file that exists once the service was asked to stop."""

@@ -3,7 +3,6 @@
 import asyncio
 import json
 import threading
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from starlette.routing import Route
 from starlette.testclient import TestClient
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocketDisconnect
-from tests.unit.serve.replicas import capacity, config, replica_runtime
+from tests.unit.serve.replicas import behind, capacity, config, replica_runtime, serve
 
 from headway.serve.config import CONFIG_VARIABLE
 from headway.serve.middleware.admission import Admission
@@ -29,11 +28,8 @@ from headway.serve.middleware.serve_bypass import ServeBypass
 from headway.serve.middleware.stack import middleware_stack, request_path
 from headway.serve.request_context import context_of
 from headway.serve.runtime import DRAINING_VARIABLE
-from headway.serve.tenants.key_file import KeyStore, Tenants
-from headway.telemetry import Spans
-
-SPANS = Spans("headway-serve", on=False)
-REQUEST_ID = Middleware(RequestId, spans=SPANS)
+from headway.serve.tenants.key_file import KeyStore
+from headway.serve.tenants.lookup import Tenants
 
 
 async def mirror(request: Request) -> JSONResponse:
@@ -43,21 +39,18 @@ async def mirror(request: Request) -> JSONResponse:
 
 def mirror_app() -> Starlette:
     """The mirror at the paths that middleware treats differently."""
-    paths = ("/v1/completions", "/health", "/metrics")
+    paths = ("/v1/completions", "/v1/models", "/health", "/metrics")
     return Starlette(routes=[Route(path, mirror, methods=["GET", "POST"]) for path in paths])
 
 
-def behind(middleware: Sequence[Middleware], outermost: Sequence[Middleware] = (REQUEST_ID,)) -> TestClient:
-    """A client of the mirror behind this middleware, the outermost last, as Ray Serve takes it."""
-    app: Any = mirror_app()
-    for layer in [*middleware, *outermost]:
-        app = layer.cls(app, *layer.args, **layer.kwargs)
-    return TestClient(app)
+def mirror_behind(*path: Middleware) -> TestClient:
+    """A client of the mirror behind this middleware."""
+    return TestClient(behind(mirror_app(), *path))
 
 
 def stack(**fields: Any) -> TestClient:
     """A client of the mirror behind all middleware of a service with this configuration."""
-    return behind(request_path(replica_runtime(**fields))[::-1], outermost=())
+    return TestClient(behind(mirror_app(), *request_path(replica_runtime(**fields)), outermost=()))
 
 
 @pytest.fixture
@@ -69,14 +62,14 @@ def keys(tmp_path: Path) -> KeyStore:
 @pytest.mark.parametrize("request_id", ["abc", "A-1_b.c", "x" * 64])
 def test_a_valid_request_id_is_kept(request_id: str) -> None:
     """The application and the response get it."""
-    response = behind([REQUEST_ID]).get("/v1/completions", headers={"X-Request-ID": request_id})
+    response = mirror_behind().get("/v1/completions", headers={"X-Request-ID": request_id})
     assert response.headers["X-Request-ID"] == response.json()["headers"]["x-request-id"] == request_id
 
 
 @pytest.mark.parametrize("request_id", ["", "a b", "x" * 65, "naïve".encode(), "a/b", '"'])
 def test_an_invalid_request_id_is_replaced(request_id: str | bytes) -> None:
     """The new id differs for each request; the application and the response get the same."""
-    client = behind([REQUEST_ID])
+    client = mirror_behind()
     responses = [client.get("/v1/completions", headers={"X-Request-ID": request_id}) for _ in range(2)]  # type: ignore[arg-type]
     ids = [response.headers["X-Request-ID"] for response in responses]
     assert ids == [response.json()["headers"]["x-request-id"] for response in responses]
@@ -85,14 +78,14 @@ def test_an_invalid_request_id_is_replaced(request_id: str | bytes) -> None:
 
 def test_an_error_response_has_a_request_id() -> None:
     """People need ids of failed requests most."""
-    response = behind([REQUEST_ID]).get("/nowhere", headers={"X-Request-ID": "abc"})
+    response = mirror_behind().get("/nowhere", headers={"X-Request-ID": "abc"})
     assert (response.status_code, response.headers["X-Request-ID"]) == (404, "abc")
 
 
 def test_requests_bypass_ray_serve() -> None:
     """Except those for its own routes, websockets, and all until there is an application."""
     runtime = replica_runtime()
-    client = behind([Middleware(ServeBypass, runtime=runtime)])
+    client = mirror_behind(Middleware(ServeBypass, runtime=runtime))
     assert client.get("/v1/completions").status_code == 200
 
     async def respond(scope: Scope, receive: Receive, send: Send) -> None:
@@ -108,7 +101,7 @@ def test_requests_bypass_ray_serve() -> None:
 def test_a_valid_key_passes_with_its_tenant(keys: KeyStore) -> None:
     """Inner middleware knows the tenant."""
     key = keys.add("team-a")
-    client = behind([Middleware(Authentication, tenants=Tenants(keys))])
+    client = mirror_behind(Middleware(Authentication, tenants=Tenants(keys)))
     for scheme in ("Bearer", "bearer"):
         response = client.post("/v1/completions", headers={"Authorization": f"{scheme} {key}"})
         assert response.json()["tenant"] == "team-a"
@@ -118,7 +111,7 @@ def test_a_valid_key_passes_with_its_tenant(keys: KeyStore) -> None:
 def test_a_request_without_a_valid_key_gets_a_401(keys: KeyStore, header: str | None) -> None:
     """OpenAI clients understand the error, which repeats nothing of the header."""
     key = keys.add("team-a")
-    client = behind([Middleware(Authentication, tenants=Tenants(keys))])
+    client = mirror_behind(Middleware(Authentication, tenants=Tenants(keys)))
     headers = {} if header is None else {"Authorization": header.format(key=key)}
     response = client.post("/v1/completions", headers=headers)
     assert response.status_code == 401
@@ -131,7 +124,7 @@ def test_a_request_without_a_valid_key_gets_a_401(keys: KeyStore, header: str | 
 def test_only_probes_need_no_key(keys: KeyStore, path: str, status: int) -> None:
     """Any other path needs one, whether it exists or not."""
     keys.add("team-a")
-    client = behind([Middleware(Authentication, tenants=Tenants(keys))])
+    client = mirror_behind(Middleware(Authentication, tenants=Tenants(keys)))
     assert client.get(path, follow_redirects=False).status_code == status
 
 
@@ -230,8 +223,8 @@ def test_a_draining_service_reports_its_requests_in_flight() -> None:
     async def poll_meanwhile(scope: Scope, receive: Receive, send: Send) -> None:
         """Poll the health of two services while this request is in flight."""
         stopping.set()
-        other = Draining(mirror_app(), replica_runtime(lambda: True))
-        counts.append(TestClient(other).get("/health").headers[IN_FLIGHT_HEADER])
+        other = mirror_behind(Middleware(Draining, runtime=replica_runtime(lambda: True)))
+        counts.append(other.get("/health").headers[IN_FLIGHT_HEADER])
         poll = {**scope, "path": "/health"}
         await draining(poll, receive, record_count)
         await mirror_app()(scope, receive, send)
@@ -240,8 +233,8 @@ def test_a_draining_service_reports_its_requests_in_flight() -> None:
         if message["type"] == "http.response.start":
             counts.append(Headers(raw=message["headers"])[IN_FLIGHT_HEADER])
 
-    draining = Draining(poll_meanwhile, runtime)
-    TestClient(RequestId(draining, SPANS)).get("/v1/completions").raise_for_status()
+    draining = behind(poll_meanwhile, Middleware(Draining, runtime=runtime))
+    TestClient(draining).get("/v1/completions").raise_for_status()
     assert counts == ["0", "1"]
     assert runtime.capacity.open == 0
 
@@ -268,14 +261,14 @@ class Slow:
 
 def send_with_deadline(app: ASGIApp, seconds: str) -> Any:
     """Send a request with a deadline."""
-    return TestClient(RequestId(Deadline(app), SPANS)).post(
+    return TestClient(behind(app, Middleware(Deadline))).post(
         "/v1/completions", headers={"X-Request-Timeout-Seconds": seconds}
     )
 
 
 def test_a_response_before_its_deadline_is_complete() -> None:
     """The same holds without a deadline."""
-    client = behind([Middleware(Deadline)])
+    client = mirror_behind(Middleware(Deadline))
     assert client.post("/v1/completions", headers={"X-Request-Timeout-Seconds": "60"}).status_code == 200
     assert client.post("/v1/completions").status_code == 200
 
@@ -327,7 +320,7 @@ def test_a_timeout_error_of_the_application_is_not_a_deadline() -> None:
     async def broken(*_: object) -> None:
         raise TimeoutError("its own")
 
-    client = TestClient(Deadline(broken))
+    client = TestClient(behind(broken, Middleware(Deadline)))
     with pytest.raises(TimeoutError, match="its own"):
         client.post("/", headers={"X-Request-Timeout-Seconds": "60"})
 
@@ -335,7 +328,7 @@ def test_a_timeout_error_of_the_application_is_not_a_deadline() -> None:
 def test_websockets_are_refused(keys: KeyStore) -> None:
     """No route takes one."""
     keys.add("team-a")
-    client = behind([Middleware(Authentication, tenants=Tenants(keys))])
+    client = mirror_behind(Middleware(Authentication, tenants=Tenants(keys)))
     with pytest.raises(WebSocketDisconnect), client.websocket_connect("/v1/realtime"):
         pass
 
@@ -343,14 +336,14 @@ def test_websockets_are_refused(keys: KeyStore) -> None:
 def test_an_overloaded_service_refuses_posts() -> None:
     """Two run and two wait; a GET needs no engine and always passes."""
     load = capacity(2, 2)
-    client = behind([Middleware(Admission, capacity=load)])
+    client = mirror_behind(Middleware(Admission, capacity=load))
     for _ in range(4):
         assert not load.full
         load.admit()
     response = client.post("/v1/completions")
     assert (response.status_code, response.json()["error"]["code"]) == (429, "overloaded")
     assert int(response.headers["Retry-After"]) >= 1
-    assert client.get("/v1/completions").status_code == 200
+    assert client.get("/v1/models").status_code == 200
     load.finish()
     assert client.post("/v1/completions").status_code == 200
     assert load.admitted == 3
@@ -363,8 +356,8 @@ def test_a_failed_request_is_no_longer_in_flight() -> None:
     async def broken(*_: object) -> None:
         raise RuntimeError("broken")
 
-    client = TestClient(RequestId(Admission(broken, load), SPANS), raise_server_exceptions=False)
-    assert [client.post("/").status_code for _ in range(3)] == [500] * 3
+    client = TestClient(behind(broken, Middleware(Admission, capacity=load)), raise_server_exceptions=False)
+    assert [client.post("/v1/completions").status_code for _ in range(3)] == [500] * 3
     assert load.admitted == 0
 
 
@@ -385,7 +378,7 @@ def test_the_place_is_free_before_the_client_gets_the_end() -> None:
         return {"type": "http.request"}
 
     scope = {"type": "http", "method": "POST", "path": "/v1/completions", "headers": [], "query_string": b""}
-    asyncio.run(RequestId(Admission(two_pieces, load), SPANS)(scope, receive, count))
+    asyncio.run(serve(behind(two_pieces, Middleware(Admission, capacity=load)), scope, receive, count))
     assert in_flight == [1, 1, 0]
     assert load.admitted == 0
 

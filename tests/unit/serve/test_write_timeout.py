@@ -7,12 +7,11 @@ from threading import Event, Thread
 
 import pytest
 import uvicorn
+from starlette.middleware import Middleware
 from starlette.types import Receive, Scope, Send
-from tests.unit.serve.replicas import replica_runtime
+from tests.unit.serve.replicas import behind, replica_runtime
 
-from headway.serve.middleware.request_id import RequestId
 from headway.serve.middleware.write_timeout import WriteTimeout
-from headway.telemetry import Spans
 
 PIECE = b"x" * 2**16
 
@@ -40,9 +39,8 @@ class Endless:
 def test_an_unread_response_is_cancelled(reads: bool) -> None:  # noqa: FBT001
     """A client that reads slowly still gets its response."""
     app = Endless()
-    middleware = RequestId(
-        WriteTimeout(app, 0.2 if not reads else 30.0, replica_runtime().sinks), Spans("headway-serve", on=False)
-    )
+    seconds, sinks = 30.0 if reads else 0.2, replica_runtime().sinks
+    middleware = behind(app, Middleware(WriteTimeout, timeout_seconds=seconds, sinks=sinks))
     server = uvicorn.Server(uvicorn.Config(middleware, lifespan="off", log_level="critical"))
     with closing(socket.create_server(("127.0.0.1", 0))) as listener:
         thread = Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)

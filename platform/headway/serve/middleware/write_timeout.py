@@ -9,6 +9,7 @@ import time
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from headway.events.serving_events import RequestUnread
+from headway.serve.middleware.http_middleware import HttpMiddleware
 from headway.serve.request_context import context_of
 from headway.serve.telemetry_sinks import TelemetrySinks
 
@@ -16,18 +17,16 @@ CHECKS = 4
 """Checks of a response within one timeout."""
 
 
-class WriteTimeout:
+class WriteTimeout(HttpMiddleware):
     """Middleware that cancels a response of which the client reads nothing for too long."""
 
     def __init__(self, app: ASGIApp, timeout_seconds: float, sinks: TelemetrySinks) -> None:
         """`timeout_seconds`: how long a piece of a response may wait for its client [s]."""
-        self.app, self.timeout_seconds, self.sinks = app, timeout_seconds, sinks
+        super().__init__(app)
+        self.timeout_seconds, self.sinks = timeout_seconds, sinks
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on; cancel it if its response is not read."""
-        if scope["type"] != "http":
-            await self.app(scope, receive, send)
-            return
         loop, response = asyncio.get_running_loop(), context_of(scope).response
         unread = False
         timer: asyncio.TimerHandle

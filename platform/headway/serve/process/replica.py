@@ -4,8 +4,6 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from starlette.types import ASGIApp
-
 from headway.serve.config import ServeConfig
 from headway.serve.engine.failover import Failover
 from headway.serve.engine.fair_queue import FairQueue
@@ -16,7 +14,6 @@ from headway.serve.engine.vllm_engine import (
     set_engine_environment,
     start_engine,
 )
-from headway.serve.middleware.fallback import Fallback
 from headway.serve.port_reuse import reuse_address
 from headway.serve.process.startup_progress import StartupProgress
 from headway.serve.runtime import replica_runtime
@@ -62,12 +59,8 @@ class Replica:
 
     async def __serve_build_asgi_app__(self) -> Any:
         """Build the OpenAI application. Ray Serve wraps it with `middleware_stack` itself."""
-        app: ASGIApp = await build_application(self.engine, self.arguments)
-        config = self.runtime.config
-        if config.fallback:
-            app = Fallback(app, model=config.name, url=config.fallback, healthy=lambda: self.runtime.healthy)
-        self.runtime.application = app
-        return app
+        self.runtime.application = await build_application(self.engine, self.arguments)
+        return self.runtime.application
 
     async def check_health(self) -> None:
         """Check that an engine is live, or that its replacement is starting.
