@@ -77,12 +77,14 @@ class RequestContext:
         garbage-collected.
         """
         self.closed = True
-        for generation in self.generations:
-            with suppress(RuntimeError):  # it is running, and checks `closed` itself
-                await generation.aclose()
-        await self.response.close()
-        for hook in reversed(self.on_close):
-            await hook()
+        try:
+            for generation in self.generations:
+                with suppress(RuntimeError):  # it is running, and checks `closed` itself
+                    await generation.aclose()
+        finally:  # even if this task is cancelled meanwhile
+            await self.response.close()
+            for hook in reversed(self.on_close):
+                await hook()
 
     @property
     def first_token_seconds(self) -> float | None:

@@ -43,8 +43,10 @@ class ResponseHooks:
         """Whether the last piece was sent."""
         self.sending_since: float | None = None
         """When the piece that waits for the client was sent [s, `time.monotonic`]; None: no piece waits."""
-        self._media_type = ""
-        self._drops = self._has_failed = False
+        self._headers: list[tuple[bytes, bytes]] = []
+        self.has_failed = False
+        """Whether an error has ended it, in the place of what the application sends."""
+        self._drops = False
 
     def __call__(self, message: Message) -> Awaitable[None]:
         """Forward a message of the application; this is its `send`."""
@@ -56,7 +58,7 @@ class ResponseHooks:
 
     def release(self) -> None:
         """Forward again what the application sends, unless `fail` has responded in its place."""
-        self._drops = self._has_failed
+        self._drops = self.has_failed
 
     async def fail(self, error: ApiError) -> None:
         """End the response with an error, however far it got, and drop what the application still sends.
@@ -64,13 +66,13 @@ class ResponseHooks:
         A stream gets the error as its last event. Any other response that has started is left incomplete: whoever
         gets it sees that it broke off.
         """
-        self._drops = self._has_failed = True
+        self.has_failed = self._drops = True
         if not self.status:
             response = error.response()
             headers = response.raw_headers
             await self._forward({"type": "http.response.start", "status": response.status_code, "headers": headers})
             await self._forward({"type": "http.response.body", "body": response.body})
-        elif not self.is_ending and self._media_type.startswith("text/event-stream"):
+        elif not self.is_ending and Headers(raw=self._headers).get("content-type", "").startswith("text/event-stream"):
             await self._forward({"type": "http.response.body", "body": error.event()})
 
     async def close(self) -> None:
@@ -83,10 +85,10 @@ class ResponseHooks:
         if message["type"] == "http.response.start":
             for hook in reversed(self.on_start):
                 await hook(message)
-                if self._drops and not self._has_failed:  # the hook holds the response back
+                if self._drops and not self.has_failed:  # the hook holds the response back
                     return
             self.status = message["status"]
-            self._media_type = Headers(raw=message["headers"]).get("content-type", "")
+            self._headers = message["headers"]
         elif not message.get("more_body", False):
             self.is_ending = True
             await self.close()
@@ -115,6 +117,6 @@ class TentativeResponse:
         self.response.release()
 
     async def _hold_failure_back(self, message: Message) -> None:
-        if message["status"] >= SERVER_ERROR:
+        if message["status"] >= SERVER_ERROR and not self.response.has_failed:
             self.failure = RuntimeError(f"status {message['status']}")
             self.response.hold_back()

@@ -175,8 +175,9 @@ def test_nothing_follows_an_error_that_ended_an_attempt() -> None:
     client = Client()
 
     async def scenario() -> None:
-        with TentativeResponse(client.response):
+        with TentativeResponse(client.response) as attempt:
             await client.response.fail(ERROR)
+        assert attempt.failure is None
         with TentativeResponse(client.response) as attempt:
             await client.response(start(200))
             await client.response(piece(b"too late", more=False))

@@ -10,7 +10,7 @@ from collections.abc import Awaitable
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from headway.serve.routes import HttpRoute, route_of
+from headway.serve.routes import ROUTES, UNKNOWN, HttpRoute
 
 POLICY_VIOLATION = 1008
 """WebSocket close code. A server turns it into a 403 where no connection was accepted."""
@@ -22,6 +22,8 @@ class HttpMiddleware(ABC):
     def __init__(self, app: ASGIApp) -> None:
         # Each piece of a stream resumes every coroutine between server and engine, so a call of `enter` makes none.
         self.app: ASGIApp = app.enter if isinstance(app, HttpMiddleware) else app
+        self._applies = {path: self.applies(route) for path, route in ROUTES.items()}
+        self._applies_to_unknown = self.applies(UNKNOWN)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle a connection; servers and other libraries call this."""
@@ -29,14 +31,15 @@ class HttpMiddleware(ABC):
 
     def enter(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         """Handle a request, or pass it on. No route takes a WebSocket, so it is refused."""
-        if scope["type"] == "websocket":
-            return send({"type": "websocket.close", "code": POLICY_VIOLATION})
-        if scope["type"] == "http" and self.applies(route_of(scope)):
+        kind = scope["type"]
+        if kind == "http" and self._applies.get(scope["path"], self._applies_to_unknown):
             return self.handle(scope, receive, send)
+        if kind == "websocket":
+            return send({"type": "websocket.close", "code": POLICY_VIOLATION})
         return self.app(scope, receive, send)
 
     def applies(self, route: HttpRoute) -> bool:  # noqa: ARG002 - subclasses look at it
-        """Whether this middleware handles requests for this route; by default it handles all."""
+        """Whether this middleware handles requests for this route; by default it handles all. Called once for each."""
         return True
 
     @abstractmethod
