@@ -6,6 +6,7 @@ import httpx
 import openai
 import pytest
 
+from headway.serve.request_body import RequestBody
 from headway.serve.tenants.estimate import estimate_tokens
 from tests.integration.serving import ASK, Limited, engine_at, hang_up, until
 from tests.integration.training import DEADLINE
@@ -80,7 +81,7 @@ def tokens_left(limited: Limited) -> int:
     """Tokens that are left of the quota, before this request is charged itself."""
     answer = limited.post("settled", json=ASK)
     assert answer.json()["usage"]["total_tokens"] == PROBE
-    return int(answer.headers["x-ratelimit-remaining-tokens"]) + estimate_tokens(answer.request.content)
+    return int(answer.headers["x-ratelimit-remaining-tokens"]) + estimate_tokens(RequestBody(answer.request.content))
 
 
 def test_a_limit_is_in_force_without_a_restart(limited: Limited) -> None:

@@ -1,7 +1,7 @@
 """Shared byte budget for buffered request bodies."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from types import TracebackType
+from typing import Self
 
 
 class MemoryBudget:
@@ -12,14 +12,9 @@ class MemoryBudget:
         self.free = size
         """Bytes that no lease holds."""
 
-    @contextmanager
-    def lease(self) -> Iterator["Lease"]:
-        """Give out a lease, empty at first, and release it at the end of the block."""
-        lease = Lease(self)
-        try:
-            yield lease
-        finally:
-            lease.release()
+    def lease(self) -> "Lease":
+        """Give out a lease, empty at first; as a context manager it is released at the end of the block."""
+        return Lease(self)
 
 
 class Lease:
@@ -29,6 +24,14 @@ class Lease:
         self._budget = budget
         self.size = 0
         """Bytes that it holds."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.release()
 
     def grow(self, size: int) -> bool:
         """Grow to at least `size` bytes; False if the budget has too few."""

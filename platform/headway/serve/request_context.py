@@ -4,7 +4,7 @@
 """
 
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -12,6 +12,7 @@ from typing import Any
 
 from starlette.types import Scope
 
+from headway.serve.request_body import RequestBody
 from headway.serve.response_hooks import ResponseHooks
 from headway.serve.routes import OTHER
 from headway.telemetry import Span, Trace
@@ -38,6 +39,8 @@ class RequestContext:
     """Its span, from arrival to the end of the response."""
     response: ResponseHooks = field(default_factory=ResponseHooks)
     """Its response on the way to the client."""
+    body: RequestBody | None = None
+    """Its body, once it was read; None: it has none."""
     arrival: float = field(default_factory=time.perf_counter)
     """When its body was complete [s, `time.perf_counter`]."""
     reached_engine: bool = False
@@ -62,19 +65,26 @@ class RequestContext:
     """Whether no client waits for it any more."""
     generations: list[AsyncGenerator[Any, None]] = field(default_factory=list)
     """Output streams of the engine: one for each prompt."""
+    on_close: list[Callable[[], Awaitable[None]]] = field(default_factory=list)
+    """Called when the request is over, whether its response is complete or not."""
     problem: str | None = None
     """Why the response is missing or incomplete; None: it is neither, or the client is the reason."""
 
     async def close(self) -> None:
-        """Release what the request holds in the engine and in its queue.
+        """Release what the request holds in the engine and in its queue, and call the hooks of its end.
 
         vLLM merges the streams of several prompts; those not read to their end would hold their slots until they are
         garbage-collected.
         """
         self.closed = True
-        for generation in self.generations:
-            with suppress(RuntimeError):  # it is running, and checks `closed` itself
-                await generation.aclose()
+        try:
+            for generation in self.generations:
+                with suppress(RuntimeError):  # it is running, and checks `closed` itself
+                    await generation.aclose()
+        finally:  # even if this task is cancelled meanwhile
+            await self.response.close()
+            for hook in reversed(self.on_close):
+                await hook()
 
     @property
     def first_token_seconds(self) -> float | None:
@@ -97,3 +107,10 @@ def context_of(scope: Scope) -> RequestContext:
     """Get the context of the request with this ASGI scope."""
     context: RequestContext = scope[SCOPE_KEY]
     return context
+
+
+def body_of(scope: Scope) -> RequestBody:
+    """Get the body of the request with this ASGI scope; only for middleware inside `Buffering`."""
+    body = context_of(scope).body
+    assert body is not None, "the body was not read yet"
+    return body

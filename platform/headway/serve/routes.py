@@ -1,19 +1,28 @@
-"""The table of routes: every path that the service offers. The middleware here refuses any other.
+"""The table of routes: every path that the service offers, and what middleware knows of it.
 
 vLLM's application has more routes. Some are not for tenants (`/scale_elastic_ep` restarts engines), some evade quotas,
 some show the data of one tenant to another (`/v1/responses/{id}`). So the table lists what exists, not what is hidden.
 """
 
 from dataclasses import dataclass
+from enum import Enum, auto
 
-from starlette.types import ASGIApp, Receive, Scope, Send
-
-from headway.serve.openai_error import INVALID_REQUEST, error_response
+from starlette.types import Scope
 
 HEALTH = "/health"
-METRICS = "/metrics"
 OTHER = "other"
 """Path label of every path without a label of its own: clients can send any path, and labels must stay few."""
+
+
+class Responder(Enum):
+    """What responds to a request."""
+
+    APPLICATION = auto()
+    """vLLM's application."""
+    METRICS = auto()
+    """The metrics of this process."""
+    RAY_SERVE = auto()
+    """Ray Serve itself."""
 
 
 @dataclass(frozen=True)
@@ -32,29 +41,38 @@ class HttpRoute:
     """Whether machines poll it every few seconds: its requests leave no metric, span or log line."""
     open_while_draining: bool = False
     """Whether it responds after the service was asked to stop."""
-    by_ray_serve: bool = False
-    """Whether Ray Serve responds, not vLLM's application."""
+    has_fallback: bool = False
+    """Whether the fallback service may respond instead of the engine."""
+    responder: Responder = Responder.APPLICATION
+    """What responds to its requests."""
     max_body_bytes: int | None = None
     """Longest request body [bytes]; None: the limit of the service."""
+
+    @property
+    def takes_body(self) -> bool:
+        """Whether its requests have a body: a JSON object. They are charged, and count as load of the engine."""
+        return self.method == "POST"
 
 
 ROUTES = {
     route.path: route
     for route in (
-        HttpRoute("POST", "/v1/completions", labelled=True, operation="text_completion"),
-        HttpRoute("POST", "/v1/chat/completions", labelled=True, operation="chat"),
-        HttpRoute("POST", "/v1/responses", labelled=True),
-        HttpRoute("POST", "/v1/embeddings", labelled=True, operation="embeddings"),
+        HttpRoute("POST", "/v1/completions", labelled=True, operation="text_completion", has_fallback=True),
+        HttpRoute("POST", "/v1/chat/completions", labelled=True, operation="chat", has_fallback=True),
+        HttpRoute("POST", "/v1/responses", labelled=True, has_fallback=True),
+        HttpRoute("POST", "/v1/embeddings", labelled=True, operation="embeddings", has_fallback=True),
         HttpRoute("GET", "/v1/models", labelled=True),
         HttpRoute("POST", "/tokenize", labelled=True, max_body_bytes=2**18),  # prompts wait while vLLM tokenizes
         HttpRoute("POST", "/detokenize"),
         HttpRoute("GET", HEALTH, needs_key=False, probe=True),
         HttpRoute("GET", "/ping", needs_key=False, probe=True),
         HttpRoute("GET", "/version", needs_key=False, probe=True),
-        HttpRoute("GET", METRICS, needs_key=False, probe=True, open_while_draining=True),
+        HttpRoute(
+            "GET", "/metrics", needs_key=False, probe=True, open_while_draining=True, responder=Responder.METRICS
+        ),
         HttpRoute("GET", "/openapi.json"),
-        HttpRoute("GET", "/-/healthz", needs_key=False, by_ray_serve=True),
-        HttpRoute("GET", "/-/routes", needs_key=False, by_ray_serve=True),
+        HttpRoute("GET", "/-/healthz", needs_key=False, responder=Responder.RAY_SERVE),
+        HttpRoute("GET", "/-/routes", needs_key=False, responder=Responder.RAY_SERVE),
     )
 }
 """Every route by its path: OpenAI's API as far as the engine has it, and what machines poll."""
@@ -71,28 +89,3 @@ def path_label(scope: Scope) -> str:
     """Path label of a request's metrics and span."""
     route = route_of(scope)
     return route.path if route.labelled else OTHER
-
-
-class RouteAllowlist:
-    """Middleware that lets only requests for offered routes pass."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self.app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on, or respond with 404 or 405."""
-        if scope["type"] != "http":
-            await self.app(scope, receive, send)
-            return
-        path, method, route = scope["path"], scope["method"], route_of(scope)
-        if route is UNKNOWN:
-            message = f"The path {path[:128]} does not exist."
-            response = error_response(404, message, kind=INVALID_REQUEST, code="unknown_url")
-        elif method != route.method:
-            message = f"{path} accepts {route.method}, not {method}."
-            allow = {"Allow": route.method}
-            response = error_response(405, message, kind=INVALID_REQUEST, code="method_not_allowed", headers=allow)
-        else:
-            await self.app(scope, receive, send)
-            return
-        await response(scope, receive, send)

@@ -5,7 +5,6 @@ Ray writes a replica's standard error to files of its own, so the log goes to th
 
 import os
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO, cast
 
@@ -38,12 +37,10 @@ class TelemetrySinks:
     """Trace of the run that trained the model."""
 
 
-@cache
-def telemetry_sinks() -> TelemetrySinks:
-    """Get the sinks of this process; opens them on the first call, as its environment configures them."""
+def open_sinks(config: ServeConfig, **options: Any) -> TelemetrySinks:
+    """Open the sinks of this process; `options` are those of `ServingMetrics`."""
     from headway.telemetry.serving_metrics import ServingMetrics
 
-    config = ServeConfig.from_environment()
     labels: dict[str, Any] = {
         "model": config.name,
         "version": config.version,
@@ -54,7 +51,7 @@ def telemetry_sinks() -> TelemetrySinks:
     resource = {f"headway.{name}": value for name, value in labels.items()}
     stream = cast("TextIO", LogPipeWriter(Path(os.environ[LOG_VARIABLE]))) if LOG_VARIABLE in os.environ else None
     return TelemetrySinks(
-        metrics=ServingMetrics(**labels),
+        metrics=ServingMetrics(**options, **labels),
         spans=Spans("headway-serve", resource=resource),
         log=open_log(stream=stream, terminal=TERMINAL_VARIABLE in os.environ, quiet=config.quiet, **labels),
         model=config.name,

@@ -7,6 +7,7 @@ from typing import Any, cast
 from unittest.mock import Mock
 
 import pytest
+from tests.unit.serve.replicas import capacity
 from vllm import SamplingParams
 from vllm.outputs import CompletionOutput, RequestOutput
 from vllm.v1.engine.exceptions import EngineDeadError
@@ -67,7 +68,7 @@ def test_a_stream_that_waits_when_its_engine_dies_continues_on_the_next() -> Non
     async def scenario() -> None:
         first, second = Engine(), Successor()
         start_engine = Mock(side_effect=lambda: asyncio.sleep(0, second))
-        failover = Failover(cast("Any", first), start_engine, FairQueue(1), Mock())
+        failover = Failover(cast("Any", first), start_engine, FairQueue(capacity(1)), Mock())
         outputs: list[RequestOutput] = []
 
         async def read() -> None:

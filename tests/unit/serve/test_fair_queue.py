@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.unit.serve.replicas import capacity
 
 from headway.serve.engine.fair_queue import FairQueue
 from headway.serve.request_context import RequestContext
@@ -58,17 +59,17 @@ def test_the_slots_limit_the_running_requests() -> None:
     """A waiting request starts when a running one finishes."""
 
     async def scenario() -> None:
-        queue = FairQueue(2)
+        queue = FairQueue(capacity(2))
         requests = [Request(queue) for _ in range(3)]
         await run_pending_tasks()
         assert [request.started.is_set() for request in requests] == [True, True, False]
-        assert (queue.running, queue.waiting) == (2, 1)
+        assert (queue.capacity.running, queue.capacity.waiting) == (2, 1)
         await requests[0].finish()
         await run_pending_tasks()
         assert requests[2].started.is_set()
         for request in requests[1:]:
             await request.finish()
-        assert (queue.running, queue.waiting) == (0, 0)
+        assert (queue.capacity.running, queue.capacity.waiting) == (0, 0)
 
     run(scenario())
 
@@ -77,7 +78,7 @@ def test_a_tenant_with_many_requests_delays_only_itself() -> None:
     """Tenants take turns, each in the order of its requests."""
 
     async def scenario() -> None:
-        queue = FairQueue(1)
+        queue = FairQueue(capacity(1))
         first = Request(queue)
         await run_pending_tasks()
         noisy = [Request(queue, "noisy") for _ in range(4)]
@@ -100,24 +101,24 @@ def test_a_cancelled_request_frees_its_place() -> None:
     """Cancelled while it waits, while it runs, or at the moment of its admission."""
 
     async def scenario() -> None:
-        queue = FairQueue(1)
+        queue = FairQueue(capacity(1))
         requests = [Request(queue) for _ in range(4)]
         await run_pending_tasks()
         requests[1].task.cancel()
         await run_pending_tasks()
-        assert queue.waiting == 2
+        assert queue.capacity.waiting == 2
         requests[0].finished.set()
         requests[2].task.cancel()
         await run_pending_tasks()
-        assert (requests[3].started.is_set(), queue.running, queue.waiting) == (True, 1, 0)
+        assert (requests[3].started.is_set(), queue.capacity.running, queue.capacity.waiting) == (True, 1, 0)
         cancelled, last = Request(queue), Request(queue)
         await run_pending_tasks()
         requests[3].finished.set()
         await asyncio.sleep(0)  # it has released its slot to the next request, whose task has not run yet
-        assert (queue.running, queue.waiting) == (1, 1)
+        assert (queue.capacity.running, queue.capacity.waiting) == (1, 1)
         cancelled.task.cancel()
         await run_pending_tasks()
-        assert (last.started.is_set(), queue.running, queue.waiting) == (True, 1, 0)
+        assert (last.started.is_set(), queue.capacity.running, queue.capacity.waiting) == (True, 1, 0)
         await last.finish()
 
     run(scenario())
@@ -127,7 +128,7 @@ def test_a_full_cache_admits_no_request_unless_the_engine_is_idle() -> None:
     """A new request would take memory from the running ones; without those, there is nothing to wait for."""
 
     async def scenario() -> None:
-        queue = FairQueue(8)
+        queue = FairQueue(capacity(8))
         queue.update_cache_usage(0.99)
         requests = [Request(queue) for _ in range(3)]
         await run_pending_tasks()
@@ -147,7 +148,7 @@ def test_shares_add_up_to_the_busy_time(moves: list[tuple[int, float]]) -> None:
 
     async def scenario() -> None:
         clock = Clock()
-        queue = FairQueue(3, clock)
+        queue = FairQueue(capacity(3), clock)
         requests: dict[int, Request] = {}
         contexts: list[RequestContext] = []
         busy = 0.0
@@ -158,7 +159,7 @@ def test_shares_add_up_to_the_busy_time(moves: list[tuple[int, float]]) -> None:
                 requests[number] = Request(queue, str(number))
                 contexts.append(requests[number].context)
             await run_pending_tasks()
-            busy += seconds if queue.running else 0
+            busy += seconds if queue.capacity.running else 0
             clock.now += seconds
         while requests:
             for number in [number for number, request in requests.items() if request.started.is_set()]:

@@ -11,20 +11,25 @@ from typing import Any
 import pytest
 import uvicorn
 from starlette.applications import Starlette
+from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 from starlette.testclient import TestClient
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
+from tests.unit.serve.replicas import behind, replica_runtime, serve
 
-from headway.serve.middleware.fallback import KEY_VARIABLE, MAX_FAILURES, SERVED_BY_HEADER, Fallback
-from headway.serve.middleware.request_id import RequestId
-from headway.telemetry import Spans
+from headway.serve.memory_budget import MemoryBudget
+from headway.serve.middleware.buffering import Buffering
+from headway.serve.middleware.fallback import Fallback
+from headway.serve.middleware.serve_bypass import ServeBypass
+from headway.serve.middleware.upstream import KEY_VARIABLE, MAX_FAILURES, SERVED_BY_HEADER, Upstream
+from headway.serve.runtime import ReplicaRuntime
 
 BODY = {"model": "coder", "prompt": "a"}
 
 
-class Upstream:
+class UpstreamServer:
     """The upstream, a real HTTP server."""
 
     def __init__(self) -> None:
@@ -66,9 +71,9 @@ class Upstream:
 
 
 @pytest.fixture
-def upstream() -> Iterator[Upstream]:
+def upstream() -> Iterator[UpstreamServer]:
     """An upstream that works."""
-    server = Upstream()
+    server = UpstreamServer()
     yield server
     server.close()
 
@@ -99,13 +104,30 @@ def engine() -> Engine:
     return Engine()
 
 
-def client(engine: Engine, upstream: Upstream) -> TestClient:
-    """A client of the fallback middleware around both."""
-    fallback = Fallback(engine, model="coder", url=upstream.url, healthy=lambda: engine.healthy)
-    return TestClient(RequestId(fallback, Spans("headway-serve", on=False)))
+def runtime_of(engine: Engine) -> ReplicaRuntime:
+    """The runtime of a replica with this engine."""
+    runtime = replica_runtime()
+    runtime.engine = engine
+    return runtime
 
 
-def test_the_upstream_gets_no_request_while_the_engine_works(engine: Engine, upstream: Upstream) -> None:
+def stack(engine: Engine, url: str) -> ASGIApp:
+    """The engine behind the fallback."""
+    runtime = runtime_of(engine)
+    return behind(
+        engine,
+        Middleware(Buffering, config=runtime.config, budget=MemoryBudget(2**20)),
+        Middleware(Fallback, runtime=runtime, url=url),
+        Middleware(ServeBypass, runtime=runtime),
+    )
+
+
+def client(engine: Engine, upstream: UpstreamServer) -> TestClient:
+    """A client of the fallback around both."""
+    return TestClient(stack(engine, upstream.url))
+
+
+def test_the_upstream_gets_no_request_while_the_engine_works(engine: Engine, upstream: UpstreamServer) -> None:
     """A refusal of the engine is a response too."""
     session = client(engine, upstream)
     for engine.status in (200, 400, 404, 429):
@@ -114,7 +136,7 @@ def test_the_upstream_gets_no_request_while_the_engine_works(engine: Engine, ups
 
 
 def test_the_upstream_gets_its_own_model_name_and_key(
-    engine: Engine, upstream: Upstream, monkeypatch: pytest.MonkeyPatch
+    engine: Engine, upstream: UpstreamServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The request keeps its id, and the response names the model that gave it."""
     monkeypatch.setenv(KEY_VARIABLE, "hw-other")
@@ -131,7 +153,7 @@ def test_the_upstream_gets_its_own_model_name_and_key(
 
 
 @pytest.mark.parametrize("raises", [False, True])
-def test_the_upstream_gets_what_the_engine_fails(engine: Engine, upstream: Upstream, raises: bool) -> None:  # noqa: FBT001
+def test_the_upstream_gets_what_the_engine_fails(engine: Engine, upstream: UpstreamServer, raises: bool) -> None:  # noqa: FBT001
     """After failures in a row, the engine gets no more requests."""
     engine.status, engine.raises = 500, raises
     with client(engine, upstream) as session:
@@ -141,13 +163,13 @@ def test_the_upstream_gets_what_the_engine_fails(engine: Engine, upstream: Upstr
 
 
 def test_one_request_probes_a_failed_engine(
-    engine: Engine, upstream: Upstream, monkeypatch: pytest.MonkeyPatch
+    engine: Engine, upstream: UpstreamServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """After a rest one request passes; if it succeeds, all requests pass again."""
     now = [0.0]
     monkeypatch.setattr("headway.objectstore.breaker.time", SimpleNamespace(monotonic=lambda: now[0]))
     engine.status = 500
-    fallback = Fallback(engine, model="coder", url=upstream.url, healthy=lambda: True)
+    fallback = Fallback(engine, runtime_of(engine), upstream.url)
     for _ in range(MAX_FAILURES):
         fallback.engine_breaker.record(RuntimeError())
     assert not fallback.engine_breaker.allow()
@@ -157,7 +179,7 @@ def test_one_request_probes_a_failed_engine(
     assert [fallback.engine_breaker.allow() for _ in range(3)] == [True, True, True]
 
 
-def test_a_response_that_breaks_off_ends_with_an_error(engine: Engine, upstream: Upstream) -> None:
+def test_a_response_that_breaks_off_ends_with_an_error(engine: Engine, upstream: UpstreamServer) -> None:
     """The error event has the shape of OpenAI's API."""
     engine.healthy, upstream.breaks_off = False, True
     response = client(engine, upstream).post("/v1/completions", json=BODY)
@@ -165,7 +187,7 @@ def test_a_response_that_breaks_off_ends_with_an_error(engine: Engine, upstream:
     assert json.loads(response.text.strip().split("\n\n")[-1].removeprefix("data: "))["error"]["code"] == "broken"
 
 
-def test_the_client_gets_a_503_when_both_fail(engine: Engine, upstream: Upstream) -> None:
+def test_the_client_gets_a_503_when_both_fail(engine: Engine, upstream: UpstreamServer) -> None:
     """Its Retry-After is a number."""
     engine.status, upstream.status = 500, 500
     with client(engine, upstream) as session:
@@ -176,14 +198,16 @@ def test_the_client_gets_a_503_when_both_fail(engine: Engine, upstream: Upstream
     assert len(upstream.requests) == engine.request_count == MAX_FAILURES
 
 
-def test_requests_wait_for_the_next_engine_when_the_upstream_is_unreachable(engine: Engine, upstream: Upstream) -> None:
+def test_requests_wait_for_the_next_engine_when_the_upstream_is_unreachable(
+    engine: Engine, upstream: UpstreamServer
+) -> None:
     """The application itself waits for its engine."""
     upstream.close()
     engine.healthy = False
     assert client(engine, upstream).post("/v1/completions", json=BODY).json() == {"by": "engine"}
 
 
-def test_refusals_of_the_upstream_are_forwarded(engine: Engine, upstream: Upstream) -> None:
+def test_refusals_of_the_upstream_are_forwarded(engine: Engine, upstream: UpstreamServer) -> None:
     """Its Retry-After reaches the client."""
     engine.healthy, upstream.status = False, 429
     response = client(engine, upstream).post("/v1/completions", json=BODY)
@@ -191,12 +215,11 @@ def test_refusals_of_the_upstream_are_forwarded(engine: Engine, upstream: Upstre
 
 
 def test_a_client_that_leaves_cancels_the_upstream_request(
-    engine: Engine, upstream: Upstream, monkeypatch: pytest.MonkeyPatch
+    engine: Engine, upstream: UpstreamServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The upstream sees the disconnect."""
     engine.healthy = False
     hanging = asyncio.Event()
-    fallback = Fallback(engine, model="coder", url=upstream.url, healthy=lambda: False)
     cancelled: list[bool] = []
 
     async def forward(*_: Any, **__: Any) -> None:
@@ -215,9 +238,9 @@ def test_a_client_that_leaves_cancels_the_upstream_request(
         async def send(_: Any) -> None:
             raise AssertionError("the client has left")
 
-        monkeypatch.setattr(fallback.upstream, "_forward", forward)  # a response that never comes
+        monkeypatch.setattr(Upstream, "_forward", forward)  # a response that never comes
         scope = {"type": "http", "method": "POST", "path": "/v1/completions", "headers": []}
-        await fallback(scope, receive, send)
+        await serve(stack(engine, upstream.url), scope, receive, send)
         await asyncio.sleep(0)
 
     asyncio.run(scenario())

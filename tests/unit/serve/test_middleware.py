@@ -2,8 +2,7 @@
 
 import asyncio
 import json
-import os
-from collections.abc import Sequence
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -17,21 +16,20 @@ from starlette.routing import Route
 from starlette.testclient import TestClient
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocketDisconnect
+from tests.unit.serve.replicas import behind, capacity, config, replica_runtime, serve
 
-from headway.serve.config import CONFIG_VARIABLE, ServeConfig
-from headway.serve.middleware.admission import Admission, Load
+from headway.serve.config import CONFIG_VARIABLE
+from headway.serve.middleware.admission import Admission
 from headway.serve.middleware.auth import Authentication
 from headway.serve.middleware.deadline import Deadline
 from headway.serve.middleware.draining import IN_FLIGHT_HEADER, Draining
 from headway.serve.middleware.request_id import RequestId
 from headway.serve.middleware.serve_bypass import ServeBypass
-from headway.serve.middleware.stack import DRAINING_VARIABLE, middleware_stack
+from headway.serve.middleware.stack import middleware_stack, request_path
 from headway.serve.request_context import context_of
-from headway.serve.tenants.key_file import KeyStore, Tenants
-from headway.telemetry import Spans
-
-SPANS = Spans("headway-serve", on=False)
-REQUEST_ID = Middleware(RequestId, spans=SPANS)
+from headway.serve.runtime import DRAINING_VARIABLE
+from headway.serve.tenants.key_file import KeyStore
+from headway.serve.tenants.lookup import Tenants
 
 
 async def mirror(request: Request) -> JSONResponse:
@@ -41,16 +39,18 @@ async def mirror(request: Request) -> JSONResponse:
 
 def mirror_app() -> Starlette:
     """The mirror at the paths that middleware treats differently."""
-    paths = ("/v1/completions", "/health", "/metrics")
+    paths = ("/v1/completions", "/v1/models", "/health", "/metrics")
     return Starlette(routes=[Route(path, mirror, methods=["GET", "POST"]) for path in paths])
 
 
-def behind(middleware: Sequence[Middleware], outermost: Sequence[Middleware] = (REQUEST_ID,)) -> TestClient:
-    """A client of the mirror behind this middleware, the outermost last, as Ray Serve takes it."""
-    app: Any = mirror_app()
-    for layer in [*middleware, *outermost]:
-        app = layer.cls(app, *layer.args, **layer.kwargs)
-    return TestClient(app)
+def mirror_behind(*path: Middleware) -> TestClient:
+    """A client of the mirror behind this middleware."""
+    return TestClient(behind(mirror_app(), *path))
+
+
+def stack(**fields: Any) -> TestClient:
+    """A client of the mirror behind all middleware of a service with this configuration."""
+    return TestClient(behind(mirror_app(), *request_path(replica_runtime(**fields)), outermost=()))
 
 
 @pytest.fixture
@@ -62,14 +62,14 @@ def keys(tmp_path: Path) -> KeyStore:
 @pytest.mark.parametrize("request_id", ["abc", "A-1_b.c", "x" * 64])
 def test_a_valid_request_id_is_kept(request_id: str) -> None:
     """The application and the response get it."""
-    response = behind([REQUEST_ID]).get("/v1/completions", headers={"X-Request-ID": request_id})
+    response = mirror_behind().get("/v1/completions", headers={"X-Request-ID": request_id})
     assert response.headers["X-Request-ID"] == response.json()["headers"]["x-request-id"] == request_id
 
 
 @pytest.mark.parametrize("request_id", ["", "a b", "x" * 65, "naïve".encode(), "a/b", '"'])
 def test_an_invalid_request_id_is_replaced(request_id: str | bytes) -> None:
     """The new id differs for each request; the application and the response get the same."""
-    client = behind([REQUEST_ID])
+    client = mirror_behind()
     responses = [client.get("/v1/completions", headers={"X-Request-ID": request_id}) for _ in range(2)]  # type: ignore[arg-type]
     ids = [response.headers["X-Request-ID"] for response in responses]
     assert ids == [response.json()["headers"]["x-request-id"] for response in responses]
@@ -78,19 +78,20 @@ def test_an_invalid_request_id_is_replaced(request_id: str | bytes) -> None:
 
 def test_an_error_response_has_a_request_id() -> None:
     """People need ids of failed requests most."""
-    response = behind([REQUEST_ID]).get("/nowhere", headers={"X-Request-ID": "abc"})
+    response = mirror_behind().get("/nowhere", headers={"X-Request-ID": "abc"})
     assert (response.status_code, response.headers["X-Request-ID"]) == (404, "abc")
 
 
-def test_requests_bypass_ray_serve(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_requests_bypass_ray_serve() -> None:
     """Except those for its own routes, websockets, and all until there is an application."""
-    client = behind([Middleware(ServeBypass)])
+    runtime = replica_runtime()
+    client = mirror_behind(Middleware(ServeBypass, runtime=runtime))
     assert client.get("/v1/completions").status_code == 200
 
     async def respond(scope: Scope, receive: Receive, send: Send) -> None:
         await JSONResponse({"tenant": context_of(scope).tenant}, status_code=202)(scope, receive, send)
 
-    monkeypatch.setattr(ServeBypass, "application", staticmethod(respond))
+    runtime.application = respond
     assert client.get("/v1/completions").status_code == 202
     assert client.get("/-/healthz").status_code == 404
     with pytest.raises(WebSocketDisconnect), client.websocket_connect("/v1/realtime"):
@@ -100,7 +101,7 @@ def test_requests_bypass_ray_serve(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_valid_key_passes_with_its_tenant(keys: KeyStore) -> None:
     """Inner middleware knows the tenant."""
     key = keys.add("team-a")
-    client = behind([Middleware(Authentication, tenants=Tenants(keys))])
+    client = mirror_behind(Middleware(Authentication, tenants=Tenants(keys)))
     for scheme in ("Bearer", "bearer"):
         response = client.post("/v1/completions", headers={"Authorization": f"{scheme} {key}"})
         assert response.json()["tenant"] == "team-a"
@@ -110,7 +111,7 @@ def test_a_valid_key_passes_with_its_tenant(keys: KeyStore) -> None:
 def test_a_request_without_a_valid_key_gets_a_401(keys: KeyStore, header: str | None) -> None:
     """OpenAI clients understand the error, which repeats nothing of the header."""
     key = keys.add("team-a")
-    client = behind([Middleware(Authentication, tenants=Tenants(keys))])
+    client = mirror_behind(Middleware(Authentication, tenants=Tenants(keys)))
     headers = {} if header is None else {"Authorization": header.format(key=key)}
     response = client.post("/v1/completions", headers=headers)
     assert response.status_code == 401
@@ -123,21 +124,17 @@ def test_a_request_without_a_valid_key_gets_a_401(keys: KeyStore, header: str | 
 def test_only_probes_need_no_key(keys: KeyStore, path: str, status: int) -> None:
     """Any other path needs one, whether it exists or not."""
     keys.add("team-a")
-    client = behind([Middleware(Authentication, tenants=Tenants(keys))])
+    client = mirror_behind(Middleware(Authentication, tenants=Tenants(keys)))
     assert client.get(path, follow_redirects=False).status_code == status
 
 
 PREFLIGHT = {"Origin": "https://app.example", "Access-Control-Request-Method": "POST"}
 
 
-def test_browsers_may_send_requests_and_read_responses(keys: KeyStore, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_browsers_may_send_requests_and_read_responses(keys: KeyStore) -> None:
     """A preflight needs no key, because browsers send none with it; error responses are readable too."""
     keys.add("team-a")
-    monkeypatch.setenv(
-        CONFIG_VARIABLE, ServeConfig(folder=Path("/model"), name="coder", key_file=keys.path).model_dump_json()
-    )
-    monkeypatch.setenv(DRAINING_VARIABLE, str(keys.path.with_name("draining")))
-    client = behind(middleware_stack(), outermost=())
+    client = stack(key_file=keys.path)
     response = client.options("/v1/completions", headers=PREFLIGHT)
     assert (response.status_code, response.headers["Access-Control-Allow-Origin"]) == (200, "*")
     assert response.headers["X-Request-ID"]
@@ -150,16 +147,11 @@ def test_browsers_may_send_requests_and_read_responses(keys: KeyStore, monkeypat
         assert response.headers["Access-Control-Expose-Headers"] == "*"
 
 
-def test_the_stack_checks_key_body_quota_and_load_in_this_order(
-    keys: KeyStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_stack_checks_key_body_quota_and_load_in_this_order(keys: KeyStore) -> None:
     """Each sees only what the one before lets pass."""
     key = keys.add("team-a")
     keys.limit("team-a", requests=1)
-    config = ServeConfig(folder=Path("/model"), name="coder", key_file=keys.path, max_body_bytes=10, streams=1, queue=0)
-    monkeypatch.setenv(CONFIG_VARIABLE, config.model_dump_json())
-    monkeypatch.setenv(DRAINING_VARIABLE, str(keys.path.with_name("draining")))
-    client = behind(middleware_stack(), outermost=())
+    client = stack(key_file=keys.path, max_body_bytes=10, streams=1, queue=0)
     authorization = {"Authorization": f"Bearer {key}"}
     assert client.post("/v1/completions", content=b"x" * 11).status_code == 401
     assert client.post("/v1/completions", content=b"x" * 11, headers=authorization).status_code == 413
@@ -168,12 +160,9 @@ def test_the_stack_checks_key_body_quota_and_load_in_this_order(
     assert (response.status_code, response.json()["error"]["type"]) == (429, "requests")
 
 
-def test_a_slow_body_takes_no_slot(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_slow_body_takes_no_slot() -> None:
     """Other requests run while it arrives, also without keys."""
-    config = ServeConfig(folder=Path("/model"), name="coder", streams=1, queue=0, body_timeout_seconds=0.2)
-    monkeypatch.setenv(CONFIG_VARIABLE, config.model_dump_json())
-    monkeypatch.setenv(DRAINING_VARIABLE, str(tmp_path / "draining"))
-    client = behind(middleware_stack(), outermost=())
+    client = stack(streams=1, queue=0, body_timeout_seconds=0.2)
     statuses: list[int] = []
 
     async def both() -> None:
@@ -200,34 +189,42 @@ def test_a_slow_body_takes_no_slot(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     assert statuses == [200, 408]
 
 
-def test_a_refusal_of_the_stack_has_a_request_id(keys: KeyStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The stack is configured from the environment, as Ray Serve builds it."""
+def test_a_refusal_of_the_stack_has_a_request_id(keys: KeyStore) -> None:
+    """Without a file of keys no key is needed."""
     keys.add("team-a")
-    config = ServeConfig(folder=Path("/model"), name="coder", key_file=keys.path)
-    monkeypatch.setenv(CONFIG_VARIABLE, config.model_dump_json())
-    monkeypatch.setenv(DRAINING_VARIABLE, str(keys.path.with_name("draining")))
-    response = behind(middleware_stack(), outermost=()).post("/v1/completions", headers={"X-Request-ID": "abc"})
+    response = stack(key_file=keys.path).post("/v1/completions", headers={"X-Request-ID": "abc"})
     assert (response.status_code, response.headers["X-Request-ID"]) == (401, "abc")
-    monkeypatch.setenv(CONFIG_VARIABLE, config.model_copy(update={"key_file": None}).model_dump_json())
-    assert behind(middleware_stack(), outermost=()).post("/v1/completions", json={}).status_code == 200
-    Path(os.environ[DRAINING_VARIABLE]).touch()
-    stopping = behind(middleware_stack(), outermost=()).post("/v1/completions")
+    assert stack().post("/v1/completions", json={}).status_code == 200
+
+
+def test_a_draining_service_refuses_all_but_scrapes() -> None:
+    """Its health says that it is not ready."""
+    client = stack(is_draining=lambda: True)
+    stopping = client.post("/v1/completions")
     assert (stopping.status_code, stopping.json()["error"]["code"]) == (503, "stopping")
     assert int(stopping.headers["Retry-After"]) >= 1
-    assert [behind(middleware_stack(), outermost=()).get(path).status_code for path in ("/health", "/metrics")] == [
-        503,
-        200,
-    ]
+    assert [client.get(path).status_code for path in ("/health", "/metrics")] == [503, 200]
 
 
-def test_a_draining_service_reports_its_requests_in_flight(tmp_path: Path) -> None:
+def test_ray_serve_gets_the_stack_of_its_process(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The environment configures it; the innermost comes first."""
+    monkeypatch.setenv(CONFIG_VARIABLE, config(key_file=tmp_path / "keys.json").model_dump_json())
+    monkeypatch.setenv(DRAINING_VARIABLE, str(tmp_path / "draining"))
+    classes: list[Any] = [each.cls for each in middleware_stack()]
+    assert (classes[0], classes[-1]) == (ServeBypass, RequestId)
+    assert Authentication in classes
+
+
+def test_a_draining_service_reports_its_requests_in_flight() -> None:
     """The service polls this header."""
-    marker, counts = tmp_path / "draining", []
+    stopping, counts = threading.Event(), list[str]()
+    runtime = replica_runtime(stopping.is_set)
 
     async def poll_meanwhile(scope: Scope, receive: Receive, send: Send) -> None:
         """Poll the health of two services while this request is in flight."""
-        marker.touch()
-        counts.append(TestClient(Draining(mirror_app(), marker)).get("/health").headers[IN_FLIGHT_HEADER])
+        stopping.set()
+        other = mirror_behind(Middleware(Draining, runtime=replica_runtime(lambda: True)))
+        counts.append(other.get("/health").headers[IN_FLIGHT_HEADER])
         poll = {**scope, "path": "/health"}
         await draining(poll, receive, record_count)
         await mirror_app()(scope, receive, send)
@@ -236,10 +233,10 @@ def test_a_draining_service_reports_its_requests_in_flight(tmp_path: Path) -> No
         if message["type"] == "http.response.start":
             counts.append(Headers(raw=message["headers"])[IN_FLIGHT_HEADER])
 
-    draining = Draining(poll_meanwhile, marker)
-    TestClient(RequestId(draining, SPANS)).get("/v1/completions").raise_for_status()
+    draining = behind(poll_meanwhile, Middleware(Draining, runtime=runtime))
+    TestClient(draining).get("/v1/completions").raise_for_status()
     assert counts == ["0", "1"]
-    assert draining.in_flight == 0
+    assert runtime.capacity.open == 0
 
 
 class Slow:
@@ -264,14 +261,14 @@ class Slow:
 
 def send_with_deadline(app: ASGIApp, seconds: str) -> Any:
     """Send a request with a deadline."""
-    return TestClient(RequestId(Deadline(app), SPANS)).post(
+    return TestClient(behind(app, Middleware(Deadline))).post(
         "/v1/completions", headers={"X-Request-Timeout-Seconds": seconds}
     )
 
 
 def test_a_response_before_its_deadline_is_complete() -> None:
     """The same holds without a deadline."""
-    client = behind([Middleware(Deadline)])
+    client = mirror_behind(Middleware(Deadline))
     assert client.post("/v1/completions", headers={"X-Request-Timeout-Seconds": "60"}).status_code == 200
     assert client.post("/v1/completions").status_code == 200
 
@@ -305,14 +302,14 @@ def test_an_invalid_deadline_is_refused(deadline: str) -> None:
 def test_the_rate_before_a_pause_does_not_count() -> None:
     """A burst after an idle hour is not sent away for a minute."""
     now = [0.0]
-    load = Load(streams=1, queue=1, clock=lambda: now[0])
+    load = capacity(1, 1, clock=lambda: now[0])
     for _ in range(3):
-        load.begin()
+        load.admit()
         now[0] += 0.1
         load.finish()
     now[0] += 3600
     for _ in range(4):
-        load.begin()
+        load.admit()
     load.finish()
     assert load.retry_after() == 1
 
@@ -323,7 +320,7 @@ def test_a_timeout_error_of_the_application_is_not_a_deadline() -> None:
     async def broken(*_: object) -> None:
         raise TimeoutError("its own")
 
-    client = TestClient(Deadline(broken))
+    client = TestClient(behind(broken, Middleware(Deadline)))
     with pytest.raises(TimeoutError, match="its own"):
         client.post("/", headers={"X-Request-Timeout-Seconds": "60"})
 
@@ -331,42 +328,42 @@ def test_a_timeout_error_of_the_application_is_not_a_deadline() -> None:
 def test_websockets_are_refused(keys: KeyStore) -> None:
     """No route takes one."""
     keys.add("team-a")
-    client = behind([Middleware(Authentication, tenants=Tenants(keys))])
+    client = mirror_behind(Middleware(Authentication, tenants=Tenants(keys)))
     with pytest.raises(WebSocketDisconnect), client.websocket_connect("/v1/realtime"):
         pass
 
 
 def test_an_overloaded_service_refuses_posts() -> None:
     """Two run and two wait; a GET needs no engine and always passes."""
-    load = Load(streams=2, queue=2)
-    client = behind([Middleware(Admission, load=load)])
+    load = capacity(2, 2)
+    client = mirror_behind(Middleware(Admission, capacity=load))
     for _ in range(4):
         assert not load.full
-        load.begin()
+        load.admit()
     response = client.post("/v1/completions")
     assert (response.status_code, response.json()["error"]["code"]) == (429, "overloaded")
     assert int(response.headers["Retry-After"]) >= 1
-    assert client.get("/v1/completions").status_code == 200
+    assert client.get("/v1/models").status_code == 200
     load.finish()
     assert client.post("/v1/completions").status_code == 200
-    assert load.in_flight == 3
+    assert load.admitted == 3
 
 
 def test_a_failed_request_is_no_longer_in_flight() -> None:
     """An application that raises frees its place."""
-    load = Load(streams=1, queue=0)
+    load = capacity(1, 0)
 
     async def broken(*_: object) -> None:
         raise RuntimeError("broken")
 
-    client = TestClient(RequestId(Admission(broken, load), SPANS), raise_server_exceptions=False)
-    assert [client.post("/").status_code for _ in range(3)] == [500] * 3
-    assert load.in_flight == 0
+    client = TestClient(behind(broken, Middleware(Admission, capacity=load)), raise_server_exceptions=False)
+    assert [client.post("/v1/completions").status_code for _ in range(3)] == [500] * 3
+    assert load.admitted == 0
 
 
 def test_the_place_is_free_before_the_client_gets_the_end() -> None:
     """The application may still have more to do."""
-    load = Load(streams=1, queue=0)
+    load = capacity(1, 0)
     in_flight: list[int] = []
 
     async def two_pieces(_: Scope, __: Receive, send: Send) -> None:
@@ -375,15 +372,15 @@ def test_the_place_is_free_before_the_client_gets_the_end() -> None:
         await send({"type": "http.response.body", "body": b"b"})
 
     async def count(_: Message) -> None:
-        in_flight.append(load.in_flight)
+        in_flight.append(load.admitted)
 
     async def receive() -> Message:
         return {"type": "http.request"}
 
     scope = {"type": "http", "method": "POST", "path": "/v1/completions", "headers": [], "query_string": b""}
-    asyncio.run(RequestId(Admission(two_pieces, load), SPANS)(scope, receive, count))
+    asyncio.run(serve(behind(two_pieces, Middleware(Admission, capacity=load)), scope, receive, count))
     assert in_flight == [1, 1, 0]
-    assert load.in_flight == 0
+    assert load.admitted == 0
 
 
 @pytest.mark.parametrize(
@@ -392,9 +389,9 @@ def test_the_place_is_free_before_the_client_gets_the_end() -> None:
 def test_retry_after_follows_the_recent_rate(seconds_each: float, in_flight: int, expected: int) -> None:
     """It is the time until half of the queue is free, between a second and a minute."""
     now = [0.0]
-    load = Load(streams=2, queue=4, clock=lambda: now[0])
+    load = capacity(2, 4, clock=lambda: now[0])
     for _ in range(in_flight + 10):
-        load.begin()
+        load.admit()
     for _ in range(10):
         load.finish()
         now[0] += seconds_each

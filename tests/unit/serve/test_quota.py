@@ -11,20 +11,24 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from starlette.middleware import Middleware
 from starlette.responses import PlainTextResponse
 from starlette.testclient import TestClient
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from tests.unit.serve.replicas import behind, config, replica_runtime
 
 from headway.serve.memory_budget import MemoryBudget
 from headway.serve.middleware.auth import Authentication
+from headway.serve.middleware.buffering import Buffering
 from headway.serve.middleware.quota import QuotaEnforcement
-from headway.serve.middleware.request_body import RequestBody
-from headway.serve.middleware.request_id import RequestId
+from headway.serve.middleware.serve_bypass import ServeBypass
+from headway.serve.request_body import RequestBody
 from headway.serve.request_context import context_of
+from headway.serve.routes import ROUTES
 from headway.serve.tenants.estimate import DEFAULT_MAX_TOKENS, estimate_tokens
-from headway.serve.tenants.key_file import KeyStore, Tenants
+from headway.serve.tenants.key_file import KeyStore
+from headway.serve.tenants.lookup import Tenants
 from headway.serve.tenants.meter import Meter
-from headway.telemetry import Spans
 
 PATH = "/v1/completions"
 
@@ -77,15 +81,14 @@ class Service:
     def client(self, app: ASGIApp | None = None, key: str | None = None) -> TestClient:
         """A client of the middleware around the engine."""
         tenants = Tenants(self.keys, self.clock)
-        middleware = RequestBody(
-            QuotaEnforcement(app or self.engine, tenants, self.meter), 2**20, 30, MemoryBudget(2**30)
+        stack = behind(
+            app or self.engine,
+            Middleware(Authentication, tenants=tenants),
+            Middleware(Buffering, config=config(), budget=MemoryBudget(2**30)),
+            Middleware(QuotaEnforcement, tenants=tenants, meter=self.meter),
+            Middleware(ServeBypass, runtime=replica_runtime()),
         )
-        headers = {"Authorization": f"Bearer {key or self.key}"}
-        return TestClient(
-            RequestId(Authentication(middleware, tenants), Spans("headway-serve", on=False)),
-            headers=headers,
-            raise_server_exceptions=False,
-        )
+        return TestClient(stack, headers={"Authorization": f"Bearer {key or self.key}"}, raise_server_exceptions=False)
 
 
 @pytest.fixture
@@ -296,9 +299,9 @@ def test_a_get_is_free(service: Service) -> None:
     assert client.get("/v1/models").status_code == 200
 
 
-@pytest.mark.parametrize("path", ["/v1/chat/completions", "/invocations", "/inference/v1/generate"])
-def test_every_path_is_charged(service: Service, path: str) -> None:
-    """Also those outside /v1: vLLM generates there too."""
+@pytest.mark.parametrize("path", [route.path for route in ROUTES.values() if route.method == "POST"])
+def test_every_post_is_charged(service: Service, path: str) -> None:
+    """Also those outside /v1: they need the engine or its tokenizer."""
     service.limit(requests=1)
     client = service.client()
     assert [client.post(path, content=b"{}").status_code for _ in range(2)] == [200, 429]
@@ -354,7 +357,7 @@ def test_a_changed_limit_keeps_the_usage(service: Service) -> None:
 def test_an_estimate_counts_prompts_and_completions(fields: dict[str, Any], completion_tokens: int) -> None:
     """A quarter of the bytes, plus the limits of all completions, or a default where there is no limit."""
     body = json.dumps(fields).encode()
-    assert estimate_tokens(body) == -(-len(body) // 4) + completion_tokens
+    assert estimate_tokens(RequestBody(body)) == -(-len(body) // 4) + completion_tokens
 
 
 @pytest.mark.parametrize(
@@ -362,7 +365,7 @@ def test_an_estimate_counts_prompts_and_completions(fields: dict[str, Any], comp
 )
 def test_an_invalid_body_passes(service: Service, body: bytes) -> None:
     """It counts by its size, and the engine reports what is wrong."""
-    assert estimate_tokens(body) == -(-len(body) // 4) + DEFAULT_MAX_TOKENS
+    assert estimate_tokens(RequestBody(body)) == -(-len(body) // 4) + DEFAULT_MAX_TOKENS
     service.limit(tokens=100_000)
     response = service.client().post(PATH, content=body)
     assert (response.status_code, response.content) == (200, body)

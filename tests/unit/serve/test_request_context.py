@@ -6,6 +6,8 @@ from contextlib import suppress
 from types import SimpleNamespace
 from typing import Any, cast
 
+from tests.unit.serve.replicas import capacity
+
 from headway.serve.engine.failover import Failover
 from headway.serve.engine.fair_queue import FairQueue
 from headway.serve.request_context import CURRENT_REQUEST, RequestContext
@@ -36,7 +38,7 @@ def test_a_closed_context_holds_no_slot() -> None:
     from vllm import SamplingParams
 
     async def run() -> None:
-        engine, queue = Engine(), FairQueue(2)
+        engine, queue = Engine(), FairQueue(capacity(2))
         sinks = cast("Any", SimpleNamespace(log=None, metrics=None))
         failover = Failover(cast("Any", engine), cast("Any", None), queue, sinks)
         context = RequestContext("x")
@@ -45,12 +47,12 @@ def test_a_closed_context_holds_no_slot() -> None:
         tasks = [asyncio.ensure_future(anext(generation)) for generation in generations]
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         await asyncio.sleep(0)
-        assert (queue.running, queue.waiting, engine.open) == (2, 8, 2)
+        assert (queue.capacity.running, queue.capacity.waiting, engine.open) == (2, 8, 2)
         await context.close()
         for each in tasks:
             with suppress(StopAsyncIteration):
                 await each
-        assert (queue.running, queue.waiting, engine.open) == (0, 0, 0)
+        assert (queue.capacity.running, queue.capacity.waiting, engine.open) == (0, 0, 0)
         failover._monitor_task.cancel()  # noqa: SLF001 - it would run for ever
 
     asyncio.run(asyncio.wait_for(run(), 60))

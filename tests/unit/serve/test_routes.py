@@ -10,16 +10,17 @@ from starlette.middleware import Middleware
 from starlette.responses import JSONResponse
 from starlette.testclient import TestClient
 from starlette.types import Message, Receive, Scope, Send
+from tests.unit.serve.replicas import behind, config, replica_runtime
 
-from headway.serve.config import CONFIG_VARIABLE, ServeConfig
 from headway.serve.engine.error_handlers import install_error_handlers
 from headway.serve.memory_budget import MemoryBudget
-from headway.serve.middleware.request_body import RequestBody
-from headway.serve.middleware.request_id import RequestId
+from headway.serve.middleware.buffering import Buffering
+from headway.serve.middleware.route_allowlist import RouteAllowlist
+from headway.serve.middleware.serve_bypass import ServeBypass
 from headway.serve.middleware.validation import Validation
 from headway.serve.request_context import CURRENT_REQUEST
-from headway.serve.routes import ROUTES, RouteAllowlist
-from headway.telemetry import Spans
+from headway.serve.routes import ROUTES
+from headway.telemetry import open_log
 
 
 async def echo(scope: Scope, receive: Receive, send: Send) -> None:
@@ -28,24 +29,22 @@ async def echo(scope: Scope, receive: Receive, send: Send) -> None:
     await JSONResponse({"bytes": len(message["body"])})(scope, receive, send)
 
 
-def behind(*middleware: Middleware) -> TestClient:
-    """A client of the echo behind this middleware, the outermost first."""
-    app: Any = echo
-    for layer in [*middleware[::-1], Middleware(RequestId, spans=Spans("headway-serve", on=False))]:
-        app = layer.cls(app, *layer.args, **layer.kwargs)
-    return TestClient(app)
+def echo_behind(*path: Middleware) -> TestClient:
+    """A client of the echo behind this middleware."""
+    return TestClient(behind(echo, *path))
 
 
 VALIDATION = (
-    Middleware(RequestBody, max_bytes=2**22, timeout_seconds=10.0, budget=MemoryBudget(2**30)),
+    Middleware(Buffering, config=config(), budget=MemoryBudget(2**30)),
     Middleware(Validation, max_choices=8),
+    Middleware(ServeBypass, runtime=replica_runtime()),
 )
 
 
 @pytest.mark.parametrize("path", ROUTES)
 def test_a_route_accepts_its_method_only(path: str) -> None:
     """Any other method gets a 405 that names the right one."""
-    client = behind(Middleware(RouteAllowlist))
+    client = echo_behind(Middleware(RouteAllowlist))
     for method in ("GET", "POST", "OPTIONS", "PUT", "DELETE"):
         response = client.request(method, path, content=b"{}" if method == "POST" else None)
         assert response.status_code == (200 if method == ROUTES[path].method else 405)
@@ -57,7 +56,7 @@ def test_a_route_accepts_its_method_only(path: str) -> None:
 )
 def test_any_other_path_does_not_exist(path: str) -> None:
     """Not even a path that differs in one character."""
-    response = behind(Middleware(RouteAllowlist)).post(path, json={})
+    response = echo_behind(Middleware(RouteAllowlist)).post(path, json={})
     assert (response.status_code, response.json()["error"]["code"]) == (404, "unknown_url")
 
 
@@ -67,7 +66,7 @@ def test_any_other_path_does_not_exist(path: str) -> None:
 )
 def test_a_body_that_is_not_a_json_object_is_refused(text: str) -> None:
     """The message says what is wrong."""
-    response = behind(*VALIDATION).post("/v1/completions", content=text)
+    response = echo_behind(*VALIDATION).post("/v1/completions", content=text)
     assert (response.status_code, response.json()["error"]["code"]) == (400, "invalid_body")
 
 
@@ -77,7 +76,7 @@ def test_a_body_that_is_not_a_json_object_is_refused(text: str) -> None:
 )
 def test_integers_must_fit_into_64_bits(value: object, status: int) -> None:
     """At any depth; digits in a string are no number."""
-    assert behind(*VALIDATION).post("/v1/completions", json={"seed": value}).status_code == status
+    assert echo_behind(*VALIDATION).post("/v1/completions", json={"seed": value}).status_code == status
 
 
 @pytest.mark.parametrize(
@@ -95,7 +94,7 @@ def test_integers_must_fit_into_64_bits(value: object, status: int) -> None:
 )
 def test_the_number_of_choices_is_limited(fields: dict[str, Any], status: int) -> None:
     """Prompts times n count; values of the wrong type are left to the engine."""
-    response = behind(*VALIDATION).post("/v1/completions", json=fields)
+    response = echo_behind(*VALIDATION).post("/v1/completions", json=fields)
     assert response.status_code == status
     if response.is_success:
         assert response.json()["bytes"] == len(response.request.content)
@@ -104,8 +103,8 @@ def test_the_number_of_choices_is_limited(fields: dict[str, Any], status: int) -
 def test_a_long_text_is_not_tokenized() -> None:
     """Tokenizing it would take seconds, while prompts wait."""
     text = json.dumps({"prompt": "a" * 2**18})
-    assert behind(*VALIDATION).post("/tokenize", content=text).status_code == 413
-    assert behind(*VALIDATION).post("/v1/completions", content=text).status_code == 200
+    assert echo_behind(*VALIDATION).post("/tokenize", content=text).status_code == 413
+    assert echo_behind(*VALIDATION).post("/v1/completions", content=text).status_code == 200
 
 
 class Body(BaseModel):
@@ -121,16 +120,15 @@ class Body(BaseModel):
         return data
 
 
-def test_a_shape_error_is_a_400_until_the_engine_is_called(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
+def test_a_shape_error_is_a_400_until_the_engine_is_called() -> None:
     """After that it is a failure of the service."""
-    monkeypatch.setenv(CONFIG_VARIABLE, ServeConfig(folder=tmp_path, name="coder").model_dump_json())
     app = FastAPI()
 
     async def own(*_: Any) -> JSONResponse:
         return JSONResponse({"error": {"code": 500}}, status_code=500)
 
     app.exception_handler(Exception)(own)
-    install_error_handlers(app)
+    install_error_handlers(app, open_log())
 
     @app.post("/v1/completions")
     async def complete(body: Body) -> dict[str, int]:
@@ -138,7 +136,7 @@ def test_a_shape_error_is_a_400_until_the_engine_is_called(monkeypatch: pytest.M
             context.reached_engine = bool(body.options)
         return {"a": (body.options or {})["b"]}
 
-    client = TestClient(RequestId(app, Spans("headway-serve", on=False)), raise_server_exceptions=False)
+    client = TestClient(behind(app), raise_server_exceptions=False)
     for text, status in (({"options": 1}, 400), ({"options": {}}, 400), ({"options": {"c": 1}}, 500)):
         assert client.post("/v1/completions", json=text).status_code == status
     assert client.post("/v1/completions", json={"options": {"b": 5}}).json() == {"a": 5}

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from headway.errors import UsageError
-from headway.serve.tenants.key_file import KeyFile, KeyStore, Quota, Tenants
+from headway.serve.tenants.key_file import KeyFile, KeyStore, Quota
+from headway.serve.tenants.lookup import Tenants
 
 
 class Clock:

@@ -3,18 +3,15 @@
 import asyncio
 import socket
 from contextlib import closing
-from pathlib import Path
 from threading import Event, Thread
 
 import pytest
 import uvicorn
+from starlette.middleware import Middleware
 from starlette.types import Receive, Scope, Send
+from tests.unit.serve.replicas import behind, replica_runtime
 
-from headway.serve.config import CONFIG_VARIABLE, ServeConfig
-from headway.serve.middleware.request_id import RequestId
 from headway.serve.middleware.write_timeout import WriteTimeout
-from headway.serve.telemetry_sinks import telemetry_sinks
-from headway.telemetry import Spans
 
 PIECE = b"x" * 2**16
 
@@ -39,13 +36,11 @@ class Endless:
 
 
 @pytest.mark.parametrize("reads", [False, True], ids=["never", "slowly"])
-def test_an_unread_response_is_cancelled(reads: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:  # noqa: FBT001
+def test_an_unread_response_is_cancelled(reads: bool) -> None:  # noqa: FBT001
     """A client that reads slowly still gets its response."""
-    monkeypatch.setenv(CONFIG_VARIABLE, ServeConfig(folder=tmp_path, name="coder").model_dump_json())
     app = Endless()
-    middleware = RequestId(
-        WriteTimeout(app, 0.2 if not reads else 30.0, telemetry_sinks()), Spans("headway-serve", on=False)
-    )
+    seconds, sinks = 30.0 if reads else 0.2, replica_runtime().sinks
+    middleware = behind(app, Middleware(WriteTimeout, timeout_seconds=seconds, sinks=sinks))
     server = uvicorn.Server(uvicorn.Config(middleware, lifespan="off", log_level="critical"))
     with closing(socket.create_server(("127.0.0.1", 0))) as listener:
         thread = Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)

@@ -11,9 +11,9 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from headway.events.serving_events import RequestUnreadable
-from headway.serve.openai_error import INVALID_REQUEST, error_response
+from headway.serve.openai_error import INVALID_REQUEST, ApiError
 from headway.serve.request_context import CURRENT_REQUEST
-from headway.serve.telemetry_sinks import telemetry_sinks
+from headway.telemetry import Log
 
 if TYPE_CHECKING:
     from vllm.outputs import RequestOutput
@@ -23,25 +23,23 @@ SHAPE_ERRORS = (AttributeError, LookupError, AssertionError, RecursionError)
 """Errors that vLLM raises where a body does not have the shape that its code assumes."""
 
 
-def install_error_handlers(app: FastAPI) -> None:
+def install_error_handlers(app: FastAPI, log: Log) -> None:
     """Make `app` report every error in OpenAI's shape, and errors about a request's body as a 400."""
     default_handler = app.exception_handlers[Exception]
 
     async def handle_http_error(_: Request, error: Exception) -> Response:
         """Handle an error of the framework, whose own response has another shape."""
         assert isinstance(error, HTTPException)
-        code = str(error.status_code)
-        return error_response(
-            error.status_code, str(error.detail), kind=INVALID_REQUEST, code=code, headers=error.headers
-        )
+        status, headers = error.status_code, error.headers
+        return ApiError(status, str(error.detail), kind=INVALID_REQUEST, code=str(status), headers=headers).response()
 
     async def handle_shape_error(request: Request, error: Exception) -> Response:
         """Handle an unexpected error. Before the engine is called, only the body can be its cause."""
         context = CURRENT_REQUEST.get()
         if context and not context.reached_engine:
-            telemetry_sinks().log.write(RequestUnreadable(request=context.request_id, problem=repr(error)))
+            log.write(RequestUnreadable(request=context.request_id, problem=repr(error)))
             message = f"The body does not have the expected shape: {error!r}"
-            return error_response(400, message, kind=INVALID_REQUEST, code="invalid_body")
+            return ApiError(400, message, kind=INVALID_REQUEST, code="invalid_body").response()
         response: Response = await default_handler(request, error)  # type: ignore[misc]  # vLLM's is a coroutine
         return response
 

@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 
+from headway.serve.capacity import Capacity
 from headway.serve.request_context import RequestContext
 
 FULL_CACHE = 0.95
@@ -19,11 +20,9 @@ FULL_CACHE = 0.95
 class FairQueue:
     """Counts the running requests, and admits the next one when a slot is free."""
 
-    def __init__(self, slots: int, clock: Callable[[], float] = time.perf_counter) -> None:
-        """`slots`: requests computed at a time."""
-        self.slots, self._clock = slots, clock
-        self.running = 0
-        """Requests that hold a slot."""
+    def __init__(self, capacity: Capacity, clock: Callable[[], float] = time.perf_counter) -> None:
+        """`capacity`: has the slots, and the counts of requests that run and wait."""
+        self.capacity, self._clock = capacity, clock
         self.busy_seconds = 0.0
         """Time in which at least one request was running [s]."""
         self.cache_usage = 0.0
@@ -33,11 +32,6 @@ class FairQueue:
         self._share_seconds = 0.0
         """Busy time charged to a request that has been running all along [s]."""
         self._charged_until = clock()
-
-    @property
-    def waiting(self) -> int:
-        """Requests that wait for a slot."""
-        return sum(len(queue) for queue in self._queues.values())
 
     @asynccontextmanager
     async def slot(self, context: RequestContext) -> AsyncIterator[None]:
@@ -54,7 +48,7 @@ class FairQueue:
         finally:
             self._charge_time()
             context.busy_seconds += self._share_seconds - before
-            self.running -= 1
+            self.capacity.running -= 1
             self._admit()
 
     def update_cache_usage(self, usage: float) -> None:
@@ -64,18 +58,21 @@ class FairQueue:
             self._admit()
 
     def _has_slot(self) -> bool:
-        return self.running == 0 or (self.running < self.slots and self.cache_usage < FULL_CACHE)
+        return self.capacity.running == 0 or (
+            self.capacity.running < self.capacity.slots and self.cache_usage < FULL_CACHE
+        )
 
     async def _wait(self, tenant: str) -> None:
         """Wait in the tenant's queue until a slot is held."""
         turn = asyncio.get_running_loop().create_future()
         self._queues.setdefault(tenant, deque()).append(turn)
+        self.capacity.waiting += 1
         try:
             await turn
         except asyncio.CancelledError:
             if turn.done() and not turn.cancelled():  # admitted and cancelled at the same moment
                 self._charge_time()
-                self.running -= 1
+                self.capacity.running -= 1
             else:
                 self._remove(tenant, turn)
             self._admit()
@@ -85,6 +82,7 @@ class FairQueue:
         queue = self._queues.get(tenant, deque())
         with suppress(ValueError):  # `_admit` has skipped it already
             queue.remove(turn)
+            self.capacity.waiting -= 1
         if not queue:
             self._queues.pop(tenant, None)
 
@@ -94,6 +92,7 @@ class FairQueue:
             tenant = next(iter(self._queues))
             queue = self._queues.pop(tenant)
             turn = queue.popleft()
+            self.capacity.waiting -= 1
             if queue:
                 self._queues[tenant] = queue
             if not turn.cancelled():
@@ -102,12 +101,12 @@ class FairQueue:
 
     def _start_one(self) -> None:
         self._charge_time()
-        self.running += 1
+        self.capacity.running += 1
 
     def _charge_time(self) -> None:
         """Divide the time since the last change equally among the running requests."""
         now = self._clock()
-        if self.running:
+        if self.capacity.running:
             self.busy_seconds += now - self._charged_until
-            self._share_seconds += (now - self._charged_until) / self.running
+            self._share_seconds += (now - self._charged_until) / self.capacity.running
         self._charged_until = now

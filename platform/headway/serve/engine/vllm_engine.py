@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from headway.serve.config import ServeConfig
+from headway.serve.runtime import replica_runtime
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -128,7 +129,7 @@ async def build_application(engine: "Failover", args: Namespace) -> "FastAPI":
     app = build_app(args, tasks, engine.model_config)
     await init_app_state(cast("AsyncLLM", engine), app.state, args, tasks)
     app.user_middleware.clear()  # our own middleware does CORS and metrics
-    install_error_handlers(app)
+    install_error_handlers(app, replica_runtime().sinks.log)
     app.state.server = Namespace(should_exit=False)  # vLLM's error handler sets it to stop its own server
     return app
 

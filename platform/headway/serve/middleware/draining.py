@@ -1,12 +1,12 @@
 """Draining: after a request to stop, the service refuses new requests and completes those in flight."""
 
-from pathlib import Path
+from starlette.types import ASGIApp, Scope
 
-from starlette.responses import JSONResponse
-from starlette.types import ASGIApp, Receive, Scope, Send
-
-from headway.serve.openai_error import error_response
-from headway.serve.routes import route_of
+from headway.serve.middleware.http_middleware import RequestCheck
+from headway.serve.openai_error import ApiError
+from headway.serve.request_context import context_of
+from headway.serve.routes import HttpRoute
+from headway.serve.runtime import ReplicaRuntime
 
 IN_FLIGHT_HEADER = "X-Requests-In-Flight"
 """Header of the 503 that a stopping service responds with: the number of requests that are still running."""
@@ -14,29 +14,27 @@ RETRY_SECONDS = 5
 """Retry-After of a refusal [s]."""
 
 
-class Draining:
-    """Middleware that refuses requests once the file `marker` exists; so `/health` reports that it is not ready."""
+class Draining(RequestCheck):
+    """Middleware that refuses requests once the service is to stop; so `/health` reports that it is not ready."""
 
-    def __init__(self, app: ASGIApp, marker: Path) -> None:
-        self.app, self.marker = app, marker
-        self.in_flight = 0
+    def __init__(self, app: ASGIApp, runtime: ReplicaRuntime) -> None:
+        super().__init__(app)
+        self.runtime = runtime
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on, or respond with 503."""
-        if scope["type"] != "http" or route_of(scope).open_while_draining:
-            await self.app(scope, receive, send)
-            return
-        if self.marker.exists():
-            await self._refusal()(scope, receive, send)
-            return
-        self.in_flight += 1
-        try:
-            await self.app(scope, receive, send)
-        finally:
-            self.in_flight -= 1
+    def applies(self, route: HttpRoute) -> bool:
+        """Whether the route is closed while the service stops."""
+        return not route.open_while_draining
 
-    def _refusal(self) -> JSONResponse:
-        message = "The service is stopping. Try again."
-        in_flight = {IN_FLIGHT_HEADER: str(self.in_flight)}
-        headers = {"Retry-After": str(RETRY_SECONDS), "Connection": "close", **in_flight}
-        return error_response(503, message, kind="service_unavailable_error", code="stopping", headers=headers)
+    def check(self, scope: Scope) -> None:
+        """Count the request until it is over, or refuse it with 503."""
+        capacity = self.runtime.capacity
+        if self.runtime.is_draining():
+            in_flight = {IN_FLIGHT_HEADER: str(capacity.open)}
+            headers = {"Retry-After": str(RETRY_SECONDS), "Connection": "close", **in_flight}
+            message = "The service is stopping. Try again."
+            raise ApiError(503, message, kind="service_unavailable_error", code="stopping", headers=headers)
+        capacity.open += 1
+        context_of(scope).on_close.append(self._close)
+
+    async def _close(self) -> None:
+        self.runtime.capacity.open -= 1

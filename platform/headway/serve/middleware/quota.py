@@ -8,14 +8,15 @@ import math
 from collections.abc import Mapping
 
 from starlette.datastructures import MutableHeaders
-from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from headway.serve.middleware.request_body import replay
-from headway.serve.openai_error import error_response
-from headway.serve.request_context import RequestContext, context_of
+from headway.serve.middleware.http_middleware import HttpMiddleware
+from headway.serve.openai_error import ApiError
+from headway.serve.request_context import RequestContext, body_of, context_of
+from headway.serve.routes import HttpRoute
 from headway.serve.tenants.estimate import estimate_tokens
-from headway.serve.tenants.key_file import Quota, Tenants
+from headway.serve.tenants.key_file import Quota
+from headway.serve.tenants.lookup import Tenants
 from headway.serve.tenants.meter import Charge, Meter, Usage
 
 REQUESTS, TOKENS = "requests", "tokens"
@@ -24,35 +25,31 @@ SHED_STATUSES = (429, 503)
 """Statuses with which inner middleware sheds a request; a shed request costs nothing."""
 
 
-class QuotaEnforcement:
-    """Middleware that enforces the tenants' quotas. It must be inside `RequestBody`."""
+class QuotaEnforcement(HttpMiddleware):
+    """Middleware that enforces the tenants' quotas. It must be inside `Buffering`."""
 
     def __init__(self, app: ASGIApp, tenants: Tenants, meter: Meter) -> None:
-        self.app, self.tenants, self.meter = app, tenants, meter
+        super().__init__(app)
+        self.tenants, self.meter = tenants, meter
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on, or respond with 429, or with 400 if its cost exceeds the whole quota."""
-        context = context_of(scope) if scope["type"] == "http" and scope["method"] == "POST" else None
-        quota = self.tenants.quota_of(context.tenant) if context else None
-        if context is None or quota is None:
-            await self.app(scope, receive, send)
-            return
-        costs = {REQUESTS: 1}
-        if quota.tokens_per_minute:
-            message = await receive()
-            costs[TOKENS] = estimate_tokens(message.get("body", b""))
-            receive = replay(message, receive)
-        charges = _RequestCharges(self.meter, quota, context)
-        if rejection := await charges.check(costs):
-            await rejection(scope, receive, send)
-            return
-        await charges.charge(costs)
-        context.response.on_start.append(charges.add_headers)
-        context.response.on_end.append(charges.correct)  # before the client gets the end and sends its next request
-        try:
-            await self.app(scope, receive, send)
-        finally:  # also if the response broke off
-            await charges.correct()
+    def applies(self, route: HttpRoute) -> bool:
+        """Whether its requests are charged."""
+        return route.takes_body
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Charge the request and pass it on, or refuse it with 429, or with 400 if its cost exceeds the whole quota."""
+        context = context_of(scope)
+        if quota := self.tenants.quota_of(context.tenant):
+            costs = {REQUESTS: 1}
+            if quota.tokens_per_minute:
+                costs[TOKENS] = estimate_tokens(body_of(scope))
+            charges = _RequestCharges(self.meter, quota, context)
+            await charges.check(costs)
+            await charges.charge(costs)
+            context.response.on_start.append(charges.add_headers)
+            context.response.on_end.append(charges.correct)  # before the client gets the end and sends its next request
+            context.on_close.append(charges.correct)  # again: the engine may stop after the end
+        await self.app(scope, receive, send)
 
 
 class _RequestCharges:
@@ -64,25 +61,29 @@ class _RequestCharges:
         self.limits = {unit: limit for unit, limit in limits.items() if limit}
         self.charges: dict[str, Charge] = {}
 
-    async def check(self, costs: Mapping[str, int]) -> JSONResponse | None:
-        """Check whether the quota allows `costs` now; returns the error response if it does not."""
+    async def check(self, costs: Mapping[str, int]) -> None:
+        """Check whether the quota allows `costs` now.
+
+        Raises:
+            ApiError: it does not.
+        """
         waits: dict[str, float] = {}
         usages: dict[str, Usage] = {}
         for unit, limit in self.limits.items():
             if costs[unit] > limit:
-                return await self._exceeds_quota(unit, costs[unit], limit)
+                raise await self._exceeds_quota(unit, costs[unit], limit)
             usages[unit] = await self.meter.usage(self._name(unit))
             waits[unit] = usages[unit].seconds_until(limit - costs[unit])
         unit = max(waits, key=waits.__getitem__)
         if not waits[unit]:
-            return None
+            return
         seconds = math.ceil(waits[unit])
         message = (
             f"The quota is {self.limits[unit]} {unit} per minute, of which {math.ceil(usages[unit].total)} are used; "
             f"this request counts as {costs[unit]}. Try again in {seconds} s."
         )
         headers = {"Retry-After": str(seconds), **await self._headers()}
-        return error_response(429, message, kind=unit, code="rate_limit_exceeded", headers=headers)
+        raise ApiError(429, message, kind=unit, code="rate_limit_exceeded", headers=headers)
 
     async def charge(self, costs: Mapping[str, int]) -> None:
         """Charge the estimated tokens of a request to its tenant."""
@@ -96,7 +97,7 @@ class _RequestCharges:
         for name, value in (await self._headers()).items():
             headers.append(name, value)
 
-    async def correct(self, _: Message | None = None) -> None:
+    async def correct(self) -> None:
         """Replace the estimated tokens by those that the engine has counted so far."""
         if TOKENS in self.charges:
             tokens = self.context.prompt_tokens + self.context.generated_tokens
@@ -106,13 +107,13 @@ class _RequestCharges:
         for charge in self.charges.values():
             await self.meter.adjust(charge, 0)
 
-    async def _exceeds_quota(self, unit: str, cost: int, limit: int) -> JSONResponse:
-        """Error response to a request that costs more than the whole quota: a 400, because clients retry a 429."""
+    async def _exceeds_quota(self, unit: str, cost: int, limit: int) -> ApiError:
+        """The error of a request that costs more than the whole quota: a 400, because clients retry a 429."""
         message = (
             f"The quota is {limit} {unit} per minute, and this request counts as {cost}, so it can never pass. "
             "Send a shorter prompt, or ask for fewer tokens (max_tokens) or fewer choices (n)."
         )
-        return error_response(400, message, kind=unit, code="rate_limit_exceeded", headers=await self._headers())
+        return ApiError(400, message, kind=unit, code="rate_limit_exceeded", headers=await self._headers())
 
     async def _headers(self) -> dict[str, str]:
         """Rate-limit headers as OpenAI's API has them."""

@@ -5,6 +5,7 @@ import re
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from headway.serve.middleware.http_middleware import HttpMiddleware
 from headway.serve.request_context import CURRENT_REQUEST, SCOPE_KEY, RequestContext
 from headway.serve.response_hooks import ResponseHooks
 from headway.serve.routes import path_label
@@ -17,19 +18,17 @@ VALID_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 """Ids accepted from clients: none can break a log line or a header."""
 
 
-class RequestId:
+class RequestId(HttpMiddleware):
     """Outermost middleware: gives each request a context, a span and an id; each response carries the id."""
 
     def __init__(self, app: ASGIApp, spans: Spans, run_trace: Trace | None = None) -> None:
         """`run_trace`: trace of the run that trained the model; each request's span links to it."""
-        self.app, self.spans = app, spans
+        super().__init__(app)
+        self.spans = spans
         self._span_links = [run_trace] if run_trace else []
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on with its context."""
-        if scope["type"] != "http":
-            await self.app(scope, receive, send)
-            return
         headers = Headers(scope=scope)
         label = path_label(scope)
         parent = Trace.parse(headers.get(TRACEPARENT_HEADER))

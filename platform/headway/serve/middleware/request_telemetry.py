@@ -9,27 +9,28 @@ from typing import Any
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from headway.events.serving_events import RequestEnded
+from headway.serve.middleware.http_middleware import HttpMiddleware
 from headway.serve.request_context import DEADLINE_EXCEEDED, RequestContext, context_of
-from headway.serve.routes import METRICS, route_of
+from headway.serve.routes import HttpRoute, route_of
 from headway.serve.telemetry_sinks import TelemetrySinks
 
 CLIENT_CLOSED = 499
 """Status of a request whose client left before the response started (nginx's code)."""
 
 
-class RequestTelemetry:
-    """Middleware that records each request, from its arrival to its end, and serves `/metrics`."""
+class RequestTelemetry(HttpMiddleware):
+    """Middleware that records each request, from its arrival to its end."""
 
     def __init__(self, app: ASGIApp, sinks: TelemetrySinks) -> None:
-        self.app, self.sinks = app, sinks
-        self._metrics = sinks.metrics.asgi_app()
+        super().__init__(app)
+        self.sinks = sinks
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def applies(self, route: HttpRoute) -> bool:
+        """Whether its requests are recorded."""
+        return not route.probe
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on, and record how it ended."""
-        if scope["type"] != "http" or route_of(scope).probe:
-            is_scrape = scope["type"] == "http" and (scope["method"], scope["path"]) == ("GET", METRICS)
-            await (self._metrics if is_scrape else self.app)(scope, receive, send)
-            return
         context = context_of(scope)
         try:
             await self.app(scope, receive, send)

@@ -5,23 +5,30 @@ Because Ray Serve then counts nothing, the service itself waits for requests in 
 (`draining`); Ray Serve's HTTP server waits for requests that arrive after that.
 """
 
+from collections.abc import Awaitable
+
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from headway.serve.routes import route_of
+from headway.serve.middleware.http_middleware import HttpMiddleware
+from headway.serve.request_context import context_of
+from headway.serve.routes import HttpRoute, Responder
+from headway.serve.runtime import ReplicaRuntime
 
 
-class ServeBypass:
+class ServeBypass(HttpMiddleware):
     """Innermost middleware: calls the application directly once the replica has built it."""
 
-    application: ASGIApp | None = None
-    """The application of this process."""
-
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, runtime: ReplicaRuntime) -> None:
         """`app`: Ray Serve's request handler."""
-        self.app = app
+        super().__init__(app)
+        self.runtime = runtime
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on, to Ray Serve if the route is its own."""
-        bypass = scope["type"] == "http" and not route_of(scope).by_ray_serve
-        app = ServeBypass.application if bypass else None
-        await (app or self.app)(scope, receive, send)
+    def applies(self, route: HttpRoute) -> bool:
+        """Whether the application responds, not Ray Serve."""
+        return route.responder is Responder.APPLICATION
+
+    def handle(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+        """Call the application; it receives the body that was read before."""
+        body = context_of(scope).body
+        app = self.runtime.application or self.app
+        return app(scope, receive if body is None else body.replay(receive), send)

@@ -8,12 +8,13 @@ all choices at once, and all other requests would wait behind them.
 import re
 from typing import Any
 
-from pydantic_core import from_json
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Scope
 
-from headway.serve.middleware.request_body import replay
-from headway.serve.openai_error import INVALID_REQUEST, error_response
-from headway.serve.routes import route_of
+from headway.serve.middleware.http_middleware import RequestCheck
+from headway.serve.openai_error import INVALID_REQUEST, ApiError
+from headway.serve.request_body import RequestBody
+from headway.serve.request_context import body_of
+from headway.serve.routes import HttpRoute, route_of
 from headway.serve.tenants.estimate import count_choices
 
 LONG_NUMBER = re.compile(rb"\d{19}")
@@ -21,43 +22,35 @@ LONG_NUMBER = re.compile(rb"\d{19}")
 INT64_MIN, INT64_MAX = -(2**63), 2**63 - 1
 
 
-class Validation:
-    """Middleware that lets only plausible bodies pass. It must be inside `RequestBody`."""
+class Validation(RequestCheck):
+    """Middleware that lets only plausible bodies pass. It must be inside `Buffering`."""
 
     def __init__(self, app: ASGIApp, max_choices: int) -> None:
         """`max_choices`: most choices of one request."""
-        self.app, self.max_choices = app, max_choices
+        super().__init__(app)
+        self.max_choices = max_choices
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on, or respond with 400 or 413."""
-        if scope["type"] != "http" or scope["method"] != "POST":
-            await self.app(scope, receive, send)
-            return
-        message = await receive()
-        body = message.get("body", b"")
-        max_bytes = route_of(scope).max_body_bytes
-        if max_bytes is not None and len(body) > max_bytes:
+    def applies(self, route: HttpRoute) -> bool:
+        """Whether its requests have a body."""
+        return route.takes_body
+
+    def check(self, scope: Scope) -> None:
+        """Refuse an implausible body with 400, and one that is too long for its route with 413."""
+        body, max_bytes = body_of(scope), route_of(scope).max_body_bytes
+        if max_bytes is not None and len(body.content) > max_bytes:
             error = f"The request is larger than {max_bytes} bytes, the limit of {scope['path']}. Send less at once."
-            response = error_response(413, error, kind=INVALID_REQUEST, code="request_too_large")
-            await response(scope, receive, send)
-            return
+            raise ApiError(413, error, kind=INVALID_REQUEST, code="request_too_large")
         if problem := self._problem(body):
-            response = error_response(400, problem, kind=INVALID_REQUEST, code="invalid_body")
-            await response(scope, receive, send)
-            return
-        await self.app(scope, replay(message, receive), send)
+            raise ApiError(400, problem, kind=INVALID_REQUEST, code="invalid_body")
 
-    def _problem(self, body: bytes) -> str | None:
+    def _problem(self, body: RequestBody) -> str | None:
         """Describe what is wrong with a body; None if nothing is."""
-        try:
-            request = from_json(body, allow_inf_nan=False)
-        except ValueError as error:
-            return f"The body is not valid JSON: {error}"
-        if not isinstance(request, dict):
-            return "The body is not a JSON object."
-        if LONG_NUMBER.search(body) and _exceeds_int64(request):
+        fields = body.fields
+        if fields is None:
+            return body.problem
+        if LONG_NUMBER.search(body.content) and _exceeds_int64(fields):
             return "A number in the body does not fit into 64 bits."
-        if (count := count_choices(request)) > self.max_choices:
+        if (count := count_choices(fields)) > self.max_choices:
             return f"The request asks for {count} choices (prompts times n); at most {self.max_choices} are allowed."
         return None
 

@@ -9,48 +9,54 @@ import time
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from headway.events.serving_events import RequestUnread
+from headway.serve.middleware.http_middleware import HttpMiddleware
 from headway.serve.request_context import context_of
+from headway.serve.response_hooks import ResponseHooks
 from headway.serve.telemetry_sinks import TelemetrySinks
 
 CHECKS = 4
 """Checks of a response within one timeout."""
 
 
-class WriteTimeout:
+class WriteTimeout(HttpMiddleware):
     """Middleware that cancels a response of which the client reads nothing for too long."""
 
     def __init__(self, app: ASGIApp, timeout_seconds: float, sinks: TelemetrySinks) -> None:
         """`timeout_seconds`: how long a piece of a response may wait for its client [s]."""
-        self.app, self.timeout_seconds, self.sinks = app, timeout_seconds, sinks
+        super().__init__(app)
+        self.timeout_seconds, self.sinks = timeout_seconds, sinks
+        self._watched: dict[ResponseHooks, asyncio.Timeout] = {}
+        self._has_timer = False
+        """Whether the next check is scheduled: one timer for all responses costs less than one for each."""
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on; cancel it if its response is not read."""
-        if scope["type"] != "http":
-            await self.app(scope, receive, send)
-            return
-        loop, response = asyncio.get_running_loop(), context_of(scope).response
-        unread = False
-        timer: asyncio.TimerHandle
-
-        def check() -> None:
-            """Check how long a piece has waited: a timer for each piece would cost more than the piece."""
-            nonlocal timer, unread
-            since = response.sending_since
-            if since is not None and time.monotonic() - since >= self.timeout_seconds:
-                unread = True
-                timeout.reschedule(loop.time())
-            else:
-                timer = loop.call_later(self.timeout_seconds / CHECKS, check)
-
-        timer = loop.call_later(self.timeout_seconds / CHECKS, check)
+        context = context_of(scope)
         try:
             async with asyncio.timeout(None) as timeout:
+                self._watched[context.response] = timeout
+                if not self._has_timer:
+                    self._schedule_check()
                 await self.app(scope, receive, send)
         except TimeoutError:
             if not timeout.expired():
                 raise
         finally:
-            timer.cancel()
-            if unread:  # logged here, because Ray Serve may catch the cancellation
-                request_id = context_of(scope).request_id
-                self.sinks.log.write(RequestUnread(request=request_id, seconds=self.timeout_seconds))
+            del self._watched[context.response]
+            if timeout.expired():  # logged here, because Ray Serve may catch the cancellation
+                self.sinks.log.write(RequestUnread(request=context.request_id, seconds=self.timeout_seconds))
+
+    def _schedule_check(self) -> None:
+        asyncio.get_running_loop().call_later(self.timeout_seconds / CHECKS, self._check)
+        self._has_timer = True
+
+    def _check(self) -> None:
+        """Expire the timeouts of responses of which a piece has waited too long."""
+        now, loop = time.monotonic(), asyncio.get_running_loop()
+        for response, timeout in self._watched.items():
+            since = response.sending_since
+            if since is not None and now - since >= self.timeout_seconds and not timeout.expired():
+                timeout.reschedule(loop.time())
+        self._has_timer = False
+        if self._watched:
+            self._schedule_check()

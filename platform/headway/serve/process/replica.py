@@ -4,8 +4,6 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from starlette.types import ASGIApp
-
 from headway.serve.config import ServeConfig
 from headway.serve.engine.failover import Failover
 from headway.serve.engine.fair_queue import FairQueue
@@ -16,11 +14,9 @@ from headway.serve.engine.vllm_engine import (
     set_engine_environment,
     start_engine,
 )
-from headway.serve.middleware.fallback import Fallback
-from headway.serve.middleware.serve_bypass import ServeBypass
 from headway.serve.port_reuse import reuse_address
 from headway.serve.process.startup_progress import StartupProgress
-from headway.serve.telemetry_sinks import telemetry_sinks
+from headway.serve.runtime import replica_runtime
 
 if TYPE_CHECKING:
     from vllm.v1.engine.async_llm import AsyncLLM
@@ -32,23 +28,22 @@ class Replica:
     async def __init__(self, config: ServeConfig, progress_file: Path) -> None:  # type: ignore[misc]  # Ray Serve awaits it
         """Start the engine; returns when it has generated a token."""
         start, progress = time.time(), StartupProgress(progress_file)
-        self.config = config
+        self.runtime = replica_runtime()
         reuse_address()
         set_engine_environment(config)
         self.arguments = engine_arguments(config)
         progress.done("imports")
-        # More slots than the engine has streams: it always has a next request when one ends.
-        self.queue = FairQueue(config.streams + config.streams // 8)
+        capacity, sinks = self.runtime.capacity, self.runtime.sinks
+        self.queue = FairQueue(capacity)
         engine = await start_engine(self.arguments, self.queue.update_cache_usage)
         progress.done("engine")
         await generate_first_token(engine)
         progress.done("first token")
-        sinks = telemetry_sinks()
-        self.engine = Failover(engine, self._start_next_engine, self.queue, sinks)
+        self.runtime.engine = self.engine = Failover(engine, self._start_next_engine, self.queue, sinks)
         sinks.metrics.register_engine(
             busy_seconds=lambda: self.queue.busy_seconds,
-            computed_requests=lambda: self.queue.running,
-            waiting_requests=lambda: self.queue.waiting,
+            computed_requests=lambda: capacity.running,
+            waiting_requests=lambda: capacity.waiting,
             cache_usage=lambda: self.queue.cache_usage,
         )
         stages = {
@@ -64,11 +59,8 @@ class Replica:
 
     async def __serve_build_asgi_app__(self) -> Any:
         """Build the OpenAI application. Ray Serve wraps it with `middleware_stack` itself."""
-        app: ASGIApp = await build_application(self.engine, self.arguments)
-        if url := self.config.fallback:
-            app = Fallback(app, model=self.config.name, url=url, healthy=lambda: self.engine.healthy)
-        ServeBypass.application = app
-        return app
+        self.runtime.application = await build_application(self.engine, self.arguments)
+        return self.runtime.application
 
     async def check_health(self) -> None:
         """Check that an engine is live, or that its replacement is starting.
@@ -81,4 +73,4 @@ class Replica:
 
     def __del__(self) -> None:
         """Export the last spans; Ray Serve calls it when it stops the replica."""
-        telemetry_sinks().spans.close()
+        self.runtime.sinks.spans.close()

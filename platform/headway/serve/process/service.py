@@ -27,10 +27,11 @@ from headway.serve.config import CONFIG_VARIABLE, ServeConfig
 from headway.serve.engine.vllm_engine import on_gpu
 from headway.serve.middleware.draining import IN_FLIGHT_HEADER
 from headway.serve.middleware.request_id import REQUEST_ID_HEADER
-from headway.serve.middleware.stack import DRAINING_VARIABLE, STACK_PATH
+from headway.serve.middleware.stack import STACK_PATH
 from headway.serve.process.log_pipe import LogPipe
 from headway.serve.process.startup_progress import read_progress
 from headway.serve.routes import HEALTH
+from headway.serve.runtime import DRAINING_VARIABLE
 from headway.serve.telemetry_sinks import LOG_VARIABLE, TERMINAL_VARIABLE
 
 APPLICATION = "headway"

@@ -5,7 +5,7 @@ The quota corrects the estimate once the engine has counted, so the order of mag
 
 from typing import Any
 
-from pydantic_core import from_json
+from headway.serve.request_body import RequestBody
 
 BYTES_PER_TOKEN = 4
 """Bytes of the body for each token of the prompt: typical of English and of code, JSON syntax included."""
@@ -15,34 +15,30 @@ LIMIT_FIELDS = ("max_completion_tokens", "max_tokens", "max_output_tokens")
 """Fields that limit the length of a completion; the first with a positive number counts."""
 
 
-def estimate_tokens(body: bytes) -> int:
+def estimate_tokens(body: RequestBody) -> int:
     """Estimate the tokens of all prompts and completions of a request.
 
-    A body that is not JSON, or has the wrong shape, counts by its size: the engine reports what is wrong.
+    A body that is no JSON object counts by its size: `Validation` reports what is wrong.
     """
-    try:
-        request = from_json(body)
-    except ValueError:
-        request = None
-    prompt_tokens = -(-len(body) // BYTES_PER_TOKEN)
-    return prompt_tokens + (completion_tokens(request) if isinstance(request, dict) else DEFAULT_MAX_TOKENS)
+    prompt_tokens = -(-len(body.content) // BYTES_PER_TOKEN)
+    return prompt_tokens + (DEFAULT_MAX_TOKENS if body.fields is None else _completion_tokens(body.fields))
 
 
-def completion_tokens(request: dict[str, Any]) -> int:
-    """Estimate the tokens of all completions."""
-    limits = (_positive_int(request.get(field)) for field in LIMIT_FIELDS)
-    return next(filter(None, limits), DEFAULT_MAX_TOKENS) * count_choices(request)
-
-
-def count_choices(request: dict[str, Any]) -> int:
+def count_choices(fields: dict[str, Any]) -> int:
     """Count the choices that a request asks for: prompts times `n`."""
-    return (_positive_int(request.get("n")) or 1) * _count_prompts(request)
+    return (_positive_int(fields.get("n")) or 1) * _count_prompts(fields)
 
 
-def _count_prompts(request: dict[str, Any]) -> int:
+def _completion_tokens(fields: dict[str, Any]) -> int:
+    """Estimate the tokens of all completions."""
+    limits = (_positive_int(fields.get(name)) for name in LIMIT_FIELDS)
+    return next(filter(None, limits), DEFAULT_MAX_TOKENS) * count_choices(fields)
+
+
+def _count_prompts(fields: dict[str, Any]) -> int:
     """Count the prompts: a list of texts, of token lists or of conversations holds several."""
-    for field in ("prompt", "messages"):
-        prompts = request.get(field)
+    for name in ("prompt", "messages"):
+        prompts = fields.get(name)
         if isinstance(prompts, list) and prompts and isinstance(prompts[0], (str, list)):
             return len(prompts)
     return 1

@@ -1,31 +1,25 @@
-"""Tenants: their API keys and quotas, in a file. Of a key it stores only the digest.
+"""Key file: the API keys and quotas of tenants. Of a key it stores only the digest.
 
 A key is 256 random bits, so its SHA-256 can be neither guessed nor looked up in a table; no slower digest is needed.
 """
 
 import hashlib
-import hmac
 import json
 import os
 import secrets
 import time
-from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from headway.errors import UsageError
-from headway.events.serving_events import KeysUnreadable
 from headway.localfiles import locked, replacing
-from headway.telemetry import open_log
 
 PREFIX = "hw-"
 """Start of every key, so that people and secret scanners recognize a leaked one."""
 ID_DIGITS = 8
 """Digits of the digest that identify a key in lists; they reveal nothing of it."""
-POLL_SECONDS = 1.0
-"""Shortest time between two checks of the file [s]."""
 
 
 class ApiKey(BaseModel):
@@ -156,54 +150,6 @@ class KeyStore:
                 status = self.path.stat()
                 os.fchown(file.fileno(), status.st_uid, status.st_gid)
                 os.fchmod(file.fileno(), status.st_mode)
-
-
-class Tenants:
-    """Looks up tenants by key and quotas by tenant. Follows changes of the file without a restart."""
-
-    def __init__(self, store: KeyStore, clock: Callable[[], float] = time.monotonic) -> None:
-        """Load the file. A later version that cannot be read is ignored.
-
-        Raises:
-            UsageError: it is not a file of keys.
-        """
-        self._store, self._clock = store, clock
-        self._log = open_log()
-        self._version, self._check_time = self._file_version(), clock()
-        self._content = store.load()
-
-    def tenant_of(self, key: str) -> str | None:
-        """Name of the tenant with this key; None if there is none. Every wrong key takes equally long."""
-        self._reload()
-        sha256, tenant = digest(key), None
-        for existing in self._content.keys:
-            if hmac.compare_digest(sha256, existing.sha256):
-                tenant = existing.tenant
-        return tenant
-
-    def quota_of(self, tenant: str) -> Quota | None:
-        """Quota of a tenant; None if it has no limits."""
-        self._reload()
-        return self._content.quotas.get(tenant)
-
-    def _reload(self) -> None:
-        """Load the file again if it has changed; checks at most every `POLL_SECONDS`."""
-        if self._clock() - self._check_time < POLL_SECONDS:
-            return
-        self._check_time = self._clock()
-        if (version := self._file_version()) != self._version:
-            try:
-                self._content, self._version = self._store.load(), version
-            except (UsageError, OSError) as error:
-                self._log.write(KeysUnreadable(problem=str(error), action="the previous keys stay in force"))
-
-    def _file_version(self) -> tuple[int, int] | None:
-        """Inode and modification time of the file [ns]: they change with every change of the file."""
-        try:
-            status = self._store.path.stat()
-        except OSError:
-            return None
-        return status.st_ino, status.st_mtime_ns
 
 
 def digest(key: str) -> str:
