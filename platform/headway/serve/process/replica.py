@@ -4,6 +4,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from headway.serve import patches
 from headway.serve.config import ServeConfig
 from headway.serve.engine.failover import Failover
 from headway.serve.engine.fair_queue import FairQueue
@@ -14,7 +15,6 @@ from headway.serve.engine.vllm_engine import (
     set_engine_environment,
     start_engine,
 )
-from headway.serve.port_reuse import reuse_address
 from headway.serve.process.startup_progress import StartupProgress
 from headway.serve.runtime import replica_runtime
 
@@ -29,7 +29,7 @@ class Replica:
         """Start the engine; returns when it has generated a token."""
         start, progress = time.time(), StartupProgress(progress_file)
         self.runtime = replica_runtime()
-        reuse_address()
+        patches.reuse_port()
         set_engine_environment(config)
         self.arguments = engine_arguments(config)
         progress.done("imports")

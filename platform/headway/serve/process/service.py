@@ -23,6 +23,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from headway.errors import ServeError, UsageError
+from headway.serve import patches
 from headway.serve.config import CONFIG_VARIABLE, ServeConfig
 from headway.serve.engine.vllm_engine import on_gpu
 from headway.serve.middleware.draining import IN_FLIGHT_HEADER
@@ -86,10 +87,9 @@ class Service:
             num_cpus=max(2, os.cpu_count() or 1),
             object_store_memory=OBJECT_STORE_BYTES,
             include_dashboard=False,
-            _node_ip_address="127.0.0.1",
             logging_level=logging.ERROR,
             log_to_driver=False,
-            _temp_dir=str(self._folder / "ray"),
+            **patches.ray_init_options(self._folder / "ray"),
         )
         for number in (signal.SIGTERM, signal.SIGINT):  # after ray.init, which sets its own handlers
             signal.signal(number, lambda *_: self._on_signal())
@@ -148,12 +148,10 @@ class Service:
 
         Returns whether all completed. A second signal ends the grace period.
         """
-        from ray import serve
-
         (self._folder / "draining").touch()
         deadline = time.monotonic() + max(MIN_GRACE_SECONDS, self.config.grace_seconds)
         self._wait_until(lambda: not self._in_flight(), deadline)
-        serve.delete(APPLICATION, _blocking=False)  # only now: the replica had to serve /metrics and send its refusals
+        patches.delete_application(APPLICATION)  # only now: the replica had to serve /metrics and send its refusals
         return self._wait_until(lambda: self._application_status() is None, deadline)
 
     def _wait_until(self, condition: Callable[[], bool], deadline: float) -> bool:
