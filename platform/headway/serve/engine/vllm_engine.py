@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from headway.serve import patches
 from headway.serve.config import ServeConfig
-from headway.serve.runtime import replica_runtime
+from headway.telemetry import Log
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -114,8 +114,8 @@ async def generate_first_token(engine: "AsyncLLM") -> None:
         pass
 
 
-async def build_application(engine: "Failover", args: Namespace) -> "FastAPI":
-    """Build vLLM's own OpenAI application around `engine`."""
+async def build_application(engine: "Failover", args: Namespace, log: Log) -> "FastAPI":
+    """Build vLLM's own OpenAI application around `engine`; `log` gets the errors of its requests."""
     from vllm.entrypoints.launchers.api_server.app_state import init_app_state
     from vllm.entrypoints.launchers.app import build_app
 
@@ -127,7 +127,7 @@ async def build_application(engine: "Failover", args: Namespace) -> "FastAPI":
     tasks = await engine.get_supported_tasks()
     app = build_app(args, tasks, engine.model_config)
     await init_app_state(cast("AsyncLLM", engine), app.state, args, tasks)
-    install_error_handlers(app, replica_runtime().sinks.log)
+    install_error_handlers(app, log)
     patches.remove_middleware(app)
     patches.ignore_server_stop(app)
     return app
