@@ -21,7 +21,7 @@ from headway.serve.control_messages import (
     InFlight,
     LogText,
     decode_from_service,
-    encode_for_service,
+    encode,
 )
 
 SOCKET_VARIABLE = "HEADWAY_CONTROL_SOCKET"
@@ -67,12 +67,12 @@ class ControlClient:
 
     def send(self, message: FromReplica) -> bool:
         """Send a message now, or drop it; returns whether it was sent."""
-        packet = encode_for_service(message)
-        if len(packet) > MAX_MESSAGE_BYTES:
-            return False
         try:
+            packet = encode(message)
+            if len(packet) > MAX_MESSAGE_BYTES:
+                return False
             self._socket.send(packet)
-        except OSError:  # the buffer is full, or the service has ended
+        except (OSError, ValueError):  # the buffer is full, the service has ended, or the text is no Unicode
             return False
         return True
 

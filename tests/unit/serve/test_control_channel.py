@@ -21,8 +21,7 @@ from headway.serve.control_messages import (
     LogText,
     StageDone,
     decode_from_replica,
-    encode_for_replica,
-    encode_for_service,
+    encode,
 )
 from headway.serve.middleware.request_id import RequestId
 from headway.serve.middleware.serve_bypass import ServeBypass
@@ -91,7 +90,7 @@ def silent(tmp_path: Path) -> Iterator[tuple[ControlClient, socket.socket]]:
 
         def accept() -> None:
             accepted.append(listener.accept()[0])
-            accepted[0].send(encode_for_replica(CONFIGURATION))
+            accepted[0].send(encode(CONFIGURATION))
 
         thread = threading.Thread(target=accept)
         thread.start()
@@ -166,10 +165,11 @@ def connection_of(client: ControlClient) -> socket.socket:
     return client._socket  # noqa: SLF001 - to see when it is full
 
 
-def test_a_line_that_is_too_long_is_dropped(channel: Channel) -> None:
+@pytest.mark.parametrize("line", ["x" * MAX_MESSAGE_BYTES, "\ud800\n"], ids=["too long", "no Unicode"])
+def test_a_line_that_cannot_be_sent_is_dropped(channel: Channel, line: str) -> None:
     """The next one says so."""
     stream = ControlLogStream(channel.connect())
-    stream.write("x" * MAX_MESSAGE_BYTES)
+    stream.write(line)
     stream.write("next\n")
     assert channel.read("next\n") == "headway: 1 lines of the log were dropped\nnext\n"
 
@@ -312,7 +312,7 @@ def test_one_replica_cannot_keep_the_service_reading(tmp_path: Path, name: str, 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(control_server, name, limit)
         channel = Channel(tmp_path / "control")
-        packet = encode_for_service(LogText("a\n"))
+        packet = encode(LogText("a\n"))
         client = channel.connect()
         for _ in range(100):
             connection_of(client).send(packet)

@@ -21,7 +21,7 @@ from headway.serve.control_messages import (
     LogText,
     StageDone,
     decode_from_replica,
-    encode_for_replica,
+    encode,
 )
 
 READ_SECONDS = 0.05
@@ -50,7 +50,7 @@ class ReplicaConnection:
     def send(self, message: FromService) -> None:
         """Send a message; a replica that takes none has ended."""
         try:
-            self.connection.send(encode_for_replica(message))
+            self.connection.send(encode(message))
         except OSError:
             self.is_open = False
 
