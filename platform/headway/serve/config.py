@@ -1,12 +1,8 @@
-"""Configuration of a service; the replica reads it from its environment."""
+"""Configuration of a service."""
 
-import os
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field
-
-CONFIG_VARIABLE = "HEADWAY_ENDPOINT"
-"""Environment variable: the configuration as JSON. Ray Serve calls `middleware_stack` without arguments."""
 
 
 class ServeConfig(BaseModel):
@@ -60,8 +56,3 @@ class ServeConfig(BaseModel):
     """Seed of the engine's sampling."""
     grace_seconds: float = Field(default=120.0, gt=0)
     """How long requests in flight may take after the service is asked to stop [s]."""
-
-    @classmethod
-    def from_environment(cls) -> "ServeConfig":
-        """Read the configuration of this process."""
-        return cls.model_validate_json(os.environ[CONFIG_VARIABLE])

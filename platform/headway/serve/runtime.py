@@ -4,22 +4,17 @@ Ray Serve builds the middleware (`middleware_stack`) and the deployment (`Replic
 the middleware no arguments. Both get what they share here.
 """
 
-import os
-from collections.abc import Callable
 from functools import cache
-from pathlib import Path
 from typing import Protocol
 
 from starlette.types import ASGIApp
 
 from headway.serve.capacity import Capacity
 from headway.serve.config import ServeConfig
+from headway.serve.control_client import ControlClient
 from headway.serve.telemetry_sinks import TelemetrySinks, open_sinks
 from headway.serve.tenants.key_file import KeyStore
 from headway.serve.tenants.lookup import Tenants
-
-DRAINING_VARIABLE = "HEADWAY_DRAINING"
-"""Environment variable: the file that exists once the service was asked to stop."""
 
 
 class EngineHealth(Protocol):
@@ -34,9 +29,8 @@ class EngineHealth(Protocol):
 class ReplicaRuntime:
     """Configuration, telemetry, capacity and tenants of a replica; its engine and application once they exist."""
 
-    def __init__(self, config: ServeConfig, sinks: TelemetrySinks, is_draining: Callable[[], bool]) -> None:
-        """`is_draining`: returns whether the service was asked to stop."""
-        self.config, self.sinks, self.is_draining = config, sinks, is_draining
+    def __init__(self, config: ServeConfig, sinks: TelemetrySinks) -> None:
+        self.config, self.sinks = config, sinks
         self.capacity = Capacity(config)
         self.tenants = Tenants(KeyStore(config.key_file)) if config.key_file else None
         """Tenants and their quotas; None: no key is needed."""
@@ -44,15 +38,24 @@ class ReplicaRuntime:
         """The engine, once it has started."""
         self.application: ASGIApp | None = None
         """vLLM's application around the engine, once it is built."""
+        self.draining = False
+        """Whether the service was asked to stop, so that new requests are refused."""
 
     @property
     def healthy(self) -> bool:
         """Whether an engine is live now."""
         return self.engine is not None and self.engine.healthy
 
+    def drain(self) -> None:
+        """Refuse new requests from now on."""
+        self.draining = True
+
 
 @cache
 def replica_runtime() -> ReplicaRuntime:
-    """The runtime of this process; creates it on the first call, as the environment configures it."""
-    config = ServeConfig.from_environment()
-    return ReplicaRuntime(config, open_sinks(config), is_draining=Path(os.environ[DRAINING_VARIABLE]).exists)
+    """The runtime of this process; creates it on the first call, as the service configures it."""
+    control = ControlClient.from_environment()
+    config = control.configuration.config
+    runtime = ReplicaRuntime(config, open_sinks(config, control))
+    control.follow(on_drain=runtime.drain, in_flight=lambda: runtime.capacity.open)
+    return runtime

@@ -1,6 +1,6 @@
 """What the tests of a replica's parts share: a runtime without Ray and vLLM, with a metric registry of its own."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,10 +30,10 @@ def capacity(streams: int, queue: int = 0, **options: Any) -> Capacity:
     return Capacity(config(streams=streams, queue=queue), **options)
 
 
-def replica_runtime(is_draining: Callable[[], bool] = lambda: False, **fields: Any) -> ReplicaRuntime:
+def replica_runtime(**fields: Any) -> ReplicaRuntime:
     """A runtime with this configuration."""
     settings = config(**fields)
-    return ReplicaRuntime(settings, open_sinks(settings, registry=CollectorRegistry()), is_draining)
+    return ReplicaRuntime(settings, open_sinks(settings, registry=CollectorRegistry()))
 
 
 def behind(app: ASGIApp, *path: Middleware, outermost: Sequence[Middleware] = OUTERMOST) -> ASGIApp:

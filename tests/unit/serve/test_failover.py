@@ -15,6 +15,8 @@ from vllm.v1.engine.exceptions import EngineDeadError
 from headway.serve.engine.failover import Failover
 from headway.serve.engine.fair_queue import FairQueue
 
+pytestmark = pytest.mark.xdist_group("vllm")
+
 
 class Engine:
     """An engine whose streams wait until somebody reports its death to them, as vLLM's do."""

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import threading
 from pathlib import Path
 from typing import Any
 
@@ -16,18 +15,16 @@ from starlette.routing import Route
 from starlette.testclient import TestClient
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocketDisconnect
-from tests.unit.serve.replicas import behind, capacity, config, replica_runtime, serve
+from tests.unit.serve.replicas import behind, capacity, replica_runtime, serve
 
-from headway.serve.config import CONFIG_VARIABLE
 from headway.serve.middleware.admission import Admission
 from headway.serve.middleware.auth import Authentication
 from headway.serve.middleware.deadline import Deadline
-from headway.serve.middleware.draining import IN_FLIGHT_HEADER, Draining
-from headway.serve.middleware.request_id import RequestId
+from headway.serve.middleware.draining import Draining
 from headway.serve.middleware.serve_bypass import ServeBypass
-from headway.serve.middleware.stack import middleware_stack, request_path
+from headway.serve.middleware.stack import request_path
 from headway.serve.request_context import context_of
-from headway.serve.runtime import DRAINING_VARIABLE
+from headway.serve.runtime import ReplicaRuntime
 from headway.serve.tenants.key_file import KeyStore
 from headway.serve.tenants.lookup import Tenants
 
@@ -199,44 +196,46 @@ def test_a_refusal_of_the_stack_has_a_request_id(keys: KeyStore) -> None:
 
 def test_a_draining_service_refuses_all_but_scrapes() -> None:
     """Its health says that it is not ready."""
-    client = stack(is_draining=lambda: True)
+    runtime = replica_runtime()
+    runtime.drain()
+    client = TestClient(behind(mirror_app(), *request_path(runtime), outermost=()))
     stopping = client.post("/v1/completions")
     assert (stopping.status_code, stopping.json()["error"]["code"]) == (503, "stopping")
     assert int(stopping.headers["Retry-After"]) >= 1
+    assert stopping.headers["Connection"] == "close"
     assert [client.get(path).status_code for path in ("/health", "/metrics")] == [503, 200]
 
 
-def test_ray_serve_gets_the_stack_of_its_process(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """The environment configures it; the innermost comes first."""
-    monkeypatch.setenv(CONFIG_VARIABLE, config(key_file=tmp_path / "keys.json").model_dump_json())
-    monkeypatch.setenv(DRAINING_VARIABLE, str(tmp_path / "draining"))
-    classes: list[Any] = [each.cls for each in middleware_stack()]
-    assert (classes[0], classes[-1]) == (ServeBypass, RequestId)
-    assert Authentication in classes
+def test_a_request_counts_as_open_unless_it_is_refused() -> None:
+    """The service waits for those that are open when it stops."""
+    runtime, counts = replica_runtime(), list[int]()
 
+    async def count(_: Message) -> None:
+        counts.append(runtime.capacity.open)
 
-def test_a_draining_service_reports_its_requests_in_flight() -> None:
-    """The service polls this header."""
-    stopping, counts = threading.Event(), list[str]()
-    runtime = replica_runtime(stopping.is_set)
-
-    async def poll_meanwhile(scope: Scope, receive: Receive, send: Send) -> None:
-        """Poll the health of two services while this request is in flight."""
-        stopping.set()
-        other = mirror_behind(Middleware(Draining, runtime=replica_runtime(lambda: True)))
-        counts.append(other.get("/health").headers[IN_FLIGHT_HEADER])
-        poll = {**scope, "path": "/health"}
-        await draining(poll, receive, record_count)
+    async def drain_meanwhile(scope: Scope, receive: Receive, send: Send) -> None:
+        runtime.drain()
+        await draining({**scope, "path": "/health"}, receive, count)
+        counts.append(runtime.capacity.open)
         await mirror_app()(scope, receive, send)
 
-    async def record_count(message: Message) -> None:
-        if message["type"] == "http.response.start":
-            counts.append(Headers(raw=message["headers"])[IN_FLIGHT_HEADER])
-
-    draining = behind(poll_meanwhile, Middleware(Draining, runtime=runtime))
+    draining = behind(drain_meanwhile, Middleware(Draining, runtime=runtime))
     TestClient(draining).get("/v1/completions").raise_for_status()
-    assert counts == ["0", "1"]
+    assert counts == [1, 1, 1]
     assert runtime.capacity.open == 0
+
+
+def test_a_request_is_open_before_it_checks_whether_the_service_stops() -> None:
+    """The channel's thread looks at the count after it has set `draining`, and must not miss the request."""
+
+    class Watched(ReplicaRuntime):
+        draining = property(lambda self: checked.append(self.capacity.open), lambda *_: None)
+
+    checked: list[int] = []
+    base = replica_runtime()
+    client = mirror_behind(Middleware(Draining, runtime=Watched(base.config, base.sinks)))
+    assert client.get("/v1/completions").status_code == 200
+    assert checked == [1]
 
 
 class Slow:

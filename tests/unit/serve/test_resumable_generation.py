@@ -12,6 +12,8 @@ from vllm.sampling_params import RequestOutputKind
 
 from headway.serve.engine.resumable_generation import ResumableGeneration
 
+pytestmark = pytest.mark.xdist_group("vllm")
+
 PROMPT = [1, 2, 3]
 OUTPUT = list(range(100, 130))
 

@@ -69,7 +69,7 @@ class Replica:
     def __init__(self, before: type, middleware: Middleware) -> None:
         self.log, registry, settings = StringIO(), CollectorRegistry(), config(streams=1, queue=0)
         sinks = replace(open_sinks(settings, registry=registry), log=open_log(stream=self.log))
-        self.runtime = ReplicaRuntime(settings, sinks, is_draining=lambda: False)
+        self.runtime = ReplicaRuntime(settings, sinks)
         path: list[Any] = request_path(self.runtime)
         path.insert([each.cls for each in path].index(before), middleware)
         self.client = TestClient(behind(engine, *path, outermost=()))

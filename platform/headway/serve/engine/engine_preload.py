@@ -4,23 +4,20 @@ import ctypes
 import os
 import signal
 
-import torch
 import vllm.v1.engine.core
 import vllm.v1.executor.uniproc_executor
 import vllm.v1.worker.cpu_worker  # noqa: F401 - loaded for the processes that are forked from here
+
+from headway.serve import patches
 
 PR_SET_PDEATHSIG = 1
 """Option of prctl(2): the signal that a process gets when its parent ends."""
 
 
 def after_fork() -> None:
-    """Prepare a process forked from this one: it ends with its parent, and it may use AMX.
-
-    Linux lets a process use AMX tiles only after a request, which a fork does not inherit; without it, the first tile
-    instruction kills the process.
-    """
+    """Prepare a process forked from this one: it ends with its parent, and it may use AMX."""
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    torch.cpu._init_amx()  # noqa: SLF001 - there is no public way
+    patches.enable_amx()
 
 
 os.register_at_fork(after_in_child=after_fork)

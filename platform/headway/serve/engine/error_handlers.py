@@ -46,7 +46,6 @@ def install_error_handlers(app: FastAPI, log: Log) -> None:
     app.exception_handler(HTTPException)(handle_http_error)
     for kind in SHAPE_ERRORS:  # not Exception: Starlette raises an error again after that handler's response
         app.exception_handler(kind)(handle_shape_error)
-    app.middleware_stack = None  # vLLM has built it already, with the old handlers
 
 
 def is_request_error(error: "EngineGenerateError") -> bool:

@@ -15,6 +15,7 @@ from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
 from headway.events.serving_events import EngineDied, EngineReplaced, RequestResumed
+from headway.serve import patches
 from headway.serve.engine.error_handlers import has_failed, is_request_error
 from headway.serve.engine.fair_queue import FairQueue
 from headway.serve.engine.resumable_generation import ResumableGeneration
@@ -164,8 +165,6 @@ class Failover:
 
     async def _replace_engine(self) -> None:
         """Shut the dead engine down and start another; sets `failure` if that fails."""
-        from vllm.v1.engine.exceptions import EngineDeadError
-
         start = time.monotonic()
         self._death_times.append(start)
         if len(self._death_times) == MAX_DEATHS and start - self._death_times[0] < WINDOW_SECONDS:
@@ -174,11 +173,9 @@ class Failover:
         try:
             self._metrics.record_engine_death()
             self._log.write(EngineDied(action="another engine is starting; requests wait for it"))
-            dead_engine = self._engine
-            dead_engine.renderer = None  # type: ignore[assignment]  # the application still uses it: keep it open
-            # `shutdown` cancels the task that reports the death to the streams; unreported, they would wait forever.
-            dead_engine.output_processor.propagate_error(EngineDeadError())
-            dead_engine.shutdown()
+            patches.keep_renderer(self._engine)
+            patches.report_death(self._engine)
+            self._engine.shutdown()
             self._engine = await self._start_engine()
             self._log.write(EngineReplaced(seconds=round(time.monotonic() - start, 3)))
         except Exception as error:  # any error: requests wait for this task and need to see that it failed

