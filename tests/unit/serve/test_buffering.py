@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+import tracemalloc
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from threading import Thread
@@ -197,6 +198,30 @@ def test_bodies_share_a_memory_budget() -> None:
 
     asyncio.run(both())
     assert budget.free == BUDGET_BYTES
+
+
+def test_a_refused_body_takes_no_memory_while_its_rest_arrives() -> None:
+    """Nor does its lease; the refusal follows when the client has sent everything."""
+    pieces, budget = 8, MemoryBudget(2**21)
+    held: list[tuple[int, int]] = []
+
+    async def receive() -> Message:
+        held.append((tracemalloc.get_traced_memory()[0], budget.free))
+        return piece(b"a" * 2**20, more=len(held) < pieces)
+
+    async def send(message: Message) -> None:
+        held.append((tracemalloc.get_traced_memory()[0], budget.free))
+        assert message.get("status", 413) == 413
+
+    scope = {"type": "http", "method": "POST", "path": "/v1/completions", "headers": []}
+    tracemalloc.start()
+    try:
+        asyncio.run(serve(buffering(Recorder(), budget, max_bytes=2**21), scope, receive, send))
+    finally:
+        tracemalloc.stop()
+    assert len(held) == pieces + 2
+    assert max(size for size, _ in held[3:]) < 2**20
+    assert {free for _, free in held[3:]} == {2**21}
 
 
 @contextmanager

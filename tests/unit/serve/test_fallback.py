@@ -16,14 +16,17 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 from starlette.testclient import TestClient
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from tests.unit.serve.replicas import behind, replica_runtime, serve
 
 from headway.serve.memory_budget import MemoryBudget
 from headway.serve.middleware.buffering import Buffering
 from headway.serve.middleware.fallback import Fallback
+from headway.serve.middleware.http_middleware import RequestCheck
 from headway.serve.middleware.serve_bypass import ServeBypass
 from headway.serve.middleware.upstream import KEY_VARIABLE, MAX_FAILURES, SERVED_BY_HEADER, Upstream
+from headway.serve.openai_error import ApiError
+from headway.serve.request_context import context_of
 from headway.serve.runtime import ReplicaRuntime
 
 BODY = {"model": "coder", "prompt": "a"}
@@ -111,11 +114,12 @@ def runtime_of(engine: Engine) -> ReplicaRuntime:
     return runtime
 
 
-def stack(engine: Engine, url: str) -> ASGIApp:
-    """The engine behind the fallback."""
+def stack(engine: Engine, url: str, *outer: Middleware) -> ASGIApp:
+    """The engine behind the fallback, and other middleware around it."""
     runtime = runtime_of(engine)
     return behind(
         engine,
+        *outer,
         Middleware(Buffering, config=runtime.config, budget=MemoryBudget(2**20)),
         Middleware(Fallback, runtime=runtime, url=url),
         Middleware(ServeBypass, runtime=runtime),
@@ -177,6 +181,53 @@ def test_one_request_probes_a_failed_engine(
     assert [fallback.engine_breaker.allow() for _ in range(3)] == [True, False, False]
     fallback.engine_breaker.record(None)
     assert [fallback.engine_breaker.allow() for _ in range(3)] == [True, True, True]
+
+
+def test_a_refusal_is_no_failure_of_the_engine(engine: Engine, upstream: UpstreamServer) -> None:
+    """Middleware inside the fallback may refuse a request, also for a while."""
+
+    async def refuse(*_: Any) -> None:
+        raise ApiError(503, "not now", kind="overloaded_error", code="busy")
+
+    runtime = runtime_of(engine)
+    path = (
+        Middleware(Buffering, config=runtime.config, budget=MemoryBudget(2**20)),
+        Middleware(Fallback, runtime=runtime, url=upstream.url),
+    )
+    session = TestClient(behind(refuse, *path))
+    for _ in range(MAX_FAILURES + 1):
+        response = session.post("/v1/completions", json=BODY)
+        assert (response.status_code, response.json()["error"]["code"]) == (503, "busy")
+    assert not upstream.requests
+
+
+def test_outer_middleware_sees_nothing_of_a_failure_that_the_upstream_makes_up_for(
+    engine: Engine, upstream: UpstreamServer
+) -> None:
+    """A quota refunds a request that was shed with a 503; this one gets its response."""
+    statuses: list[int] = []
+
+    class StatusRecorder(RequestCheck):
+        """Middleware that records the status of each response."""
+
+        def check(self, scope: Scope) -> None:
+            """Register the hook."""
+            context_of(scope).response.on_start.append(self._record)
+
+        async def _record(self, message: Message) -> None:
+            statuses.append(message["status"])
+
+    engine.status = 503
+    session = TestClient(stack(engine, upstream.url, Middleware(StatusRecorder)))
+    assert session.post("/v1/completions", json=BODY).headers[SERVED_BY_HEADER] == "small"
+    assert statuses == [200]
+
+
+def test_only_routes_with_a_fallback_go_to_the_upstream(engine: Engine, upstream: UpstreamServer) -> None:
+    """The tokenizer of another model gives other tokens."""
+    engine.status = 500
+    assert client(engine, upstream).post("/tokenize", json=BODY).status_code == 500
+    assert not upstream.requests
 
 
 def test_a_response_that_breaks_off_ends_with_an_error(engine: Engine, upstream: UpstreamServer) -> None:
