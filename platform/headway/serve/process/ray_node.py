@@ -38,7 +38,7 @@ class RayNode:
 
     def start(self, folder: Path, control_socket: Path) -> None:
         """Start Ray, with its files in `folder`; the replica will connect to `control_socket`."""
-        os.environ |= _environment(self.config.port, control_socket)
+        os.environ |= ray_environment(self.config.port, control_socket)
         files = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
         resource.setrlimit(resource.RLIMIT_NOFILE, (files, files))  # the replica inherits it; a connection is a file
         import ray
@@ -117,7 +117,7 @@ class RayNode:
         ray.shutdown(wait_for_processes=True)
 
 
-def _environment(port: int, control_socket: Path) -> dict[str, str]:
+def ray_environment(port: int, control_socket: Path) -> dict[str, str]:
     """Environment variables of the replica, and those that Ray and Ray Serve read at their import."""
     return {
         "RAY_SERVE_ENABLE_DIRECT_INGRESS": "1",
