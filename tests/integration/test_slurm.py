@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from headway.telemetry import spans, traces
-from headway.telemetry.exposition import LINGER_VARIABLE, TARGETS_VARIABLE
+from headway.telemetry.metrics_server import LINGER_VARIABLE, TARGETS_VARIABLE
 from tests.engines.slurm.cluster import Cluster
 from tests.engines.slurm.hosts import available
 from tests.integration.site import LONG, Site, Submitted, tokens_lost

@@ -15,7 +15,7 @@ from headway.recipe import load
 from headway.registry import find
 from headway.runs.run_log import read_records
 from headway.telemetry import Trace, spans, traces
-from headway.telemetry.exposition import LINGER_VARIABLE, PORT_VARIABLE, TARGETS_VARIABLE
+from headway.telemetry.metrics_server import LINGER_VARIABLE, PORT_VARIABLE, TARGETS_VARIABLE
 from tests.integration.training import DEADLINE, Place
 
 OPENMETRICS = {"Accept": "application/openmetrics-text; version=1.0.0"}

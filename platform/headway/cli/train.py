@@ -11,7 +11,7 @@ from headway.cli.options import AllowUnfenced, Json, NewRun, Overrides, Quiet, R
 from headway.cli.screen import result, show
 from headway.errors import UsageError
 from headway.objectstore.probe import check_creates
-from headway.telemetry.exposition import metrics_config
+from headway.telemetry.metrics_server import metrics_config
 
 NODES = "Several nodes"
 """Panel of the help."""

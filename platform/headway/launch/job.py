@@ -21,7 +21,7 @@ from headway.launch.resources import lead_seconds
 from headway.launch.scontrol import SlurmJob
 from headway.runs import Run
 from headway.telemetry import environment_trace, open_log
-from headway.telemetry.exposition import metrics_config
+from headway.telemetry.metrics_server import metrics_config
 from headway.train.host.preemption import STOP, Preemption
 
 T = TypeVar("T")

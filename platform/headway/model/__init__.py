@@ -8,9 +8,9 @@ from typing import Any
 
 from headway.model.architecture import Architecture, Flops, HuggingFaceFormat
 from headway.model.attention import Documents
+from headway.model.initialization import initialize
 from headway.model.language_model import Block, LanguageModel, Normal
 from headway.model.llama import LLAMA
-from headway.model.weights import initialize
 from headway.plugins import Kinds
 
 ARCHITECTURES: Kinds[Architecture[Any]] = Kinds("headway.architectures", Architecture, {"llama": LLAMA})

@@ -45,7 +45,7 @@ class LanguageModel(nn.Module):
 
     It has parameters only, no buffers, so a model from the meta device is complete once its parameters are filled.
     Build it under `torch.device("meta")`, shard it (`fully_shard` on each of `blocks`, then on the root), call
-    `to_empty(device=...)`, then call `weights.initialize` or load a checkpoint.
+    `to_empty(device=...)`, then call `initialize` or load a checkpoint.
     """
 
     residual: tuple[str, ...] = ()

@@ -21,7 +21,7 @@ from headway.events.training_events import (
 )
 from headway.runs import Run, this_process
 from headway.telemetry import Trace
-from headway.telemetry.exposition import MetricsConfig, MetricsServer
+from headway.telemetry.metrics_server import MetricsConfig, MetricsServer
 from headway.telemetry.spans import FILE_VARIABLE
 from headway.train.clock import Clock
 from headway.train.host.preemption import IMMEDIATE, STOP, Preemption

@@ -18,7 +18,7 @@ from headway.objectstore import Store
 from headway.recipe import Recipe
 from headway.runs import History, Holder, Run, this_process
 from headway.telemetry import Spans, Trace, environment_trace
-from headway.telemetry.exposition import MetricsConfig, remove_target
+from headway.telemetry.metrics_server import MetricsConfig, remove_target
 from headway.train.host.agent import Agent
 from headway.train.host.outcome import Failure, Outcome, conclude
 from headway.train.host.preemption import Preemption

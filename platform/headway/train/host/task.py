@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from headway.runs import Holder
-from headway.telemetry.exposition import MetricsConfig
+from headway.telemetry.metrics_server import MetricsConfig
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Self
 from headway.recipe import Recipe
 from headway.runs import History, Holder, Run, read_heartbeat
 from headway.telemetry import Span, Spans, Trace
-from headway.telemetry.exposition import MetricsConfig, MetricsServer
+from headway.telemetry.metrics_server import MetricsConfig, MetricsServer
 from headway.train.clock import Clock
 from headway.train.host.preemption import IMMEDIATE, Preemption
 from headway.train.sinks.attempt_spans import AttemptSpans
@@ -50,13 +50,13 @@ class RunTelemetry:
         self.attempt = 0
         self._clock: Clock | None = None
         self._metrics: RunMetrics | None = None
-        self._exposition: MetricsServer | None = None
+        self._server: MetricsServer | None = None
         self._linger_seconds = 0.0
         if first and exposure:
             from headway.train.sinks import run_metrics
 
             self._metrics = run_metrics.RunMetrics()
-            self._exposition = MetricsServer(exposure, self._metrics.families.registry, run, launcher.launch)
+            self._server = MetricsServer(exposure, self._metrics.families.registry, run, launcher.launch)
             self._linger_seconds = exposure.linger
 
     def __enter__(self) -> Self:
@@ -70,22 +70,22 @@ class RunTelemetry:
     def close(self) -> None:
         """Stop serving metrics, and flush the spans."""
         self.spans.close()
-        if self._exposition:
-            self._exposition.close()
+        if self._server:
+            self._server.close()
 
     def linger(self) -> None:
         """Serve the last metrics for a while, so that they are scraped; a further signal ends it."""
         self.spans.close()
         level = self.preemption.level
-        if self._exposition and level < IMMEDIATE:
-            self._exposition.linger(self._linger_limit(), lambda: self.preemption.level > level)
+        if self._server and level < IMMEDIATE:
+            self._server.linger(self._linger_limit(), lambda: self.preemption.level > level)
 
     def begin_attempt(self, run: Run, history: History, clock: Clock) -> Trace:
         """Begin the attempt that is last in `history`; returns its trace."""
         claim = history.attempts[-1].claim
         trace = Trace.parse(claim.holder.trace) or self.spans.trace or Trace.new()
         self.spans.trace, self.attempt, self._clock = trace, claim.seq, clock
-        if self._metrics and self._exposition:
+        if self._metrics and self._server:
             heartbeat = read_heartbeat(run.store, run.name)
             self._metrics.begin_attempt(
                 history,
@@ -94,7 +94,7 @@ class RunTelemetry:
                 last_position=heartbeat.tokens if heartbeat else 0,
                 trace=trace,
             )
-            self._exposition.announce(run=run.name, recipe=self.recipe.name, attempt=str(claim.seq))
+            self._server.announce(run=run.name, recipe=self.recipe.name, attempt=str(claim.seq))
         return trace
 
     @contextmanager

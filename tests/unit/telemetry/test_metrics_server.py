@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from headway.errors import UsageError
-from headway.telemetry import exposition
-from headway.telemetry.exposition import OWNER_LABEL, MetricsConfig, MetricsServer, metrics_config, remove_target
+from headway.telemetry import metrics_server
+from headway.telemetry.metrics_server import OWNER_LABEL, MetricsConfig, MetricsServer, metrics_config, remove_target
 from headway.telemetry.training_metrics import TrainingMetrics
 
 TIMEOUT = 30.0
@@ -23,7 +23,7 @@ TIMEOUT = 30.0
 @pytest.fixture(autouse=True)
 def no_metrics(monkeypatch: pytest.MonkeyPatch) -> None:
     """An environment without metrics."""
-    for name in (exposition.PORT_VARIABLE, exposition.TARGETS_VARIABLE, exposition.LINGER_VARIABLE):
+    for name in (metrics_server.PORT_VARIABLE, metrics_server.TARGETS_VARIABLE, metrics_server.LINGER_VARIABLE):
         monkeypatch.delenv(name, raising=False)
 
 
@@ -55,7 +55,7 @@ def target_file(server: MetricsServer) -> Path:
 def test_metrics_are_off_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
     """An empty variable counts as unset."""
     assert metrics_config() is None
-    monkeypatch.setenv(exposition.PORT_VARIABLE, "")
+    monkeypatch.setenv(metrics_server.PORT_VARIABLE, "")
     assert metrics_config("") is None
 
 
@@ -70,10 +70,10 @@ def test_a_port_and_an_address_are_parsed(option: str, port: int, address: str) 
 
 def test_a_target_folder_implies_any_port(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """It implies lingering for two scrapes, unless the variable sets another time."""
-    monkeypatch.setenv(exposition.TARGETS_VARIABLE, str(tmp_path))
-    assert metrics_config() == MetricsConfig(targets=str(tmp_path), linger=exposition.LINGER_SECONDS)
-    monkeypatch.setenv(exposition.LINGER_VARIABLE, "5")
-    monkeypatch.setenv(exposition.PORT_VARIABLE, "9464")
+    monkeypatch.setenv(metrics_server.TARGETS_VARIABLE, str(tmp_path))
+    assert metrics_config() == MetricsConfig(targets=str(tmp_path), linger=metrics_server.LINGER_SECONDS)
+    monkeypatch.setenv(metrics_server.LINGER_VARIABLE, "5")
+    monkeypatch.setenv(metrics_server.PORT_VARIABLE, "9464")
     assert metrics_config() == MetricsConfig(9464, targets=str(tmp_path), linger=5.0)
     assert metrics_config("9465") == MetricsConfig(9465, targets=str(tmp_path), linger=5.0)
 
@@ -88,7 +88,7 @@ def test_an_invalid_port_is_refused(option: str) -> None:
 @pytest.mark.parametrize("seconds", ["long", "-1", "inf", "nan"])
 def test_an_invalid_linger_time_is_refused(monkeypatch: pytest.MonkeyPatch, seconds: str) -> None:
     """The message states what is valid."""
-    monkeypatch.setenv(exposition.LINGER_VARIABLE, seconds)
+    monkeypatch.setenv(metrics_server.LINGER_VARIABLE, seconds)
     with pytest.raises(UsageError, match="must be seconds >= 0"):
         metrics_config("0")
 
