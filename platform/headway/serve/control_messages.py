@@ -7,13 +7,14 @@ The service sends `Configuration` when a replica connects, and `Drain` when it w
 from dataclasses import dataclass
 from typing import Annotated, Literal, TypeAlias
 
-from pydantic import Field, NonNegativeInt, TypeAdapter
+from pydantic import Field, TypeAdapter
 from pydantic_core import to_json
 
 from headway.serve.config import ServeConfig
 
 MAX_MESSAGE_BYTES = 2**17
 """Longest message [bytes]."""
+Count: TypeAlias = Annotated[int, Field(ge=0, lt=2**63)]
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class LogText:
     """A line of the log with its end, for the service's standard error."""
 
     text: str
-    dropped: NonNegativeInt = 0
+    dropped: Count = 0
     """Lines that were dropped since the last line that was sent."""
     kind: Literal["log_text"] = "log_text"
 
@@ -57,7 +58,7 @@ class StageDone:
 class InFlight:
     """Requests in flight of a replica that refuses new ones. After 0 there will be none."""
 
-    count: NonNegativeInt
+    count: Count
     kind: Literal["in_flight"] = "in_flight"
 
 

@@ -257,6 +257,8 @@ def test_what_a_replica_sent_before_its_end_is_written(channel: Channel) -> None
         b'{"kind":"drain"}',
         b'{"kind":"in_flight","count":-1}',
         b'{"kind":"in_flight","count":"many"}',
+        b'{"kind":"in_flight","count":9223372036854775808}',
+        b'{"kind":"log_text","text":"","dropped":' + b"9" * 4000 + b"}",
         b'{"kind":"stage_done","stage":"x","seconds":NaN}',
         b'{"kind":"stage_done","stage":"' + b"x" * 65 + b'","seconds":1}',
         b'{"kind":"log_text","text":"' + b"x" * MAX_MESSAGE_BYTES + b'"}',

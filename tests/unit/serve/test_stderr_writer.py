@@ -3,6 +3,7 @@
 import os
 import sys
 import time
+from contextlib import suppress
 
 import pytest
 
@@ -44,3 +45,17 @@ def test_a_blocked_standard_error_costs_text_and_no_time(monkeypatch: pytest.Mon
             time.sleep(0)
         writer.close()
         assert len(reader.read(len(piece))) == len(piece)
+
+
+@pytest.mark.filterwarnings("error::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_standard_error_that_nobody_has_open_costs_text_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The writer goes on."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing, "w") as stream:
+        monkeypatch.setattr(sys, "stderr", stream)
+        writer = StderrWriter()
+        assert writer.write("lost\n")
+        writer.close()
+        with suppress(BrokenPipeError):
+            stream.close()

@@ -2,6 +2,7 @@
 
 import sys
 import threading
+from contextlib import suppress
 
 CAPACITY_CHARACTERS = 2**20
 """How far standard error may be behind [characters]."""
@@ -49,5 +50,6 @@ class StderrWriter:
                 self._texts.clear()
             if not text:
                 return
-            sys.stderr.write(text)
-            sys.stderr.flush()
+            with suppress(OSError):  # whoever read it has gone
+                sys.stderr.write(text)
+                sys.stderr.flush()
