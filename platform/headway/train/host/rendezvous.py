@@ -42,6 +42,7 @@ class Rendezvous:
         """Address of the head node; None on the head node itself."""
         self._report: NodeReport | None = None
         """Newest report of this node."""
+        self._has_report = threading.Event()
         self._delivered: NodeReport | None = None
         """Last report that reached the head node."""
         self._last_reply: float | None = None
@@ -73,8 +74,12 @@ class Rendezvous:
         return address, port
 
     def publish(self, report: NodeReport) -> None:
-        """Publish this node's report: at once on the head node, elsewhere within `PUBLISH_SECONDS`."""
+        """Publish this node's report: at once on the head node, elsewhere within `PUBLISH_SECONDS`, the first at once.
+
+        A node that is lost before its first report arrives could not be told from one that never joined.
+        """
         self._report = report
+        self._has_report.set()
         if self.is_head and self._store and self.nodes > 1:
             self._store.set(f"report/{self.node}", json.dumps(asdict(report)))
 
@@ -104,11 +109,13 @@ class Rendezvous:
 
     def _exchange(self) -> None:
         """Send reports to the head node until it shuts down. Runs in a thread, because the head node may hang."""
+        self._has_report.wait()
         with contextlib.suppress(RuntimeError):
             while not self._over:
-                if report := self._report:
-                    self._store.set(f"report/{self.node}", json.dumps(asdict(report)))
-                    self._delivered = report
+                report = self._report
+                assert report
+                self._store.set(f"report/{self.node}", json.dumps(asdict(report)))
+                self._delivered = report
                 self._over = bool(self._store.check(["shutdown"]))
                 self._last_reply = time.monotonic()
                 time.sleep(PUBLISH_SECONDS)
