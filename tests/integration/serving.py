@@ -20,7 +20,7 @@ import openai
 import psutil
 
 from headway.serve.tenants.key_file import KeyStore
-from tests.integration.training import DEADLINE
+from tests.integration.training import DEADLINE, send_signal
 
 NAME = "tiny"
 ASK: dict[str, Any] = {"model": NAME, "prompt": "a", "max_tokens": 2}
@@ -113,9 +113,7 @@ class Served:
                 self.process.wait(DEADLINE)
             except subprocess.TimeoutExpired:
                 self.process.kill()
-        for member in self.members:
-            with suppress(psutil.NoSuchProcess):
-                member.kill()
+        send_signal(signal.SIGKILL, self.members)
 
 
 class Pool:

@@ -1,7 +1,6 @@
 """How the tests train for real: `headway train` as a process with ranks, watched by its log, signalled, killed."""
 
 import json
-import os
 import secrets
 import signal
 import subprocess
@@ -195,8 +194,4 @@ class Training:
 
     def clean_up(self) -> None:
         """End whatever is left of it."""
-        for process in {*self.members, *self.family()}:
-            try:
-                os.kill(process.pid, signal.SIGKILL)
-            except ProcessLookupError:
-                continue
+        send_signal(signal.SIGKILL, {*self.members, *self.family()})

@@ -93,7 +93,7 @@ class KeysUnreadable(LogEvent):
     problem: str
     """What is wrong with it."""
     action: str
-    """Which keys hold meanwhile."""
+    """The keys that hold meanwhile."""
 
 
 ServingEvent = (

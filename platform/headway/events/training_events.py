@@ -232,4 +232,4 @@ RankEvent = RankSlow | RankRecovered
 TrainingEvent = AttemptEvent | BatchEvent | SaveEvent | RestoreEvent | RankEvent
 """What the sinks of an attempt handle."""
 StoreWriterEvent = HeartbeatFailed | SummaryFailed
-"""Problems of the sink that publishes the log. They are only logged."""
+"""Problems of the sink that writes the log to the store. They are only logged."""

@@ -1,7 +1,7 @@
 """Capacity of a replica: how many requests and bytes it takes at a time, and how many it has now.
 
 The engine computes `streams` requests at a time, and `queue` more may wait. Middleware, the queue in front of the
-engine, vLLM's settings and metrics all read their numbers here.
+engine and metrics read their numbers here; vLLM gets the same `streams` from the configuration.
 """
 
 import math

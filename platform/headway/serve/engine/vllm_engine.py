@@ -119,9 +119,7 @@ async def build_application(engine: "Failover", args: Namespace, log: Log) -> "F
     from vllm.entrypoints.launchers.api_server.app_state import init_app_state
     from vllm.entrypoints.launchers.app import build_app
 
-    from headway.serve.engine.error_handlers import (
-        install_error_handlers,  # imports fastapi, which a start does not need yet
-    )
+    from headway.serve.engine.error_handlers import install_error_handlers  # imports fastapi, too early for a start
 
     patches.cache_environment()
     tasks = await engine.get_supported_tasks()

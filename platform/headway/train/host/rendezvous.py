@@ -43,6 +43,7 @@ class Rendezvous:
         self._report: NodeReport | None = None
         """Newest report of this node."""
         self._has_report = threading.Event()
+        """Set by the first report."""
         self._delivered: NodeReport | None = None
         """Last report that reached the head node."""
         self._last_reply: float | None = None
