@@ -43,6 +43,8 @@ from headway.recipe import Recipe, Source
 
 PLAN = "plan.json"
 LOCK = ".lock"
+LOCK_SECONDS = 86_400.0
+"""Longest wait for another build in the same folder [s]."""
 
 Progress = Callable[[int, int, int], None]
 """Takes the input bytes read, the input bytes in total, and the tokens so far."""
@@ -70,7 +72,7 @@ def build(recipe: Recipe, *, workers: int | None = None, progress: Progress | No
     try:
         if manifest := _finished_build(folder, recipe):
             return manifest
-        with locked(folder / LOCK):
+        with locked(folder / LOCK, seconds=LOCK_SECONDS):
             if manifest := _finished_build(folder, recipe):
                 return manifest
             return _build(folder, recipe, workers or available_cores(), progress or (lambda *_: None))
