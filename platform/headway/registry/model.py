@@ -42,7 +42,7 @@ class RegisteredModel:
 
     def history(self) -> ModelHistory:
         """The current state of the model, read from its journal."""
-        return fold_model(self.journal.read())
+        return fold_model(self.name, self.journal.read())
 
     def versions(self) -> list[Version]:
         """All versions, oldest first."""
@@ -130,7 +130,7 @@ class RegisteredModel:
         self.check_alias(alias)
 
         def make(header: EntryHeader) -> Aliased | None:
-            history = fold_model(self.journal.entries)
+            history = fold_model(self.name, self.journal.entries)
             self._by_number(history, version)
             if _points_at(history, alias, version):
                 return None
@@ -204,7 +204,7 @@ class RegisteredModel:
         digest = sha256(manifest.encode())
 
         def make(header: EntryHeader) -> Published | None:
-            history = fold_model(self.journal.entries)
+            history = fold_model(self.name, self.journal.entries)
             if self._with_content(history, manifest.content, damaged):
                 return None
             return Published(
@@ -260,7 +260,14 @@ class RegisteredModel:
 
 def model_names(store: Store) -> list[str]:
     """Names of the models in a store: those that have a journal."""
-    return [name for name in store.folders(keys.models()) if next(store.list(keys.model_journal(name)), None)]
+    names = (name for name in store.folders(keys.models()) if NAME.match(name))
+    return [name for name in names if next(store.list(keys.model_journal(name)), None)]
+
+
+def strays_among_models(store: Store) -> list[str]:
+    """A finding for each folder in the place of a model that has no name of one."""
+    wrong = [name for name in store.folders(keys.models()) if not NAME.match(name)]
+    return [f"{keys.models()}{name}: is not a name for a model" for name in wrong]
 
 
 def find(store: Store, reference: str) -> tuple[RegisteredModel, Version]:

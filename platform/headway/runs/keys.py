@@ -1,5 +1,7 @@
 """The keys of all objects in a run store. No other module composes one."""
 
+import re
+
 
 def runs() -> str:
     """Prefix of all runs."""
@@ -130,3 +132,8 @@ def version(name: str, tokens: int, nonce: str) -> str:
 def version_manifest(prefix: str) -> str:
     """Key of the manifest of a version."""
     return f"{prefix}manifest.json"
+
+
+def is_version_manifest(model: str, key: str) -> bool:
+    """Whether `key` is that of the manifest of a version of this model."""
+    return bool(re.fullmatch(rf"models/{re.escape(model)}/[0-9]{{15}}-[0-9a-f]{{16}}/manifest\.json", key))
