@@ -45,7 +45,7 @@ def write(
         DamageError: a parameter is missing, unknown or of the wrong shape.
     """
     target = directory.resolve()
-    _refuse_occupied(target)
+    refuse_occupied(target)
     end = _end_token(tokenizer, end_of_document, vocabulary)
     hub = huggingface_format(recipe)
     settings = hub.configuration(recipe.model, vocabulary, recipe.data.block_tokens, end_of_document, dtype)
@@ -98,7 +98,7 @@ def _replacing_folder(target: Path) -> Iterator[Path]:
         for file in folder.iterdir():
             sync(file)  # a power cut after the rename must not leave empty files
         sync(folder)
-        _refuse_occupied(target)
+        refuse_occupied(target)
         folder.replace(target)
         sync(target.parent)
     except BaseException:
@@ -106,7 +106,12 @@ def _replacing_folder(target: Path) -> Iterator[Path]:
         raise
 
 
-def _refuse_occupied(target: Path) -> None:
+def refuse_occupied(target: Path) -> None:
+    """Refuse a directory that exists and is not empty.
+
+    Raises:
+        UsageError: it holds something, or is a file.
+    """
     if target.is_dir() and not any(target.iterdir()):
         return
     if target.exists():
