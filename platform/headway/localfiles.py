@@ -215,6 +215,20 @@ def open_regular(path: Path) -> BufferedReader:
     return os.fdopen(descriptor, "rb")
 
 
+def read_bounded(path: Path, limit: int) -> bytes:
+    """The bytes of a regular file that has at most `limit` of them.
+
+    Raises:
+        UsageError: it is longer, or something else.
+        OSError: it cannot be read.
+    """
+    with open_regular(path) as file:
+        data = file.read(limit + 1)
+    if len(data) > limit:
+        raise UsageError(f"{path} is longer than {limit:,} bytes, which none of its kind is")
+    return data
+
+
 def file_sha256(path: Path) -> str:
     """SHA-256 of a file, in hex."""
     with open_regular(path) as file:

@@ -1,7 +1,8 @@
 """The files a model may have: safetensors, JSON, text and tokenizers. None of them runs code when it is loaded."""
 
+import hashlib
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from pydantic_core import from_json
@@ -56,11 +57,20 @@ def model_files(folder: Path) -> dict[str, Path]:
     return paths
 
 
-def read_chunks(path: Path) -> Iterator[bytes]:
-    """The bytes of a file, `CHUNK_BYTES` at a time."""
+def read_unchanged(path: Path, sha256: str, advance: Callable[[int], object]) -> Iterator[bytes]:
+    """The bytes of a file, `CHUNK_BYTES` at a time. At the end, checks them against their SHA-256.
+
+    Raises:
+        UsageError: the file changed since its SHA-256 was computed. The store keeps nothing of it.
+    """
+    digest = hashlib.sha256()
     with open_regular(path) as file:
         while chunk := file.read(CHUNK_BYTES):
+            digest.update(chunk)
             yield chunk
+            advance(len(chunk))
+    if digest.hexdigest() != sha256:
+        raise UsageError(f"{path} was changed while it was being published; nothing was published. Publish it again")
 
 
 def _check_safetensors(path: Path) -> None:

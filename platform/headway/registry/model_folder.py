@@ -14,7 +14,7 @@ from typing import Any
 from pydantic_core import from_json
 
 from headway.errors import UsageError
-from headway.localfiles import open_regular
+from headway.localfiles import read_bounded
 
 CONFIG = "config.json"
 INDEX_SUFFIX = ".safetensors.index.json"
@@ -90,12 +90,8 @@ def _check_distinct(folder: Path, files: Mapping[str, tuple[int, int]]) -> None:
 
 def _read_object(path: Path, limit: int) -> dict[str, Any]:
     """The JSON object in a file of at most `limit` bytes."""
-    with open_regular(path) as file:
-        data = file.read(limit + 1)
-    if len(data) > limit:
-        raise UsageError(f"{path} is longer than {limit:,} bytes, which no model needs")
     try:
-        content = from_json(data)
+        content = from_json(read_bounded(path, limit))
     except ValueError as error:
         raise UsageError(f"{path} is not JSON: {error}") from error
     if not isinstance(content, dict):
