@@ -248,14 +248,19 @@ def test_a_memory_that_cannot_be_read_is_none(dataset: Dataset, reads: list[str]
 
 
 def test_a_memory_that_others_could_write_is_not_believed(dataset: Dataset, reads: list[str], cache: Path) -> None:
-    """Nor is it written; everything is read each time."""
-    (cache / "data").chmod(0o777)
+    """Somebody could change a shard, and note that it is sound; in the user's own cache nobody else can."""
     flip(shard(dataset))
     (file,) = (cache / "data").iterdir()
+    status = shard(dataset).stat()
+    state = [status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns]
+    first = dataset.manifest.shards[0]
+    file.write_text(json.dumps(json.loads(file.read_text()) | {first.name: [first.sha256, *state]}))
     before = file.read_bytes()
-    with pytest.raises(DataError, match="damaged"):
+    open_data(dataset.recipe, verify=True)
+    assert reads == []
+    (cache / "data").chmod(0o777)
+    with pytest.raises(DataError, match=f"{first.name}: damaged"):
         open_data(dataset.recipe, verify=True)
-    assert reads
     assert file.read_bytes() == before
 
 
