@@ -4,8 +4,10 @@ import fcntl
 import hashlib
 import os
 import secrets
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import BufferedReader
 from pathlib import Path
 from typing import IO
 
@@ -67,7 +69,21 @@ def cache_folder() -> Path:
         raise UsageError(f"this user has no home folder for the cache; set {CACHE_VARIABLE} to a folder") from error
 
 
+def open_regular(path: Path) -> BufferedReader:
+    """Open a regular file for reading; links to one are followed. A pipe or a device could be read without end.
+
+    Raises:
+        UsageError: it is something else.
+        OSError: it cannot be opened.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise UsageError(f"{path}: is no regular file")
+    return os.fdopen(descriptor, "rb")
+
+
 def file_sha256(path: Path) -> str:
     """SHA-256 of a file, in hex."""
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

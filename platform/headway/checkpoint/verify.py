@@ -1,11 +1,14 @@
-"""Verifies a whole run: every journal entry, the recipe, and every byte of every checkpoint that is not pruned."""
+"""Verifies a whole run: every journal entry, the recipe, and every byte of every checkpoint that is not pruned.
+
+Also finds what lies among its objects and is none.
+"""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from headway.checkpoint.reader import StoredCheckpoint
-from headway.errors import DamageError, UnknownKindError
-from headway.runs import Journal, Run, fold
+from headway.errors import DamageError, MissingObject, UnknownKindError
+from headway.runs import Journal, Run, fold, keys
 
 
 @dataclass(frozen=True)
@@ -23,11 +26,11 @@ def verify(run: Run) -> Iterator[Finding | int]:
     history = fold(journal.read())
     for entry in history.damaged:
         yield Finding(entry.reason)
-    for reason in journal.check_packs():
+    for reason in (*journal.check_packs(), *_strays(run, journal)):
         yield Finding(reason)
     try:
         run.recipe()
-    except (DamageError, UnknownKindError) as error:
+    except (DamageError, MissingObject, UnknownKindError) as error:
         yield Finding(str(error))
     for commit in history.commits:
         for damage in StoredCheckpoint(run.store, commit).damage():
@@ -35,6 +38,17 @@ def verify(run: Run) -> Iterator[Finding | int]:
                 yield damage
             elif commit.manifest not in run.history().pruned:  # else it was pruned while it was read: no damage
                 yield Finding(f"checkpoint at {commit.tokens:,} tokens: {damage}", commit.manifest)
+
+
+def _strays(run: Run, journal: Journal) -> Iterator[str]:
+    """What lies below the prefix of a run and was not written by one of its processes."""
+    for key in journal.strays:
+        yield f"{key}: no journal entry leads to it"
+    for key in run.store.list(keys.run(run.name)):
+        if not keys.is_of_run(run.name, key):
+            yield f"{key}: is no object of a run"
+    for place, problem in run.store.strays(keys.run(run.name)):
+        yield f"{place}: {problem}"
 
 
 def size(run: Run) -> int:
