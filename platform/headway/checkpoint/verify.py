@@ -9,6 +9,13 @@ from dataclasses import dataclass
 from headway.checkpoint.reader import StoredCheckpoint
 from headway.errors import DamageError, MissingObject, UnknownKindError
 from headway.runs import Journal, Run, fold, keys
+from headway.runs.ledger import LEDGER_BYTES
+from headway.runs.liveness import HEARTBEAT_BYTES
+from headway.runs.pack import PACK_BYTES
+from headway.runs.run_log import LOG_CHUNK_BYTES
+
+LIMITS = {"heartbeat.json": HEARTBEAT_BYTES, "ledger": LEDGER_BYTES, "log": LOG_CHUNK_BYTES, "packs": PACK_BYTES}
+"""Longest advisory objects [bytes], by the name that follows the prefix of a run. Others are read and checked whole."""
 
 
 @dataclass(frozen=True)
@@ -41,12 +48,16 @@ def verify(run: Run) -> Iterator[Finding | int]:
 
 
 def _strays(run: Run, journal: Journal) -> Iterator[str]:
-    """What lies below the prefix of a run and was not written by one of its processes."""
+    """What lies below the prefix of a run and was not written by one of its processes, or so that nobody reads it."""
     for key in journal.strays:
         yield f"{key}: no journal entry leads to it"
-    for key in run.store.list(keys.run(run.name)):
+    prefix = keys.run(run.name)
+    for key, length in run.store.sizes(prefix):
+        limit = LIMITS.get(key.removeprefix(prefix).partition("/")[0], length)
         if not keys.is_of_run(run.name, key):
             yield f"{key}: is no object of a run"
+        elif length > limit:
+            yield f"{key}: is {length:,} bytes long, and not read: none is longer than {limit:,} bytes"
     for place, problem in run.store.strays(keys.run(run.name)):
         yield f"{place}: {problem}"
 

@@ -11,6 +11,7 @@ import re
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from io import BufferedReader
 from pathlib import Path
 
@@ -126,7 +127,10 @@ class FolderStore:
         path = prefix.rpartition("/")[0]
         with suppress(MissingObject), self._errors(prefix, "listed"), self._below(prefix) as folder:
             for entry in confined.walk(folder, f"{path}/" if path else "", deep=deep):
-                if entry.path.startswith(prefix) and entry.path.partition("/")[0] != INCOMING:
+                hidden = entry.path.partition("/")[0] == INCOMING and entry.path != INCOMING
+                if entry.path == INCOMING and not entry.problem:
+                    yield replace(entry, problem="is a file where a folder belongs")
+                elif entry.path.startswith(prefix) and not hidden:
                     yield entry
 
     def _temporary_files(self) -> Iterator[FolderEntry]:

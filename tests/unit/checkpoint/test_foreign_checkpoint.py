@@ -133,6 +133,20 @@ def test_what_others_keep_beside_a_checkpoint_stays(new_run: NewRun, store: Fold
     assert {f"{key}: is no object of a run" for key in mine} <= findings
 
 
+def test_an_object_that_nobody_reads_is_a_finding(saving: SavingRun, store: FolderStore) -> None:
+    """What is too long is passed over by those who look, so `verify` names it."""
+    long = [keys.heartbeat("run"), keys.log_chunk("run", 1, 0), keys.ledger("run", 1), keys.pack("run", 0)]
+    for key in long:
+        path = store.root / key
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("wb") as file:
+            file.truncate(50_000_000_000)
+    findings = [each.problem for each in verify(saving.run) if isinstance(each, Finding)]
+    assert {key for key in long if any(line.startswith(f"{key}: is 50,000,000,000 bytes") for line in findings)} == {
+        *long
+    }
+
+
 def test_many_checkpoints_are_pruned_in_short_entries(monkeypatch: pytest.MonkeyPatch, new_run: NewRun) -> None:
     """However many there are, no entry is longer than readers take."""
     monkeypatch.setattr("headway.checkpoint.retention.BATCH", 2)

@@ -177,11 +177,20 @@ def test_a_linked_folder_of_temporary_files_is_not_entered(store: FolderStore, o
     (store.root / ".incoming").symlink_to(outside)
     (outside / HALF).write_bytes(SECRET)
     assert list(store.unfinished()) == []
+    assert [place for place, _ in store.strays("")] == [".incoming"]
     store.abort(UnfinishedWrite(f".incoming/{HALF}", 0.0, HALF))
     assert (outside / HALF).read_bytes() == SECRET
     with pytest.raises(StoreError, match="a/b: cannot be written"):
         store.put("a/b", [b"y"])
     assert len(list(outside.iterdir())) == 2
+
+
+def test_a_file_in_the_place_of_temporary_files_is_no_object(store: FolderStore) -> None:
+    """It is a stray, and no key."""
+    (store.root / ".incoming").rmdir()
+    (store.root / ".incoming").write_bytes(b"mine")
+    assert list(store.list("")) == list(store.list("a")) == ["a/object"]
+    assert [place for place, _ in store.strays("")] == [".incoming"]
 
 
 def test_what_is_no_regular_file_is_no_object(store: FolderStore) -> None:
