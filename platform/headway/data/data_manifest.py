@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, ModelWrapValidatorHandler, ValidationInfo, model_validator
 
 from headway.errors import DamageError, DataError, UsageError
-from headway.json_manifest import Manifest, ManifestPart
+from headway.json_manifest import STORED, Manifest, ManifestPart
 from headway.localfiles import read_bounded, replacing
 from headway.recipe import Recipe, identity
 from headway.recipe.schema import Name as SourceName
@@ -90,7 +90,7 @@ class DataManifest(Manifest):
     @classmethod
     def _check_digest(cls, value: Any, validate: ModelWrapValidatorHandler[Self], info: ValidationInfo) -> Self:
         """Stored JSON carries the digest of the manifest; it must match."""
-        if info.mode != "json" or not isinstance(value, dict):
+        if info.context != STORED or not isinstance(value, dict):
             return validate(value)
         stored = value.pop("digest", None)
         manifest = validate(value)
