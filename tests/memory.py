@@ -31,9 +31,9 @@ class MemoryStore:
             raise MissingObject(f"{key}: no such object in {self.url}")
         return self.objects[key][start : None if length is None else start + length]
 
-    def get_all(self, keys: Iterable[str]) -> Iterator[bytes | None]:
+    def get_all(self, keys: Iterable[str], limit: int) -> Iterator[bytes | None]:
         """Read small objects, in their order."""
-        return (get_or_none(self, key) for key in keys)
+        return (get_or_none(self, key, limit) for key in keys)
 
     def fill(self, key: str, buffer: memoryview, start: int = 0) -> int:
         """Read bytes of an object into `buffer`."""
@@ -57,6 +57,11 @@ class MemoryStore:
         """The names that follow `prefix` up to the next `/`."""
         rests = (key.removeprefix(prefix) for key in self.objects if key.startswith(prefix))
         yield from sorted({rest.partition("/")[0] for rest in rests if "/" in rest})
+
+    def strays(self, _prefix: str, *, deep: bool = True) -> Iterator[tuple[str, str]]:
+        """Nothing but objects is ever here."""
+        del deep
+        return iter(())
 
     def unfinished(self) -> Iterator[UnfinishedWrite]:
         """Nothing is ever half written here."""

@@ -5,7 +5,11 @@ from typing import Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from headway import strict_json
 from headway.errors import DamageError
+
+STORED = {"stored": True}
+"""Context of a validation of what was stored, for manifests that are stored with more than their fields."""
 
 
 class ManifestPart(BaseModel):
@@ -29,7 +33,10 @@ class Manifest(ManifestPart):
             DamageError: `data` is not a valid manifest of this type.
         """
         try:
-            return cls.model_validate_json(data)
+            fields = strict_json.parse(data, nan=True)  # a loss may be NaN
+            return cls.model_validate(fields, context=STORED)  # not of JSON: an error would hold the input many times
         except ValidationError as error:
-            first = error.errors(include_url=False)[0]
+            first = error.errors(include_url=False, include_input=False)[0]
             raise DamageError(f"{name}: not a sound manifest: {first['msg']}") from error
+        except ValueError as error:
+            raise DamageError(f"{name}: not a sound manifest: {error}") from error

@@ -10,8 +10,9 @@ import pytest
 from moto.server import ThreadedMotoServer
 from tests.engines.s3.server import S3Server
 
-from headway.errors import ExistingObject, MissingObject, UsageError
-from headway.objectstore import Store, open_store
+from headway.errors import DamageError, ExistingObject, MissingObject, UsageError
+from headway.objectstore import Store, open_store, read_document
+from headway.objectstore.s3 import S3Store
 
 KINDS = ("file", "versitygw", "moto")
 Reach = Callable[[pytest.MonkeyPatch], str]
@@ -98,6 +99,48 @@ def test_bytes_are_read_into_a_buffer(store: Store) -> None:
     assert store.fill("key", memoryview(bytearray())) == 0
 
 
+def test_a_document_is_read_up_to_its_bound(store: Store) -> None:
+    """One that is longer is refused, and not read whole."""
+    store.put("key", [b"0123456789"])
+    store.put("empty", [])
+    assert read_document(store, "key", 10) == b"0123456789"
+    assert read_document(store, "empty", 10) == b""
+    with pytest.raises(DamageError, match="key: is longer than 9 bytes"):
+        read_document(store, "key", 9)
+    with pytest.raises(MissingObject):
+        read_document(store, "nowhere", 9)
+
+
+def test_a_whole_read_has_a_bound(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A longer object is read in ranges alone."""
+    for module in ("folder", "s3"):
+        monkeypatch.setattr(f"headway.objectstore.{module}.WHOLE_BYTES", 9)
+    store.put("key", [b"0123456789"])
+    with pytest.raises(DamageError, match="key: is longer than 9 bytes"):
+        store.get("key")
+    assert store.get("key", 0, 10) == b"0123456789"
+
+
+@pytest.mark.parametrize(
+    "key", ["", "/a", "a/", "a//b", "../a", "a/../b", "a/./b", "a\0b", "a\nb", "\udc80", "x" * 1025]
+)
+def test_what_is_no_key_in_one_kind_of_store_is_none_in_any(store: Store, key: str) -> None:
+    """So a run can be copied from one to another."""
+    for use in (store.get, store.size, store.delete, lambda key: store.put(key, [b""]), lambda k: store.create(k, b"")):
+        with pytest.raises(UsageError, match="is not an object key"):
+            use(key)
+
+
+def test_a_folder_marker_is_no_object(store: Store) -> None:
+    """Consoles and mounts leave objects whose keys end in a slash."""
+    store.put("runs/a/x", [b""])
+    if isinstance(store, S3Store):
+        bucket = store.bucket
+        bucket.client.put_object(Bucket=bucket.name, Key=f"{bucket.prefix}runs/a/b/", Body=b"")
+    assert list(store.list("runs/")) == ["runs/a/x"]
+    assert [key for key, _ in store.sizes("")] == ["runs/a/x"]
+
+
 def test_a_put_replaces_an_object(store: Store) -> None:
     """Reads return the last of several puts."""
     store.put("key", [b"first, and longer"])
@@ -181,8 +224,9 @@ def test_many_objects_are_read_in_their_order(store: Store) -> None:
     """Bodies come in the order of the keys; None for a missing one."""
     for number in range(20):
         store.put(f"{number}", [b"%d" % number])
-    assert list(store.get_all(["3", "nowhere", "19", "3"])) == [b"3", None, b"19", b"3"]
-    assert list(store.get_all([])) == []
+    assert list(store.get_all(["3", "nowhere", "19", "3"], 100)) == [b"3", None, b"19", b"3"]
+    assert list(store.get_all(["19", "nowhere"], 1)) == [b"1", None]
+    assert list(store.get_all([], 100)) == []
 
 
 def test_folders_are_listed_without_their_contents(store: Store) -> None:

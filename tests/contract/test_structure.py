@@ -106,6 +106,20 @@ def test_the_tree_of_errors_is_drawn_whole() -> None:
     assert not violations, report("errors.py holds and draws the whole tree", violations)
 
 
+def test_no_library_is_let_run_the_code_of_a_model() -> None:
+    """Whatever loads from a model's folder says so: left out, transformers asks a terminal, and vLLM may change."""
+    violations = [
+        f"{module.name}:{node.lineno} {node.func.attr}"
+        for module in MODULES
+        for node in module.nodes
+        if isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Attribute)
+        and node.func.attr in {"from_pretrained", "from_config"}
+        and not any(word.arg == "trust_remote_code" and ast.unparse(word.value) == "False" for word in node.keywords)
+    ]
+    assert not violations, report("loaders of models have trust_remote_code=False", violations)
+
+
 def test_modules_and_functions_are_short() -> None:
     """No module and no function is long, and nine functions of ten fit on half a screen."""
     lengths = function_lengths()

@@ -1,5 +1,6 @@
 """What is written to S3 is sent from where it lies: what that takes of memory, and what comes of it there."""
 
+import json
 import tracemalloc
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
@@ -10,9 +11,11 @@ import numpy as np
 import pytest
 from tests.engines.s3.server import S3Server
 
+from headway.cli import main
 from headway.objectstore import Buffer
 from headway.objectstore.object_body import CHECKSUM, ObjectBody
 from headway.objectstore.s3 import S3Store
+from headway.runs import keys
 
 MEBIBYTE = 1 << 20
 PART = 5 * MEBIBYTE
@@ -101,3 +104,16 @@ def test_bytes_that_are_made_on_the_way_are_held_in_few_parts(url: str, connecti
     made = (bytes([number]) * PART for number in range(PARTS))
     assert connections * PART < peak(lambda: store.put("key", made)) <= (connections + 1) * PART + AROUND
     assert store.size("key") == PARTS * PART
+
+
+def test_gc_aborts_only_uploads_to_keys_of_headway(url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Another application may upload to the same bucket."""
+    store = S3Store(url)
+    ours = [keys.shard(keys.checkpoint("run", 10, 1), 0, 1), keys.version("coder", 10, "0123456789abcdef") + "a.json"]
+    others = ["backup.tar", "runs/run/video.mp4", "runs/2026/11/x.safetensors", "submissions/x/y.json"]
+    for key in (*ours, *others):
+        store.bucket.request("written", key, "create_multipart_upload")
+    with pytest.raises(SystemExit):
+        main(["store", "gc", "--older-than", "0", "--json", "--store", url])
+    assert {each["key"] for each in json.loads(capsys.readouterr().out)["objects"]} == {*ours}
+    assert {write.key for write in store.unfinished()} == {*others}

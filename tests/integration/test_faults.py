@@ -20,7 +20,7 @@ from headway.errors import ExistingObject, FencedError, MissingObject, StoreErro
 from headway.objectstore import Store, open_store, retry
 from headway.objectstore.probe import check_creates
 from headway.objectstore.s3 import S3Store
-from headway.runs import Claimed, Committed, Holder, Journal
+from headway.runs import Claimed, Committed, Holder, Journal, keys
 from tests.engines.s3.faults import BadNetwork, Fault, Plan, Request, always, nothing, odds
 from tests.engines.s3.server import BUCKET, S3Server
 
@@ -194,12 +194,14 @@ class Writers:
             claim = journal.claim(lambda: None, holder=holder, recipe="r")
             self.acknowledged.append(claim)
             for tokens in range(commits):
-                entry = journal.append(Committed, claim.seq, tokens=tokens, manifest="m", sha256="0", bytes=1)
+                manifest = keys.checkpoint_manifest(journal.run, tokens, claim.seq)
+                entry = journal.append(Committed, claim.seq, tokens=tokens, manifest=manifest, sha256="0" * 64, bytes=1)
                 self.acknowledged.append(entry)
             older = next((e.seq for e in reversed(self.acknowledged) if e.attempt != claim.seq), None)
             if older is not None:
+                zombie = keys.checkpoint_manifest(other.run, 0, older)
                 with pytest.raises(FencedError):
-                    other.append(Committed, older, tokens=0, manifest="zombie", sha256="0", bytes=1)
+                    other.append(Committed, older, tokens=0, manifest=zombie, sha256="0" * 64, bytes=1)
 
 
 @pytest.mark.slow

@@ -10,6 +10,7 @@ from typing import Any
 from headway.checkpoint.verify import Finding
 from headway.runs import Committed, Entry, keys
 from headway.runs.entries import sha256
+from headway.runs.keys import CheckpointKey
 from tests.simulation.content import WIDTH, content
 from tests.simulation.scheduler import Violation
 
@@ -50,7 +51,7 @@ class Invariants:
             _check(old is None, f"{key} is overwritten")
             self._appended(key, data)
         elif key.startswith(keys.packs(self.run)):
-            first = int(keys.stem(key)) * self.packed
+            first = (keys.numbered(keys.packs(self.run), key) or 0) * self.packed
             _check(old is None, f"{key} is overwritten")
             copied = [entry.encode() for entry in json.loads(data)]
             _check(copied == self.bodies[first : first + self.packed], f"{key} is no copy of its entries")
@@ -63,7 +64,7 @@ class Invariants:
         """Check a deletion."""
         if key not in objects:
             return
-        folder, attempt = keys.folder(key), keys.attempt_of(key)
+        folder, attempt = keys.folder(key), attempt_of(key)
         _check(key.startswith(keys.checkpoints(self.run)), f"{key} is no checkpoint object, but deleted")
         _check(folder not in self.named, f"{key} is deleted, but the journal names it and has not pruned it")
         closed = attempt is not None and self._closed(attempt)
@@ -117,7 +118,7 @@ class Invariants:
             for key in sorted(self.objects)
             if key.startswith(keys.checkpoints(self.run))
             and keys.folder(key) not in self.named
-            and (keys.folder(key) in self.pruned or self._closed(keys.attempt_of(key) or 0))
+            and (keys.folder(key) in self.pruned or self._closed(attempt_of(key) or 0))
         ]
 
     def _closed(self, attempt: int) -> bool:
@@ -201,6 +202,12 @@ class Invariants:
         for manifest in removed:
             self.pruned.add(keys.folder(manifest))
             del self.named[keys.folder(manifest)]
+
+
+def attempt_of(key: str) -> int | None:
+    """The attempt that wrote an object of a checkpoint."""
+    part = CheckpointKey.parse(key)
+    return part.attempt if part else None
 
 
 def _check(holds: bool, otherwise: str) -> None:  # noqa: FBT001 - an assertion reads as one

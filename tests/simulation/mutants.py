@@ -73,7 +73,7 @@ MUTANTS = (
         "runs.hashlog:HashLog.add",
         (
             (
-                "data = self.store.get(keys.hashlog_entry(self.prefix, seq))",
+                "data = self.store.get(keys.hashlog_entry(self.prefix, seq), 0, ENTRY_BYTES + 1)",
                 "self._accept(seq, self.store.get(keys.hashlog_entry(self.prefix, seq))); continue",
             ),
         ),
@@ -110,7 +110,12 @@ MUTANTS = (
     Mutant(
         "a late listing whose gaps are not filled",
         "runs.hashlog:HashLog._catch_up",
-        (("numbers = range(len(self.entries) + 1, last + 1)", "numbers = [int(stem) for stem in listed]"),),
+        (
+            (
+                "numbers = range(len(self.entries) + 1, last + 1)",
+                "numbers = [number for number in listed if number > len(self.entries)]",
+            ),
+        ),
     ),
     Mutant(
         "packs that are not full",
@@ -120,7 +125,7 @@ MUTANTS = (
     Mutant(
         "packs compared with entries that are older",
         "runs.journal:Journal.check_packs",
-        (("self._catch_up(len(packs) * pack.ENTRIES)", "pass"),),
+        (("self._catch_up(self._last_packed(len(packs)))", "pass"),),
     ),
     Mutant(
         "a checkpoint without its attempt in its name",
@@ -170,7 +175,7 @@ MUTANTS = (
     Mutant(
         "garbage of attempts that may still commit it",
         "runs.garbage:find_garbage",
-        (("(attempt < newest or attempt in ended)", "True"),),
+        (("(part.attempt < newest or part.attempt in ended)", "True"),),
     ),
     Mutant(
         "garbage by a journal that was read before the listing",
@@ -178,7 +183,7 @@ MUTANTS = (
         (
             ("    stored_keys = list(", "    entries = run.journal.read()\n    stored_keys = list("),
             ("  # before the journal: see below\n    entries = run.journal.read()\n", "\n"),
-            ("attempt < newest", "attempt != newest"),
+            ("part.attempt < newest", "part.attempt != newest"),
         ),
     ),
     Mutant(

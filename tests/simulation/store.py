@@ -86,7 +86,7 @@ class SimulatedStore:
         self.scheduler.pause()
         return data
 
-    def get_all(self, keys: Iterable[str]) -> Iterator[bytes | None]:
+    def get_all(self, keys: Iterable[str], limit: int) -> Iterator[bytes | None]:
         """Read small objects; other actors may write in between."""
         bodies: list[bytes | None] = []
         for key in keys:
@@ -94,7 +94,7 @@ class SimulatedStore:
                 self._read_fault("get all from", key)
             elif self.random.random() < 0.1:
                 self.scheduler.pause()
-            bodies.append(self.memory.objects.get(key))
+            bodies += self.memory.get_all([key], limit)
         self.scheduler.pause()
         yield from bodies
 
@@ -137,6 +137,11 @@ class SimulatedStore:
     def folders(self, prefix: str) -> Iterator[str]:
         """Names between `prefix` and the next `/`."""
         return self.memory.folders(prefix)
+
+    def strays(self, _prefix: str, *, deep: bool = True) -> Iterator[tuple[str, str]]:
+        """Nothing but objects is ever here."""
+        del deep
+        return iter(())
 
     def unfinished(self) -> Iterator[UnfinishedWrite]:
         """Writes in flight are not listed."""

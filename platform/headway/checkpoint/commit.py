@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from headway.checkpoint.manifest import CheckpointManifest, Environment, Progress, Shard, Tensor
+from headway.checkpoint.manifest import MANIFEST_BYTES, CheckpointManifest, Environment, Progress, Shard, Tensor
 from headway.checkpoint.shard import Piece, SerializedShard, serialize
+from headway.errors import StoreError
 from headway.runs import Committed, Run, keys
 from headway.runs.entries import sha256
 
@@ -48,7 +49,7 @@ class CheckpointWriter:
         Raises:
             StoreError: the store failed.
         """
-        serialized = serialize(f"{self.prefix}{rank:05d}-of-{world_size:05d}.safetensors", pieces)
+        serialized = serialize(keys.shard(self.prefix, rank, world_size), pieces)
         self.run.store.put(serialized.shard.key, serialized.parts)
         return {"shard": serialized.shard.model_dump(), "tensors": _index(pieces, serialized)}
 
@@ -57,8 +58,8 @@ class CheckpointWriter:
 
         Raises:
             FencedError: a newer attempt has claimed the run; nothing is committed.
-            StoreError: the store failed. If it failed in the last step, only the journal tells whether this is
-            committed.
+            StoreError: the store failed, or the manifest is too long. If the store failed in the last step, only the
+            journal tells whether this is committed.
         """
         manifest = CheckpointManifest(
             run=self.run.name,
@@ -73,7 +74,9 @@ class CheckpointWriter:
             shards=tuple(Shard(**report["shard"]) for report in reports),
             tensors=_merge([report["tensors"] for report in reports]),
         )
-        data, key = manifest.encode(), f"{self.prefix}manifest.json"
+        data, key = manifest.encode(), keys.checkpoint_manifest(self.run.name, self.tokens, self.lineage.attempt)
+        if len(data) > MANIFEST_BYTES:
+            raise StoreError(f"{key}: would be {len(data):,} bytes long; readers take {MANIFEST_BYTES:,} at most")
         self.run.store.put(key, [data])
         self.run.journal.append(
             Committed,

@@ -6,17 +6,26 @@ those.
 """
 
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
-from itertools import combinations, pairwise
-from typing import Literal, Self
+from itertools import product
+from typing import Annotated, Literal, Self
 
 import xxhash
 from pydantic import Field, model_validator
 
 from headway.json_manifest import Manifest, ManifestPart
 from headway.objectstore import Buffer
+from headway.runs.field_types import ByteCount, Count, Line, Number, Tokens
 
+MANIFEST_BYTES = 32 << 20
+"""Longest manifest [bytes]: about 130,000 chunks, such as of 8 billion parameters on 150 ranks."""
+HEADER_BYTES = 32 << 20
+"""Longest header of a shard [bytes]: more than 100,000 chunks."""
+MAX_DIMENSIONS = 8
+"""Most dimensions of a tensor."""
+MAX_CUTS = 3
+"""Most dimensions along which a tensor is cut into chunks. FSDP cuts one."""
 BLOCK_BYTES = 4 << 20
 """Bytes under one checksum: large enough to read at full speed, small enough to skip what is not needed."""
 WIDTHS = {
@@ -26,17 +35,22 @@ WIDTHS = {
 """Bytes per element, by torch's name of the dtype."""
 
 
+Extent = Annotated[int, Field(ge=1, le=2**48)]
+Shape = Annotated[tuple[Extent, ...], Field(max_length=MAX_DIMENSIONS)]
+Offset = Annotated[tuple[Annotated[int, Field(ge=0, le=2**48)], ...], Field(max_length=MAX_DIMENSIONS)]
+
+
 class Chunk(ManifestPart):
     """A rectangular part of a tensor, held by one rank."""
 
-    shard: int
+    shard: Count
     """Index into the manifest's shards."""
-    offset: tuple[int, ...]
+    offset: Offset
     """Index of the first element in the whole tensor."""
-    size: tuple[int, ...]
-    start: int
+    size: Shape
+    start: ByteCount
     """First byte in the shard."""
-    length: int
+    length: ByteCount
     """Bytes."""
     checksums: tuple[str, ...]
     """Checksum of each block of `BLOCK_BYTES`; the last block may be shorter."""
@@ -47,7 +61,7 @@ class Tensor(ManifestPart):
 
     dtype: str
     """torch's name without `torch.`, such as `float32`."""
-    shape: tuple[int, ...]
+    shape: Shape
     chunks: tuple[Chunk, ...]
 
 
@@ -55,24 +69,24 @@ class Shard(ManifestPart):
     """One safetensors object, written by one rank. `checksum` covers its header; the chunks have their own."""
 
     key: str
-    bytes: int
-    header_bytes: int
-    checksum: str
+    bytes: ByteCount
+    header_bytes: Annotated[int, Field(ge=8, le=HEADER_BYTES)]
+    checksum: Line
 
 
 class Progress(ManifestPart):
     """State of the run that is not a tensor: all that a resume needs besides."""
 
-    seed: int
-    updates: int
+    seed: Annotated[int, Field(ge=-(2**63), lt=2**64)]
+    updates: Tokens
     """Optimizer steps: batches consumed, without those that decisions skipped."""
     losses: tuple[float, ...] = ()
     """Losses of the last batches, the window for the detection of spikes."""
     held_out: float | None = None
     """Held-out loss of the last evaluation [nats per token]."""
-    skipped: tuple[tuple[int, int], ...] = ()
+    skipped: tuple[tuple[Tokens, Tokens], ...] = ()
     """Ranges of positions that decisions skipped [tokens]; kept here so that a resume needs no old journal entries."""
-    evaluated: int = 0
+    evaluated: Tokens = 0
     """Position of the last evaluation [tokens]."""
 
 
@@ -82,10 +96,10 @@ class Environment(ManifestPart):
     device: str
     """Model of the GPU or CPU."""
     precision: str
-    threads: int
+    threads: Count
     torch: str
     headway: str
-    arithmetic: int = 1
+    arithmetic: Count = 1
     """Version of the order and rounding of Headway's own sums; 1 in checkpoints that do not record it."""
     settings: dict[str, str] = Field(default_factory=dict)
     """torch settings that can change bits."""
@@ -96,13 +110,13 @@ class CheckpointManifest(Manifest):
 
     format: Literal[2] = 2
     run: str
-    attempt: int
-    tokens: int
-    recipe: str
+    attempt: Number
+    tokens: Tokens
+    recipe: Line
     """Digest."""
-    data: str
+    data: Line
     """Digest."""
-    world_size: int
+    world_size: Count
     environment: Environment
     progress: Progress
     parent: str | None
@@ -141,7 +155,7 @@ def _problems(tensor: Tensor) -> Iterator[str]:
     for chunk in tensor.chunks:
         if len(chunk.offset) != rank or len(chunk.size) != rank:
             yield f"has a chunk of {len(chunk.size)} dimensions, of {rank}"
-        elif any(o < 0 or s < 1 or o + s > n for o, s, n in zip(chunk.offset, chunk.size, tensor.shape, strict=True)):
+        elif any(o + s > n for o, s, n in zip(chunk.offset, chunk.size, tensor.shape, strict=True)):
             yield f"has a chunk outside of it at {chunk.offset}"
         elif chunk.length != math.prod(chunk.size) * WIDTHS[tensor.dtype]:
             yield f"has a chunk of {chunk.length} bytes for {chunk.size} elements"
@@ -150,19 +164,26 @@ def _problems(tensor: Tensor) -> Iterator[str]:
         else:
             continue
         return
-    if sum(math.prod(chunk.size) for chunk in tensor.chunks) != math.prod(tensor.shape) or _overlap(tensor):
+    cuts = [axis for axis in range(rank) if any(chunk.size[axis] != tensor.shape[axis] for chunk in tensor.chunks)]
+    if len(cuts) > MAX_CUTS:
+        yield f"is cut along {len(cuts)} dimensions"
+    elif not _is_covered(tensor, cuts):
         yield "is not covered by its chunks"
 
 
-def _overlap(tensor: Tensor) -> bool:
-    """Whether any element is in two chunks. Takes one pass if all chunks are whole rows, as FSDP makes them."""
-    if all(chunk.size[1:] == tensor.shape[1:] for chunk in tensor.chunks):
-        rows = sorted((chunk.offset[0], chunk.size[0]) for chunk in tensor.chunks if tensor.shape)
-        return any(low + length > following for (low, length), (following, _) in pairwise(rows))
-    return any(
-        all(p < o + s and o < p + q for o, s, p, q in zip(a.offset, a.size, b.offset, b.size, strict=True))
-        for a, b in combinations(tensor.chunks, 2)
-    )
+def _is_covered(tensor: Tensor, cuts: Sequence[int]) -> bool:
+    """Whether every element is in one chunk, no more and no less, in time that grows with the number of chunks.
+
+    Adds up the corners of all chunks, each with the sign of its parity. A rectangle is determined by its signed
+    corners, and so is a sum of rectangles: it is the whole tensor once iff the sum is the corners of the whole.
+    """
+    corners: Counter[tuple[int, ...]] = Counter()
+    for ends in product((0, 1), repeat=len(cuts)):
+        sign, moves = (-1) ** sum(ends), tuple(zip(cuts, ends, strict=True))
+        corners[tuple(end * tensor.shape[axis] for axis, end in moves)] -= sign
+        for chunk in tensor.chunks:
+            corners[tuple(chunk.offset[axis] + end * chunk.size[axis] for axis, end in moves)] += sign
+    return not any(corners.values())
 
 
 def checksum(parts: Sequence[Buffer]) -> str:

@@ -3,53 +3,30 @@
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
 
-from headway.checkpoint.manifest import BLOCK_BYTES, WIDTHS, CheckpointManifest, Chunk, Shard, checksum
+from headway.checkpoint.manifest import (
+    BLOCK_BYTES,
+    MANIFEST_BYTES,
+    WIDTHS,
+    CheckpointManifest,
+    Chunk,
+    Shard,
+    checksum,
+)
+from headway.checkpoint.read_window import ReadRequest, ReadWindow, coalesce, windows
 from headway.errors import DamageError, MissingObject
-from headway.objectstore import Store
-from headway.runs import Committed
+from headway.objectstore import Store, read_document
+from headway.runs import Committed, keys
+from headway.runs.keys import CheckpointKey
 
 PARAMETER_PREFIX = "model."
 """Prefix of the names of parameters, as opposed to optimizer state."""
 READERS = 4
 """Number of reads in parallel."""
-WINDOW_BYTES = 4 * BLOCK_BYTES
-"""Maximum bytes of one read."""
-
-
-@dataclass(frozen=True)
-class ReadRequest:
-    """A request for a byte range of a chunk."""
-
-    chunk: Chunk
-    start: int
-    stop: int
-    on_data: Callable[[int, memoryview], None]
-    """Called for each window: its offset in the range, and its bytes. May be called from several threads."""
-
-
-@dataclass(frozen=True)
-class ReadWindow:
-    """A byte range of a chunk, and the whole blocks around it, which are the unit of verification."""
-
-    chunk: Chunk
-    start: int
-    stop: int
-
-    @property
-    def block_start(self) -> int:
-        """First byte of the first block."""
-        return self.start // BLOCK_BYTES * BLOCK_BYTES
-
-    @property
-    def block_stop(self) -> int:
-        """End of the last block."""
-        return min(-(-self.stop // BLOCK_BYTES) * BLOCK_BYTES, self.chunk.length)
 
 
 class StoredCheckpoint:
@@ -57,22 +34,40 @@ class StoredCheckpoint:
 
     def __init__(self, store: Store, commit: Committed) -> None:
         self.store, self.commit = store, commit
+        self._measured: set[int] = set()
+        """Shards whose lengths were checked."""
+
+    @property
+    def manifest_bytes(self) -> bytes:
+        """The manifest as it was committed.
+
+        Raises:
+            DamageError: it is missing or was changed.
+        """
+        key = self.commit.manifest
+        try:
+            data = read_document(self.store, key, MANIFEST_BYTES)
+        except MissingObject as error:
+            raise DamageError(f"{key}: missing") from error
+        if hashlib.sha256(data).hexdigest() != self.commit.sha256:
+            raise DamageError(f"{key}: is not the manifest that was committed")
+        return data
 
     @cached_property
     def manifest(self) -> CheckpointManifest:
         """The verified manifest.
 
         Raises:
-            DamageError: it is missing, or not the manifest that was committed.
+            DamageError: it is missing, not the manifest that was committed, or not about this checkpoint alone.
         """
         key = self.commit.manifest
-        try:
-            data = self.store.get(key)
-        except MissingObject as error:
-            raise DamageError(f"{key}: missing") from error
-        if hashlib.sha256(data).hexdigest() != self.commit.sha256:
-            raise DamageError(f"{key}: is not the manifest that was committed")
-        return CheckpointManifest.decode(data, key)
+        manifest = CheckpointManifest.decode(self.manifest_bytes, key)
+        if CheckpointKey.parse(key) != CheckpointKey(manifest.run, manifest.tokens, manifest.attempt, keys.MANIFEST):
+            raise DamageError(f"{key}: is the manifest of another checkpoint")
+        for rank, shard in enumerate(manifest.shards):
+            if shard.key != keys.shard(keys.folder(key), rank, len(manifest.shards)):
+                raise DamageError(f"{key}: names shard {rank} {shard.key!r}, which is not of this checkpoint")
+        return manifest
 
     def read(self, chunk: Chunk, start: int, stop: int) -> memoryview:
         """Read bytes `start` to `stop` of a chunk; reads and verifies whole blocks.
@@ -125,8 +120,15 @@ class StoredCheckpoint:
                 readers.shutdown(cancel_futures=True)
 
     def read_tensor(self, name: str) -> npt.NDArray[np.void]:
-        """Read a whole tensor as raw elements; the manifest has their dtype."""
+        """Read a whole tensor as raw elements; the manifest has their dtype.
+
+        Raises:
+            DamageError: something is missing or damaged.
+        """
         tensor = self.manifest.tensors[name]
+        for index in sorted({chunk.shard for chunk in tensor.chunks} - self._measured):
+            self.check_size(self.manifest.shards[index])  # before memory for what may not exist is allocated
+            self._measured.add(index)
         element = np.dtype(f"V{WIDTHS[tensor.dtype]}")
         whole = np.empty(tensor.shape, element)
         views = [whole[tuple(slice(o, o + s) for o, s in zip(c.offset, c.size, strict=True))] for c in tensor.chunks]
@@ -186,7 +188,19 @@ class StoredCheckpoint:
         """
         if checksum([self._read_bytes(shard.key, 0, shard.header_bytes)]) != shard.checksum:
             raise DamageError(f"{shard.key}: its header is not the one that was written")
-        if (size := self.store.size(shard.key)) != shard.bytes:
+        self.check_size(shard)
+
+    def check_size(self, shard: Shard) -> None:
+        """Check the length of a shard.
+
+        Raises:
+            DamageError: the shard is missing, or its length is wrong.
+        """
+        try:
+            size = self.store.size(shard.key)
+        except MissingObject as error:
+            raise DamageError(f"{shard.key}: missing") from error
+        if size != shard.bytes:
             raise DamageError(f"{shard.key}: is {size:,} bytes long; {shard.bytes:,} were written")
 
     def is_complete(self) -> bool:
@@ -226,36 +240,3 @@ class StoredCheckpoint:
         if size < length:
             raise DamageError(f"{key}: ends after {start + size:,} bytes, before byte {start + length:,}")
         return buffer
-
-
-def windows(start: int, stop: int) -> Iterator[tuple[int, int]]:
-    """Split bytes `start` to `stop` into ranges of at most `WINDOW_BYTES`, between blocks."""
-    while start < stop:
-        end = min(stop, (start // BLOCK_BYTES) * BLOCK_BYTES + WINDOW_BYTES)
-        yield start, end
-        start = end
-
-
-def coalesce(parts: Iterable[tuple[ReadWindow, ReadRequest]]) -> Iterator[list[tuple[ReadWindow, ReadRequest]]]:
-    """Group windows that are adjacent in a shard, up to `WINDOW_BYTES` per group.
-
-    A model has many small tensors, and a store serves a few large requests far faster than hundreds of small ones.
-    """
-
-    def position(part: tuple[ReadWindow, ReadRequest]) -> tuple[int, int]:
-        return part[0].chunk.shard, part[0].chunk.start + part[0].block_start
-
-    group: list[tuple[ReadWindow, ReadRequest]] = []
-    shard = base = end = -1
-    for part in sorted(parts, key=position):
-        window = part[0]
-        start, stop = window.chunk.start + window.block_start, window.chunk.start + window.block_stop
-        if group and (window.chunk.shard, start) == (shard, end) and stop - base <= WINDOW_BYTES:
-            group.append(part)
-        else:
-            if group:
-                yield group
-            group, shard, base = [part], window.chunk.shard, start
-        end = stop
-    if group:
-        yield group

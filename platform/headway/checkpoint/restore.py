@@ -22,7 +22,8 @@ from torch.distributed.checkpoint.storage import StorageReader
 from torch.futures import Future
 
 from headway.checkpoint.manifest import Chunk, Tensor
-from headway.checkpoint.reader import ReadRequest, StoredCheckpoint
+from headway.checkpoint.read_window import ReadRequest
+from headway.checkpoint.reader import StoredCheckpoint
 from headway.errors import DamageError
 
 
@@ -34,8 +35,9 @@ def restore(checkpoint: StoredCheckpoint, tensors: Mapping[str, torch.Tensor]) -
     """
     stored = checkpoint.manifest.tensors
     for name, tensor in tensors.items():
-        if name not in stored or stored[name].shape != tuple(tensor.shape):
-            raise DamageError(f"{checkpoint.commit.manifest}: has no tensor {name} of shape {tuple(tensor.shape)}")
+        dtype, shape = str(tensor.dtype).removeprefix("torch."), tuple(tensor.shape)
+        if name not in stored or (stored[name].dtype, stored[name].shape) != (dtype, shape):
+            raise DamageError(f"{checkpoint.commit.manifest}: has no {dtype} tensor {name} of shape {shape}")
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "torch.distributed is disabled")  # on purpose: each rank loads for itself
         try:

@@ -4,6 +4,10 @@ from dataclasses import dataclass, field
 
 from headway.checkpoint.reader import StoredCheckpoint
 from headway.runs import Committed, Pruned, Run, keys
+from headway.runs.keys import CheckpointKey
+
+BATCH = 1000
+"""Most checkpoints that one entry prunes, so that entries stay short."""
 
 
 @dataclass
@@ -41,8 +45,11 @@ class Retention:
 
     def prune(self, run: Run, attempt: int) -> None:
         """Prune the surplus, in the name of `attempt`."""
-        if surplus := self.surplus(run):
-            run.journal.append(Pruned, attempt, manifests=[commit.manifest for commit in surplus])
-            for commit in surplus:
+        surplus = self.surplus(run)
+        for start in range(0, len(surplus), BATCH):
+            batch = surplus[start : start + BATCH]
+            run.journal.append(Pruned, attempt, manifests=[commit.manifest for commit in batch])
+            for commit in batch:
                 for key in [*run.store.list(keys.folder(commit.manifest))]:
-                    run.store.delete(key)
+                    if CheckpointKey.parse(key):  # what else lies there is somebody's
+                        run.store.delete(key)

@@ -10,9 +10,10 @@ from contextlib import suppress
 
 from headway.checkpoint.reader import StoredCheckpoint
 from headway.errors import DamageError, ExistingObject, MissingObject, StoreError, UsageError
-from headway.objectstore import Store
+from headway.objectstore import Store, read_document
 from headway.runs import Committed, Journal, Run, fold, keys
 from headway.runs.history import History
+from headway.runs.run import RECIPE_BYTES
 
 
 def copy_run(run: Run, target: Store) -> Iterator[int]:
@@ -28,7 +29,7 @@ def copy_run(run: Run, target: Store) -> Iterator[int]:
     if history.damaged:
         raise DamageError(f"run {run.name}: {history.damaged[0].reason}; repair the run before you copy it")
     run.recipe()  # checks that it is readable, and the one that the run was begun with
-    recipe = run.store.get(keys.recipe(run.name))
+    recipe = read_document(run.store, keys.recipe(run.name), RECIPE_BYTES)
     copied = Journal(target, run.name, packed=False)
     copied.read()
     if copied.bodies != journal.bodies[: len(copied.bodies)]:
@@ -77,15 +78,15 @@ def _copy_objects(checkpoint: StoredCheckpoint, target: Store) -> Iterator[int]:
         if existing.get(shard.key) != shard.bytes:
             target.put(shard.key, checkpoint.read_shard(index))
         yield shard.bytes - shard.header_bytes
-    target.put(checkpoint.commit.manifest, [checkpoint.store.get(checkpoint.commit.manifest)])
+    target.put(checkpoint.commit.manifest, [checkpoint.manifest_bytes])
 
 
 def _copy_ledgers_and_logs(run: Run, target: Store) -> None:
-    """Copy those whose length differs."""
+    """Copy those whose length differs. What else lies among them is somebody's, and stays."""
     for prefix in (keys.ledgers(run.name), keys.log(run.name)):
         existing = dict(target.sizes(prefix))
         for key, length in run.store.sizes(prefix):
-            if existing.get(key) != length:
+            if existing.get(key) != length and keys.is_of_run(run.name, key):
                 target.put(key, [run.store.get(key)])
 
 
@@ -99,5 +100,5 @@ def _create(target: Store, key: str, data: bytes) -> None:
 
 def _check_equal(target: Store, key: str, data: bytes) -> None:
     """Raise UsageError if the object in `target` has other bytes."""
-    if target.get(key) != data:
+    if target.get(key, 0, len(data) + 1) != data:
         raise UsageError(f"{target.url} holds another {key}; choose another store")

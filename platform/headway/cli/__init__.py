@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NoReturn
 
 from headway.errors import HeadwayError
+from headway.output_text import printable
 
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as in shells. Commands for which Ctrl-C is the normal end have their own."""
@@ -22,7 +23,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
             app(args=arguments)
     except HeadwayError as error:
-        print(f"headway: {error}", file=sys.stderr)  # noqa: T201 - this is the command line
+        print(printable(f"headway: {error}"), file=sys.stderr)  # noqa: T201 - this is the command line
         _exit(error.exit_code, own_process=arguments is None)
     except KeyboardInterrupt:
         _exit(INTERRUPTED, own_process=arguments is None)

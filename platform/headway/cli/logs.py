@@ -1,7 +1,6 @@
 """`headway logs`."""
 
 import heapq
-import json
 import sys
 import time
 from collections.abc import Iterator
@@ -15,6 +14,7 @@ from headway.cli.options import Name, Quiet, StoreUrl, choose_store
 from headway.cli.screen import show
 from headway.launch.array_members import member_table
 from headway.launch.resolve import Selection, resolve
+from headway.output_text import one_line, strict_json
 from headway.reports.overview import READERS, overview
 from headway.reports.status import run_status
 from headway.runs import Run, run_names
@@ -52,7 +52,7 @@ def logs(
     try:
         for record in followed.records() if follow else _stored_records(followed.selection):
             if attempt is None or record.get("attempt") == attempt:
-                text = json.dumps(record) if as_json else line(record, width=width)
+                text = strict_json(record) if as_json else line(record, width=width)
                 print(text, flush=follow)  # noqa: T201 - this is the command line
         sys.stdout.flush()
     except KeyboardInterrupt:
@@ -115,15 +115,15 @@ class FollowedRuns:
 
 def line(record: Record, *, width: int = 0) -> str:
     """Formats a stored event for a terminal. The run's name fills the first `width` columns, if there are any."""
-    fields = " ".join(f"{key}={_value(value)}" for key, value in record.items() if key not in COLUMN_FIELDS)
-    name = str(record.get("event", ""))
+    fields = one_line(" ".join(f"{key}={_value(value)}" for key, value in record.items() if key not in COLUMN_FIELDS))
+    name = one_line(str(record.get("event", "")))
     if (colour := LEVELS.get(str(record.get("level")))) and sys.stdout.isatty():
         name = f"\033[{colour}m{name}\033[0m" + " " * (20 - len(name))
-    rank = f"{record.get('attempt', '-')}:{record.get('rank', '-')}"
+    rank = one_line(f"{record.get('attempt', '-')}:{record.get('rank', '-')}")
     tokens = record.get("tokens", 0)
-    position = f"{tokens:,}" if isinstance(tokens, int) else str(tokens)
-    run = f"{record.get('run', '')!s:<{width}}  " if width else ""
-    phase = str(record.get("phase", ""))
+    position = f"{tokens:,}" if isinstance(tokens, int) else one_line(str(tokens))
+    run = f"{one_line(str(record.get('run', ''))):<{width}}  " if width else ""
+    phase = one_line(str(record.get("phase", "")))
     return f"{run}{_time(record)}  {rank:>5}  {phase:<10}  {position:>15}  {name:<20}  {fields}".rstrip()
 
 

@@ -12,6 +12,7 @@ from headway import registry
 from headway.cli.options import choose_commit, choose_run, choose_store
 from headway.cli.screen import bar
 from headway.errors import UsageError
+from headway.registry.model_folder import check_model_folder
 
 RUN = "run:"
 """Prefix of a MODEL that is a run."""
@@ -38,20 +39,23 @@ def choose_model(model: str, store: str | None, stack: ExitStack, *, quiet: bool
     """Fetches or exports the model `model`. Temporary files live until `stack` is closed.
 
     Raises:
-        UsageError: there is no such model; lists the existing ones.
+        UsageError: there is no such model, and the existing ones are listed; or it would run code, or lead elsewhere.
         DamageError: the files differ from the published ones.
     """
     if model.startswith(RUN):
         return _exported(model.removeprefix(RUN), store, stack, quiet=quiet)
     folder = Path(model)
     if (folder / "config.json").is_file():
+        check_model_folder(folder)
         return ModelChoice(folder.absolute().name, "", folder)
     if folder.is_dir():
         raise UsageError(
             f"{model} is not a Hugging Face directory: it has no config.json; headway export RUN writes one"
         )
     registered, version = registry.find(choose_store(store), model)
-    return ModelChoice(registered.name, str(version.number), registered.fetch(version), registered.manifest(version))
+    folder = registered.fetch(version)
+    check_model_folder(folder)
+    return ModelChoice(registered.name, str(version.number), folder, registered.manifest(version))
 
 
 def _exported(reference: str, store: str | None, stack: ExitStack, *, quiet: bool) -> ModelChoice:

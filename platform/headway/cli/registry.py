@@ -11,7 +11,7 @@ from headway.cli.options import Json, Quiet, StoreUrl, choose_store
 from headway.cli.screen import ago, bar, count, decimal, result, show, size, table
 from headway.errors import DamageError, UsageError
 from headway.objectstore import Store
-from headway.registry import RegisteredModel, Version, VersionManifest, find, model_names
+from headway.registry import RegisteredModel, Version, VersionManifest, find, model_names, strays_among_models
 
 COLUMNS = ("version", "aliases", "run", ">tokens", ">held-out", ">size", "published")
 ORIGIN_COLUMNS = ("dtype", "checkpoint", "recipe", "data", "code")
@@ -62,6 +62,7 @@ def models(
                 rows.append(row)
             damage += [f"model {model.name}: {entry.reason}" for entry in model.history().damaged]
     damage += [row.problem for row in rows if row.problem]
+    damage += strays_among_models(source) if reference is None else []
     document = {"store": source.url, "models": [_document(row) for row in rows], "findings": damage}
     if not rows and not damage and not as_json:
         show(f"no models in {source.url} yet; create one: headway publish RUN --as NAME", quiet=quiet)

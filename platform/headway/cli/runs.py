@@ -5,7 +5,7 @@ from typing import Any
 from headway.cli.options import Json, Quiet, StoreUrl, choose_store
 from headway.cli.screen import ago, coloured, count, decimal, listing, percent, result, show
 from headway.reports.overview import RunOverview, overview
-from headway.runs import run_names, submissions
+from headway.runs import run_names, strays_among_runs, submissions
 
 COLUMNS = ("run", "state", ">tokens", ">of", ">", ">loss", ">held-out", ">attempts", ">goodput", ">last seen")
 SUBMITTED = "submitted"
@@ -21,10 +21,13 @@ def runs(store: StoreUrl = None, *, as_json: Json = False, quiet: Quiet = False)
     """
     source = choose_store(store)
     existing = run_names(source)
-    rows = overview(source, existing)
+    overviews = overview(source, existing)
+    rows = [row for row in overviews if row.finding is None]
+    sent, findings = submissions.scan(source)
+    findings += [row.finding for row in overviews if row.finding] + strays_among_runs(source)
     submitted = {
         submission.name: [member.run for member in submission.members if member.run not in set(existing)]
-        for submission in submissions.all_submissions(source)
+        for submission in sent
         if submission.jobs and not submission.jobs[-1].cancelled
     }
     waiting = {name: names for name, names in submitted.items() if names}
@@ -32,15 +35,15 @@ def runs(store: StoreUrl = None, *, as_json: Json = False, quiet: Quiet = False)
         "store": source.url,
         "runs": [_document(row) for row in rows]
         + [{"run": run, "state": SUBMITTED} for names in waiting.values() for run in names],
+        "findings": findings,
     }
-    if not rows and not waiting and not as_json:
+    if rows or waiting or as_json:
+        cells = [_cells(row) for row in rows] + [_waiting(name, names) for name, names in waiting.items()]
+        result(document, listing(COLUMNS, cells), as_json=as_json)
+    else:
         show(f"no runs in {source.url} yet; start one with headway train RECIPE", quiet=quiet)
-        return
-    cells = [_cells(row) for row in rows] + [_waiting(name, names) for name, names in waiting.items()]
-    result(document, listing(COLUMNS, cells), as_json=as_json)
-    for row in rows:
-        if row.problem:
-            show(f"headway: run {row.run}: {row.problem}", quiet=quiet)
+    for problem in [*(f"run {row.run}: {row.problem}" for row in rows if row.problem), *findings]:
+        show(f"headway: {problem}", quiet=quiet)
 
 
 def _document(row: RunOverview) -> dict[str, Any]:

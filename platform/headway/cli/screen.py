@@ -1,6 +1,8 @@
-"""Output: results go to standard output, everything else to standard error."""
+"""Output: results go to standard output, everything else to standard error.
 
-import json
+What is printed may come from a store that anybody wrote: it is text, never markup or a terminal's escapes.
+"""
+
 import math
 import sys
 import time
@@ -9,11 +11,14 @@ from datetime import datetime
 from typing import Any
 
 from rich import box
-from rich.console import Console, RenderableType
+from rich.console import Console, ConsoleOptions, RenderableType
 from rich.measure import Measurement
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
+
+from headway.output_text import one_line, printable, strict_json
 
 WIDE = 1000
 """Width of a console that is not a terminal, so that piped output is never folded."""
@@ -33,22 +38,41 @@ COLOURS = {
     "damaged": "red",
 }
 UNITS = ("bytes", "kB", "MB", "GB", "TB", "PB")
+MAX_SECONDS = 1e12
+"""Longest duration that is shown [s], 30,000 years. A longer one is a wrong clock or a forged time."""
+MAX_BYTES = 1e21
+"""Largest size that is shown [bytes]: a million petabytes."""
+UNKNOWN = "?"
+"""Stands for a number that means nothing, such as a time of NaN."""
+
+
+class TextConsole(Console):
+    """A console that takes text for text: no markup, no emoji codes, and control characters as escapes."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(markup=False, emoji=False, highlight=False, **options)
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        """The segments of `renderable`. Everything on a console comes by here."""
+        for segment in super().render(renderable, options):
+            text = segment.text
+            yield segment if segment.control or text.isprintable() else segment._replace(text=printable(text))
 
 
 def show(text: str, *, quiet: bool = False) -> None:
     """Prints a message on standard error."""
     if not quiet:
-        print(text, file=sys.stderr)  # noqa: T201 - this is the command line
+        print(printable(text), file=sys.stderr)  # noqa: T201 - this is the command line
 
 
 def result(document: Any, text: RenderableType, *, as_json: bool) -> None:
     """Prints a command's result on standard output: `document` as JSON, or `text`."""
     if as_json:
-        print(json.dumps(_finite(document), indent=1))  # noqa: T201 - this is the command line
+        print(strict_json(document, indent=1))  # noqa: T201 - this is the command line
     elif isinstance(text, str):
-        print(text)  # noqa: T201 - this is the command line
+        print(printable(text))  # noqa: T201 - this is the command line
     elif sys.stdout.isatty():
-        console = Console(highlight=False)
+        console = TextConsole()
         least = Measurement.get(console, console.options.update(max_width=WIDE), text).minimum
         console.width = max(console.width, least)  # a narrow terminal folds lines and loses none
         console.print(text)
@@ -61,10 +85,10 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[str | Text]], *, title
     """A table. A column whose name starts with `>` is right-aligned. Only the last column is ever folded."""
     grid = Table(box=box.SIMPLE_HEAD if sys.stdout.isatty() else None, title=title, title_justify="left")
     grid.title_style = "bold"
-    cells = list(rows)
+    cells = [[_cell(cell) for cell in row] for row in rows]
     for index, column in enumerate(columns):
         name, right, last = column.removeprefix(">"), column.startswith(">"), index == len(columns) - 1
-        width = max(Text.assemble(cell).cell_len for cell in (name, *(row[index] for row in cells)))
+        width = max([Text(name).cell_len, *(row[index].cell_len for row in cells)])
         grid.add_column(
             name,
             justify="right" if right else "left",
@@ -80,7 +104,7 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[str | Text]], *, title
 def listing(columns: Sequence[str], rows: Sequence[Sequence[str | Text]]) -> Text:
     """A table of many rows without folding, ten times as fast as `table`."""
     names = [Text(column.removeprefix(">"), "bold") for column in columns]
-    cells = [names, *([Text(cell) if isinstance(cell, str) else cell for cell in row] for row in rows)]
+    cells = [names, *([_cell(cell) for cell in row] for row in rows)]
     widths = [max(cell.cell_len for cell in column) for column in zip(*cells, strict=True)]
     text = Text(no_wrap=True, overflow="ignore")
     for number, row in enumerate(cells):
@@ -98,20 +122,20 @@ def facts(rows: Iterable[tuple[str, str | Text]]) -> Table:
     grid.add_column(style="dim", no_wrap=True)
     grid.add_column(overflow="fold")
     for row in rows:
-        grid.add_row(*row)
+        grid.add_row(*map(_cell, row))
     return grid
 
 
 def bar(*, quiet: bool = False) -> Progress:
     """A progress bar in bytes on standard error; hidden if that is not a terminal."""
     return Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         DownloadColumn(),
         TransferSpeedColumn(),
-        TextColumn("{task.fields[note]}"),
+        TextColumn("{task.fields[note]}", markup=False),
         TimeRemainingColumn(),
-        console=Console(stderr=True),
+        console=TextConsole(stderr=True),
         disable=quiet or not sys.stderr.isatty(),
         transient=True,
     )
@@ -119,7 +143,7 @@ def bar(*, quiet: bool = False) -> Progress:
 
 def coloured(state: str) -> Text:
     """A state in its colour."""
-    return Text(state, style=COLOURS.get(state, ""))
+    return Text(one_line(state), style=COLOURS.get(state, ""))
 
 
 def count(number: int | None) -> str:
@@ -139,12 +163,16 @@ def percent(share: float | None, digits: int = 1) -> str:
 
 def size(length: float) -> str:
     """A size [bytes] in a readable unit."""
+    if not 0 <= length < MAX_BYTES:
+        return UNKNOWN
     power = min(int(math.log10(length) // 3), len(UNITS) - 1) if length >= 1 else 0
     return f"{length / 1000**power:.{1 if power else 0}f} {UNITS[power]}"
 
 
 def span(seconds: float) -> str:
     """A duration [s] in its two largest units."""
+    if not abs(seconds) < MAX_SECONDS:
+        return UNKNOWN
     if seconds < 60:
         return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"
     whole = round(seconds)
@@ -156,28 +184,27 @@ def span(seconds: float) -> str:
 
 def ago(moment: float | None) -> str:
     """The age of a time [s since 1970]."""
-    return "-" if moment is None else f"{span(max(0.0, time.time() - moment))} ago"
+    if moment is None:
+        return "-"
+    return f"{span(max(0.0, time.time() - moment))} ago" if abs(moment) < MAX_SECONDS else UNKNOWN
 
 
 def clock(moment: float) -> str:
     """A time [s since 1970] as local time."""
-    return f"{datetime.fromtimestamp(moment).astimezone():%Y-%m-%d %H:%M:%S}"
+    try:
+        return f"{datetime.fromtimestamp(moment).astimezone():%Y-%m-%d %H:%M:%S}"
+    except (ValueError, OverflowError, OSError):  # beyond the years 1 to 9999
+        return UNKNOWN
+
+
+def _cell(text: str | Text) -> Text:
+    """A cell of a table, on one line."""
+    return text if isinstance(text, Text) else Text(one_line(text))
 
 
 def _plain(text: RenderableType) -> str:
     """Piped output: full width, without colours."""
-    console = Console(width=WIDE, highlight=False, no_color=True, force_terminal=False)
+    console = TextConsole(width=WIDE, no_color=True, force_terminal=False)
     with console.capture() as captured:
         console.print(text)
     return "\n".join(line.rstrip() for line in captured.get().rstrip().splitlines())
-
-
-def _finite(document: Any) -> Any:
-    """`document` with None in place of NaN and infinities, which JSON lacks."""
-    if isinstance(document, float) and not math.isfinite(document):
-        return None
-    if isinstance(document, dict):
-        return {key: _finite(value) for key, value in document.items()}
-    if isinstance(document, list | tuple):
-        return [_finite(value) for value in document]
-    return document

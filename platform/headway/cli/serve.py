@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 
 from headway.cli.model import ModelChoice, Named, choose_model
 from headway.cli.options import Json, Quiet, StoreUrl
-from headway.cli.screen import result, show
+from headway.cli.screen import TextConsole, result, show
 from headway.errors import ServeError, UsageError
 
 if TYPE_CHECKING:
@@ -127,7 +126,7 @@ def _run(service: "Service", name: str, version: str, start: float, *, as_json: 
         ServeError: requests were cut off at the end.
     """
     startup: dict[str, float] = {"ray": round(time.time() - start, 3)}
-    with Console(stderr=True, quiet=quiet).status("loading") as status:
+    with TextConsole(stderr=True, quiet=quiet).status("loading") as status:
         ready = service.start(lambda stages: status.update(f"loading: {', '.join(stages)} done"))
     if not ready:
         return

@@ -17,6 +17,7 @@ from headway.cli.screen import ago, clock, coloured, count, decimal, facts, perc
 from headway.events.training_events import CheckpointRestored, RestoreNothingSound, StepDone
 from headway.launch.array_members import MemberRow, member_table
 from headway.launch.resolve import resolve
+from headway.output_text import one_line
 from headway.reports.curve import newest_losses
 from headway.reports.status import AttemptStatus, RunStatus, run_status
 from headway.runs import Run, keys
@@ -187,7 +188,11 @@ def _text(document: dict[str, Any]) -> RenderableType:
         ]
         parts += ["", table(DECISIONS, rows)]
     if document["damage"]:
-        parts += ["", Text("damage (headway verify reads the checkpoints too)", "bold red"), *document["damage"]]
+        parts += [
+            "",
+            Text("damage (headway verify reads the checkpoints too)", "bold red"),
+            *map(_line, document["damage"]),
+        ]
     if document["continue"]:
         parts += ["", facts([("continue with", document["continue"])])]
     return Group(*parts)
@@ -205,7 +210,7 @@ def _facts(document: dict[str, Any]) -> list[tuple[str, str | Text]]:
         phase = f", in phase {holder['phase']}, heartbeat {ago(holder['heartbeat'])}" if holder["phase"] else ""
         rows.append(("held by", f"{holder['process']}, attempt {holder['attempt']}{phase}"))
         if holder["slow"]:
-            rows.append(("slow", Text(holder["slow"], "yellow")))
+            rows.append(("slow", Text(one_line(holder["slow"]), "yellow")))
     if document["budget"] is None and not document["attempts"]:
         return rows  # the run has not started
     rows.append(
@@ -223,6 +228,11 @@ def _facts(document: dict[str, Any]) -> list[tuple[str, str | Text]]:
         )
     )
     return rows
+
+
+def _line(text: str) -> Text:
+    """A text on one line."""
+    return Text(one_line(text))
 
 
 def _cells(attempt: dict[str, Any]) -> list[str | Text]:

@@ -1,16 +1,21 @@
 """`headway store`: list the contents of a store, delete garbage, and copy runs."""
 
 import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from functools import partial
 from typing import Annotated, Any
 
 import typer
+from rich.table import Table
 
 from headway.cli.options import Json, Quiet, StoreUrl, choose_run, choose_store
 from headway.cli.screen import bar, count, result, show, size, span, table
-from headway.errors import DamageError, UsageError
+from headway.errors import DamageError, HeadwayError, UsageError
 from headway.objectstore import Store, open_store
-from headway.runs import Run, keys, run_names
-from headway.runs.garbage import Garbage, find_garbage
+from headway.runs import Run, keys, run_names, strays_among_runs
+from headway.runs.garbage import find_garbage
+from headway.runs.keys import CheckpointKey
 
 DAY_SECONDS = 86_400.0
 COLUMNS = ("run", ">entries", ">checkpoints", ">their size", ">garbage", ">all")
@@ -32,10 +37,12 @@ def ls(
     Example: **headway store ls --store s3://bucket/runs**
     """
     source = choose_store(store)
-    rows = [_row(each) for each in _runs(source, run)]
-    if not rows and not as_json:
-        show(f"no runs in {source.url} yet; start one with headway train RECIPE", quiet=quiet)
-        return
+    rows, findings = [], strays_among_runs(source) if run is None else []
+    for each in _runs(source, run):
+        try:
+            rows.append(_row(each))
+        except HeadwayError as error:
+            findings.append(str(error))
     cells = [
         (
             row["run"],
@@ -47,7 +54,13 @@ def ls(
         )
         for row in rows
     ]
-    result({"store": source.url, "runs": rows}, table(COLUMNS, cells), as_json=as_json)
+    if rows or as_json:
+        document = {"store": source.url, "runs": rows, "findings": findings}
+        result(document, table(COLUMNS, cells), as_json=as_json)
+    else:
+        show(f"no runs in {source.url} yet; start one with headway train RECIPE", quiet=quiet)
+    for finding in findings:
+        show(f"headway: {finding}", quiet=quiet)
 
 
 @app.command("gc")
@@ -68,40 +81,37 @@ def gc(
 
     Safe at any time, also while runs are trained: the journal tells which attempts can never commit again, and only
     their uncommitted objects are deleted. Unfinished writes, which no journal lists, are deleted by age, and only if no
-    runs are named.
+    runs are named. What Headway did not write is never deleted. Exits with code 1 if there is something that it does
+    not understand, such as a damaged journal, and lists it.
 
     Example: **headway store gc --dry-run**
     """
     source = choose_store(store)
-    deleted: list[dict[str, Any]] = []
-    groups: dict[tuple[str, str, str], list[int | None]] = {}
-    for each in _runs(source, run):
-        lengths = dict(source.sizes(keys.checkpoints(each.name)))
-        for item in _garbage(each, quiet=quiet):
-            length = lengths.get(item.key, 0)
-            deleted.append({"key": item.key, "reason": item.reason, "bytes": length})
-            groups.setdefault((each.name, count(keys.tokens_of(item.key)), item.reason), []).append(length)
-            if not dry_run:
-                source.delete(item.key)
-    for write in source.unfinished() if run is None else ():
-        age = time.time() - write.started
-        if age >= older_than:
-            reason = f"started {span(age)} ago, never finished"
-            deleted.append({"key": write.key, "reason": reason, "bytes": None})
-            groups.setdefault(("-", "-", reason), []).append(None)
-            if not dry_run:
-                source.abort(write)
-    freed = sum(length or 0 for group in groups.values() for length in group)
-    rows = [
-        (name, tokens, count(len(group)), "-" if None in group else size(sum(length or 0 for length in group)), why)
-        for (name, tokens, why), group in groups.items()
-    ]
-    listing = table(("run", ">checkpoint at", ">objects", ">size", "why"), rows)
-    document = {"store": source.url, "dry_run": dry_run, "objects": deleted, "bytes": freed}
-    result(document, listing if deleted else f"nothing to delete in {source.url}", as_json=as_json)
-    if deleted:
-        number = "1 object" if len(deleted) == 1 else f"{count(len(deleted))} objects"
+    items: list[Deletable] = []
+    findings: list[str] = []
+    for each in _deletable(source, run, older_than):
+        if isinstance(each, str):
+            findings.append(each)
+            continue
+        items.append(each)
+        if not dry_run:
+            each.delete()
+    freed = sum(item.length or 0 for item in items)
+    document = {
+        "store": source.url,
+        "dry_run": dry_run,
+        "objects": [{"key": item.key, "reason": item.reason, "bytes": item.length} for item in items],
+        "bytes": freed,
+        "findings": findings,
+    }
+    result(document, _listing(items) if items else f"nothing to delete in {source.url}", as_json=as_json)
+    if items:
+        number = "1 object" if len(items) == 1 else f"{count(len(items))} objects"
         show(f"headway: {'would delete' if dry_run else 'deleted'} {number} with {size(freed)}", quiet=quiet)
+    for finding in findings:
+        show(f"headway: {finding}")
+    if findings:
+        raise typer.Exit(1)
 
 
 @app.command("cp")
@@ -148,19 +158,70 @@ def _runs(store: Store, names: list[str] | None) -> list[Run]:
     return [Run.open(store, name) for name in names] if names else [Run(store, name) for name in run_names(store)]
 
 
-def _garbage(run: Run, *, quiet: bool) -> list[Garbage]:
-    """The garbage of a run; none if its journal is damaged."""
-    try:
-        return list(find_garbage(run))
-    except DamageError as error:
-        show(f"headway: skipped: {error}", quiet=quiet)
-        return []
+@dataclass(frozen=True)
+class Deletable:
+    """An object or an unfinished write that can be deleted."""
+
+    run: str
+    checkpoint: str
+    """Position of its checkpoint, for the listing."""
+    key: str
+    reason: str
+    length: int | None
+    """Its length [bytes]; None if that is not known."""
+    delete: Callable[[], None]
+
+
+def _deletable(source: Store, names: list[str] | None, older_than: float) -> Iterator[Deletable | str]:
+    """What gc deletes, and a finding for each thing that it does not understand."""
+    for run in _runs(source, names):
+        try:
+            yield from _garbage(run)
+        except HeadwayError as error:  # the other runs still have garbage
+            yield str(error)
+    if names is not None:
+        return
+    yield from dict.fromkeys([*strays_among_runs(source), *(f"{place}: {why}" for place, why in source.strays(""))])
+    for write in source.unfinished():
+        age = time.time() - write.started
+        if age >= older_than and (write.target is None or keys.is_ours(write.target)):
+            reason = f"started {span(age)} ago, never finished"
+            yield Deletable("-", "-", write.key, reason, None, partial(source.abort, write))
+
+
+def _garbage(run: Run) -> Iterator[Deletable | str]:
+    """The garbage of a run, and a finding for each object among its checkpoints that is not of one."""
+    lengths = dict(run.store.sizes(keys.checkpoints(run.name)))
+    for item in find_garbage(run):
+        delete = partial(run.store.delete, item.key)
+        yield Deletable(run.name, count(item.tokens), item.key, item.reason, lengths.get(item.key, 0), delete)
+    for key in lengths:
+        if not CheckpointKey.parse(key):
+            yield f"{key}: is no object of a checkpoint; it stays"
+
+
+def _listing(items: Iterable[Deletable]) -> Table:
+    """A line for each checkpoint and reason."""
+    groups: dict[tuple[str, str, str], list[int | None]] = {}
+    for item in items:
+        groups.setdefault((item.run, item.checkpoint, item.reason), []).append(item.length)
+    rows = [
+        (name, tokens, count(len(group)), "-" if None in group else size(sum(length or 0 for length in group)), why)
+        for (name, tokens, why), group in groups.items()
+    ]
+    return table(("run", ">checkpoint at", ">objects", ">size", "why"), rows)
 
 
 def _row(run: Run) -> dict[str, Any]:
-    """The size of a run."""
+    """The size of a run.
+
+    Raises:
+        DamageError: there is none of this name.
+    """
     lengths = dict(run.store.sizes(keys.run(run.name)))
     history = run.history()
+    if keys.recipe(run.name) not in lengths and not run.journal.entries:
+        raise DamageError(f"{keys.run(run.name)}: holds no run, neither a recipe nor a journal")
     try:
         garbage_bytes: int | None = sum(lengths.get(item.key, 0) for item in find_garbage(run))
     except DamageError:

@@ -11,6 +11,7 @@ from headway.cli.options import AllowUnfenced, Json, NewRun, Overrides, Quiet, R
 from headway.cli.screen import result, show
 from headway.errors import UsageError
 from headway.objectstore.probe import check_creates
+from headway.runs import keys
 from headway.telemetry.metrics_server import metrics_config
 
 NODES = "Several nodes"
@@ -63,7 +64,8 @@ def train(
     index = _node_index(node, nodes, launch)
     exposure = metrics_config(metrics)
     plan = recipes.load(recipe, overrides or ())
-    name, ranks, destination = run or plan.name, nproc or plan.machine.ranks, choose_store(store)
+    name, destination = keys.check_name(run or plan.name), choose_store(store)
+    ranks = nproc or plan.machine.ranks
     show(f"headway: run {name} in {destination.url}: starting {ranks} ranks", quiet=quiet or not sys.stderr.isatty())
     if not allow_unfenced:
         check_creates(destination)

@@ -12,13 +12,16 @@
 import hashlib
 import json
 import os
-import shutil
+import re
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
+
+from pydantic_core import from_json
 
 from headway.data.build_worker import RECEIPTS, BuildJob, Receipt, run_units, valid_receipt
 from headway.data.data_manifest import (
@@ -33,16 +36,28 @@ from headway.data.data_manifest import (
     meaning,
     read_manifest,
 )
+from headway.data.loader import check_files
 from headway.data.source import Inventory, describe, inventory
-from headway.data.token_shard import read_header
 from headway.data.tokenizer import end_of_document, load_tokenizer, sample_texts, train_tokenizer
 from headway.data.unit import Unit, plan_units
-from headway.errors import DataError, HeadwayError
-from headway.localfiles import file_sha256, locked, replacing, sync
+from headway.data.verified_shards import VerifiedShards
+from headway.errors import DataError, HeadwayError, UsageError
+from headway.localfiles import file_sha256, locked, read_bounded, replacing, sync
 from headway.recipe import Recipe, Source
 
 PLAN = "plan.json"
+MAX_PLAN_BYTES = 256 << 20
+"""Longest plan [bytes]: more than a million source files."""
+MAX_DIGEST_BYTES = 64
+"""Length of a SHA-256 in hex."""
+UNIT = r"[A-Za-z0-9][A-Za-z0-9._-]*-[0-9]{6,9}"
+SHARD_FILE = re.compile(rf"{UNIT}\.(?:train|held_out)\.tokens")
+RECEIPT_FILE = re.compile(rf"{UNIT}\.json|tokenizer\.sha256")
+PARTIAL_FILE = re.compile(r"\..+\.[0-9a-f]{8}\.partial")
+"""Names of the files that a build makes, besides its documents."""
 LOCK = ".lock"
+LOCK_SECONDS = 86_400.0
+"""Longest wait for another build in the same folder [s]."""
 
 Progress = Callable[[int, int, int], None]
 """Takes the input bytes read, the input bytes in total, and the tokens so far."""
@@ -70,7 +85,7 @@ def build(recipe: Recipe, *, workers: int | None = None, progress: Progress | No
     try:
         if manifest := _finished_build(folder, recipe):
             return manifest
-        with locked(folder / LOCK):
+        with locked(folder / LOCK, seconds=LOCK_SECONDS):
             if manifest := _finished_build(folder, recipe):
                 return manifest
             return _build(folder, recipe, workers or available_cores(), progress or (lambda *_: None))
@@ -84,19 +99,18 @@ def available_cores() -> int:
 
 
 def _finished_build(folder: Path, recipe: Recipe) -> DataManifest | None:
-    """The manifest in `folder`, if it fits the recipe and its files exist with their lengths."""
+    """The manifest in `folder`, if it fits the recipe and its files are those that were built."""
     manifest = read_manifest(folder)
     if manifest is None:
         return None
     check_meaning(folder, manifest.meaning, recipe)
     check_enough(manifest, recipe)
     try:
-        whole = file_sha256(folder / TOKENIZER) == manifest.tokenizer_sha256 and all(
-            read_header(folder / SHARDS / shard.name).size == shard.bytes for shard in manifest.shards
-        )
-    except (OSError, DataError):
+        check_files(folder, manifest)
+        VerifiedShards(folder).check(manifest.shards)
+    except DataError:
         return None
-    return manifest if whole else None
+    return manifest
 
 
 def _build(folder: Path, recipe: Recipe, workers: int, progress: Progress) -> DataManifest:
@@ -157,6 +171,7 @@ def _finish(folder: Path, recipe: Recipe, work: dict[str, SourceWork], receipts:
         sync(folder / SHARDS / shard.name)
     sync(folder / SHARDS)
     manifest.write(folder)
+    VerifiedShards(folder).remember(manifest.shards)
     return manifest
 
 
@@ -186,7 +201,7 @@ def _prepare_folder(folder: Path, recipe: Recipe, inventories: dict[str, Invento
     plan = json.loads(json.dumps({"meaning": meaning(recipe), "files": files}))
     before = _read_plan(folder)
     if before is None:
-        own = (LOCK, *(path.name for path in folder.glob("*.partial")))
+        own = (LOCK, *(path.name for path in _partials(folder)))
         others = sorted(path.name for path in folder.iterdir() if path.name not in own)
         if others and not (folder / MANIFEST).exists():
             raise DataError(
@@ -204,7 +219,7 @@ def _prepare_folder(folder: Path, recipe: Recipe, inventories: dict[str, Invento
         _clear(folder)
     for part in (folder / SHARDS, folder / RECEIPTS):
         part.mkdir(exist_ok=True)
-    for partial in folder.rglob("*.partial"):
+    for partial in (path for part in (folder, folder / SHARDS, folder / RECEIPTS) for path in _partials(part)):
         partial.unlink(missing_ok=True)
     if before != plan:
         with replacing(folder / PLAN) as file:
@@ -212,20 +227,35 @@ def _prepare_folder(folder: Path, recipe: Recipe, inventories: dict[str, Invento
 
 
 def _clear(folder: Path) -> None:
-    """Delete an unfinished build, its plan last: if this is killed, the next build clears the folder again."""
-    for part in (folder / SHARDS, folder / RECEIPTS):
-        shutil.rmtree(part, ignore_errors=True)
+    """Delete an unfinished build, its plan last: if this is killed, the next build clears the folder again.
+
+    Deletes only files that a build makes. What somebody put beside them stays.
+    """
+    for part, ours in ((folder / SHARDS, SHARD_FILE), (folder / RECEIPTS, RECEIPT_FILE)):
+        for path in part.iterdir() if part.is_dir() else ():
+            if ours.fullmatch(path.name) and (path.is_file() or path.is_symlink()):
+                path.unlink()
+        with suppress(OSError):  # something else is left in it
+            part.rmdir()
     (folder / TOKENIZER).unlink(missing_ok=True)
     (folder / PLAN).unlink(missing_ok=True)
 
 
+def _partials(folder: Path) -> list[Path]:
+    """The unfinished files that killed builds left in a folder."""
+    names = folder.iterdir() if folder.is_dir() else ()
+    return [path for path in names if PARTIAL_FILE.fullmatch(path.name) and path.is_file()]
+
+
 def _read_plan(folder: Path) -> dict[str, Any] | None:
     try:
-        plan: dict[str, Any] = json.loads((folder / PLAN).read_bytes())
+        plan = from_json(read_bounded(folder / PLAN, MAX_PLAN_BYTES))
     except FileNotFoundError:
         return None
-    except ValueError as error:
-        raise DataError(f"{folder / PLAN}: damaged; delete {folder} and build again") from error
+    except (ValueError, UsageError) as error:
+        raise DataError(f"{folder / PLAN}: damaged ({error}); delete {folder} and build again") from error
+    if not isinstance(plan, dict) or not isinstance(plan.get("meaning"), dict):
+        raise DataError(f"{folder / PLAN}: is not a plan of a build; delete {folder} and build again")
     return plan
 
 
@@ -234,9 +264,9 @@ def _freeze_tokenizer(folder: Path, recipe: Recipe, work: dict[str, SourceWork])
     data = recipe.data
     path, receipt = folder / TOKENIZER, folder / RECEIPTS / "tokenizer.sha256"
     try:
-        if (sha256 := file_sha256(path)) == receipt.read_text():
+        if (sha256 := file_sha256(path)) == read_bounded(receipt, MAX_DIGEST_BYTES).decode():
             return sha256
-    except FileNotFoundError:
+    except (FileNotFoundError, UsageError, UnicodeDecodeError):
         pass
     texts = sample_texts(
         {name: source.units for name, source in work.items()},

@@ -2,16 +2,18 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import ModelWrapValidatorHandler, ValidationInfo, model_validator
+from pydantic import Field, ModelWrapValidatorHandler, ValidationInfo, model_validator
 
-from headway.errors import DamageError, DataError
-from headway.json_manifest import Manifest, ManifestPart
-from headway.localfiles import replacing
+from headway.errors import DamageError, DataError, UsageError
+from headway.json_manifest import STORED, Manifest, ManifestPart
+from headway.localfiles import read_bounded, replacing
 from headway.recipe import Recipe, identity
+from headway.recipe.schema import Name as SourceName
 
 MANIFEST = "manifest.json"
 TOKENIZER = "tokenizer.json"
@@ -21,18 +23,32 @@ FORMAT = 1
 READ_KEYS = frozenset({"block_tokens", "curriculum"})
 """Keys of a recipe's data section that only decide how shards are read."""
 
+MAX_MANIFEST_BYTES = 64 << 20
+"""Longest manifest [bytes]: 250,000 shards."""
+
 Split = Literal["train", "held_out"]
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Amount = Annotated[int, Field(ge=0, le=2**63 - 1)]
+"""A number of tokens, bytes or documents."""
 
 
 class TokenShard(ManifestPart):
     """A file of tokens in the built data."""
 
     name: str
-    source: str
+    """Name of the file in the folder of shards: `<source>-<unit>.<split>.tokens`."""
+    source: SourceName
     split: Split
-    tokens: int
-    bytes: int
-    sha256: str
+    tokens: Amount
+    bytes: Amount
+    sha256: Sha256
+
+    @model_validator(mode="after")
+    def _check_name(self) -> Self:
+        """Only a name that a build gives, so that it leads to no other folder."""
+        if not re.fullmatch(rf"{re.escape(self.source)}-[0-9]{{6,9}}\.{self.split}\.tokens", self.name):
+            raise ValueError(f"{self.name!r} is not a name for a shard of {self.source}")
+        return self
 
 
 class Provenance(ManifestPart):
@@ -40,18 +56,18 @@ class Provenance(ManifestPart):
 
     path: str
     """The source's path, as the recipe states it."""
-    files: int
-    bytes: int
+    files: Amount
+    bytes: Amount
     """Length of the input files [bytes]."""
-    sha256: str
+    sha256: Sha256
     """SHA-256 over the SHA-256 of each part of the files, in order; independent of file names."""
-    documents: int
+    documents: Amount
     """Training documents."""
-    tokens: int
+    tokens: Amount
     """Training tokens, end-of-document tokens included."""
-    held_out_documents: int
-    held_out_tokens: int
-    dropped: dict[str, int]
+    held_out_documents: Amount
+    held_out_tokens: Amount
+    dropped: dict[str, Amount]
     """Number of files, lines and documents left out, by reason."""
 
 
@@ -61,12 +77,12 @@ class DataManifest(Manifest):
     format: int = FORMAT
     meaning: dict[str, Any]
     """The part of the recipe that decides the shards."""
-    tokenizer_sha256: str
-    vocabulary: int
+    tokenizer_sha256: Sha256
+    vocabulary: int = Field(ge=1, le=2**32)
     """Number of tokens that the tokenizer has; a small corpus gives fewer than the recipe requests."""
-    end_of_document: int
+    end_of_document: int = Field(ge=0, lt=2**32)
     """Id of the token that ends each document."""
-    sources: dict[str, Provenance]
+    sources: dict[SourceName, Provenance]
     shards: list[TokenShard]
     """All shards, by source, then by position in the source."""
 
@@ -74,7 +90,7 @@ class DataManifest(Manifest):
     @classmethod
     def _check_digest(cls, value: Any, validate: ModelWrapValidatorHandler[Self], info: ValidationInfo) -> Self:
         """Stored JSON carries the digest of the manifest; it must match."""
-        if info.mode != "json" or not isinstance(value, dict):
+        if info.context != STORED or not isinstance(value, dict):
             return validate(value)
         stored = value.pop("digest", None)
         manifest = validate(value)
@@ -118,11 +134,11 @@ def read_manifest(folder: Path) -> DataManifest | None:
     """
     path = folder / MANIFEST
     try:
-        return DataManifest.decode(path.read_bytes(), str(path))
+        return DataManifest.decode(read_bounded(path, MAX_MANIFEST_BYTES), str(path))
     except FileNotFoundError:
         return None
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror}") from error
+    except (OSError, UsageError) as error:
+        raise DataError(f"{path}: cannot be read: {error}") from error
     except DamageError as error:
         raise DataError(f"{error}; delete {folder} and build again") from error
 

@@ -5,12 +5,13 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, NoReturn, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from headway.data.data_manifest import (
+    MANIFEST,
     SHARDS,
     TOKENIZER,
     DataManifest,
@@ -21,12 +22,17 @@ from headway.data.data_manifest import (
 )
 from headway.data.order import Int64, Order
 from headway.data.token_shard import TokenStream, read_header
-from headway.errors import DataError
+from headway.data.tokenizer_file import read_tokenizer
+from headway.data.verified_shards import VerifiedShards
+from headway.errors import DataError, UsageError
 from headway.localfiles import file_sha256
 from headway.recipe import Recipe
 
 PREFETCH_BATCHES = 2
 """Batches prepared ahead of the current one."""
+VERIFIED_BYTES = 16 << 30
+"""Shards whose SHA-256 one launch checks before it starts [bytes]: some seconds from a local disk. The next one goes on
+with others, and `headway data build` checks all of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,11 +118,22 @@ class Dataset:
         tokens = np.empty((len(blocks), length + 1), dtype=np.int64)
         for row, source, block in zip(tokens, sources.tolist(), blocks.tolist(), strict=True):
             self._streams[split][source].read(block * length, row)
+        if tokens.max(initial=0) >= self.vocabulary:
+            self._refuse_tokens(tokens, [self._streams[split][source] for source in sources.tolist()], blocks)
         batch_blocks = self.recipe.train.micro_batch_tokens // length
         return [
             self._micro_batch(tokens[start : start + batch_blocks], sequence)
             for start in range(0, len(tokens), batch_blocks)
         ]
+
+    def _refuse_tokens(self, tokens: Int64, streams: Sequence[TokenStream], blocks: Int64) -> NoReturn:
+        """Name the shard of the first token that is not of the vocabulary; torch would only name an index."""
+        row, column = np.argwhere(tokens >= self.vocabulary)[0].tolist()
+        path = streams[row].path_of(int(blocks[row]) * self.block_tokens + column)
+        raise DataError(
+            f"{path}: token {tokens[row, column]:,} is not of the vocabulary of {self.vocabulary:,}; "
+            "run `headway data build RECIPE` to repair it"
+        )
 
     def _micro_batch(self, tokens: Int64, sequence: int) -> MicroBatch:
         """Split blocks, [n, L + 1], into rows of `sequence` tokens."""
@@ -129,46 +146,58 @@ class Dataset:
         return MicroBatch(inputs, targets, documents)
 
 
-def open_data(recipe: Recipe) -> Dataset:
+def open_data(recipe: Recipe, *, verify: bool = False) -> Dataset:
     """Open the data built for `recipe`, after checking that its files belong together.
 
-    Reads the manifest, the tokenizer and the header of each shard, but no tokens.
+    Reads the manifest, the tokenizer and the header of each shard. To `verify` also reads shards that this user has not
+    read before, up to `VERIFIED_BYTES` at a time, and checks their SHA-256.
 
     Raises:
-        DataError: it is not built, was built from another recipe, or a file is missing or comes from another build.
+        DataError: it is not built, was built from another recipe, or a file is missing, damaged or of another build.
     """
     folder = Path(recipe.data_path)
-    again = "run `headway data build RECIPE`"
     manifest = read_manifest(folder)
     if manifest is None:
-        raise DataError(f"no built data in {folder}: {again} first")
+        raise DataError(f"no built data in {folder}: run `headway data build RECIPE` first")
     check_meaning(folder, manifest.meaning, recipe)
     check_enough(manifest, recipe)
     try:
-        tokenizer = file_sha256(folder / TOKENIZER)
-    except OSError as error:
-        raise DataError(f"{folder / TOKENIZER}: cannot be read: {error.strerror}; {again} to repair it") from error
+        check_files(folder, manifest)
+        if verify:
+            VerifiedShards(folder).check(manifest.shards, limit=VERIFIED_BYTES)
+    except DataError as error:
+        raise DataError(f"{error}; run `headway data build RECIPE` to repair it") from error
+    return Dataset(recipe, folder, manifest)
+
+
+def check_files(folder: Path, manifest: DataManifest) -> None:
+    """Check that the files in `folder` are those of its manifest, without reading their tokens.
+
+    Raises:
+        DataError: a file is missing, or comes from another build; names it.
+    """
+    path = folder / TOKENIZER
+    try:
+        tokenizer = file_sha256(path)
+    except (OSError, UsageError) as error:
+        raise DataError(f"{path}: cannot be read: {error}") from error
     if tokenizer != manifest.tokenizer_sha256:
         raise DataError(
-            f"tokenizer does not match the shards: {folder / TOKENIZER} has SHA-256 {tokenizer}, the shards were "
-            f"made with {manifest.tokenizer_sha256}; {again} to repair it"
+            f"tokenizer does not match the shards: {path} has SHA-256 {tokenizer}, the shards were "
+            f"made with {manifest.tokenizer_sha256}"
         )
+    if (size := read_tokenizer(path).size) != manifest.vocabulary:
+        raise DataError(f"{folder / MANIFEST}: says that {path} has {manifest.vocabulary:,} tokens; it has {size:,}")
     for shard in manifest.shards:
         path = folder / SHARDS / shard.name
-        try:
-            header = read_header(path)
-        except DataError as error:
-            raise DataError(f"{error}; {again} to repair it") from error
+        header = read_header(path)
         if header.tokenizer_sha256 != tokenizer:
             raise DataError(
                 f"tokenizer does not match the shards: {path} was made with the tokenizer of SHA-256 "
-                f"{header.tokenizer_sha256}, {folder / TOKENIZER} has {tokenizer}; {again} to repair it"
+                f"{header.tokenizer_sha256}, {folder / TOKENIZER} has {tokenizer}"
             )
         if (header.size, header.tokens) != (shard.bytes, shard.tokens):
-            raise DataError(
-                f"{path}: has {header.tokens:,} tokens, the manifest says {shard.tokens:,}; {again} to repair it"
-            )
-    return Dataset(recipe, folder, manifest)
+            raise DataError(f"{path}: has {header.tokens:,} tokens, the manifest says {shard.tokens:,}")
 
 
 class Prefetcher:

@@ -27,7 +27,8 @@ from typing import IO, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from headway.errors import DataError
+from headway.errors import DataError, UsageError
+from headway.localfiles import open_regular
 
 MAGIC = b"HEADWAY\0"
 VERSION = 1
@@ -97,11 +98,11 @@ def read_header(path: Path) -> ShardHeader:
         DataError: the file is missing or is not a whole shard.
     """
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             raw = file.read(HEADER.size)
             size = os.fstat(file.fileno()).st_size
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror}") from error
+    except (OSError, UsageError) as error:
+        raise DataError(f"{path}: cannot be read: {error}") from error
     if len(raw) < HEADER.size or not raw.startswith(MAGIC):
         raise DataError(f"{path}: not a token shard")
     _, version, width, tokens, tokenizer = HEADER.unpack(raw)
@@ -116,7 +117,7 @@ def read_header(path: Path) -> ShardHeader:
 def map_tokens(path: Path) -> Tokens:
     """The tokens of a shard, [n], mapped into memory read-only."""
     header = read_header(path)
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         view = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     return np.frombuffer(view, dtype=f"<u{header.token_bytes}", offset=HEADER.size)
 
@@ -132,6 +133,10 @@ class TokenStream:
 
     def __len__(self) -> int:
         return self.starts[-1]
+
+    def path_of(self, position: int) -> Path:
+        """The shard that holds a token."""
+        return self.paths[bisect_right(self.starts, position) - 1]
 
     def read(self, start: int, out: NDArray[np.int64]) -> None:
         """Fill `out`, [n], with the tokens [start, start + n)."""

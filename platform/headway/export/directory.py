@@ -11,6 +11,7 @@ from typing import Any, Literal
 import torch
 from safetensors.torch import save_file
 
+from headway.data.tokenizer_file import read_tokenizer
 from headway.errors import DamageError, DataError, UsageError
 from headway.export.card import card
 from headway.localfiles import sync
@@ -45,7 +46,7 @@ def write(
         DamageError: a parameter is missing, unknown or of the wrong shape.
     """
     target = directory.resolve()
-    _refuse_occupied(target)
+    refuse_occupied(target)
     end = _end_token(tokenizer, end_of_document, vocabulary)
     hub = huggingface_format(recipe)
     settings = hub.configuration(recipe.model, vocabulary, recipe.data.block_tokens, end_of_document, dtype)
@@ -98,7 +99,7 @@ def _replacing_folder(target: Path) -> Iterator[Path]:
         for file in folder.iterdir():
             sync(file)  # a power cut after the rename must not leave empty files
         sync(folder)
-        _refuse_occupied(target)
+        refuse_occupied(target)
         folder.replace(target)
         sync(target.parent)
     except BaseException:
@@ -106,7 +107,12 @@ def _replacing_folder(target: Path) -> Iterator[Path]:
         raise
 
 
-def _refuse_occupied(target: Path) -> None:
+def refuse_occupied(target: Path) -> None:
+    """Refuse a directory that exists and is not empty.
+
+    Raises:
+        UsageError: it holds something, or is a file.
+    """
     if target.is_dir() and not any(target.iterdir()):
         return
     if target.exists():
@@ -116,26 +122,19 @@ def _refuse_occupied(target: Path) -> None:
 
 def _end_token(tokenizer: Path, end_of_document: int, vocabulary: int) -> str:
     """The text of the token that ends a document."""
-    try:
-        content = json.loads(tokenizer.read_text(encoding="utf-8"))
-        tokens, added = content["model"]["vocab"], content["added_tokens"]
-    except FileNotFoundError:
-        raise DataError(f"{tokenizer} does not exist; build the data again (headway data build)") from None
-    except (ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{tokenizer} is not a tokenizer.json of the tokenizers library: {error!r}") from error
-    largest = max([*tokens.values(), *(token["id"] for token in added)])
-    if largest >= vocabulary:
+    tokens = read_tokenizer(tokenizer)
+    if tokens.largest >= vocabulary:
         raise DataError(
-            f"{tokenizer} has tokens up to {largest:,}, but the model's vocabulary ends at {vocabulary - 1:,}; "
+            f"{tokenizer} has tokens up to {tokens.largest:,}, but the model's vocabulary ends at {vocabulary - 1:,}; "
             "pass the tokenizer the run was trained with"
         )
-    ends: list[str] = [token["content"] for token in added if token["id"] == end_of_document]
-    if not ends:
+    end = tokens.added(end_of_document)
+    if end is None:
         raise DataError(
             f"{tokenizer} has no special token {end_of_document}, which ends each document of the run; "
             "pass the tokenizer the run was trained with"
         )
-    return ends[0]
+    return end
 
 
 def _checked(

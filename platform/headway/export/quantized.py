@@ -15,7 +15,9 @@ from typing import Any
 import torch
 
 from headway.errors import UsageError
-from headway.export.sample import load, quiet
+from headway.export.directory import refuse_occupied
+from headway.export.sample import errors_named, load, quiet, weight_bytes
+from headway.registry.model_folder import check_model_folder
 
 INT8 = "W8A8"
 """Name of the scheme in compressed-tensors."""
@@ -50,16 +52,15 @@ def quantize(original: Path, directory: Path) -> Comparison:
     """
     from compressed_tensors.compressors import ModelCompressor
 
-    if directory.exists() and any(directory.iterdir()):
-        raise UsageError(f"{directory} is not empty; name a new directory")
-    if not _bytes(original):
-        load(original)
+    refuse_occupied(directory)
+    if check_model_folder(original).get("quantization_config"):
+        raise UsageError(f"{original} is quantized already; quantize the original model")
+    if not weight_bytes(original):
         raise UsageError(f"{original} has no weights in safetensors; export it again with headway export")
     model = load(original)
-    if hasattr(model.config, "quantization_config"):
-        raise UsageError(f"{original} is quantized already; quantize the original model")
-    texts = _sample_texts(model)
-    before = _logits(model, texts)
+    with errors_named(original):
+        texts = _sample_texts(model)
+        before = _logits(model, texts)
     _round_weights(model)
     after = _logits(model, texts)
     compressor = ModelCompressor.from_pretrained_model(model)
@@ -75,8 +76,8 @@ def quantize(original: Path, directory: Path) -> Comparison:
         agreement=float((before.argmax(-1) == after.argmax(-1)).double().mean()),
         loss=_loss(after, texts),
         original_loss=_loss(before, texts),
-        bytes=_bytes(directory),
-        original_bytes=_bytes(original),
+        bytes=weight_bytes(directory),
+        original_bytes=weight_bytes(original),
     )
 
 
@@ -106,16 +107,39 @@ def _quantized_modules(model: Any) -> Iterator[Any]:
 
 
 def _sample_texts(model: Any) -> torch.Tensor:
-    """Texts sampled from the model, [texts, length]. Each starts with an end-of-document token."""
-    length = min(LENGTH, model.config.max_position_embeddings)
-    with torch.random.fork_rng(), torch.inference_mode():
-        torch.manual_seed(SEED)
-        ends = model.config.eos_token_id
-        start = torch.full((TEXTS, 1), ends[0] if isinstance(ends, list) else ends or 0)
-        texts: torch.Tensor = model.generate(
-            start, attention_mask=torch.ones_like(start), do_sample=True, min_length=length, max_length=length
-        )
+    """Texts sampled from the model, [texts, length]. Each starts with an end-of-document token.
+
+    Raises:
+        UsageError: the model has no such token, or no room for two tokens.
+    """
+    from transformers import GenerationConfig
+
+    config = model.config
+    length, end = min(LENGTH, getattr(config, "max_position_embeddings", LENGTH)), _end_token(config)
+    if length < 2:
+        raise UsageError(f"max_position_embeddings of the model is {length}; a text has two tokens or more")
+    stored, model.generation_config = model.generation_config, GenerationConfig(eos_token_id=end, pad_token_id=end)
+    try:
+        with torch.random.fork_rng(), torch.inference_mode():
+            torch.manual_seed(SEED)
+            start = torch.full((TEXTS, 1), end)
+            texts: torch.Tensor = model.generate(
+                start, attention_mask=torch.ones_like(start), do_sample=True, min_length=length, max_length=length
+            )
+    finally:
+        model.generation_config = stored
     return texts
+
+
+def _end_token(config: Any) -> int:
+    """The token that ends a document, 0 if the configuration names none."""
+    ends = config.eos_token_id
+    end = (ends[0] if ends else None) if isinstance(ends, list) else ends
+    if end is None:
+        return 0
+    if not isinstance(end, int) or not 0 <= end < config.vocab_size:
+        raise UsageError(f"eos_token_id of the model is {end!r}, which is not a token of its {config.vocab_size:,}")
+    return end
 
 
 @torch.inference_mode()
@@ -127,7 +151,3 @@ def _logits(model: Any, texts: torch.Tensor) -> torch.Tensor:
 
 def _loss(logits: torch.Tensor, texts: torch.Tensor) -> float:
     return float(torch.nn.functional.cross_entropy(logits.flatten(0, 1), texts[:, 1:].flatten()))
-
-
-def _bytes(directory: Path) -> int:
-    return sum(path.stat().st_size for path in directory.glob("*.safetensors"))

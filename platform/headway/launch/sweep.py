@@ -16,11 +16,10 @@ import yaml
 from headway.errors import RecipeError, UsageError
 from headway.recipe import Recipe, RecipeDocument
 from headway.recipe.parser import YamlLoader
+from headway.runs import keys
 
 Choice = Mapping[str, str]
 """Values by recipe key, as written by the user."""
-MAX_NAME_LENGTH = 100
-NAME = re.compile(rf"[A-Za-z0-9][A-Za-z0-9._-]{{0,{MAX_NAME_LENGTH - 1}}}")
 INVALID = re.compile(r"[^A-Za-z0-9._-]+")
 QUOTES = " []{}\"'"
 SUFFIXES = (".yaml", ".yml", ".json")
@@ -46,10 +45,8 @@ def sweep_members(
         UsageError: an axis is malformed, two members are equal, or the name is not valid.
         RecipeError: a member's recipe is wrong; names the member and the key.
     """
-    if name is not None and not NAME.fullmatch(name):
-        raise UsageError(
-            f"--name {name}: use letters, digits, `.`, `_` and `-`; start with a letter or digit; at most 100"
-        )
+    if name is not None and not keys.NAME.fullmatch(name):
+        raise UsageError(f"--name {name}: {keys.NAME_RULE}")
     if not arrays:
         recipe = document.recipe(shared)
         return [SweepMember(name or recipe.name, list(shared), recipe)]
@@ -66,7 +63,7 @@ def sweep_members(
             raise RecipeError(f"member {index} of the array, {' '.join(overrides)}: {error}") from error
         members.append(SweepMember(run, [*shared, *overrides], recipe))
     base = name or members[0].recipe.name
-    if max(len(base) + 1 + len(member.run) for member in members) > MAX_NAME_LENGTH:
+    if max(len(base) + 1 + len(member.run) for member in members) > keys.MAX_NAME_LENGTH:
         return [SweepMember(f"{base}.{index}", each.overrides, each.recipe) for index, each in enumerate(members)]
     return [SweepMember(f"{base}.{each.run}", each.overrides, each.recipe) for each in members]
 

@@ -38,6 +38,7 @@ from headway.errors import (
     UploadAbortedError,
     UsageError,
 )
+from headway.objectstore.object_key import key_names
 from headway.objectstore.retry import RetryPolicy
 
 T = TypeVar("T")
@@ -129,7 +130,7 @@ class Bucket:
 
     def request_once(self, key: str, operation: str, **fields: Any) -> Any:
         """Send an operation without retries and with boto3's own errors; for actions of `retry`."""
-        target = {} if operation.startswith("list_") else {"Key": self.prefix + key}
+        target = {} if operation.startswith("list_") else {"Key": self.prefix + "/".join(key_names(key))}
         response = getattr(self.client, operation)(Bucket=self.name, **target, **fields)
         if operation in REQUIRED_FIELDS and REQUIRED_FIELDS[operation] not in response:
             raise TransientError("the response broke off")

@@ -33,19 +33,22 @@ class FastGet:
         self._http = client._endpoint.http_session  # noqa: SLF001 - reuses proxies, certificates, time-outs, pool
         self._usable = bool(self._region)
 
-    def get(self, key: str) -> bytes | None:
-        """An object, or None: read it through `Bucket`."""
+    def get(self, key: str, limit: int) -> bytes | None:
+        """The first `limit` bytes of an object, or None: read them through `Bucket`."""
         if not self._usable:
             return None
         try:
-            request = AWSRequest("GET", self._base + quote(key))
+            request = AWSRequest("GET", self._base + quote(key), headers={"Range": f"bytes=0-{limit - 1}"})
             S3SigV4Auth(self._credentials.get_frozen_credentials(), "s3", self._region).add_auth(request)
             response = self._http.send(request.prepare())
             body: bytes = response.content
         except (BotoCoreError, OSError):
             self._usable = False
             return None
-        if response.status_code == 200 and response.headers.get("Content-Length") == str(len(body)):
+        if response.status_code == 416:  # it has no first byte
+            return b""
+        complete = response.headers.get("Content-Length") == str(len(body))
+        if response.status_code in {200, 206} and complete and len(body) <= limit:
             return body
-        self._usable = response.status_code in {200, 404}
+        self._usable = response.status_code in {200, 206, 404}
         return None

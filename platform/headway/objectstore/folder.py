@@ -2,23 +2,33 @@
 
 An object is written to a temporary file, made durable, and then linked or moved to its name, so readers see all of it
 or nothing. Create-only writes are hard links, which the file system refuses if the name exists.
+
+Objects are regular files. Links, pipes and devices below the root are none: they are not read, listed or deleted.
 """
 
 import os
+import re
 import uuid
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from io import BufferedReader
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
-from headway import localfiles
 from headway.errors import ExistingObject, MissingObject, StoreError, UsageError
-from headway.objectstore.protocol import Buffer, UnfinishedWrite, get_or_none
+from headway.objectstore import confined
+from headway.objectstore.confined import FolderEntry, open_folders
+from headway.objectstore.object_key import is_key, key_names
+from headway.objectstore.protocol import WHOLE_BYTES, Buffer, UnfinishedWrite, get_or_none, too_long
 
 INCOMING = ".incoming"
-"""Folder of the temporary files."""
+"""Folder of the temporary files. No key starts with it."""
+TEMPORARY = re.compile(r"[0-9a-f]{32}")
+"""Names of the temporary files. Others in their folder are not ours."""
 MAX_TRIES = 100
 """Attempts to place a file whose folder concurrent deletes remove."""
+Place = Callable[[str, int, str, int], None]
+"""Places a temporary file (name and folder) under the name of an object (name and folder)."""
 
 
 class FolderStore:
@@ -30,24 +40,27 @@ class FolderStore:
 
     def put(self, key: str, parts: Iterable[Buffer]) -> None:
         """Write an object, replacing an existing one."""
-        self._write(key, parts, os.replace)
+        self._write(key, parts, _replace)
 
     def create(self, key: str, data: Buffer) -> None:
         """Write an object unless the key exists."""
         try:
-            self._write(key, [data], os.link)
+            self._write(key, [data], _link)
         except FileExistsError:
             raise ExistingObject(f"{key}: exists already in {self.url}") from None
 
     def get(self, key: str, start: int = 0, length: int | None = None) -> bytes:
         """Read an object, or a range of it."""
         with self._open(key) as file:
+            rest = max(0, os.fstat(file.fileno()).st_size - start)
+            if length is None and rest > WHOLE_BYTES:
+                raise too_long(key, WHOLE_BYTES)
             file.seek(start)
-            return file.read() if length is None else file.read(length)
+            return file.read(rest if length is None else min(length, rest))
 
-    def get_all(self, keys: Iterable[str]) -> Iterator[bytes | None]:
+    def get_all(self, keys: Iterable[str], limit: int) -> Iterator[bytes | None]:
         """Read small objects, in the order of `keys`."""
-        return (get_or_none(self, key) for key in keys)
+        return (get_or_none(self, key, limit) for key in keys)
 
     def fill(self, key: str, buffer: memoryview, start: int = 0) -> int:
         """Read bytes of an object from `start` on into `buffer`."""
@@ -57,108 +70,167 @@ class FolderStore:
 
     def size(self, key: str) -> int:
         """Length of an object [bytes]."""
-        path = self._path(key)
-        if not path.is_file():
-            raise MissingObject(f"{key}: no such object in {self.url}")
-        return path.stat().st_size
+        *folders, name = _names(key)
+        with self._errors(key, "looked up"), open_folders(self.root, folders) as opened:
+            return confined.file_size(name, opened[-1])
 
     def list(self, prefix: str, after: str = "") -> Iterator[str]:
         """Keys that start with `prefix`, sorted as S3 sorts them."""
-        folder = self.root / prefix.rpartition("/")[0]
-        keys = [
-            (Path(parent) / name).relative_to(self.root).as_posix()
-            for parent, _, names in os.walk(folder)
-            for name in names
-        ]
-        hidden = f"{INCOMING}/"
-        yield from sorted(key for key in keys if key.startswith(prefix) and key > after and not key.startswith(hidden))
+        yield from sorted(entry.path for entry in self._entries(prefix) if not entry.problem and entry.path > after)
 
     def sizes(self, prefix: str) -> Iterator[tuple[str, int]]:
         """Keys that start with `prefix`, sorted as S3 sorts them, with lengths [bytes]."""
-        for key in self.list(prefix):
-            with suppress(MissingObject):  # deleted after it was listed
-                yield key, self.size(key)
+        yield from sorted((entry.path, entry.size) for entry in self._entries(prefix) if not entry.problem)
 
     def folders(self, prefix: str) -> Iterator[str]:
         """Names of the folders in the folder `prefix`."""
-        with suppress(FileNotFoundError, NotADirectoryError):
-            yield from sorted(entry.name for entry in os.scandir(self.root / prefix) if entry.is_dir())
+        with suppress(MissingObject), self._errors(prefix, "listed"), self._below(prefix) as folder:
+            yield from (name for name in confined.folder_names(folder) if is_key(name) and prefix + name != INCOMING)
+
+    def strays(self, prefix: str, *, deep: bool = True) -> Iterator[tuple[str, str]]:
+        """Links, special files and files without a key below `prefix`, and foreign files among the temporary ones."""
+        yield from sorted((entry.path, entry.problem) for entry in self._entries(prefix, deep=deep) if entry.problem)
+        if not prefix and deep:
+            yield from sorted(
+                (entry.path, entry.problem or "is no temporary file of this store")
+                for entry in self._temporary_files()
+                if not _is_temporary(entry)
+            )
 
     def unfinished(self) -> Iterator[UnfinishedWrite]:
         """Temporary files that were never moved to their names."""
-        folder = self.root / INCOMING
-        for entry in sorted(os.scandir(folder), key=lambda entry: entry.name) if folder.is_dir() else ():
-            with suppress(FileNotFoundError):
-                yield UnfinishedWrite(f"{INCOMING}/{entry.name}", entry.stat().st_mtime, entry.path)
+        for entry in sorted(self._temporary_files(), key=lambda entry: entry.path):
+            if _is_temporary(entry):
+                yield UnfinishedWrite(entry.path, entry.modified, entry.path.rpartition("/")[2])
 
     def abort(self, write: UnfinishedWrite) -> None:
         """Delete a temporary file."""
-        Path(write.handle).unlink(missing_ok=True)
+        with suppress(MissingObject), self._errors(write.key, "deleted"), open_folders(self.root, [INCOMING]) as opened:
+            if TEMPORARY.fullmatch(write.handle):
+                confined.file_size(write.handle, opened[-1])  # only a regular file is one of ours
+                os.unlink(write.handle, dir_fd=opened[-1])
 
     def delete(self, key: str) -> None:
         """Delete an object, and the folders that are empty then."""
-        path = self._path(key)
-        try:
-            path.unlink(missing_ok=True)
-        except OSError as error:
-            raise StoreError(f"{key}: cannot be deleted from {self.url}: {error.strerror}") from error
-        for parent in path.relative_to(self.root).parents[:-1]:
-            try:
-                (self.root / parent).rmdir()
-            except OSError:
-                break
+        *folders, name = _names(key)
+        with suppress(MissingObject), self._errors(key, "deleted"), open_folders(self.root, folders) as opened:
+            confined.file_size(name, opened[-1])  # only a regular file is an object
+            os.unlink(name, dir_fd=opened[-1])
+            for folder, parent in zip(reversed(folders), reversed(opened[:-1]), strict=True):
+                try:
+                    os.rmdir(folder, dir_fd=parent)
+                except OSError:
+                    break
+
+    def _entries(self, prefix: str, *, deep: bool = True) -> Iterator[FolderEntry]:
+        """What lies below `prefix`, except for the temporary files."""
+        path = prefix.rpartition("/")[0]
+        with suppress(MissingObject), self._errors(prefix, "listed"), self._below(prefix) as folder:
+            for entry in confined.walk(folder, f"{path}/" if path else "", deep=deep):
+                hidden = entry.path.partition("/")[0] == INCOMING and entry.path != INCOMING
+                if entry.path == INCOMING and not entry.problem:
+                    yield replace(entry, problem="is a file where a folder belongs")
+                elif entry.path.startswith(prefix) and not hidden:
+                    yield entry
+
+    def _temporary_files(self) -> Iterator[FolderEntry]:
+        with suppress(FileNotFoundError, NotADirectoryError), open_folders(self.root, [INCOMING]) as opened:
+            yield from confined.walk(opened[-1], f"{INCOMING}/", depth=0)
+
+    @contextmanager
+    def _below(self, prefix: str) -> Iterator[int]:
+        """The folder that holds all keys with a prefix."""
+        path = prefix.rpartition("/")[0]
+        with open_folders(self.root, key_names(path) if path else []) as opened:
+            yield opened[-1]
 
     @contextmanager
     def _open(self, key: str) -> Iterator[BufferedReader]:
+        *folders, name = _names(key)
+        with (
+            self._errors(key, "read"),
+            open_folders(self.root, folders) as opened,
+            os.fdopen(confined.open_file(name, opened[-1]), "rb") as file,
+        ):
+            yield file
+
+    @contextmanager
+    def _errors(self, key: str, verb: str) -> Iterator[None]:
+        """Raise errors of the file system as Headway's."""
         try:
-            with self._path(key).open("rb") as file:
-                yield file
-        except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+            yield
+        except (FileNotFoundError, NotADirectoryError):
             raise MissingObject(f"{key}: no such object in {self.url}") from None
         except OSError as error:
-            raise StoreError(f"{key}: cannot be read from {self.url}: {error.strerror}") from error
+            raise StoreError(f"{key}: cannot be {verb} in {self.url}: {error.strerror}") from error
 
-    def _path(self, key: str) -> Path:
-        parts = PurePosixPath(key).parts
-        if not parts or key.startswith("/") or ".." in parts:
-            raise UsageError(f"{key!r} is not an object key")
-        return self.root.joinpath(*parts)
-
-    def _write(self, key: str, parts: Iterable[Buffer], place: Callable[[Path, Path], None]) -> None:
+    def _write(self, key: str, parts: Iterable[Buffer], place: Place) -> None:
         """Write the parts to a durable temporary file, then `place` it under the object's name."""
-        target = self._path(key)
-        incoming = self.root / INCOMING / uuid.uuid4().hex
+        names, temporary = _names(key), uuid.uuid4().hex
         try:
-            incoming.parent.mkdir(parents=True, exist_ok=True)
-            try:
-                with incoming.open("xb") as file:
-                    for part in parts:
-                        file.write(part)
-                    file.flush()
-                    os.fsync(file.fileno())
-                _place(incoming, target, place)
-            finally:
-                incoming.unlink(missing_ok=True)
+            with open_folders(self.root, [INCOMING], create=True) as opened:
+                incoming = opened[-1]
+                try:
+                    with os.fdopen(os.open(temporary, confined.CREATE, 0o666, dir_fd=incoming), "wb") as file:
+                        for part in parts:
+                            file.write(part)
+                        file.flush()
+                        os.fsync(file.fileno())
+                    self._place(temporary, incoming, names, place)
+                finally:
+                    with suppress(FileNotFoundError):
+                        os.unlink(temporary, dir_fd=incoming)
         except FileExistsError:
             raise
         except OSError as error:
             raise StoreError(f"{key}: cannot be written to {self.url}: {error.strerror}") from error
 
+    def _place(self, temporary: str, incoming: int, names: Sequence[str], place: Place) -> None:
+        """`place` a file in its folder, which is created again each time that a concurrent delete removes it.
 
-def _place(incoming: Path, target: Path, place: Callable[[Path, Path], None]) -> None:
-    """`place` a file in its folder, which is created again each time that a concurrent delete removes it.
+        Raises:
+            FileExistsError: the name exists, and `place` replaces no file.
+        """
+        *folders, name = names
+        for tries_left in range(MAX_TRIES - 1, -1, -1):
+            try:
+                with open_folders(self.root, folders, create=True) as opened:
+                    place(temporary, incoming, name, opened[-1])
+                    os.fsync(opened[-1])
+                    return
+            except FileNotFoundError:  # a parent was deleted
+                if not tries_left or not _exists(temporary, incoming):  # garbage collection deleted the file itself
+                    raise
+
+
+def _names(key: str) -> list[str]:
+    """The folders and the file of an object.
 
     Raises:
-        FileExistsError: the name exists, and `place` replaces no file.
+        UsageError: it is not a key, or one of a temporary file.
     """
-    for tries_left in range(MAX_TRIES - 1, -1, -1):
-        with suppress(FileNotFoundError, FileExistsError):  # a parent was deleted, or the folder exists
-            target.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            place(incoming, target)
-            break
-        except FileNotFoundError:
-            if not tries_left or not incoming.exists():  # garbage collection deleted the file, not the folder
-                raise
-    with suppress(FileNotFoundError):  # the object was deleted at once, and its folder with it
-        localfiles.sync(target.parent)
+    names = key_names(key)
+    if names[0] == INCOMING:
+        raise UsageError(f"{key!r} is not an object key")
+    return names
+
+
+def _replace(temporary: str, incoming: int, name: str, folder: int) -> None:
+    os.replace(temporary, name, src_dir_fd=incoming, dst_dir_fd=folder)
+
+
+def _link(temporary: str, incoming: int, name: str, folder: int) -> None:
+    os.link(temporary, name, src_dir_fd=incoming, dst_dir_fd=folder, follow_symlinks=False)
+
+
+def _exists(name: str, folder: int) -> bool:
+    try:
+        os.stat(name, dir_fd=folder, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def _is_temporary(entry: FolderEntry) -> bool:
+    """Whether something in the folder of temporary files is one of this store."""
+    return not entry.problem and bool(TEMPORARY.fullmatch(entry.path.removeprefix(f"{INCOMING}/")))

@@ -7,9 +7,11 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
-from headway.errors import MissingObject
+from headway.errors import DamageError, MissingObject
 
 Buffer = bytes | bytearray | memoryview
+WHOLE_BYTES = 64 << 20
+"""Longest object that `Store.get` returns whole [bytes]. Longer ones are read in ranges."""
 
 
 @dataclass(frozen=True)
@@ -22,6 +24,8 @@ class UnfinishedWrite:
     """Start of the write [s since 1970]."""
     handle: str
     """The store's identifier of the write."""
+    target: str | None = None
+    """Key of its object, if the store knows it."""
 
 
 class Store(Protocol):
@@ -45,14 +49,18 @@ class Store(Protocol):
         """
 
     def get(self, key: str, start: int = 0, length: int | None = None) -> bytes:
-        """Read an object, or `length` bytes of it from byte `start`.
+        """Read an object, or at most `length` bytes of it from byte `start`.
 
         Raises:
             MissingObject: the key does not exist.
+            DamageError: no `length` is given, and the object is longer than `WHOLE_BYTES`.
         """
 
-    def get_all(self, keys: Iterable[str]) -> Iterator[bytes | None]:
-        """Read small objects in the order of `keys`, in parallel where that is faster. None for a missing one."""
+    def get_all(self, keys: Iterable[str], limit: int) -> Iterator[bytes | None]:
+        """Read the first `limit` bytes of small objects in the order of `keys`, in parallel where that is faster.
+
+        None for a missing one.
+        """
 
     def fill(self, key: str, buffer: memoryview, start: int = 0) -> int:
         """Read bytes from `start` on into `buffer`. Returns their number, which is smaller if the object ends.
@@ -77,6 +85,12 @@ class Store(Protocol):
     def folders(self, prefix: str) -> Iterator[str]:
         """Distinct names between `prefix`, which ends in `/`, and the next `/`, in order."""
 
+    def strays(self, prefix: str, *, deep: bool = True) -> Iterator[tuple[str, str]]:
+        """What lies below `prefix` and is no object of any key: its place, and why. Only folders have such things.
+
+        Looks at the names between `prefix` and the next `/` only, unless `deep` is set.
+        """
+
     def unfinished(self) -> Iterator[UnfinishedWrite]:
         """Writes that were started and neither completed nor aborted."""
 
@@ -87,9 +101,27 @@ class Store(Protocol):
         """Delete an object. A missing one is no error."""
 
 
-def get_or_none(store: Store, key: str) -> bytes | None:
-    """Read an object; None if it is missing. Implements one element of `Store.get_all`."""
+def get_or_none(store: Store, key: str, limit: int | None = None) -> bytes | None:
+    """Read an object, or its first `limit` bytes; None if it is missing. Implements one element of `Store.get_all`."""
     try:
-        return store.get(key)
+        return store.get(key, 0, limit)
     except MissingObject:
         return None
+
+
+def read_document(store: Store, key: str, limit: int) -> bytes:
+    """Read an object that nobody makes longer than `limit` [bytes].
+
+    Raises:
+        MissingObject: the key does not exist.
+        DamageError: it is longer.
+    """
+    data = store.get(key, 0, limit + 1)
+    if len(data) > limit:
+        raise too_long(key, limit)
+    return data
+
+
+def too_long(key: str, limit: int) -> DamageError:
+    """The error for an object that is longer than `limit` [bytes]."""
+    return DamageError(f"{key}: is longer than {limit:,} bytes, which no such object is; it is not read")

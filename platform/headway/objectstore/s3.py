@@ -14,7 +14,8 @@ from headway.objectstore.bucket import MEBIBYTE, OWNER, Bucket
 from headway.objectstore.fast_get import FastGet
 from headway.objectstore.multipart import upload
 from headway.objectstore.object_body import CHECKSUM, ObjectBody, split
-from headway.objectstore.protocol import Buffer, UnfinishedWrite, get_or_none
+from headway.objectstore.object_key import is_key
+from headway.objectstore.protocol import WHOLE_BYTES, Buffer, UnfinishedWrite, get_or_none, too_long
 
 MAX_PARTS = 10_000
 """S3's limit of parts per object."""
@@ -63,15 +64,21 @@ class S3Store:
         """Read an object, or a range of it."""
         last = "" if length is None else start + length - 1
         byte_range = f"bytes={start}-{last}" if start or length is not None else ""
-        return b"" if length == 0 else bytes(self._read(key, byte_range, lambda size: memoryview(bytearray(size))))
 
-    def get_all(self, keys: Iterable[str]) -> Iterator[bytes | None]:
+        def allocate(size: int) -> memoryview:
+            if size > (WHOLE_BYTES if length is None else length):
+                raise too_long(key, WHOLE_BYTES)
+            return memoryview(bytearray(size))
+
+        return b"" if length == 0 else bytes(self._read(key, byte_range, allocate))
+
+    def get_all(self, keys: Iterable[str], limit: int) -> Iterator[bytes | None]:
         """Read small objects in parallel, in the order of `keys`."""
         fast_get = self._fast_get
 
         def read(key: str) -> bytes | None:
-            data = fast_get.get(key)
-            return get_or_none(self, key) if data is None else data
+            data = fast_get.get(key, limit)
+            return get_or_none(self, key, limit) if data is None else data
 
         return self._read_pool.map(read, keys)
 
@@ -97,13 +104,19 @@ class S3Store:
         """Distinct names between `prefix` and the next `/`."""
         full_prefix = self.bucket.prefix + prefix
         for page in self.bucket.pages(prefix, Delimiter="/"):
-            yield from (each["Prefix"].removeprefix(full_prefix)[:-1] for each in page.get("CommonPrefixes", ()))
+            names = (each["Prefix"].removeprefix(full_prefix)[:-1] for each in page.get("CommonPrefixes", ()))
+            yield from filter(is_key, names)
+
+    def strays(self, _prefix: str, *, deep: bool = True) -> Iterator[tuple[str, str]]:
+        """Nothing: a bucket holds only objects. Those that are no keys here, such as folder markers, are not listed."""
+        del deep
+        return iter(())
 
     def unfinished(self) -> Iterator[UnfinishedWrite]:
         """Multipart uploads that were neither completed nor aborted."""
         for each in self.bucket.uploads():
             key = each["Key"].removeprefix(self.bucket.prefix)
-            yield UnfinishedWrite(key, each["Initiated"].timestamp(), each["UploadId"])
+            yield UnfinishedWrite(key, each["Initiated"].timestamp(), each["UploadId"], target=key)
 
     def abort(self, write: UnfinishedWrite) -> None:
         """Abort a multipart upload."""
@@ -129,9 +142,10 @@ class S3Store:
 
     def _list_objects(self, prefix: str, **fields: str) -> Iterator[tuple[str, int]]:
         for page in self.bucket.pages(prefix, **fields):
-            yield from (
-                (each["Key"].removeprefix(self.bucket.prefix), each["Size"]) for each in page.get("Contents", ())
-            )
+            for each in page.get("Contents", ()):
+                key = each["Key"].removeprefix(self.bucket.prefix)
+                if is_key(key):
+                    yield key, each["Size"]
 
     def _read(self, key: str, byte_range: str, allocate: Callable[[int], memoryview]) -> memoryview:
         """Read a range into the buffer that `allocate` returns for its length. Empty if it begins past the end."""

@@ -1,11 +1,15 @@
 """The files a model may have: safetensors, JSON, text and tokenizers. None of them runs code when it is loaded."""
 
-import json
+import hashlib
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from pydantic_core import from_json
+
 from headway.errors import UsageError
+from headway.localfiles import open_regular
+from headway.registry.model_folder import check_model_folder
 
 MANIFEST = "manifest.json"
 """Name of the registry's manifest, beside the model's files."""
@@ -16,8 +20,8 @@ PICKLE_SUFFIXES = (".bin", ".ckpt", ".dill", ".joblib", ".npy", ".npz", ".pickle
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}\Z")
 CHUNK_BYTES = 16 << 20
 """Bytes of a file in memory at a time."""
-MAX_HEADER_BYTES = 100_000_000
-"""Longest safetensors header; the limit of the safetensors library."""
+MAX_HEADER_BYTES = 16 << 20
+"""Longest safetensors header [bytes]: about 150,000 tensors in one file."""
 
 
 def name_problem(name: str) -> str | None:
@@ -32,10 +36,10 @@ def name_problem(name: str) -> str | None:
 
 
 def model_files(folder: Path) -> dict[str, Path]:
-    """The files of a model's folder, by name, after checking names and the layout of safetensors files.
+    """The files of a model's folder, by name, after checking names, links, and the layout of safetensors files.
 
     Raises:
-        UsageError: the folder holds a file that no model may have, or a folder, or no model.
+        UsageError: the folder holds a file that no model may have, or a folder, or no model, or leads out of itself.
     """
     if not folder.is_dir():
         raise UsageError(f"{folder} is not a folder; name one that headway export made")
@@ -49,23 +53,33 @@ def model_files(folder: Path) -> dict[str, Path]:
             _check_safetensors(path)
     if "config.json" not in paths or not any(name.endswith(".safetensors") for name in paths):
         raise UsageError(f"{folder} holds no model (config.json and safetensors weights); make one: headway export")
+    check_model_folder(folder)
     return paths
 
 
-def read_chunks(path: Path) -> Iterator[bytes]:
-    """The bytes of a file, `CHUNK_BYTES` at a time."""
-    with path.open("rb") as file:
+def read_unchanged(path: Path, sha256: str, advance: Callable[[int], object]) -> Iterator[bytes]:
+    """The bytes of a file, `CHUNK_BYTES` at a time. At the end, checks them against their SHA-256.
+
+    Raises:
+        UsageError: the file changed since its SHA-256 was computed. The store keeps nothing of it.
+    """
+    digest = hashlib.sha256()
+    with open_regular(path) as file:
         while chunk := file.read(CHUNK_BYTES):
+            digest.update(chunk)
             yield chunk
+            advance(len(chunk))
+    if digest.hexdigest() != sha256:
+        raise UsageError(f"{path} was changed while it was being published; nothing was published. Publish it again")
 
 
 def _check_safetensors(path: Path) -> None:
     """Check the layout of a safetensors file: a JSON header, then exactly the tensors that it names."""
     size = path.stat().st_size
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             length = int.from_bytes(file.read(8), "little")
-            header = json.loads(file.read(min(length, MAX_HEADER_BYTES)))
+            header = from_json(file.read(min(length, MAX_HEADER_BYTES)))
         ends = [tensor["data_offsets"][1] for name, tensor in header.items() if name != "__metadata__"]
         sound = 8 + length + max(ends, default=0) == size
     except (ValueError, KeyError, IndexError, TypeError, AttributeError):

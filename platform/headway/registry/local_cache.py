@@ -1,11 +1,14 @@
 """Local folders of model versions: in a folder store, in this machine's cache, or in a folder of the caller's choice.
 
 A folder appears whole or not at all. A version is verified while it is downloaded, and again each time it is fetched.
+A damaged copy in the cache goes once a sound one has come. Only files that the version has are deleted from it: what
+the cache did not make, it keeps.
 """
 
 import shutil
 import uuid
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from headway.errors import DamageError, StoreError, UsageError
@@ -39,12 +42,12 @@ def verify_in_store(reader: VersionReader, advance: Advance) -> Path | None:
 def fetch_to_cache(reader: VersionReader, advance: Advance) -> Path:
     """The folder of a version in the cache, verified. A damaged copy is downloaded again."""
     target = cache_path(reader.version)
-    if target.exists():
-        try:
-            return _verify(reader.version, target, advance)
-        except DamageError:
-            shutil.rmtree(target, ignore_errors=True)
-    return _download(reader, target, advance)
+    if not target.exists():
+        return _download(reader, target, advance)
+    try:
+        return _verify(reader.version, target, advance)
+    except DamageError:
+        return _download(reader, target, advance, replace=True)
 
 
 def fetch_to(reader: VersionReader, target: Path, advance: Advance) -> Path:
@@ -73,23 +76,28 @@ def _verify(version: Version, folder: Path, advance: Advance) -> Path:
     return folder
 
 
-def _download(reader: VersionReader, target: Path, advance: Advance) -> Path:
+def _download(reader: VersionReader, target: Path, advance: Advance, *, replace: bool = False) -> Path:
     """Download the files of a version to `target`, verifying each; an error leaves nothing.
+
+    Afterwards, `replace` deletes the copy of the version that was there.
 
     Raises:
         DamageError: something is not what was published.
-        StoreError: the files could not be written.
+        StoreError: the files could not be written, or the disk has no room for them.
     """
     reader.check_files()
     partial = target.with_name(f"{target.name}.partial-{uuid.uuid4().hex[:8]}")
     try:
         partial.mkdir(parents=True)
+        _check_room(reader, partial)
         (partial / MANIFEST).write_bytes(reader.manifest_bytes)
         for name in reader.manifest.files:
             with (partial / name).open("xb") as file:
                 for chunk in reader.read(name):
                     file.write(chunk)
                     advance(chunk.nbytes)
+        if replace:
+            _delete_copy(target, reader)
         try:
             partial.replace(target)
         except OSError:
@@ -101,3 +109,28 @@ def _download(reader: VersionReader, target: Path, advance: Advance) -> Path:
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return target
+
+
+def _check_room(reader: VersionReader, folder: Path) -> None:
+    """Refuse to fill the disk.
+
+    Raises:
+        StoreError: the files of the version do not fit.
+    """
+    free = shutil.disk_usage(folder).free
+    size = reader.manifest.size
+    if size > free:
+        raise StoreError(f"{reader.version}: its files have {size:,} bytes, but {folder.parent} has room for {free:,}")
+
+
+def _delete_copy(target: Path, reader: VersionReader) -> None:
+    """Delete the files of a version from `target`. What else lies there is kept beside it, with the old folder."""
+    old = target.with_name(f"{target.name}.replaced-{uuid.uuid4().hex[:8]}")
+    target.rename(old)
+    if old.is_symlink():
+        old.unlink()
+        return
+    with suppress(OSError):  # something is left in the folder
+        for name in (MANIFEST, *reader.manifest.files):
+            (old / name).unlink(missing_ok=True)
+        old.rmdir()

@@ -1,6 +1,5 @@
 """A registered model in a store: publishes versions, moves aliases, resolves references and fetches versions."""
 
-import hashlib
 import re
 import secrets
 import time
@@ -12,7 +11,7 @@ from headway.errors import DamageError, StoreError, UsageError
 from headway.localfiles import file_sha256
 from headway.objectstore import Store
 from headway.registry.code import this_code
-from headway.registry.files import model_files, read_chunks
+from headway.registry.files import model_files, read_unchanged
 from headway.registry.local_cache import Advance, fetch_to, fetch_to_cache, verify_in_store
 from headway.registry.model_history import ENTRY_TYPES, Aliased, ModelEntry, ModelHistory, Published, fold_model
 from headway.registry.version import Version, VersionReader
@@ -42,7 +41,7 @@ class RegisteredModel:
 
     def history(self) -> ModelHistory:
         """The current state of the model, read from its journal."""
-        return fold_model(self.journal.read())
+        return fold_model(self.name, self.journal.read())
 
     def versions(self) -> list[Version]:
         """All versions, oldest first."""
@@ -130,7 +129,7 @@ class RegisteredModel:
         self.check_alias(alias)
 
         def make(header: EntryHeader) -> Aliased | None:
-            history = fold_model(self.journal.entries)
+            history = fold_model(self.name, self.journal.entries)
             self._by_number(history, version)
             if _points_at(history, alias, version):
                 return None
@@ -189,7 +188,7 @@ class RegisteredModel:
         prefix = keys.version(self.name, manifest.origin.tokens, secrets.token_hex(8))
         try:
             for name, path in paths.items():
-                self.store.put(prefix + name, _read_unchanged(path, manifest.files[name], advance))
+                self.store.put(prefix + name, read_unchanged(path, manifest.files[name].sha256, advance))
             self.store.put(keys.version_manifest(prefix), [manifest.encode()])
         except BaseException:
             self._discard(prefix)
@@ -204,7 +203,7 @@ class RegisteredModel:
         digest = sha256(manifest.encode())
 
         def make(header: EntryHeader) -> Published | None:
-            history = fold_model(self.journal.entries)
+            history = fold_model(self.name, self.journal.entries)
             if self._with_content(history, manifest.content, damaged):
                 return None
             return Published(
@@ -260,7 +259,14 @@ class RegisteredModel:
 
 def model_names(store: Store) -> list[str]:
     """Names of the models in a store: those that have a journal."""
-    return [name for name in store.folders(keys.models()) if next(store.list(keys.model_journal(name)), None)]
+    names = filter(NAME.match, store.folders(keys.models()))
+    return [name for name in names if next(store.list(keys.model_journal(name)), None)]
+
+
+def strays_among_models(store: Store) -> list[str]:
+    """A finding for each folder in the place of a model that has no name of one."""
+    folders = store.folders(keys.models())
+    return [f"{keys.models()}{name}: is not a name for a model" for name in folders if not NAME.match(name)]
 
 
 def find(store: Store, reference: str) -> tuple[RegisteredModel, Version]:
@@ -278,18 +284,3 @@ def _summary(history: ModelHistory) -> str:
     versions = ", ".join(str(number) for number in history.published) or "none"
     aliases = ", ".join(f"{alias} ({entry.version})" for alias, entry in sorted(history.aliased.items()))
     return f"versions {versions}" + (f" and aliases {aliases}" if aliases else "")
-
-
-def _read_unchanged(path: Path, file: ModelFile, advance: Advance) -> Iterator[bytes]:
-    """The bytes of a file, in chunks. At the end, checks them against the SHA-256 in the manifest.
-
-    Raises:
-        UsageError: the file changed since its SHA-256 was computed. The store keeps nothing of it.
-    """
-    digest = hashlib.sha256()
-    for chunk in read_chunks(path):
-        digest.update(chunk)
-        yield chunk
-        advance(len(chunk))
-    if digest.hexdigest() != file.sha256:
-        raise UsageError(f"{path} was changed while it was being published; nothing was published. Publish it again")

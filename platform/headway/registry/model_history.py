@@ -6,22 +6,26 @@ from typing import Annotated, Literal
 
 from pydantic import Field, TypeAdapter
 
+from headway.registry.version_manifest import Digest
+from headway.runs import keys
 from headway.runs.hashlog import Damaged, LogEntry
+
+AliasName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9._-]{0,99}$")]
 
 
 class Published(LogEntry):
     """A version was published."""
 
     kind: Literal["published"] = "published"
-    version: int
+    version: int = Field(ge=1)
     """Version number, from 1."""
     manifest: str
     """Key of the version's manifest."""
-    sha256: str
+    sha256: Digest
     """SHA-256 of the manifest."""
-    bytes: int
+    bytes: int = Field(ge=0, le=2**63 - 1)
     """Size of all files together."""
-    content: str
+    content: Digest
     """Digest of the files and their origin; equal for two publications of the same content."""
 
 
@@ -29,8 +33,8 @@ class Aliased(LogEntry):
     """An alias was pointed at a version."""
 
     kind: Literal["aliased"] = "aliased"
-    alias: str
-    version: int
+    alias: AliasName
+    version: int = Field(ge=1)
 
 
 ModelEntry = Annotated[Published | Aliased, Field(discriminator="kind")]
@@ -55,18 +59,27 @@ class ModelHistory:
         return next((entry for entry in self.damaged if entry.seq > since), None)
 
 
-def fold_model(entries: Sequence[ModelEntry | Damaged]) -> ModelHistory:
-    """Derive a model's state from its journal."""
+def fold_model(model: str, entries: Sequence[ModelEntry | Damaged]) -> ModelHistory:
+    """Derive a model's state from its journal. An entry that no publication writes counts as damaged."""
     history = ModelHistory()
     for entry in entries:
-        match entry:
-            case Damaged():
-                history.damaged.append(entry)
+        match _checked(model, entry):
+            case Damaged() as damaged:
+                history.damaged.append(damaged)
                 history.next_number += 1
-            case Published():
-                history.published.setdefault(entry.version, entry)
-                history.next_number = max(history.next_number, entry.version + 1)
-            case Aliased():
-                history.aliased.pop(entry.alias, None)
-                history.aliased[entry.alias] = entry
+            case Published() as published:
+                history.published.setdefault(published.version, published)
+                history.next_number = max(history.next_number, published.version + 1)
+            case Aliased() as aliased:
+                history.aliased.pop(aliased.alias, None)
+                history.aliased[aliased.alias] = aliased
     return history
+
+
+def _checked(model: str, entry: ModelEntry | Damaged) -> ModelEntry | Damaged:
+    """The entry, or its damage if it says what no entry of this model can say."""
+    if isinstance(entry, Published) and not keys.is_version_manifest(model, entry.manifest):
+        return Damaged(entry.seq, f"journal entry {entry.seq} names a manifest that no version of {model} has")
+    if not isinstance(entry, Damaged) and entry.version > entry.seq:
+        return Damaged(entry.seq, f"journal entry {entry.seq} names version {entry.version}, which cannot exist yet")
+    return entry

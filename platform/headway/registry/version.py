@@ -65,11 +65,14 @@ class VersionReader:
         """The manifest, decoded.
 
         Raises:
-            DamageError: it is missing, was changed, or belongs to another model.
+            DamageError: it is missing, was changed, belongs to another model, or has files of another size.
         """
         manifest = VersionManifest.decode(self.manifest_bytes, f"{self.version}: {MANIFEST}")
         if manifest.model != self.version.model:
             raise self._damage(MANIFEST, f"belongs to another model, {manifest.model}")
+        if manifest.size != self.version.bytes:
+            problem = f"names {manifest.size:,} bytes of files; the model's journal says {self.version.bytes:,}"
+            raise self._damage(MANIFEST, problem)
         return manifest
 
     def check_files(self) -> None:

@@ -8,14 +8,13 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
-from pydantic import ValidationError
-
+from headway.errors import DamageError, HeadwayError
 from headway.objectstore.protocol import Store
 from headway.reports.curve import newest_losses
-from headway.reports.status import State, run_status
+from headway.reports.status import NO_RECIPE, State, run_status
 from headway.reports.time_accounting import account_time
 from headway.runs import keys
-from headway.runs.liveness import Heartbeat, RunSummary, is_alive
+from headway.runs.liveness import HEARTBEAT_BYTES, Heartbeat, RunSummary, is_alive, parse_heartbeat
 from headway.runs.run import Run
 
 READERS = 16
@@ -51,6 +50,8 @@ class RunOverview:
     """Message about a straggling rank of a running attempt."""
     problem: str | None = None
     """Problem with the run's recipe."""
+    finding: str | None = None
+    """Why nothing is known of the run: it cannot be read, or there is none of this name."""
 
     @property
     def share(self) -> float | None:
@@ -60,19 +61,13 @@ class RunOverview:
 
 def overview(store: Store, runs: Sequence[str]) -> list[RunOverview]:
     """The overview of each run, in order. All of the runs must exist."""
-    beats = [_parse_heartbeat(data) for data in store.get_all(map(keys.heartbeat, runs))]
+    bodies = store.get_all(map(keys.heartbeat, runs), HEARTBEAT_BYTES + 1)
+    beats = [None if data is None else parse_heartbeat(data) for data in bodies]
     rows = [_from_heartbeat(run, beat) for run, beat in zip(runs, beats, strict=True)]
     missing = [(run, beat) for run, beat, row in zip(runs, beats, rows, strict=True) if row is None]
     with ThreadPoolExecutor(READERS) as readers:
-        others = readers.map(lambda each: _from_journal(Run(store, each[0]), each[1]), missing)
+        others = readers.map(lambda each: _from_run(Run(store, each[0]), each[1]), missing)
         return [row or next(others) for row in rows]
-
-
-def _parse_heartbeat(data: bytes | None) -> Heartbeat | None:
-    try:
-        return Heartbeat.model_validate_json(data or b"")
-    except ValidationError:
-        return None
 
 
 def _from_heartbeat(run: str, beat: Heartbeat | None) -> RunOverview | None:
@@ -105,6 +100,14 @@ def _from_summary(run: str, beat: Heartbeat, summary: RunSummary, state: State) 
     )
 
 
+def _from_run(run: Run, beat: Heartbeat | None) -> RunOverview:
+    """The overview by all that the run needs for it; what cannot be read hides no other run."""
+    try:
+        return _from_journal(run, beat)
+    except HeadwayError as error:
+        return RunOverview(run.name, "new", 0, None, None, None, 0, 0, 0, None, None, None, "", finding=str(error))
+
+
 def _from_journal(run: Run, beat: Heartbeat | None) -> RunOverview:
     """The overview by heartbeat and journal; by log and ledgers too if the heartbeat is not the last attempt's."""
     history = run.history()
@@ -120,6 +123,8 @@ def _from_journal(run: Run, beat: Heartbeat | None) -> RunOverview:
 def _from_log(run: Run) -> RunOverview:
     """The overview by journal, log and ledgers."""
     status = run_status(run)
+    if status.problem == NO_RECIPE and not run.journal.entries:
+        raise DamageError(f"{keys.run(run.name)}: holds no run, neither a recipe nor a journal")
     loss, held_out = newest_losses(run.store, run.name)
     accounting = account_time(run, status)
     last = status.attempts[-1] if status.attempts else None

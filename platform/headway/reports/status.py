@@ -12,6 +12,8 @@ from headway.runs.run import Run
 
 State = Literal["new", "running", "done", "preempted", "failed", "killed"]
 """State of a run. `new`: never claimed. `killed`: no end is recorded, and no process is alive on it."""
+NO_RECIPE = "its recipe is missing"
+"""Problem of a run without a recipe."""
 Outcome = Literal["running", "done", "preempted", "failed", "killed", "rolled back"]
 """Outcome of an attempt. `rolled back`: it decided to restart from an earlier checkpoint, as the next attempt."""
 
@@ -70,7 +72,7 @@ def run_status(run: Run) -> RunStatus:
     try:
         budget = run.recipe().train.tokens
     except MissingObject:
-        problem = "its recipe is missing"
+        problem = NO_RECIPE
     except (DamageError, UnknownKindError) as error:
         problem = str(error)
     tokens = history.tokens

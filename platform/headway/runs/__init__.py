@@ -5,7 +5,7 @@ from headway.runs.hashlog import Damaged
 from headway.runs.history import Attempt, History, fold
 from headway.runs.journal import Journal
 from headway.runs.liveness import Heartbeat, is_alive, process_start, read_heartbeat, this_process, write_heartbeat
-from headway.runs.run import Run, run_names
+from headway.runs.run import Run, run_names, strays_among_runs
 
 __all__ = [
     "Attempt",
@@ -26,6 +26,7 @@ __all__ = [
     "process_start",
     "read_heartbeat",
     "run_names",
+    "strays_among_runs",
     "this_process",
     "write_heartbeat",
 ]

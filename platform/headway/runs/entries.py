@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from headway.runs import hashlog
+from headway.runs.field_types import ByteCount, Count, Digest, JobId, Line, Moment, Number, Text, Tokens
 from headway.runs.hashlog import LogEntry, encode, sha256
 
 __all__ = [
@@ -15,19 +16,19 @@ __all__ = [
 class Holder(BaseModel):
     """The process that holds a run: enough to find it, and to check whether it lives."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, strict=True)
 
-    host: str
-    pid: int
-    started: int
+    host: Line
+    pid: Count
+    started: ByteCount
     """Start time of the process in clock ticks since boot (`/proc/PID/stat`). Distinguishes reused pids."""
-    launch: str
+    launch: Line
     """Id of the `headway train` command that started it."""
-    job: str | None = None
+    job: JobId | None = None
     """SLURM job id."""
-    restart: int = 0
+    restart: Count = 0
     """Number of times that SLURM had requeued the job before."""
-    trace: str | None = None
+    trace: Line | None = None
     """W3C `traceparent`."""
 
     def __str__(self) -> str:
@@ -35,7 +36,7 @@ class Holder(BaseModel):
 
 
 class _Entry(LogEntry):
-    attempt: int
+    attempt: Number
 
 
 class Claimed(_Entry):
@@ -43,11 +44,11 @@ class Claimed(_Entry):
 
     kind: Literal["claimed"] = "claimed"
     holder: Holder
-    recipe: str
+    recipe: Line
     """Digest of the run's recipe."""
-    data: str | None = None
+    data: Line | None = None
     """Digest of the run's data."""
-    lost_at: float | None = None
+    lost_at: Moment | None = None
     """When the previous attempt was last seen alive [s since 1970], if it recorded no end."""
 
 
@@ -55,12 +56,12 @@ class Committed(_Entry):
     """A checkpoint is complete and counts from now on."""
 
     kind: Literal["committed"] = "committed"
-    tokens: int
+    tokens: Tokens
     manifest: str
-    """Key of the manifest."""
-    sha256: str
+    """Key of the manifest: that of the checkpoint of this run, these tokens and this attempt."""
+    sha256: Digest
     """SHA-256 of the manifest's bytes."""
-    bytes: int
+    bytes: ByteCount
     """Total size of the shards [bytes]."""
 
 
@@ -69,10 +70,10 @@ class Decided(_Entry):
 
     kind: Literal["decided"] = "decided"
     action: Literal["skip", "rollback", "stop"]
-    reason: str
-    skip_from: int
-    skip_to: int
-    restored: int | None = None
+    reason: Text
+    skip_from: Tokens
+    skip_to: Tokens
+    restored: Tokens | None = None
     """Position that a roll-back returns to [tokens]. Not a commit's: commits depend on when a run was killed."""
 
 
@@ -81,6 +82,7 @@ class Pruned(_Entry):
 
     kind: Literal["pruned"] = "pruned"
     manifests: list[str]
+    """Keys of manifests of this run."""
 
 
 class Ended(_Entry):
@@ -88,9 +90,9 @@ class Ended(_Entry):
 
     kind: Literal["ended"] = "ended"
     outcome: Literal["done", "preempted", "failed"]
-    reason: str
-    tokens: int
-    host: str | None = None
+    reason: Text
+    tokens: Tokens
+    host: Line | None = None
     """Host that caused the failure, if one did."""
 
 

@@ -11,7 +11,8 @@ from headway.errors import FencedError
 from headway.objectstore.protocol import Store
 from headway.runs import keys, pack
 from headway.runs.entries import KINDS, Claimed, Committed, Decided, Ended, Entry, Pruned
-from headway.runs.hashlog import Damaged, EntryHeader, HashLog
+from headway.runs.hashlog import ENTRY_BYTES, Damaged, EntryHeader, HashLog
+from headway.runs.keys import CheckpointKey
 
 E = TypeVar("E", Claimed, Committed, Decided, Ended, Pruned)
 
@@ -30,6 +31,24 @@ class Journal(HashLog[Entry]):
     def bodies(self) -> list[bytes]:
         """The stored bytes of the entries, of a journal that is read without packs."""
         return list(self._unpacked)
+
+    def problem(self, entry: Entry) -> str | None:
+        """What is wrong with an entry: it says what no process writes about this run."""
+        if isinstance(entry, Claimed):
+            return None if entry.attempt == entry.seq else f"claims attempt {entry.attempt}, not its own number"
+        if entry.attempt >= entry.seq:
+            return f"belongs to attempt {entry.attempt}, which nobody had claimed"
+        if isinstance(entry, Committed):
+            manifest = keys.checkpoint_manifest(self.run, entry.tokens, entry.attempt)
+            return None if entry.manifest == manifest else "commits a manifest that is not its own"
+        if isinstance(entry, Pruned) and not all(map(self._is_manifest, entry.manifests)):
+            return "prunes what is no checkpoint of this run"
+        return None
+
+    def _is_manifest(self, key: str) -> bool:
+        """Whether a key is that of a manifest of this run."""
+        parsed = CheckpointKey.parse(key)
+        return parsed is not None and parsed.run == self.run and parsed.is_manifest
 
     def read(self) -> list[Entry | Damaged]:
         """Catch up with the store and return all entries, oldest first."""
@@ -62,12 +81,18 @@ class Journal(HashLog[Entry]):
         """
         with self._lock:
             packs = list(pack.read_packs(self.store, self.run))
-            self._catch_up(len(packs) * pack.ENTRIES)  # the packs may be newer than the entries read so far
+            self._catch_up(self._last_packed(len(packs)))  # the packs may be newer than the entries read so far
         for number, entries in enumerate(packs):
             span = slice(number * pack.ENTRIES, (number + 1) * pack.ENTRIES)
             differs = entries is not None and entries != self._unpacked[span]
             if differs and not any(isinstance(entry, Damaged) for entry in self.entries[span]):
                 yield f"{keys.pack(self.run, number)}: is not a copy of its {pack.ENTRIES} journal entries; delete it"
+
+    def _last_packed(self, packs: int) -> int:
+        """The last entry that this many packs hold; none beyond those read so far, unless it exists."""
+        last = packs * pack.ENTRIES
+        exists = next(self.store.get_all([keys.journal_entry(self.run, last)], ENTRY_BYTES)) if packs else None
+        return 0 if exists is None else last
 
     def claim(self, check: Callable[[], None], **fields: Any) -> Claimed:
         """Start an attempt, if `check` passes on the journal as read.
@@ -113,7 +138,8 @@ class Journal(HashLog[Entry]):
     def _unpack(self) -> None:
         """Load the packed entries. Each is verified by the hash in the next, the last by its own object."""
         packed = list(pack.read_entries(self.store, self.run))
-        if packed and packed[-1] != next(self.store.get_all([keys.journal_entry(self.run, len(packed))])):
+        last = keys.journal_entry(self.run, len(packed))
+        if packed and packed[-1] != next(self.store.get_all([last], ENTRY_BYTES + 1)):
             self.packed = False
             return
         for data in packed:
@@ -123,4 +149,4 @@ class Journal(HashLog[Entry]):
     def _accept(self, seq: int, data: bytes | None) -> None:
         """Add the entry `seq`, and keep its bytes for a pack."""
         super()._accept(seq, data)
-        self._unpacked.append(data or b"")
+        self._unpacked.append(data if data and not isinstance(self.entries[-1], Damaged) else b"")

@@ -1,19 +1,20 @@
 """Liveness of a run: its heartbeat, and whether its holder's process exists. Advisory: no correctness depends on it."""
 
 import contextlib
-import json
 import os
 import socket
 import time
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
-from headway.errors import MissingObject
-from headway.objectstore.protocol import Store
+from headway import strict_json
+from headway.errors import DamageError, MissingObject
+from headway.objectstore.protocol import Store, read_document
 from headway.runs import keys
 from headway.runs.entries import Holder
+from headway.runs.field_types import Count, Line, Loss, Moment, Seconds, Text, Tokens
 from headway.telemetry import Trace, environment_trace
 
 MISSED_BEATS = 3
@@ -22,6 +23,8 @@ WATCHED_BEATS = 2
 """Heartbeat intervals for which `beats_again` waits."""
 MAX_SKEW_SECONDS = 300.0
 """Largest expected difference between the clocks of two hosts [s]."""
+HEARTBEAT_BYTES = 64 << 10
+"""Longest heartbeat [bytes]; a usual one has 1 kB, and up to two messages."""
 
 
 class RunSummary(BaseModel):
@@ -29,38 +32,38 @@ class RunSummary(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    budget: int
+    budget: Tokens
     """Tokens to train on."""
-    loss: float | None = None
+    loss: Loss = None
     """Training loss of the last step [nats per token]."""
-    held_out: float | None = None
+    held_out: Loss = None
     """Loss of the last evaluation [nats per token]."""
     outcome: Literal["done", "preempted", "failed"] | None = None
     """Outcome of the current attempt, once it has ended."""
-    reason: str = ""
+    reason: Text = ""
     """Reason of the outcome."""
-    slow: str = ""
+    slow: Text = ""
     """Message about a straggling rank; empty if there is none."""
-    attempts: int
+    attempts: Count
     """Number of attempts, including the current one."""
-    preemptions: int
+    preemptions: Count
     """Earlier attempts that were preempted."""
-    failures: int
+    failures: Count
     """Earlier attempts that failed or were killed."""
-    earlier_step: float
+    earlier_step: Seconds
     """Rank-seconds of training steps in earlier attempts."""
-    earlier_total: float
+    earlier_total: Seconds
     """Rank-seconds of earlier attempts, without the queue."""
-    step: float = 0.0
+    step: Seconds = 0.0
     """Rank-seconds of training steps in the current attempt, up to its last checkpoint."""
-    total: float = 0.0
+    total: Seconds = 0.0
     """Rank-seconds of the current attempt up to its last checkpoint, without the queue."""
 
     @property
     def goodput(self) -> float | None:
         """Share of the allocated rank-time that was spent on training steps; None before the first checkpoint."""
         total = self.earlier_total + self.total
-        return (self.earlier_step + self.step) / total if total else None
+        return min(1.0, (self.earlier_step + self.step) / total) if total else None
 
 
 class Heartbeat(BaseModel):
@@ -68,13 +71,13 @@ class Heartbeat(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    attempt: int
+    attempt: Count
     holder: Holder
-    phase: str
-    tokens: int
-    time: float
+    phase: Line
+    tokens: Tokens
+    time: Moment
     """Time of the write by the holder's clock [s since 1970]."""
-    every: float
+    every: Annotated[float, Field(gt=0, allow_inf_nan=False)]
     """Interval between heartbeats [s]."""
     summary: RunSummary | None = None
     """Summary of the run; None from older writers."""
@@ -87,7 +90,7 @@ class Heartbeat(BaseModel):
     @property
     def fresh(self) -> bool:
         """Whether its writer counts as alive."""
-        return self.age < MISSED_BEATS * self.every
+        return -MAX_SKEW_SECONDS < self.age < MISSED_BEATS * self.every
 
 
 def write_heartbeat(store: Store, run: str, heartbeat: Heartbeat) -> None:
@@ -97,8 +100,16 @@ def write_heartbeat(store: Store, run: str, heartbeat: Heartbeat) -> None:
 
 def read_heartbeat(store: Store, run: str) -> Heartbeat | None:
     """The run's last heartbeat; None if it is missing or unreadable."""
-    with contextlib.suppress(MissingObject, ValueError):
-        return Heartbeat.model_validate(json.loads(store.get(keys.heartbeat(run))))
+    with contextlib.suppress(MissingObject, DamageError):
+        return parse_heartbeat(read_document(store, keys.heartbeat(run), HEARTBEAT_BYTES))
+    return None
+
+
+def parse_heartbeat(data: bytes) -> Heartbeat | None:
+    """A heartbeat from its bytes; None if they are too many or unreadable."""
+    with contextlib.suppress(ValueError):
+        if len(data) <= HEARTBEAT_BYTES:
+            return Heartbeat.model_validate(strict_json.parse(data))
     return None
 
 
@@ -106,10 +117,10 @@ def beats_again(store: Store, run: str, attempt: int) -> bool:
     """Wait for the next heartbeat of `attempt`; returns whether it comes within two intervals.
 
     A heartbeat looks old if the writer's clock is behind this host's. Returns at once if the last one is older than
-    `MAX_SKEW_SECONDS`.
+    `MAX_SKEW_SECONDS`, or from a time to come; so it waits for two thirds of that at most.
     """
     last = read_heartbeat(store, run)
-    if last is None or last.attempt != attempt or last.age > MAX_SKEW_SECONDS:
+    if last is None or last.attempt != attempt or last.fresh or abs(last.age) > MAX_SKEW_SECONDS:
         return False
     time.sleep(WATCHED_BEATS * last.every)
     newest = read_heartbeat(store, run)

@@ -13,7 +13,7 @@ from headway.errors import (
     UnknownKindError,
     UsageError,
 )
-from headway.objectstore.protocol import Store
+from headway.objectstore.protocol import Store, read_document
 from headway.recipe import Recipe
 from headway.runs import keys, liveness
 from headway.runs.entries import Claimed, Holder
@@ -22,6 +22,8 @@ from headway.runs.journal import Journal
 
 GRACE_SECONDS = 30.0
 """Time for which an attempt without a heartbeat counts as alive [s]."""
+RECIPE_BYTES = 1 << 20
+"""Longest recipe [bytes]."""
 
 
 class Run:
@@ -73,7 +75,7 @@ class Run:
         """
         key = keys.recipe(self.name)
         try:
-            recipe = recipes.parse(self.store.get(key).decode(), origin=key)
+            recipe = recipes.parse(read_document(self.store, key, RECIPE_BYTES).decode(), origin=key)
         except UnknownKindError:
             raise  # it is sound, and a package is missing here
         except (RecipeError, UnicodeDecodeError) as error:
@@ -169,4 +171,12 @@ class Run:
 
 def run_names(store: Store) -> list[str]:
     """Names of the runs in a store."""
-    return list(store.folders(keys.runs()))
+    return [name for name in store.folders(keys.runs()) if keys.NAME.fullmatch(name)]
+
+
+def strays_among_runs(store: Store) -> list[str]:
+    """A finding for each thing in the place of a run that is none."""
+    wrong = [name for name in store.folders(keys.runs()) if not keys.NAME.fullmatch(name)]
+    return [f"{keys.runs()}{name}: is not a name for a run" for name in wrong] + [
+        f"{place}: {problem}" for place, problem in store.strays(keys.runs(), deep=False)
+    ]

@@ -3,11 +3,19 @@
 A job reads from it everything that it needs except the data, so nodes share nothing else.
 """
 
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
+from typing import Annotated
 
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field
+
+from headway import strict_json
 from headway.errors import DamageError, MissingObject, UsageError
-from headway.objectstore.protocol import Store
+from headway.objectstore.protocol import Store, read_document, too_long
 from headway.runs import keys
+from headway.runs.field_types import Count, JobId, Line, Moment
+
+SUBMISSION_BYTES = 16 << 20
+"""Longest submission [bytes]: an array of more than 50,000 runs."""
+RunName = Annotated[str, Field(pattern=rf"^{keys.NAME.pattern}\z")]
 
 
 class _StoredModel(BaseModel):
@@ -17,7 +25,7 @@ class _StoredModel(BaseModel):
 class Member(_StoredModel):
     """One run. Element i of an array trains member i."""
 
-    run: str
+    run: RunName
     overrides: list[str]
     """`key=value` overrides of the recipe."""
 
@@ -25,11 +33,11 @@ class Member(_StoredModel):
 class SubmittedJob(_StoredModel):
     """A job or array that sbatch accepted."""
 
-    job: str
+    job: JobId
     """SLURM job id."""
-    time: float
+    time: Moment
     """Time of the submission [s since 1970]."""
-    members: list[int] | None = None
+    members: list[Count] | None = None
     """Indices of the members it runs; None: all."""
     cancelled: bool = False
     """Whether `headway cancel` cancelled all of it."""
@@ -38,26 +46,26 @@ class SubmittedJob(_StoredModel):
 class Submission(_StoredModel):
     """A request for one or more runs, and its SLURM jobs."""
 
-    name: str
-    cluster: str | None
+    name: RunName
+    cluster: Line | None
     """SLURM's name of the cluster. Job ids are unique within a cluster only."""
-    user: str
-    host: str
+    user: Line
+    host: Line
     """Host of the submission."""
     folder: str
     """Working directory of the submission and of its jobs."""
-    time: float
+    time: Moment
     """Time of the first submission [s since 1970]."""
     recipe: str
     """The recipe's YAML text, before overrides."""
     members: list[Member]
     array: bool
     """Whether the members are elements of a job array; else the only member is the job itself."""
-    nodes_min: int
-    nodes_max: int
-    ranks: int
+    nodes_min: Count
+    nodes_max: Count
+    ranks: Count
     """Ranks per node."""
-    trace: str
+    trace: Line
     """W3C `traceparent` of the submission and its jobs."""
     store: str
     """URL of the run store."""
@@ -100,7 +108,7 @@ def find(store: Store, name: str) -> Submission | None:
         DamageError: it is unreadable.
     """
     try:
-        data = store.get(keys.submission(name))
+        data = read_document(store, keys.submission(name), SUBMISSION_BYTES)
     except MissingObject:
         return None
     return _parse(data, keys.submission(name))
@@ -119,10 +127,22 @@ def get(store: Store, name: str) -> Submission:
 
 
 def all_submissions(store: Store) -> list[Submission]:
-    """All submissions, by name."""
-    stored_keys = [key for key in store.list(keys.submissions()) if key.endswith(".json")]
-    bodies = store.get_all(stored_keys)
-    return [_parse(data, key) for key, data in zip(stored_keys, bodies, strict=True) if data is not None]
+    """All readable submissions, by name."""
+    return scan(store)[0]
+
+
+def scan(store: Store) -> tuple[list[Submission], list[str]]:
+    """All readable submissions, by name, and a finding for each object among them that is none."""
+    readable: list[Submission] = []
+    stored_keys = list(store.list(keys.submissions()))
+    findings = [f"{key}: is no submission" for key in stored_keys if not keys.is_ours(key)]
+    stored_keys = [key for key in stored_keys if keys.is_ours(key)]
+    for key, data in zip(stored_keys, store.get_all(stored_keys, SUBMISSION_BYTES + 1), strict=True):
+        try:
+            readable += [] if data is None else [_parse(data, key)]
+        except DamageError as error:
+            findings.append(str(error))
+    return readable, findings
 
 
 def of_run(store: Store, run: str) -> tuple[Submission, int] | None:
@@ -139,7 +159,12 @@ def of_run(store: Store, run: str) -> tuple[Submission, int] | None:
 
 
 def _parse(data: bytes, key: str) -> Submission:
+    if len(data) > SUBMISSION_BYTES:
+        raise too_long(key, SUBMISSION_BYTES)
     try:
-        return Submission.model_validate_json(data)
-    except ValidationError as error:
+        submission = Submission.model_validate(strict_json.parse(data))
+    except ValueError as error:
         raise DamageError(f"{key}: not readable as a submission; delete it, and submit again") from error
+    if keys.submission(submission.name) != key:
+        raise DamageError(f"{key}: says that it is submission {submission.name}; delete it, and submit again")
+    return submission

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TextIO
 
 from headway.events.event import Level, LogEvent
+from headway.output_text import one_line, strict_json
 
 if TYPE_CHECKING:
     import structlog
@@ -53,13 +54,14 @@ def open_log(
             raise structlog.DropEvent
         return event
 
-    def drop_bound(_: Any, __: str, event: Any) -> Any:
-        return {key: value for key, value in event.items() if key not in bound}
+    def for_people(_: Any, __: str, event: Any) -> Any:
+        shown = {key: value for key, value in event.items() if key not in bound}
+        return {key: one_line(value) if isinstance(value, str) else value for key, value in shown.items()}
 
     renderers: list[Any] = (
-        [drop_bound, structlog.dev.ConsoleRenderer(pad_event=22)]
+        [for_people, structlog.dev.ConsoleRenderer(pad_event=22)]
         if terminal
-        else [structlog.processors.JSONRenderer(default=str)]
+        else [structlog.processors.JSONRenderer(strict_json, default=str)]
     )
     logger: structlog.stdlib.BoundLogger = structlog.wrap_logger(
         structlog.WriteLogger(stream),  # not PrintLogger: Ray replaces Python's print

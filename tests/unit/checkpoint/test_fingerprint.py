@@ -7,7 +7,7 @@ from headway.checkpoint.manifest import CheckpointManifest, Environment, Progres
 from headway.checkpoint.reader import StoredCheckpoint
 from headway.checkpoint.shard import Piece, serialize
 from headway.objectstore.folder import FolderStore
-from headway.runs import Committed
+from headway.runs import Committed, keys
 from headway.runs.entries import sha256
 
 Rectangle = tuple[int, int, int, int]
@@ -15,21 +15,22 @@ Rectangle = tuple[int, int, int, int]
 WHOLE = torch.arange(48, dtype=torch.float32).reshape(6, 8)
 
 
-def stored(store: FolderStore, name: str, ranks: list[list[Rectangle]]) -> StoredCheckpoint:
+def stored(store: FolderStore, attempt: int, ranks: list[list[Rectangle]]) -> StoredCheckpoint:
     """A checkpoint of `WHOLE` as `model.w`; each rank holds these rectangles of it."""
     shards, chunks = [], []
+    key = keys.checkpoint_manifest("run", 64, attempt)
     for rank, rectangles in enumerate(ranks):
         pieces = []
         for row, column, rows, columns in rectangles:
             data = WHOLE[row : row + rows, column : column + columns].contiguous().view(-1).view(torch.uint8)
             pieces.append(Piece("model.w", "float32", (6, 8), (row, column), (rows, columns), data.numpy().data))
-        laid = serialize(f"{name}/{rank}.safetensors", pieces)
+        laid = serialize(keys.shard(keys.folder(key), rank, len(ranks)), pieces)
         store.put(laid.shard.key, laid.parts)
         shards.append(laid.shard)
         chunks += [chunk.model_copy(update={"shard": rank}) for chunk in laid.chunks]
     manifest = CheckpointManifest(
         run="run",
-        attempt=1,
+        attempt=attempt,
         tokens=64,
         recipe="r",
         data="d",
@@ -41,8 +42,8 @@ def stored(store: FolderStore, name: str, ranks: list[list[Rectangle]]) -> Store
         tensors={"model.w": Tensor(dtype="float32", shape=(6, 8), chunks=tuple(chunks))},
     )
     written = manifest.encode()
-    store.put(f"{name}/manifest.json", [written])
-    place = {"manifest": f"{name}/manifest.json", "sha256": sha256(written), "bytes": 192, "tokens": 64}
+    store.put(key, [written])
+    place = {"manifest": key, "sha256": sha256(written), "bytes": 192, "tokens": 64}
     return StoredCheckpoint(
         store, Committed.model_validate({"seq": 2, "attempt": 1, "time": 0.0, "nonce": "n", "previous": "", **place})
     )
@@ -51,13 +52,16 @@ def stored(store: FolderStore, name: str, ranks: list[list[Rectangle]]) -> Store
 def test_the_fingerprint_does_not_depend_on_how_a_tensor_was_cut(store: FolderStore) -> None:
     """Whole, by rows over ranks, by columns, or in unequal rectangles: the same parameters, one fingerprint."""
     fingerprints = {
-        stored(store, name, ranks).fingerprint()
-        for name, ranks in {
-            "whole": [[(0, 0, 6, 8)]],
-            "rows": [[(0, 0, 2, 8)], [(2, 0, 2, 8)], [(4, 0, 2, 8)]],
-            "columns": [[(0, 4, 6, 4)], [(0, 0, 6, 4)]],
-            "rectangles": [[(0, 0, 5, 3), (5, 0, 1, 8)], [(0, 3, 5, 5)]],
-        }.items()
+        stored(store, attempt, ranks).fingerprint()
+        for attempt, ranks in enumerate(
+            [
+                [[(0, 0, 6, 8)]],
+                [[(0, 0, 2, 8)], [(2, 0, 2, 8)], [(4, 0, 2, 8)]],
+                [[(0, 4, 6, 4)], [(0, 0, 6, 4)]],
+                [[(0, 0, 5, 3), (5, 0, 1, 8)], [(0, 3, 5, 5)]],
+            ],
+            start=1,
+        )
     }
     assert len(fingerprints) == 1
 

@@ -1,12 +1,18 @@
 """A manifest is valid only if chunks cover every byte of its shards and every element of its tensors."""
 
 import json
+import math
+from collections import Counter
 from collections.abc import Callable
+from itertools import product
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from headway.checkpoint.manifest import CheckpointManifest, checksum
+from headway.checkpoint import manifest as manifests
+from headway.checkpoint.manifest import CheckpointManifest, Chunk, Tensor, checksum
 from headway.errors import DamageError
 
 
@@ -118,6 +124,24 @@ def another_format(manifest: dict[str, Any]) -> None:
     manifest["format"] = 1
 
 
+def header_of(length: int) -> Callable[[dict[str, Any]], None]:
+    """A header of another length."""
+
+    def change(manifest: dict[str, Any]) -> None:
+        manifest["shards"][0]["header_bytes"] = length
+
+    return change
+
+
+def shape(*extents: int) -> Callable[[dict[str, Any]], None]:
+    """A tensor of another shape that no chunk holds."""
+
+    def change(manifest: dict[str, Any]) -> None:
+        manifest["tensors"]["c"] = {"dtype": "float32", "shape": list(extents), "chunks": []}
+
+    return change
+
+
 def test_a_sound_manifest_survives_being_written_and_read() -> None:
     """What `encode` writes decodes to an equal manifest."""
     manifest = CheckpointManifest.decode(json.dumps(document()).encode(), "m")
@@ -143,6 +167,13 @@ def test_a_sound_manifest_survives_being_written_and_read() -> None:
         (strange, "has elements of unknown type float31"),
         (unknown_key, "Extra inputs"),
         (another_format, "should be 2"),
+        (header_of(-5), "greater than or equal to 8"),
+        (header_of(50_000_000_000), "less than or equal to"),
+        (header_of(10**30), "less than or equal to"),
+        (shape(0, -1), "greater than or equal to 1"),
+        (shape(0), "greater than or equal to 1"),
+        (shape(*[1] * 100), "at most 8 items"),
+        (shape(10**30), "less than or equal to"),
     ],
     ids=lambda value: getattr(value, "__name__", ""),
 )
@@ -156,7 +187,7 @@ def test_a_manifest_that_does_not_add_up_is_damage(change: Callable[[dict[str, A
     assert reason in str(caught.value)
 
 
-@pytest.mark.parametrize("data", [b"", b"{", b"[]", b"\xff", b"{}"])
+@pytest.mark.parametrize("data", [b"", b"{", b"[]", b"\xff", b"{}", b"[" * 200_000, b"[" + b"0," * 2**20 + b"0]"])
 def test_bytes_that_are_no_manifest_are_damage(data: bytes) -> None:
     """Bytes that are not the JSON of a manifest raise DamageError, not another error."""
     with pytest.raises(DamageError, match="not a sound manifest"):
@@ -167,3 +198,62 @@ def test_a_checksum_does_not_depend_on_how_bytes_are_cut() -> None:
     """The checksum of parts is that of their concatenation; a changed byte changes it."""
     assert checksum([b"ab", memoryview(b"c")]) == checksum([bytearray(b"abc")])
     assert checksum([b"abc"]) != checksum([b"abd"])
+
+
+Box = tuple[tuple[int, int], ...]
+"""Start and length along each axis."""
+
+
+@given(st.data())
+def test_exactly_the_tilings_of_a_tensor_cover_it(data: st.DataObject) -> None:
+    """Any set of boxes: the sum of corners tells the same as counting how often each element is held."""
+    extents = data.draw(st.lists(st.integers(1, 4), min_size=1, max_size=3))
+    boxes = data.draw(tilings(extents))
+    if data.draw(st.booleans()):
+        boxes = data.draw(st.lists(st.sampled_from(boxes), max_size=8))
+    held = Counter(element for box in boxes for element in product(*(range(at, at + size) for at, size in box)))
+    whole = all(held[element] == 1 for element in product(*map(range, extents)))
+    chunks = tuple(
+        Chunk(
+            shard=0,
+            offset=tuple(at for at, _ in box),
+            size=tuple(size for _, size in box),
+            start=0,
+            length=math.prod(size for _, size in box),
+            checksums=("0",),
+        )
+        for box in boxes
+    )
+    found = list(manifests._problems(Tensor(dtype="uint8", shape=tuple(extents), chunks=chunks)))  # noqa: SLF001
+    assert found == ([] if whole else ["is not covered by its chunks"])
+
+
+def tilings(extents: list[int]) -> st.SearchStrategy[list[Box]]:
+    """Ways to cut a box into boxes: along one axis at some place, and each part again."""
+
+    def cut(boxes: list[Box], moves: list[tuple[int, int, int]]) -> list[Box]:
+        for which, axis, place in moves:
+            box = boxes[which % len(boxes)]
+            at, size = box[axis % len(extents)]
+            if size > 1:
+                middle = 1 + place % (size - 1)
+                parts = ((at, middle), (at + middle, size - middle))
+                boxes.remove(box)
+                boxes += [(*box[: axis % len(extents)], part, *box[axis % len(extents) + 1 :]) for part in parts]
+        return boxes
+
+    numbers = st.tuples(st.integers(0, 99), st.integers(0, 99), st.integers(0, 99))
+    return st.lists(numbers, max_size=8).map(lambda moves: cut([tuple((0, extent) for extent in extents)], moves))
+
+
+def test_many_chunks_that_are_no_rows_are_compared_once_each() -> None:
+    """12,000 of them take a moment, where comparing all pairs would take minutes."""
+    chunks = tuple(
+        Chunk(shard=0, offset=(row, column), size=(1, 1), start=0, length=1, checksums=("0",))
+        for row in range(120)
+        for column in range(100)
+    )
+    assert not list(manifests._problems(Tensor(dtype="uint8", shape=(120, 100), chunks=chunks)))  # noqa: SLF001
+    twice = (*chunks[:-1], chunks[0])
+    [problem] = manifests._problems(Tensor(dtype="uint8", shape=(120, 100), chunks=twice))  # noqa: SLF001
+    assert problem == "is not covered by its chunks"

@@ -6,7 +6,7 @@ import pytest
 import torch
 from tests.unit.checkpoint.conftest import NewRun
 
-from headway.checkpoint import reader
+from headway.checkpoint import read_window
 from headway.checkpoint.reader import StoredCheckpoint
 from headway.checkpoint.restore import restore
 from headway.errors import DamageError
@@ -51,7 +51,7 @@ def test_what_is_read_at_once_has_a_bound(
     new_run: NewRun, store: CountingStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """However many neighbors there are, no request exceeds the window."""
-    monkeypatch.setattr(reader, "WINDOW_BYTES", 1_000)
+    monkeypatch.setattr(read_window, "WINDOW_BYTES", 1_000)
     saved = many()
     checkpoint = StoredCheckpoint(store, new_run().save(64, saved))
     restored = {name: torch.zeros_like(tensor) for name, tensor in saved.items()}

@@ -8,7 +8,7 @@ from tests.unit.checkpoint.conftest import NewRun
 from torch.distributed.checkpoint.metadata import MetadataIndex
 from torch.distributed.checkpoint.planner import LoadItemType, ReadItem
 
-from headway.checkpoint import manifest, reader
+from headway.checkpoint import manifest, read_window, reader
 from headway.checkpoint.reader import StoredCheckpoint
 from headway.checkpoint.restore import _read_request
 from headway.objectstore.folder import FolderStore
@@ -33,7 +33,8 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> CountingStore:
     """A store that counts; checkpoints have small blocks."""
     monkeypatch.setattr(manifest, "BLOCK_BYTES", BLOCK)
     monkeypatch.setattr(reader, "BLOCK_BYTES", BLOCK)
-    monkeypatch.setattr(reader, "WINDOW_BYTES", 4 * BLOCK)
+    monkeypatch.setattr(read_window, "BLOCK_BYTES", BLOCK)
+    monkeypatch.setattr(read_window, "WINDOW_BYTES", 4 * BLOCK)
     return CountingStore(tmp_path)
 
 

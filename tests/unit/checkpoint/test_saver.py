@@ -168,7 +168,7 @@ def test_a_checkpoint_without_a_requested_tensor_is_damage(new_run: NewRun, stor
     """A missing tensor, or one of another shape, is reported by name before anything is read."""
     checkpoint = StoredCheckpoint(store, new_run().save(64))
     for state in ({"model.v": torch.zeros(4, 4)}, {"model.w": torch.zeros(4, 5)}):
-        with pytest.raises(DamageError, match="has no tensor model"):
+        with pytest.raises(DamageError, match="has no float32 tensor model"):
             restore(checkpoint, state)
 
 

@@ -34,6 +34,7 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FolderStore:
     """An empty store that commands use by default."""
     folder = FolderStore(tmp_path / "store")
     monkeypatch.setenv("HEADWAY_STORE", folder.url)
+    monkeypatch.setenv("HEADWAY_CACHE", str(tmp_path / "cache"))
     monkeypatch.chdir(tmp_path)
     return folder
 

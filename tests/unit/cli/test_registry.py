@@ -100,6 +100,18 @@ def test_a_damaged_manifest_is_shown_and_the_others_are_listed(
     assert "headway: model coder: journal entry 3 is unreadable" in headway("models").err
 
 
+def test_a_folder_with_another_name_is_a_finding(headway: Headway, store: FolderStore, versions: list[Version]) -> None:
+    """A copy that somebody made beside a model hides no model."""
+    store.put("models/coder (copy)/journal/00000001.json", [b"{}"])
+    answer = headway("models")
+    assert (answer.code, len(answer.out.splitlines())) == (0, 1 + len(versions) + 1)
+    assert "models/coder (copy): is not a name for a model" in answer.err
+    document = headway("models", "--json").document
+    assert document["findings"] == ["models/coder (copy): is not a name for a model"]
+    assert headway("models", "--verify").code == 1
+    assert "its models: coder, poet" in headway("models", "other@1").err
+
+
 def test_an_alias_is_moved(headway: Headway, store: FolderStore, versions: list[Version]) -> None:
     """An alias moves to a version given by number or alias; the output names the version before."""
     assert headway("alias", "coder@2", "candidate").out == "coder@candidate is coder@2\n"

@@ -88,7 +88,7 @@ def test_no_runs_is_said_on_standard_error(headway: Headway, store: FolderStore)
     assert "start one with headway train" in headway("runs").err
     assert headway("runs").out == ""
     assert headway("runs", "--quiet").err == ""
-    assert headway("runs", "--json").document == {"store": store.url, "runs": []}
+    assert headway("runs", "--json").document == {"store": store.url, "runs": [], "findings": []}
 
 
 def test_a_damaged_recipe_does_not_hide_the_other_runs(headway: Headway, store: FolderStore) -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from headway.data import Dataset, open_data
 from headway.data.build import build
+from headway.localfiles import CACHE_VARIABLE
 from headway.recipe import Recipe, parse
 
 BLOCK = 64
@@ -31,6 +32,14 @@ def write_lines(path: Path, texts: list[str]) -> None:
     """Put one JSON record for each text into `path`."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts), encoding="utf-8")
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty cache of the user."""
+    folder = tmp_path_factory.mktemp("cache")
+    monkeypatch.setenv(CACHE_VARIABLE, str(folder))
+    return folder
 
 
 @pytest.fixture

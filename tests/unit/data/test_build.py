@@ -311,3 +311,43 @@ def test_token_width_follows_the_trained_vocabulary(recipes: Recipes, corpus: di
     manifest = build(recipe, workers=1)
     assert 257 < manifest.vocabulary < 65_537
     assert read_header(Path(recipe.data_path) / "shards" / manifest.shards[0].name).token_bytes == 2
+
+
+def test_only_files_that_a_build_makes_are_deleted(recipes: Recipes, corpus: dict[str, Path], tmp_path: Path) -> None:
+    """A build that begins anew leaves what somebody put among its files, and whatever their links lead to."""
+    recipe = recipes(corpus)
+    folder = Path(recipe.data_path)
+    build(recipe, workers=1)
+    (folder / "manifest.json").unlink()
+    (tmp_path / "mine.tokens").write_text("mine")
+    (folder / "shards" / "old-000000.train.tokens").symlink_to(tmp_path / "mine.tokens")
+    (folder / "shards" / ".x.0123abcd.partial").write_text("left by a killed build")
+    mine = [
+        "shards/notes.txt",
+        "shards/large-000000.train.tokens.bak",
+        "units/mine.json",
+        "units/x.partial",
+        "a.partial",
+    ]
+    for name in mine:
+        (folder / name).write_text("mine")
+    (folder / "shards" / "large-000009.train.tokens").mkdir()
+    corpus["large"].write_text(corpus["large"].read_text() + '{"text": "more"}\n')
+    build(recipe, workers=1)
+    assert [(folder / name).read_text() for name in mine] == ["mine"] * len(mine)
+    assert (folder / "shards" / "large-000009.train.tokens").is_dir()
+    assert (tmp_path / "mine.tokens").read_text() == "mine"
+    assert not (folder / "shards" / "old-000000.train.tokens").is_symlink()
+    assert not (folder / "shards" / ".x.0123abcd.partial").exists()
+
+
+@pytest.mark.parametrize("plan", ["[]", "{", '{"meaning": []}', "[" * 200_000, '{"files": {}}'])
+def test_a_plan_that_no_build_writes_is_refused(recipes: Recipes, corpus: dict[str, Path], plan: str) -> None:
+    """By name, and nothing is deleted."""
+    recipe = recipes(corpus)
+    folder = Path(recipe.data_path)
+    folder.mkdir()
+    (folder / "plan.json").write_text(plan)
+    with pytest.raises(DataError, match=r"plan\.json: "):
+        build(recipe, workers=1)
+    assert (folder / "plan.json").read_text() == plan

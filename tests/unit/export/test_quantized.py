@@ -1,14 +1,17 @@
 """An 8-bit model: its rounded weights, and its comparison with the original."""
 
+import json
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
 import transformers
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from headway import export
 from headway.errors import UsageError
+from headway.export.sample import load
 
 STEPS = 127.5
 """Steps from zero to the largest weight of a channel."""
@@ -101,3 +104,93 @@ def test_unusable_originals_and_directories_are_refused(original: Path, quantize
     (tmp_path / "full" / "file").touch()
     with pytest.raises(UsageError, match="not empty"):
         export.quantize(original, tmp_path / "full")
+
+
+@pytest.fixture
+def copy(original: Path, tmp_path: Path) -> Path:
+    """A copy of the model that a test may change."""
+    shutil.copytree(original, tmp_path / "copy")
+    return tmp_path / "copy"
+
+
+def change(folder: Path, **values: object) -> None:
+    """Change the configuration of a model."""
+    path = folder / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | values))
+
+
+CONFIGS: dict[str, dict[str, object]] = {
+    "layers without end": {"num_hidden_layers": 10**8},
+    "more layers than weights": {"num_hidden_layers": 3},
+    "more modules than any model": {"num_hidden_layers": 9999},
+    "a vocabulary without end": {"vocab_size": 10**12},
+    "a vocabulary beyond integers": {"vocab_size": 10**30},
+    "a vocabulary that is a list": {"vocab_size": [1, 2]},
+    "another vocabulary": {"vocab_size": 301},
+    "no vocabulary": {"vocab_size": 0},
+    "fewer layers than none": {"num_hidden_layers": -1},
+    "no heads": {"num_attention_heads": 0},
+    "a layer type that nobody knows": {"layer_types": ["sliding_attention", "x"]},
+    "a width of text": {"hidden_size": "wide"},
+    "a token of text": {"eos_token_id": "</s>"},
+    "a token beyond the vocabulary": {"eos_token_id": 300},
+    "tokens of text": {"eos_token_id": ["a"]},
+    "no context": {"max_position_embeddings": 0},
+    "a context of text": {"max_position_embeddings": "long"},
+    "an unknown model": {"model_type": "nothing", "architectures": ["Nothing"]},
+    "a model that is a list": {"model_type": ["llama"]},
+    "an unknown type": {"dtype": "float7"},
+    "layers of nothing": {"rope_parameters": 3},
+}
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_a_configuration_that_fits_no_model_is_refused(copy: Path, name: str) -> None:
+    """In one line, and before memory is taken for what the weights do not hold."""
+    change(copy, **CONFIGS[name])
+    with pytest.raises(UsageError) as caught:
+        export.quantize(copy, copy.parent / "out")
+    assert len(str(caught.value)) < 600
+    assert "\n" not in str(caught.value)
+    assert not (copy.parent / "out").exists()
+
+
+def test_no_code_of_a_model_is_run(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody is asked, and nothing runs, whether the check sees the code or only transformers does."""
+    (copy / "code.py").write_text(f"open({str(copy / 'ran')!r}, 'w')\nclass Config: pass\n")
+    change(copy, model_type="unknown", auto_map={"AutoConfig": "code.Config", "AutoModelForCausalLM": "code.Config"})
+    monkeypatch.setattr("builtins.input", lambda *_: "y")
+    with pytest.raises(UsageError, match="auto_map names code to run"):
+        export.quantize(copy, copy.parent / "out")
+    monkeypatch.setattr("headway.export.sample.check_model_folder", lambda _: {})
+    with pytest.raises(UsageError, match="is not a model that can be used"):
+        load(copy)
+    assert not (copy / "ran").exists()
+
+
+def test_only_weights_that_cannot_run_code_are_loaded(copy: Path) -> None:
+    """A pickle beside the configuration is not opened."""
+    (copy / "model.safetensors").unlink()
+    (copy / "pytorch_model.bin").write_bytes(b"pickle")
+    with pytest.raises(UsageError, match="has no weights in safetensors"):
+        export.quantize(copy, copy.parent / "out")
+    with pytest.raises(UsageError, match="can be used: OSError"):
+        load(copy)
+
+
+def test_weights_that_are_missing_or_damaged_are_refused(copy: Path) -> None:
+    """They would be random numbers."""
+    weights = load_file(copy / "model.safetensors")
+    del weights["model.layers.1.mlp.up_proj.weight"]
+    save_file(weights, copy / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(UsageError, match=r"lacks weights .*model\.layers\.1\.mlp\.up_proj\.weight"):
+        load(copy)
+    (copy / "model.safetensors").write_bytes(b"\xff" * 1000)
+    with pytest.raises(UsageError, match="is not a model that can be used"):
+        load(copy)
+
+
+def test_settings_of_the_sampler_are_not_taken_from_the_model(original: Path, copy: Path) -> None:
+    """A thousand beams would take a thousand times the memory."""
+    (copy / "generation_config.json").write_text('{"num_beams": 1000, "num_return_sequences": 1000}')
+    assert export.quantize(copy, copy.parent / "out") == export.quantize(original, copy.parent / "same")

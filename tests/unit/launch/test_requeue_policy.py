@@ -9,7 +9,7 @@ from tests.memory import MemoryStore
 from headway.launch.requeue_policy import LaunchResult, RequeueDecision, decide
 from headway.launch.scontrol import SlurmJob, parse_jobs
 from headway.recipe import Recipe
-from headway.runs import Committed, Ended, Holder, Run
+from headway.runs import Committed, Ended, Holder, Run, keys
 
 RAW = "12"
 RECIPE = Recipe.model_validate(
@@ -43,7 +43,8 @@ class Tale:
         number = self.run.journal.claim(lambda: None, holder=holder, recipe="r").seq
         if tokens:
             self.tokens += tokens
-            self.run.journal.append(Committed, number, tokens=self.tokens, manifest="m", sha256="0", bytes=1)
+            manifest = keys.checkpoint_manifest("run", self.tokens, number)
+            self.run.journal.append(Committed, number, tokens=self.tokens, manifest=manifest, sha256="0" * 64, bytes=1)
         if outcome:
             self.run.journal.append(Ended, number, outcome=outcome, reason=reason, tokens=self.tokens, host=host)
         return self

@@ -36,13 +36,13 @@ def test_objects_are_read_whole_without_boto3(store: S3Store, monkeypatch: pytes
     store.get("plain")
     monkeypatch.setattr(store.bucket, "request_once", None)
     keys = ["plain", "runs/r.lr-3e-4/a b", "ä+%20", "empty"] * 5
-    assert list(store.get_all(keys)) == [b"" if key == "empty" else key.encode() * 100 for key in keys]
+    assert list(store.get_all(keys, 10_000)) == [b"" if key == "empty" else key.encode() * 100 for key in keys]
 
 
 def test_a_missing_object_is_none_in_its_place(store: S3Store) -> None:
     """The objects after it are read as usual."""
-    assert list(store.get_all(["nobody", "plain", "nobody"])) == [None, b"plain" * 100, None]
-    assert FastGet(store.bucket).get("nobody") is None
+    assert list(store.get_all(["nobody", "plain", "nobody"], 10_000)) == [None, b"plain" * 100, None]
+    assert FastGet(store.bucket).get("nobody", 10_000) is None
 
 
 @pytest.mark.parametrize("answer", [500, 403, 307, "cut", "reset"])
@@ -68,9 +68,9 @@ def test_any_other_response_is_left_to_the_bucket(
 
     monkeypatch.setattr(fast_get, "_http", Strange())
     monkeypatch.setattr(store, "_fast_get", fast_get)
-    assert list(store.get_all(["plain"])) == [b"plain" * 100]
+    assert list(store.get_all(["plain"], 10_000)) == [b"plain" * 100]
     assert len(calls) == 1
-    assert fast_get.get("plain") is None
+    assert fast_get.get("plain", 10_000) is None
     assert len(calls) == (2 if answer == "cut" else 1)
 
 
@@ -78,9 +78,9 @@ def test_wrong_credentials_are_reported_as_elsewhere(store: S3Store, monkeypatch
     """Rejected credentials and missing ones raise the errors of `Bucket`."""
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
     with pytest.raises(UsageError, match="rejects these credentials"):
-        list(S3Store(store.url).get_all(["plain"]))
+        list(S3Store(store.url).get_all(["plain"], 10_000))
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.delenv(name)
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     with pytest.raises(UsageError, match="Unable to locate credentials"):
-        list(S3Store(store.url).get_all(["plain"]))
+        list(S3Store(store.url).get_all(["plain"], 10_000))

@@ -116,11 +116,77 @@ def test_an_edited_journal_is_found(model: RegisteredModel, publish: Publish) ->
 
 
 def test_a_version_of_another_model_is_found(model: RegisteredModel, publish: Publish, folder: Path) -> None:
-    """An entry that names a sound version of another model is refused."""
-    publish()
+    """A manifest of another model is refused where its own entry names it."""
+    version = publish()
     other = RegisteredModel(model.store, "other").publish(folder, origin(), dtype="float32")
-    rewrite(model.store, 1, manifest=other.manifest, sha256=other.sha256)
+    model.store.put(version.manifest, [model.store.get(other.manifest)])
+    rewrite(model.store, 1, sha256=other.sha256)
     assert "belongs to another model, other" in refusal(model.store)
+
+
+FORGERIES: dict[str, tuple[dict[str, object], str]] = {
+    "a folder of the user": ({"sha256": "/home/me/thesis"}, "is unreadable"),
+    "a way out of the cache": ({"sha256": "../../thesis"}, "is unreadable"),
+    "a digest in capitals": ({"sha256": "A" * 64}, "is unreadable"),
+    "a digest with an end of line": ({"sha256": "0" * 64 + "\n"}, "is unreadable"),
+    "content that is no digest": ({"content": "x"}, "is unreadable"),
+    "fewer bytes than none": ({"bytes": -1}, "is unreadable"),
+    "bytes without end": ({"bytes": 10**400}, "is unreadable"),
+    "version 0": ({"version": 0}, "is unreadable"),
+    "a version to come": ({"version": 10**9}, "names version 1000000000, which cannot exist yet"),
+    "a run's manifest": ({"manifest": "runs/tale/checkpoints/manifest.json"}, "names a manifest that no version"),
+    "another model's": ({"manifest": f"models/other/{1000:015d}-{'0' * 16}/manifest.json"}, "names a manifest that no"),
+    "a way up": ({"manifest": f"models/coder/../other/{1000:015d}-{'0' * 16}/manifest.json"}, "names a manifest that"),
+    "a file of the version": (
+        {"manifest": f"models/coder/{1000:015d}-{'0' * 16}/config.json"},
+        "names a manifest that",
+    ),
+}
+
+
+@pytest.mark.parametrize("forgery", FORGERIES)
+def test_an_entry_that_no_publication_writes_is_damage(
+    model: RegisteredModel, publish: Publish, folder: Path, tmp_path: Path, forgery: str
+) -> None:
+    """With right digests it still may say only what fits: the other versions are there, and nothing is touched."""
+    first, second = publish(1000), publish(2000)
+    assert first
+    model.alias("stable", 1)
+    changes, problem = FORGERIES[forgery]
+    forge(model.store, 2, **changes)
+    fresh = RegisteredModel(model.store, "coder")
+    history = fresh.history()
+    assert [(entry.seq, problem in entry.reason) for entry in history.damaged] == [(2, True)]
+    assert fresh.versions() == [first]
+    assert contents(fresh.fetch(fresh.find("coder@1"))) == contents(folder)
+    with pytest.raises(DamageError, match="coder@2: no readable journal entry names it"):
+        fresh.find(f"coder@{second.number}")
+    assert fresh.publish(folder, origin(3000), dtype="float32").number == 3  # entry 2 may have been a version
+    assert {path.name for path in tmp_path.iterdir()} <= {"cache", "exported", "store"}
+
+
+def forge(store: Store, seq: int, **changes: object) -> None:
+    """Change an entry of the journal, and write it and those after it anew with right digests."""
+    model = RegisteredModel(store, "coder")
+    entries, tail = model.journal.read(), ""
+    for entry in entries:
+        assert isinstance(entry, hashlog.LogEntry)
+        fields = {"previous": tail} | (changes if entry.seq == seq else {})
+        data = hashlog.encode(entry.model_copy(update=fields))
+        store.put(keys.hashlog_entry(model.journal.prefix, entry.seq), [data])
+        tail = sha256(data)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """The files of a folder, without the manifest."""
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.name != "manifest.json"}
+
+
+def test_a_manifest_of_more_than_its_entry_says_is_refused(model: RegisteredModel, publish: Publish) -> None:
+    """So a reader knows how much it will fetch from the entry alone."""
+    version = publish()
+    forge(model.store, 1, bytes=version.bytes - 1)
+    assert "bytes of files; the model's journal says" in refusal(model.store)
 
 
 SPOILS: dict[str, Callable[[dict[str, object]], object]] = {

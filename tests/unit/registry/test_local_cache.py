@@ -92,13 +92,59 @@ def test_a_damaged_copy_in_the_cache_is_downloaded_again(remote: RegisteredModel
     assert list(remote.verify(version))
 
 
-def test_an_additional_file_in_the_cache_is_removed(remote: RegisteredModel) -> None:
-    """An additional file beside cached weights counts as damage."""
+def test_an_additional_file_in_the_cache_is_put_aside(remote: RegisteredModel, folder: Path) -> None:
+    """It counts as damage. The cache did not make it, so it is kept, beside the folder that has taken its place."""
     version = remote.find("coder")
     fetched = remote.fetch(version)
     (fetched / "pytorch_model.bin").write_bytes(b"x")
-    remote.fetch(version)
-    assert not (fetched / "pytorch_model.bin").exists()
+    (fetched / "notes").mkdir()
+    (fetched / "notes" / "mine.txt").write_text("mine")
+    assert contents(remote.fetch(version)) == contents(folder)
+    (kept,) = (path for path in fetched.parent.iterdir() if path != fetched)
+    assert {path.relative_to(kept).as_posix() for path in kept.rglob("*")} == {
+        "pytorch_model.bin",
+        "notes",
+        "notes/mine.txt",
+    }
+
+
+def test_a_damaged_copy_stays_until_a_sound_one_has_come(remote: RegisteredModel) -> None:
+    """A store that has none leaves what is there."""
+    version = remote.find("coder")
+    fetched = remote.fetch(version)
+    (fetched / "config.json").write_text("{}")
+    key = version.manifest.replace("manifest.json", "config.json")
+    remote.store.put(key, [b"other"])
+    with pytest.raises(DamageError):
+        remote.fetch(version)
+    assert (fetched / "config.json").read_text() == "{}"
+    assert [path.name for path in fetched.parent.iterdir()] == [version.sha256]
+
+
+def test_the_target_of_a_link_in_the_cache_is_not_touched(
+    remote: RegisteredModel, folder: Path, tmp_path: Path
+) -> None:
+    """Where a version's folder is a link to somebody's folder, only the link is replaced."""
+    version = remote.find("coder")
+    thesis = tmp_path / "thesis"
+    thesis.mkdir()
+    (thesis / "config.json").write_text("my thesis")
+    target = local_cache.cache_path(version)
+    target.parent.mkdir(parents=True)
+    target.symlink_to(thesis)
+    assert contents(remote.fetch(version)) == contents(folder)
+    assert not target.is_symlink()
+    assert contents(thesis) == {"config.json": b"my thesis"}
+    assert [path.name for path in target.parent.iterdir()] == [version.sha256]
+
+
+def test_a_version_that_does_not_fit_is_not_begun(remote: RegisteredModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A full disk harms everybody on it; the message says how much is needed."""
+    usage = shutil.disk_usage("/")._replace(free=100)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
+    with pytest.raises(StoreError, match=r"coder@1: its files have [\d,]+ bytes, but .* has room for 100"):
+        remote.fetch(remote.find("coder"))
+    assert list(local_cache.cache_path(remote.find("coder")).parent.iterdir()) == []
 
 
 def test_a_failed_fetch_leaves_nothing(remote: RegisteredModel, tmp_path: Path) -> None:

@@ -35,7 +35,7 @@ class RunBuilder:
     def save(self, tokens: int) -> Committed:
         """Write and commit a checkpoint."""
         return self.run.journal.append(
-            Committed, self.attempt, tokens=tokens, manifest=self.write(tokens), sha256="0", bytes=5
+            Committed, self.attempt, tokens=tokens, manifest=self.write(tokens), sha256="0" * 64, bytes=5
         )
 
     def end(self) -> None:
@@ -173,7 +173,7 @@ def test_a_save_that_commits_during_the_search_is_kept() -> None:
         def list(self, prefix: str, after: str = "") -> Iterator[str]:
             found = [*super().list(prefix, after)]
             if prefix == keys.checkpoints("run") and len(built.run.journal.entries) == 1:
-                built.run.journal.append(Committed, 1, tokens=10, manifest=manifest, sha256="0", bytes=5)
+                built.run.journal.append(Committed, 1, tokens=10, manifest=manifest, sha256="0" * 64, bytes=5)
                 built.claim()
             return iter(found)
 

@@ -12,7 +12,20 @@ from headway.errors import FencedError
 from headway.objectstore.folder import FolderStore
 from headway.objectstore.protocol import Buffer
 from headway.recipe import parse
-from headway.runs import Claimed, Committed, Damaged, Decided, Ended, Holder, Journal, Pruned, Run, fold, read_heartbeat
+from headway.runs import (
+    Claimed,
+    Committed,
+    Damaged,
+    Decided,
+    Ended,
+    Holder,
+    Journal,
+    Pruned,
+    Run,
+    fold,
+    keys,
+    read_heartbeat,
+)
 
 TRAIN = "train: {tokens: 2048, batch_tokens: 2048, micro_batch_tokens: 2048}\n"
 HOLDER = Holder(host="h", pid=1, started=1, launch="x")
@@ -25,7 +38,8 @@ def claim(journal: Journal) -> int:
 
 def commit(journal: Journal, attempt: int, tokens: int) -> Committed:
     """Commit a checkpoint that exists in name only."""
-    return journal.append(Committed, attempt, tokens=tokens, manifest=f"m{attempt}-{tokens}", sha256="0", bytes=1)
+    manifest = keys.checkpoint_manifest(journal.run, tokens, attempt)
+    return journal.append(Committed, attempt, tokens=tokens, manifest=manifest, sha256="0" * 64, bytes=1)
 
 
 def test_entries_are_numbered_densely_from_one(tmp_path: Path) -> None:

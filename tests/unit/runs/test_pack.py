@@ -52,7 +52,8 @@ def commit(journal: Journal, number: int) -> None:
     """Append `number` commits without checkpoints."""
     for _ in range(number):
         tokens = len(journal.entries) * 10
-        journal.append(Committed, 1, tokens=tokens, manifest=f"m{tokens}", sha256="0", bytes=1)
+        manifest = keys.checkpoint_manifest("run", tokens, 1)
+        journal.append(Committed, 1, tokens=tokens, manifest=manifest, sha256="0" * 64, bytes=1)
         journal.pack()
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from headway.errors import UsageError
 from headway.localfiles import CACHE_VARIABLE
 from headway.train.compute import compile_cache
 
@@ -49,6 +50,17 @@ def test_a_folder_that_cannot_be_written_is_not_used(home: Path, monkeypatch: py
     (home / "file").touch()
     monkeypatch.setenv(CACHE_VARIABLE, str(home / "file"))
     assert compile_cache.use_compile_cache() is None
+    assert compile_cache.INDUCTOR not in os.environ
+
+
+def test_a_folder_that_others_can_write_to_is_refused(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Torch would run what they put there; the message says what to set."""
+    shared = home / "shared"
+    shared.mkdir()
+    shared.chmod(0o777)
+    monkeypatch.setenv(CACHE_VARIABLE, str(shared))
+    with pytest.raises(UsageError, match=r"shared is writable by other users.*set HEADWAY_CACHE"):
+        compile_cache.use_compile_cache()
     assert compile_cache.INDUCTOR not in os.environ
 
 

@@ -7,7 +7,7 @@ from tests.memory import MemoryStore
 
 from headway.errors import StoreError
 from headway.objectstore import Buffer
-from headway.runs import Committed, Ended, Holder, Run
+from headway.runs import Committed, Ended, Holder, Run, keys
 from headway.train.host.outcome import Failure, Outcome, conclude
 
 HOLDER = Holder(host="h", pid=1, started=1, launch="mine")
@@ -33,7 +33,7 @@ def store() -> Interposed:
     store = Interposed()
     journal = Run(store, "run").journal
     journal.claim(lambda: None, holder=HOLDER, recipe="r")
-    journal.append(Committed, 1, tokens=10, manifest="m", sha256="0", bytes=1)
+    journal.append(Committed, 1, tokens=10, manifest=keys.checkpoint_manifest("run", 10, 1), sha256="0" * 64, bytes=1)
     return store
 
 

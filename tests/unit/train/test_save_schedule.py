@@ -32,7 +32,7 @@ class Past:
 
     def commit(self, at: float) -> None:
         """Commit a checkpoint."""
-        self.add(Committed, at, tokens=1, manifest=f"m{at}", sha256="", bytes=1)
+        self.add(Committed, at, tokens=1, manifest=f"m{at}", sha256="0" * 64, bytes=1)
 
     def end(self, at: float, outcome: str) -> None:
         """End the attempt."""

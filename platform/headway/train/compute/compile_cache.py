@@ -9,7 +9,7 @@ import os
 import torch
 
 from headway.errors import UsageError
-from headway.localfiles import cache_folder
+from headway.localfiles import cache_folder, private_folder
 from headway.train.compute.cpu import processor_digest
 
 INDUCTOR = "TORCHINDUCTOR_CACHE_DIR"
@@ -20,12 +20,18 @@ def use_compile_cache() -> str | None:
     """Choose the cache folder of torch.compile for this process; returns it, or None if it cannot be written.
 
     Code for a CPU is compiled for that very model (`-march=native`), so each model has its own folder.
+
+    Raises:
+        UsageError: other users may write to the folder: torch would run what they put there.
     """
     if INDUCTOR not in os.environ:
         try:
-            folder = cache_folder() / "inductor" / f"torch-{torch.__version__}-{processor_digest()}"
-            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        except (UsageError, OSError):
+            root = cache_folder()
+        except UsageError:
+            return None
+        try:
+            folder = private_folder(root / "inductor" / f"torch-{torch.__version__}-{processor_digest()}", root)
+        except OSError:
             return None
         if not os.access(folder, os.W_OK):
             return None

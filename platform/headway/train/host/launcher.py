@@ -96,7 +96,7 @@ def prepare(run: Run, recipe: Recipe, launcher: Holder, *, ranks: int, take_over
             f"{ranks} ranks cannot share a batch of {recipe.train.lanes} lanes; "
             f"use at most {recipe.train.lanes}, or start a run with more train.lanes"
         )
-    dataset = open_data(recipe)
+    dataset = open_data(recipe, verify=True)
     run.freeze(recipe)
     if not take_over:
         run.check_free(launcher)

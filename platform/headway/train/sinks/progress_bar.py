@@ -7,6 +7,7 @@ from rich.text import Text
 
 from headway.events.event import LogEvent
 from headway.events.training_events import StepDone, TrainingEvent
+from headway.output_text import one_line
 
 UNITS = ((10**9, "G"), (10**6, "M"), (10**3, "k"))
 
@@ -50,5 +51,5 @@ class ProgressBar:
             speed = f"{event.tokens_per_second:,.0f}"
             self.progress.update(self._task, completed=tokens, loss=f"{event.loss:.3f}", speed=speed)
         elif isinstance(event, LogEvent) and event.level == "info":
-            details = " ".join(f"{key}={value}" for key, value in event.fields().items())
-            self.progress.console.print(f"[dim]{event.name}[/dim] at {tokens:,} tokens {details}", highlight=False)
+            details = one_line(" ".join(f"{key}={value}" for key, value in event.fields().items()))
+            self.progress.console.print(Text.assemble((event.name, "dim"), f" at {tokens:,} tokens {details}"))
