@@ -87,6 +87,12 @@ class Actor:
         """Whether it has ended or crashed."""
         return self.body.dead
 
+    def end(self) -> None:
+        """Crash it unless it is over: an actor that is merely forgotten would keep the locks that it holds."""
+        self.crashed = True
+        if not self.over:
+            self.body.throw()
+
 
 @dataclass
 class Scheduler:
@@ -139,6 +145,14 @@ class Scheduler:
         Raises:
             Violation: an invariant is violated, or an actor never ends.
         """
+        try:
+            self._run()
+        finally:
+            for self.current in self.actors:
+                self.current.end()
+            self.current = None
+
+    def _run(self) -> None:
         while live := [actor for actor in self.actors if not actor.over]:
             self.actors = live
             ready = [a for a in live if a.wakes <= self.turn and (a.ready is None or a.ready())]
@@ -154,7 +168,6 @@ class Scheduler:
             self._step(self.current)
             if self.turn > MAX_TURNS:
                 raise Violation(f"{self.current.name} does not end")
-        self.current = None
 
     def _step(self, actor: Actor) -> None:
         self.turn += 1

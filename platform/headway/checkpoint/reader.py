@@ -3,7 +3,6 @@
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -36,6 +35,7 @@ class StoredCheckpoint:
         self.store, self.commit = store, commit
         self._measured: set[int] = set()
         """Shards whose lengths were checked."""
+        self._manifest: CheckpointManifest | None = None
 
     @property
     def manifest_bytes(self) -> bytes:
@@ -53,21 +53,16 @@ class StoredCheckpoint:
             raise DamageError(f"{key}: is not the manifest that was committed")
         return data
 
-    @cached_property
+    @property
     def manifest(self) -> CheckpointManifest:
-        """The verified manifest.
+        """The verified manifest, read once.
 
         Raises:
             DamageError: it is missing, not the manifest that was committed, or not about this checkpoint alone.
         """
-        key = self.commit.manifest
-        manifest = CheckpointManifest.decode(self.manifest_bytes, key)
-        if CheckpointKey.parse(key) != CheckpointKey(manifest.run, manifest.tokens, manifest.attempt, keys.MANIFEST):
-            raise DamageError(f"{key}: is the manifest of another checkpoint")
-        for rank, shard in enumerate(manifest.shards):
-            if shard.key != keys.shard(keys.folder(key), rank, len(manifest.shards)):
-                raise DamageError(f"{key}: names shard {rank} {shard.key!r}, which is not of this checkpoint")
-        return manifest
+        if self._manifest is None:
+            self._manifest = self._read_manifest()
+        return self._manifest
 
     def read(self, chunk: Chunk, start: int, stop: int) -> memoryview:
         """Read bytes `start` to `stop` of a chunk; reads and verifies whole blocks.
@@ -209,6 +204,16 @@ class StoredCheckpoint:
             return all(self.store.size(shard.key) == shard.bytes for shard in self.manifest.shards)
         except (DamageError, MissingObject):
             return False
+
+    def _read_manifest(self) -> CheckpointManifest:
+        key = self.commit.manifest
+        manifest = CheckpointManifest.decode(self.manifest_bytes, key)
+        if CheckpointKey.parse(key) != CheckpointKey(manifest.run, manifest.tokens, manifest.attempt, keys.MANIFEST):
+            raise DamageError(f"{key}: is the manifest of another checkpoint")
+        for rank, shard in enumerate(manifest.shards):
+            if shard.key != keys.shard(keys.folder(key), rank, len(manifest.shards)):
+                raise DamageError(f"{key}: names shard {rank} {shard.key!r}, which is not of this checkpoint")
+        return manifest
 
     def _check_window(self, job: tuple[str, Chunk, tuple[int, int]]) -> DamageError | None:
         name, chunk, window = job

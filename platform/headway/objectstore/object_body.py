@@ -2,7 +2,6 @@
 
 import io
 from collections.abc import Iterable, Iterator, Sequence
-from functools import cached_property
 from typing import Any
 
 from botocore.httpchecksum import CrtCrc64NvmeChecksum
@@ -23,14 +22,17 @@ class ObjectBody:
     def __init__(self, views: Sequence[memoryview]) -> None:
         self.views = [view for view in views if view.nbytes]
         self.length = sum(view.nbytes for view in self.views)
+        self._checksum: str | None = None
 
-    @cached_property
+    @property
     def checksum(self) -> str:
-        """The checksum of all bytes, as S3 encodes it."""
-        checksum = CrtCrc64NvmeChecksum()
-        for view in self.views:
-            checksum.update(view)  # type: ignore[arg-type] # accepts any buffer
-        return checksum.b64digest()
+        """The checksum of all bytes, as S3 encodes it; computed once."""
+        if self._checksum is None:
+            checksum = CrtCrc64NvmeChecksum()
+            for view in self.views:
+                checksum.update(view)  # type: ignore[arg-type] # accepts any buffer
+            self._checksum = checksum.b64digest()
+        return self._checksum
 
     def request_fields(self) -> dict[str, Any]:
         """The fields of one request that sends this body. Each try needs new ones."""

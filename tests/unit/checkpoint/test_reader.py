@@ -1,5 +1,7 @@
 """The reader makes few requests for many tensors, verifies every block, and reads nothing in vain."""
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -80,3 +82,24 @@ def test_damage_to_one_of_those_read_together_is_found(new_run: NewRun, store: C
     path.write_bytes(data)
     with pytest.raises(DamageError, match=f"bytes {chunk.start:,} to {chunk.start + 400:,} are not those"):
         restore(checkpoint, {name: torch.zeros_like(tensor) for name, tensor in saved.items()})
+
+
+def test_a_read_that_hangs_holds_up_no_other_checkpoint(new_run: NewRun, store: CountingStore) -> None:
+    """`functools.cached_property` would: until Python 3.12 it has one lock for all objects of a class."""
+    commit = new_run().save(64, {"model.w": torch.ones(4)})
+    hanging, go_on = threading.Event(), threading.Event()
+
+    class HangingStore(FolderStore):
+        def get(self, key: str, start: int = 0, length: int | None = None) -> bytes:
+            hanging.set()
+            go_on.wait()
+            return super().get(key, start, length)
+
+    with ThreadPoolExecutor(2) as threads:
+        slow = threads.submit(lambda: StoredCheckpoint(HangingStore(store.root), commit).manifest)
+        try:
+            assert hanging.wait(60)
+            assert threads.submit(lambda: StoredCheckpoint(store, commit).manifest).result(60).tokens == 64
+        finally:
+            go_on.set()
+        assert slow.result().tokens == 64
