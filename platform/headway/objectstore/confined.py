@@ -4,7 +4,7 @@ import errno
 import os
 import stat
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,17 +40,18 @@ def open_folders(root: Path, names: Sequence[str], *, create: bool = False) -> I
         FileNotFoundError: a folder is missing.
         NotADirectoryError: something on the way is a link, or no folder.
     """
-    with ExitStack() as stack:
+    descriptors: list[int] = []
+    try:
         if create:
             with suppress(FileExistsError):
                 root.mkdir(parents=True)
-        descriptors = [os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)]
-        stack.callback(os.close, descriptors[0])
+        descriptors.append(os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
         for name in names:
-            descriptor = _step(name, descriptors[-1], create=create)
-            stack.callback(os.close, descriptor)
-            descriptors.append(descriptor)
+            descriptors.append(_step(name, descriptors[-1], create=create))
         yield descriptors
+    finally:
+        for descriptor in descriptors:
+            os.close(descriptor)
 
 
 def open_file(name: str, folder: int) -> int:
