@@ -148,8 +148,9 @@ class Scheduler:
         try:
             self._run()
         finally:
-            for self.current in self.actors:
-                self.current.end()
+            for actor in self.actors:
+                self.current = actor
+                actor.end()
             self.current = None
 
     def _run(self) -> None:

@@ -60,7 +60,7 @@ def models(
                 if verify and not row.problem:
                     row = _verify(model, row, partial(progress.advance, task))
                 rows.append(row)
-            damage += [f"model {model.name}: {entry.reason}" for entry in model.history().damaged]
+            damage += model.findings()
     damage += [row.problem for row in rows if row.problem]
     damage += strays_among_models(source) if reference is None else []
     document = {"store": source.url, "models": [_document(row) for row in rows], "findings": damage}

@@ -21,8 +21,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pydantic_core import from_json
-
+from headway import strict_json
 from headway.data.build_worker import RECEIPTS, BuildJob, Receipt, run_units, valid_receipt
 from headway.data.data_manifest import (
     MANIFEST,
@@ -249,7 +248,7 @@ def _partials(folder: Path) -> list[Path]:
 
 def _read_plan(folder: Path) -> dict[str, Any] | None:
     try:
-        plan = from_json(read_bounded(folder / PLAN, MAX_PLAN_BYTES))
+        plan = strict_json.parse(read_bounded(folder / PLAN, MAX_PLAN_BYTES))
     except FileNotFoundError:
         return None
     except (ValueError, UsageError) as error:

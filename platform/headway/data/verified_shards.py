@@ -11,8 +11,7 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from pydantic_core import from_json
-
+from headway import strict_json
 from headway.data.data_manifest import SHARDS, TokenShard
 from headway.errors import DataError, UsageError
 from headway.localfiles import cache_folder, file_sha256, private_folder, read_bounded, replacing
@@ -99,7 +98,7 @@ def _load(memory: Path | None) -> dict[str, list[str | int]]:
     if memory is None:
         return {}
     try:
-        states = from_json(read_bounded(memory, MAX_MEMORY_BYTES))
+        states = strict_json.parse(read_bounded(memory, MAX_MEMORY_BYTES))
     except (OSError, ValueError, UsageError):
         return {}
     return states if isinstance(states, dict) else {}

@@ -14,8 +14,7 @@ from pathlib import Path
 import yaml
 
 from headway.errors import RecipeError, UsageError
-from headway.recipe import Recipe, RecipeDocument
-from headway.recipe.parser import YamlLoader
+from headway.recipe import Recipe, RecipeDocument, yaml_loader
 from headway.runs import keys
 
 Choice = Mapping[str, str]
@@ -89,8 +88,9 @@ def axis(text: str) -> list[Choice]:
 def _file(path: str) -> list[Choice]:
     """Reads a sweep file."""
     try:
-        text = Path(path).read_text(encoding="utf-8")
-        node = yaml.compose(text, YamlLoader)
+        with Path(path).open(encoding="utf-8") as file:
+            text = file.read(yaml_loader.MAX_LENGTH)
+        node = yaml_loader.compose(text)
     except (OSError, UnicodeDecodeError) as error:
         why = getattr(error, "strerror", None) or error
         raise UsageError(f"--array {path}: cannot be read as a sweep file ({why}); or write key=a,b,c") from error
@@ -125,7 +125,7 @@ def _leaves(node: yaml.MappingNode, prefix: str = "") -> Iterator[tuple[str, yam
 
 def _values(text: str) -> list[str]:
     """The items of a YAML list, as written."""
-    node = yaml.compose(text, YamlLoader)
+    node = yaml_loader.compose(text)
     assert isinstance(node, yaml.SequenceNode)
     return [_source(text, item) for item in node.value]
 
@@ -135,7 +135,7 @@ def _source(text: str, node: yaml.Node) -> str:
     if isinstance(node, yaml.ScalarNode) and node.style in {"|", ">"}:
         return json.dumps(node.value)
     if isinstance(node, yaml.CollectionNode) and not node.flow_style:
-        return json.dumps(YamlLoader("").construct_document(node), default=str)
+        return json.dumps(yaml_loader.construct(node), default=str)
     return " ".join(text[node.start_mark.index : node.end_mark.index].split())
 
 

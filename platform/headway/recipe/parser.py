@@ -2,9 +2,9 @@
 
 import copy
 import json
-import re
 import sys
 from collections.abc import Iterable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -13,33 +13,13 @@ from pydantic import BaseModel, ValidationError
 
 from headway.errors import RecipeError, UnknownKindError
 from headway.plugins import nearest
+from headway.recipe import yaml_loader
 from headway.recipe.schema import Recipe
 from headway.recipe.section import UNKNOWN_KIND, ByKind
 
 ERROR_TEXTS = {"missing": "missing key"}
 WHOLE_TEXTS = {"missing", "value_error", UNKNOWN_KIND}
 """Types of errors whose text needs no value."""
-
-
-class YamlLoader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]  # the C loader is ten times as fast
-    """YAML 1.1 as in PyYAML, except that `3e-4` is a number, as in YAML 1.2."""
-
-
-def _mapping(loader: YamlLoader, node: yaml.MappingNode) -> dict[Any, Any]:
-    """A mapping whose keys are unique strings. YAML itself would silently keep the last of two equal keys."""
-    keys: set[str] = set()
-    for key, _ in node.value:
-        if key.tag != "tag:yaml.org,2002:str" or key.value in keys:
-            problem = "occurs twice" if key.value in keys else "is not a string"
-            raise yaml.constructor.ConstructorError(None, None, f"key {key.value} {problem}", key.start_mark)
-        keys.add(key.value)
-    return yaml.SafeLoader.construct_mapping(loader, node, deep=True)
-
-
-YamlLoader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
-YamlLoader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
-)
 
 
 def load(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
@@ -58,9 +38,12 @@ def read(path: str | Path) -> "RecipeDocument":
         RecipeError: the file cannot be read, or is not YAML.
     """
     try:
-        text = sys.stdin.read() if str(path) == "-" else Path(path).read_text(encoding="utf-8")
+        with nullcontext(sys.stdin) if str(path) == "-" else Path(path).open(encoding="utf-8") as file:
+            text = file.read(yaml_loader.MAX_LENGTH + 1)
     except (OSError, UnicodeDecodeError) as error:
         raise RecipeError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from error
+    if len(text) > yaml_loader.MAX_LENGTH:
+        raise RecipeError(f"{path}: is longer than {yaml_loader.MAX_LENGTH:,} characters, which no recipe is")
     return RecipeDocument(text, origin=str(path))
 
 
@@ -79,16 +62,13 @@ class RecipeDocument:
             RecipeError: the text is not YAML, or not a mapping of keys.
         """
         self.text, self.origin = text, origin
-        loader = YamlLoader(text)
         try:
-            self._node = loader.get_single_node()
-            keys = loader.construct_document(self._node) if self._node else None
+            self._node = yaml_loader.compose(text)
+            keys = yaml_loader.construct(self._node) if self._node else None
         except yaml.YAMLError as error:
             mark = getattr(error, "problem_mark", None)
             line = f":{mark.line + 1}" if mark else ""
             raise RecipeError(f"{origin}{line}: not YAML: {getattr(error, 'problem', error)}") from error
-        finally:
-            loader.dispose()
         if not isinstance(keys, dict):
             raise RecipeError(f"{origin}: a recipe is a mapping of keys; this is {type(keys).__name__}")
         self._keys: dict[str, Any] = keys
@@ -140,7 +120,7 @@ def _override(document: dict[str, Any], item: str) -> str:
             raise RecipeError(f"override {item!r}: {parent} is not a section")
         target = child
     try:
-        target[leaf] = yaml.load(value, YamlLoader)  # noqa: S506
+        target[leaf] = yaml_loader.load(value)
     except yaml.YAMLError as error:
         raise RecipeError(f"override {item!r}: the value is not YAML") from error
     return key

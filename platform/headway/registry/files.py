@@ -5,8 +5,7 @@ import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from pydantic_core import from_json
-
+from headway import strict_json
 from headway.errors import UsageError
 from headway.localfiles import open_regular
 from headway.registry.model_folder import check_model_folder
@@ -79,7 +78,7 @@ def _check_safetensors(path: Path) -> None:
     try:
         with open_regular(path) as file:
             length = int.from_bytes(file.read(8), "little")
-            header = from_json(file.read(min(length, MAX_HEADER_BYTES)))
+            header = strict_json.parse(file.read(min(length, MAX_HEADER_BYTES)))
         ends = [tensor["data_offsets"][1] for name, tensor in header.items() if name != "__metadata__"]
         sound = 8 + length + max(ends, default=0) == size
     except (ValueError, KeyError, IndexError, TypeError, AttributeError):

@@ -19,7 +19,6 @@ from headway.registry.version_manifest import ModelFile, Origin, VersionManifest
 from headway.runs import keys
 from headway.runs.hashlog import EntryHeader, HashLog, sha256
 
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}\Z")
 ALIAS = re.compile(r"[a-z][a-z0-9._-]{0,99}\Z")
 STABLE = "stable"
 """The alias that a model's name stands for, if the alias exists."""
@@ -34,14 +33,18 @@ class RegisteredModel:
         Raises:
             UsageError: the name is not a valid model name.
         """
-        if not NAME.match(name):
-            raise UsageError(f"{name!r} is not a model name; use letters, digits, and . _ - between them")
         self.store, self.name = store, name
         self.journal: HashLog[ModelEntry] = HashLog(store, keys.model_journal(name), ENTRY_TYPES)
 
     def history(self) -> ModelHistory:
         """The current state of the model, read from its journal."""
         return fold_model(self.name, self.journal.read())
+
+    def findings(self) -> list[str]:
+        """What does not fit in the model's journal and folder, in one line each."""
+        damaged = [f"model {self.name}: {entry.reason}" for entry in self.history().damaged]
+        beyond = [f"{key}: no entry leads to it" for key in self.journal.strays]
+        return damaged + beyond + [f"{key}: {why}" for key, why in self.store.strays(keys.model(self.name))]
 
     def versions(self) -> list[Version]:
         """All versions, oldest first."""
@@ -259,14 +262,14 @@ class RegisteredModel:
 
 def model_names(store: Store) -> list[str]:
     """Names of the models in a store: those that have a journal."""
-    names = filter(NAME.match, store.folders(keys.models()))
+    names = filter(keys.NAME.fullmatch, store.folders(keys.models()))
     return [name for name in names if next(store.list(keys.model_journal(name)), None)]
 
 
 def strays_among_models(store: Store) -> list[str]:
     """A finding for each folder in the place of a model that has no name of one."""
     folders = store.folders(keys.models())
-    return [f"{keys.models()}{name}: is not a name for a model" for name in folders if not NAME.match(name)]
+    return [f"{keys.models()}{name}: is not a name for a model" for name in folders if not keys.NAME.fullmatch(name)]
 
 
 def find(store: Store, reference: str) -> tuple[RegisteredModel, Version]:

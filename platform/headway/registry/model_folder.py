@@ -11,8 +11,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from pydantic_core import from_json
-
+from headway import strict_json
 from headway.errors import UsageError
 from headway.localfiles import read_bounded
 
@@ -91,7 +90,7 @@ def _check_distinct(folder: Path, files: Mapping[str, tuple[int, int]]) -> None:
 def _read_object(path: Path, limit: int) -> dict[str, Any]:
     """The JSON object in a file of at most `limit` bytes."""
     try:
-        content = from_json(read_bounded(path, limit))
+        content = strict_json.parse(read_bounded(path, limit), nan=True)  # transformers writes infinities
     except ValueError as error:
         raise UsageError(f"{path} is not JSON: {error}") from error
     if not isinstance(content, dict):

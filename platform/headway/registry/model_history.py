@@ -6,8 +6,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, TypeAdapter
 
-from headway.registry.version_manifest import Digest
 from headway.runs import keys
+from headway.runs.field_types import Digest
 from headway.runs.hashlog import Damaged, LogEntry
 
 AliasName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9._-]{0,99}$")]

@@ -5,15 +5,16 @@ from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cached_property
 
 from headway.errors import DamageError, MissingObject
-from headway.objectstore import Store
+from headway.objectstore import Store, read_document
 from headway.registry.files import CHUNK_BYTES, MANIFEST
 from headway.registry.version_manifest import VersionManifest
 from headway.runs import keys
 from headway.runs.hashlog import sha256
 
+MANIFEST_BYTES = 4 << 20
+"""Longest manifest of a version [bytes]: more than 10,000 files."""
 CONCURRENT_READS = 4
 """Chunks of a file that are read at the same time."""
 
@@ -44,36 +45,30 @@ class VersionReader:
         """`prefix`: prefix of the objects; default: where they were published."""
         self.store, self.version = store, version
         self.prefix = keys.folder(version.manifest) if prefix is None else prefix
+        self._manifest_bytes: bytes | None = None
+        self._manifest: VersionManifest | None = None
 
-    @cached_property
+    @property
     def manifest_bytes(self) -> bytes:
-        """The manifest as it was published.
+        """The manifest as it was published, read once.
 
         Raises:
             DamageError: it is missing or was changed.
         """
-        try:
-            data = self.store.get(keys.version_manifest(self.prefix))
-        except MissingObject as error:
-            raise self._damage(MANIFEST, "is missing") from error
-        if sha256(data) != self.version.sha256:
-            raise self._damage(MANIFEST, "is not the one whose SHA-256 is in the model's journal")
-        return data
+        if self._manifest_bytes is None:
+            self._manifest_bytes = self._read_manifest()
+        return self._manifest_bytes
 
-    @cached_property
+    @property
     def manifest(self) -> VersionManifest:
-        """The manifest, decoded.
+        """The manifest, decoded once.
 
         Raises:
             DamageError: it is missing, was changed, belongs to another model, or has files of another size.
         """
-        manifest = VersionManifest.decode(self.manifest_bytes, f"{self.version}: {MANIFEST}")
-        if manifest.model != self.version.model:
-            raise self._damage(MANIFEST, f"belongs to another model, {manifest.model}")
-        if manifest.size != self.version.bytes:
-            problem = f"names {manifest.size:,} bytes of files; the model's journal says {self.version.bytes:,}"
-            raise self._damage(MANIFEST, problem)
-        return manifest
+        if self._manifest is None:
+            self._manifest = self._decode_manifest()
+        return self._manifest
 
     def check_files(self) -> None:
         """Check the names and lengths of the files, without reading them.
@@ -115,6 +110,24 @@ class VersionReader:
         for name in self.manifest.files:
             for chunk in self.read(name):
                 yield chunk.nbytes
+
+    def _read_manifest(self) -> bytes:
+        try:
+            data = read_document(self.store, keys.version_manifest(self.prefix), MANIFEST_BYTES)
+        except MissingObject as error:
+            raise self._damage(MANIFEST, "is missing") from error
+        if sha256(data) != self.version.sha256:
+            raise self._damage(MANIFEST, "is not the one whose SHA-256 is in the model's journal")
+        return data
+
+    def _decode_manifest(self) -> VersionManifest:
+        manifest = VersionManifest.decode(self.manifest_bytes, f"{self.version}: {MANIFEST}")
+        if manifest.model != self.version.model:
+            raise self._damage(MANIFEST, f"belongs to another model, {manifest.model}")
+        if manifest.size != self.version.bytes:
+            problem = f"names {manifest.size:,} bytes of files; the model's journal says {self.version.bytes:,}"
+            raise self._damage(MANIFEST, problem)
+        return manifest
 
     def _chunks(self, name: str, size: int) -> Iterator[memoryview]:
         """A file in chunks; the next ones are read while the caller processes one."""

@@ -7,19 +7,18 @@ its manifest and its files match these.
 import json
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator
 
 from headway.json_manifest import Manifest, ManifestPart
 from headway.registry.files import name_problem
+from headway.runs.field_types import ByteCount, Digest, Line, Loss, Moment, Tokens
 from headway.runs.hashlog import sha256
-
-Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
 class ModelFile(ManifestPart, strict=True):
     """A file of a model version: its size and checksums."""
 
-    size: int = Field(ge=0)
+    size: ByteCount
     """Length [bytes]."""
     sha256: Digest
 
@@ -27,26 +26,26 @@ class ModelFile(ManifestPart, strict=True):
 class Origin(ManifestPart, strict=True):
     """The checkpoint that a version was made from. The run store leads from it to everything that produced it."""
 
-    run: str
-    tokens: int
-    checkpoint: str
+    run: Line
+    tokens: Tokens
+    checkpoint: Line
     """Key of the checkpoint's manifest."""
-    sha256: str
+    sha256: Line
     """SHA-256 of the checkpoint's manifest."""
-    recipe: str
+    recipe: Line
     """Digest of the recipe."""
-    data: str
+    data: Line
     """Digest of the data."""
-    headway: str
+    headway: Line
     """Version of Headway that trained the checkpoint."""
 
 
 class Code(ManifestPart, strict=True):
     """The code that made the files."""
 
-    headway: str
+    headway: Line
     """Version of Headway."""
-    commit: str | None
+    commit: Line | None
     """Commit of the code, if known; the suffix `-dirty` marks uncommitted changes."""
 
 
@@ -60,20 +59,20 @@ class VersionManifest(Manifest, strict=True):
     """A version of a model."""
 
     format: Literal[1] = 1
-    model: str
+    model: Line
     files: dict[Annotated[str, AfterValidator(_allowed)], ModelFile]
     """All files, by name."""
     origin: Origin
-    dtype: str
+    dtype: Line
     """Type of the weights."""
-    quantization: str | None = None
+    quantization: Line | None = None
     """Quantization scheme, if the weights are quantized."""
-    held_out: float | None = None
+    held_out: Loss = None
     """Held-out loss of the checkpoint [nats per token]."""
     code: Code
-    created: float
+    created: Moment
     """Time of publication [s since 1970]."""
-    trace: str | None = None
+    trace: Line | None = None
     """W3C `traceparent` of the run."""
 
     @property

@@ -200,14 +200,23 @@ def models() -> str:
     return "models/"
 
 
+def model(name: str) -> str:
+    """Prefix of one model.
+
+    Raises:
+        UsageError: it is not a name of a model.
+    """
+    return f"models/{check_name(name, 'model')}/"
+
+
 def model_journal(name: str) -> str:
     """Prefix of a model's journal."""
-    return f"{models()}{name}/journal/"
+    return f"{model(name)}journal/"
 
 
 def version(name: str, tokens: int, nonce: str) -> str:
     """Prefix of one version of a model. No two versions share it."""
-    return f"{models()}{name}/{tokens:015d}-{nonce}/"
+    return f"{model(name)}{tokens:015d}-{nonce}/"
 
 
 def version_manifest(prefix: str) -> str:

@@ -112,6 +112,22 @@ def test_a_folder_with_another_name_is_a_finding(headway: Headway, store: Folder
     assert "its models: coder, poet" in headway("models", "other@1").err
 
 
+def test_what_does_not_fit_in_a_model_is_a_finding(
+    headway: Headway, store: FolderStore, versions: list[Version], tmp_path: Path
+) -> None:
+    """A journal file that no entry leads to, and a link: the versions are listed all the same."""
+    store.put("models/coder/journal/20261126.json", [b"{}"])
+    (store.root / "models/coder/notes").symlink_to(tmp_path)
+    answer = headway("models")
+    assert (answer.code, len(answer.out.splitlines())) == (0, 1 + len(versions) + 1)
+    findings = [
+        "models/coder/journal/20261126.json: no entry leads to it",
+        "models/coder/notes: is a link, and a store has none",
+    ]
+    assert headway("models", "--json").document["findings"] == findings
+    assert all(f"headway: {finding}" in answer.err for finding in findings)
+
+
 def test_an_alias_is_moved(headway: Headway, store: FolderStore, versions: list[Version]) -> None:
     """An alias moves to a version given by number or alias; the output names the version before."""
     assert headway("alias", "coder@2", "candidate").out == "coder@candidate is coder@2\n"
@@ -133,7 +149,7 @@ def test_an_alias_is_moved(headway: Headway, store: FolderStore, versions: list[
 @pytest.mark.parametrize(
     ("words", "complaint"),
     [
-        (["--as", "a/b"], "'a/b' is not a model name"),
+        (["--as", "a/b"], "'a/b' is not a name for a model"),
         (["--as", "coder", "--alias", "Stable"], "'Stable' is not an alias"),
         (["--as", "coder", "--tokens", "5"], "no checkpoint at 5 tokens"),
         ([], "--as"),

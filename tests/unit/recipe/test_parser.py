@@ -1,6 +1,7 @@
 """Recipes are parsed strictly; errors name the line and the nearest known key."""
 
 import re
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -110,6 +111,34 @@ def test_text_that_looks_nearly_like_a_number_stays_text() -> None:
 def test_broken_yaml_is_named_by_its_line() -> None:
     """Text that is not YAML is refused with the line where it breaks."""
     assert re.match(r"tiny\.yaml:\d+: not YAML: ", parse_error("name: [tiny\n"))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[" * 200_000,
+        "{a: " * 200_000,
+        "- " * 100_000,
+        "a: &a {k: 1}\n" + "".join(f"{b}: &{b} [{', '.join([f'*{a}'] * 10)}]\n" for a, b in pairwise("abcdefgh")),
+    ],
+    ids=["lists", "mappings", "block lists", "aliases of aliases"],
+)
+def test_yaml_that_no_recipe_has_is_refused_before_it_is_built(text: str) -> None:
+    """PyYAML builds by recursion in C, which ends the process; an alias repeats what it names."""
+    assert re.match(r"tiny\.yaml:\d+: not YAML: .*(more than 50 levels|nesting)", parse_error(text))
+    assert "not YAML" in parse_error(TEXT, f"name={text}")
+
+
+def test_an_alias_repeats_a_value() -> None:
+    """Aliases are YAML, and stay possible."""
+    text = TEXT.replace("layers: 1", "layers: &one 1").replace("kv_heads: 1", "kv_heads: *one")
+    assert parse(text) == parse(TEXT)
+
+
+def test_a_recipe_without_end_is_refused() -> None:
+    """A device, or a file that grew, is read no further than a recipe goes."""
+    with pytest.raises(RecipeError, match=r"/dev/zero: is longer than 1,048,576 characters"):
+        load("/dev/zero")
 
 
 @pytest.mark.parametrize("text", ["", "- name\n", "tiny\n"])

@@ -212,7 +212,7 @@ def test_a_reference_finds_a_version(model: RegisteredModel, publish: Publish) -
         ("coder@blue", "model coder has no alias blue; it has versions 1, 2 and aliases candidate (2)"),
         ("codex", "no model codex in"),
         ("codex@1", "its models: coder"),
-        ("../coder", "is not a model name"),
+        ("../coder", "is not a name for a model"),
     ],
 )
 def test_a_wrong_reference_lists_the_existing_ones(

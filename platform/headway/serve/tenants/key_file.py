@@ -5,7 +5,6 @@ A key is 256 random bits, so its SHA-256 can be neither guessed nor looked up in
 
 import hashlib
 import json
-import os
 import secrets
 import time
 from contextlib import AbstractContextManager
@@ -13,13 +12,21 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from headway import strict_json
 from headway.errors import UsageError
-from headway.localfiles import locked, replacing
+from headway.localfiles import locked, read_bounded, replacing
+from headway.runs.field_types import Digest, Line, Moment, Tokens
+from headway.runs.keys import MAX_TOKENS
 
 PREFIX = "hw-"
 """Start of every key, so that people and secret scanners recognize a leaked one."""
 ID_DIGITS = 8
 """Digits of the digest that identify a key in lists; they reveal nothing of it."""
+MAX_BYTES = 16 << 20
+"""Longest key file [bytes]: about 100,000 keys."""
+MAX_TENANT_LENGTH = 200
+
+"""Longest name of a new tenant [characters]."""
 
 
 class ApiKey(BaseModel):
@@ -27,11 +34,11 @@ class ApiKey(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    tenant: str
+    tenant: Line
     """Name of the tenant that it belongs to."""
-    sha256: str
+    sha256: Digest
     """SHA-256 of the key, in hexadecimal digits."""
-    created: float
+    created: Moment
     """When it was created [s since 1970]."""
 
     @property
@@ -45,9 +52,9 @@ class Quota(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    requests_per_minute: int | None = Field(default=None, ge=1)
+    requests_per_minute: Tokens | None = Field(default=None, ge=1)
     """Most requests per minute; None: no limit."""
-    tokens_per_minute: int | None = Field(default=None, ge=1)
+    tokens_per_minute: Tokens | None = Field(default=None, ge=1)
     """Most tokens per minute, prompts and completions together; None: no limit."""
 
 
@@ -58,7 +65,7 @@ class KeyFile(BaseModel):
 
     keys: list[ApiKey]
     """All keys that are not revoked."""
-    quotas: dict[str, Quota] = {}
+    quotas: dict[Line, Quota] = {}
     """Quota by tenant; a tenant without one has no limits."""
 
     @property
@@ -77,21 +84,29 @@ class KeyStore:
         """Read the file; a missing file counts as empty.
 
         Raises:
-            UsageError: it is not a file of keys.
+            UsageError: it cannot be read, or is not a file of keys.
         """
         try:
-            text = self.path.read_bytes()
+            return KeyFile.model_validate(strict_json.parse(read_bounded(self.path, MAX_BYTES)))
         except FileNotFoundError:
             return KeyFile(keys=[])
-        try:
-            return KeyFile.model_validate_json(text)
-        except ValidationError as error:
+        except OSError as error:
+            raise UsageError(f"{self.path}: cannot be read: {error.strerror}") from error
+        except ValueError as error:
             raise UsageError(
                 f"{self.path} is not a file of API keys; create one with headway keys add TENANT"
             ) from error
 
     def add(self, tenant: str) -> str:
-        """Create a key for `tenant` and return it. It cannot be read again: the file stores only its digest."""
+        """Create a key for `tenant` and return it. It cannot be read again: the file stores only its digest.
+
+        Raises:
+            UsageError: it is not a name for a tenant, or the file cannot be read or replaced.
+        """
+        if not tenant.isprintable() or not 0 < len(tenant) <= MAX_TENANT_LENGTH:
+            raise UsageError(
+                f"{tenant!r} is not a name for a tenant; use 1 to {MAX_TENANT_LENGTH} printable characters"
+            )
         key = PREFIX + secrets.token_urlsafe(32)
         with self._locked():
             content = self.load()
@@ -119,7 +134,8 @@ class KeyStore:
         """Change the quota of `tenant` and return it. 0 removes a limit, None keeps it.
 
         Raises:
-            UsageError: the file has neither a key nor a quota of this tenant; the message lists those that exist.
+            UsageError: a limit is no such number, or the file has neither a key nor a quota of this tenant; the message
+                lists those that exist.
         """
         with self._locked():
             content = self.load()
@@ -132,7 +148,10 @@ class KeyStore:
             limits = {"requests_per_minute": requests, "tokens_per_minute": tokens}
             before = content.quotas.get(tenant, Quota()).model_dump()
             changes = {name: limit or None for name, limit in limits.items() if limit is not None}
-            quota = Quota.model_validate(before | changes)
+            try:
+                quota = Quota.model_validate(before | changes)
+            except ValidationError as error:
+                raise UsageError(f"a limit is a number from 0 to {MAX_TOKENS:,}; 0 removes it") from error
             others = {name: other for name, other in content.quotas.items() if name != tenant}
             quotas = others if quota == Quota() else others | {tenant: quota}
             self._write(content.model_copy(update={"quotas": quotas}))
@@ -144,12 +163,8 @@ class KeyStore:
 
     def _write(self, content: KeyFile) -> None:
         """Replace the file. An existing one keeps its owner and mode, so that its readers can still read it."""
-        with replacing(self.path, mode=0o600) as file:
+        with replacing(self.path, mode=0o600, like_old=True) as file:
             file.write(json.dumps(content.model_dump(exclude_none=True), indent=1).encode())
-            if self.path.exists():
-                status = self.path.stat()
-                os.fchown(file.fileno(), status.st_uid, status.st_gid)
-                os.fchmod(file.fileno(), status.st_mode)
 
 
 def digest(key: str) -> str:

@@ -11,11 +11,15 @@ import threading
 import time
 from dataclasses import asdict
 from datetime import timedelta
-from typing import Any
+from typing import Annotated, Any
 
-from headway.errors import HeadwayError
+from pydantic import BaseModel, ConfigDict, Field
+
+from headway import strict_json
+from headway.errors import DamageError, HeadwayError
 from headway.objectstore.protocol import get_or_none
 from headway.runs import Run, keys
+from headway.runs.field_types import Line
 from headway.train.host.outcome import Failure
 from headway.train.host.rank_heartbeat import RankHeartbeat
 from headway.train.host.watchdog import NodeReport
@@ -27,6 +31,17 @@ CONNECT_SECONDS = 3.0
 """Timeout for a connection to one address of the head node [s]."""
 REPLY_SECONDS = 10.0
 """Timeout for a reply of the head node [s]."""
+ADDRESS_BYTES = 64 << 10
+"""Longest stored address of a head node [bytes]."""
+
+
+class HeadAddress(BaseModel):
+    """Where the head node of a launch waits for the others, as it stores that."""
+
+    model_config = ConfigDict(frozen=True)
+
+    addresses: Annotated[tuple[Line, ...], Field(min_length=1, max_length=100)]
+    port: Annotated[int, Field(ge=1, le=65_535)]
 
 
 class Rendezvous:
@@ -61,8 +76,8 @@ class Rendezvous:
         if self.is_head:
             store = TCPStore("localhost", 0, is_master=True, wait_for_workers=False, multi_tenant=True)
             if self.nodes > 1:
-                endpoint = {"addresses": addresses(), "port": store.port}
-                self.run.store.put(self._key, [json.dumps(endpoint).encode()])
+                head = HeadAddress(addresses=tuple(addresses()), port=store.port)
+                self.run.store.put(self._key, [head.model_dump_json().encode()])
             address, port = "localhost", store.port
         else:
             self._address = address, port = self._find_head()
@@ -143,7 +158,7 @@ class Rendezvous:
     def _find_head(self) -> tuple[str, int]:
         """Address and port of the head node, as soon as it has stored them."""
         deadline = time.monotonic() + self.join_seconds
-        while (data := get_or_none(self.run.store, self._key)) is None:
+        while (data := get_or_none(self.run.store, self._key, ADDRESS_BYTES)) is None:
             if time.monotonic() > deadline:
                 raise HeadwayError(
                     f"node {self.node} waited {self.join_seconds:.0f} s (machine.join_seconds) for the head node of "
@@ -151,16 +166,19 @@ class Rendezvous:
                     f"see the log of the head node"
                 )
             time.sleep(POLL_SECONDS)
-        endpoint = json.loads(data)
-        for address in endpoint["addresses"]:
+        try:
+            head = HeadAddress.model_validate(strict_json.parse(data))
+        except ValueError as error:
+            raise DamageError(f"{self._key}: is not the address of a head node; launch the run again") from error
+        for address in head.addresses:
             with (
-                contextlib.suppress(OSError),
-                socket.create_connection((address, endpoint["port"]), CONNECT_SECONDS),
+                contextlib.suppress(OSError, UnicodeError),
+                socket.create_connection((address, head.port), CONNECT_SECONDS),
             ):
-                return address, endpoint["port"]
+                return address, head.port
         raise HeadwayError(
             f"{socket.gethostname()} cannot reach the head node of launch {self.launch} at any of "
-            f"{', '.join(endpoint['addresses'])}, port {endpoint['port']}; allow connections between the nodes"
+            f"{', '.join(head.addresses)}, port {head.port}; allow connections between the nodes"
         )
 
 

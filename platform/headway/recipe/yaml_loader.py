@@ -1,0 +1,89 @@
+"""The YAML of recipes: numbers as in YAML 1.2, unique keys, and bounds on depth and size.
+
+PyYAML builds a document by recursion in C, without a bound, so bounds are checked on the events before it is built.
+"""
+
+import re
+from typing import Any
+
+import yaml
+
+MAX_LENGTH = 1 << 20
+"""Longest recipe [characters]."""
+MAX_DEPTH = 50
+"""Sections and lists within each other."""
+MAX_VALUES = 100_000
+"""Most keys and values, with those that aliases repeat."""
+
+
+class YamlLoader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]  # the C loader is ten times as fast
+    """YAML 1.1 as in PyYAML, except that `3e-4` is a number, as in YAML 1.2."""
+
+
+def check_bounds(text: str) -> None:
+    """Check depth and size of YAML text, before anything is built of it.
+
+    Raises:
+        YAMLError: it is deeper or larger than any recipe, or is not YAML.
+    """
+    values, sizes, open_nodes = 0, dict[str | None, int](), list[tuple[str | None, int]]()
+    for event in yaml.parse(text, YamlLoader):
+        if isinstance(event, yaml.CollectionStartEvent):
+            open_nodes.append((event.anchor, values))
+        elif isinstance(event, yaml.CollectionEndEvent):
+            anchor, before = open_nodes.pop()
+            if anchor:
+                sizes[anchor] = values - before
+        elif isinstance(event, yaml.AliasEvent):
+            values += sizes.get(event.anchor, 0)
+        if isinstance(event, yaml.NodeEvent):
+            values += 1
+        if len(open_nodes) > MAX_DEPTH or values > MAX_VALUES:
+            problem = f"more than {MAX_DEPTH} levels or {MAX_VALUES:,} values, which no recipe has"
+            raise yaml.MarkedYAMLError(problem=problem, problem_mark=event.start_mark)  # type: ignore[arg-type]
+
+
+def compose(text: str) -> yaml.Node | None:
+    """The nodes of YAML text; None if it is empty.
+
+    Raises:
+        YAMLError: it is not YAML, or beyond the bounds.
+    """
+    check_bounds(text)
+    return yaml.compose(text, YamlLoader)
+
+
+def construct(node: yaml.Node) -> Any:
+    """The value of a node.
+
+    Raises:
+        YAMLError: a mapping has a key twice, or one that is not a string.
+    """
+    return YamlLoader("").construct_document(node)
+
+
+def load(text: str) -> Any:
+    """The value of YAML text; None if it is empty.
+
+    Raises:
+        YAMLError: it is not YAML, or beyond the bounds.
+    """
+    node = compose(text)
+    return construct(node) if node else None
+
+
+def _mapping(loader: YamlLoader, node: yaml.MappingNode) -> dict[Any, Any]:
+    """A mapping whose keys are unique strings. YAML itself would silently keep the last of two equal keys."""
+    keys: set[str] = set()
+    for key, _ in node.value:
+        if key.tag != "tag:yaml.org,2002:str" or key.value in keys:
+            problem = "occurs twice" if key.value in keys else "is not a string"
+            raise yaml.constructor.ConstructorError(None, None, f"key {key.value} {problem}", key.start_mark)
+        keys.add(key.value)
+    return yaml.SafeLoader.construct_mapping(loader, node, deep=True)
+
+
+YamlLoader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
+YamlLoader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
+)
