@@ -1,6 +1,7 @@
 """Draws a run: losses, learning rate, throughput, stops, and the time of each attempt."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -68,6 +69,8 @@ STYLE: Any = {
 }
 MAX_LABELS = 24
 """Largest number of attempts with a label each; of more attempts, some have a label."""
+MAX_VALUE = 1e100
+"""Largest value that is drawn. matplotlib cannot scale an axis from one end of all numbers to the other."""
 
 
 def draw(target: Path, status: RunStatus, curve: Curve, accounting: TimeAccounting) -> None:
@@ -106,19 +109,27 @@ def _title(status: RunStatus) -> str:
 
 def _losses(axes: Axes, curve: Curve) -> None:
     """Draws training and held-out loss."""
-    axes.plot([p.tokens for p in curve.points], [p.loss for p in curve.points], color=BLUE, linewidth=1.1, zorder=3)
+    axes.plot(
+        [p.tokens for p in curve.points], _drawable(p.loss for p in curve.points), color=BLUE, linewidth=1.1, zorder=3
+    )
     if curve.held_out:
         tokens = sorted(curve.held_out)
-        axes.plot(
-            tokens, [curve.held_out[t] for t in tokens], "o", color=INK, markersize=4, markeredgecolor="white", zorder=4
-        )
+        held_out = _drawable(curve.held_out[t] for t in tokens)
+        axes.plot(tokens, held_out, "o", color=INK, markersize=4, markeredgecolor="white", zorder=4)
     axes.set_title("Loss")
     axes.set_ylabel("nats per token")
 
 
+def _drawable(values: Iterable[float | None]) -> list[float]:
+    """The values, with NaN, which leaves a gap, for one that is missing or that nobody measured."""
+    return [math.nan if value is None or not abs(value) <= MAX_VALUE else value for value in values]
+
+
 def _rates(axes: Axes, curve: Curve) -> None:
     """Draws the learning rate."""
-    axes.plot([p.tokens for p in curve.points], [p.learning_rate for p in curve.points], color=BLUE, linewidth=1.1)
+    axes.plot(
+        [p.tokens for p in curve.points], _drawable(p.learning_rate for p in curve.points), color=BLUE, linewidth=1.1
+    )
     axes.set_title("Learning rate")
     axes.set_ylim(bottom=0)
     axes.yaxis.set_major_locator(MaxNLocator(3))
@@ -127,7 +138,7 @@ def _rates(axes: Axes, curve: Curve) -> None:
 
 def _speeds(axes: Axes, curve: Curve) -> None:
     """Draws the throughput of each step, and its running median."""
-    tokens, speeds = [p.tokens for p in curve.points], [p.tokens_per_second for p in curve.points]
+    tokens, speeds = [p.tokens for p in curve.points], _drawable(p.tokens_per_second for p in curve.points)
     axes.plot(tokens, speeds, color=PALE, linewidth=0.7)
     axes.plot(tokens, _smooth(speeds, max(2, len(speeds) // 60)), color=BLUE, linewidth=1.3)
     axes.set_title("Throughput")

@@ -25,7 +25,7 @@ from headway.data.documents import Document, read_documents
 from headway.data.token_shard import ShardWriter
 from headway.data.tokenizer import PARALLELISM_VARIABLE, end_of_document, load_tokenizer, single_threaded
 from headway.data.unit import FileSpan, Unit
-from headway.errors import DataError, HeadwayError, UsageError
+from headway.errors import DamageError, DataError, HeadwayError, UsageError
 from headway.json_manifest import Manifest
 from headway.localfiles import file_sha256, read_bounded, replacing
 
@@ -150,13 +150,13 @@ def tokenize_unit(unit: Unit, job: BuildJob, tokenizer: Tokenizer, report: Repor
 def valid_receipt(unit: Unit, job: BuildJob) -> Receipt | None:
     """The receipt of `unit`, or None if it is missing or its shards do not match it."""
     try:
-        receipt = Receipt.model_validate_json(read_bounded(_receipt_path(job, unit), MAX_RECEIPT_BYTES))
+        receipt = Receipt.decode(read_bounded(_receipt_path(job, unit), MAX_RECEIPT_BYTES), unit.name)
         sound = receipt.tokenizer_sha256 == job.tokenizer_sha256 and all(
             shard.name == _shard_name(unit, shard.split)
             and file_sha256(job.folder / SHARDS / shard.name) == shard.sha256
             for shard in receipt.shards
         )
-    except (OSError, ValueError, UsageError):
+    except (OSError, DamageError, UsageError):
         return None
     return receipt if sound else None
 

@@ -68,7 +68,8 @@ class RecipeDocument:
         except yaml.YAMLError as error:
             mark = getattr(error, "problem_mark", None)
             line = f":{mark.line + 1}" if mark else ""
-            raise RecipeError(f"{origin}{line}: not YAML: {getattr(error, 'problem', error)}") from error
+            problem = " ".join(str(getattr(error, "problem", error)).split())
+            raise RecipeError(f"{origin}{line}: not YAML: {problem}") from error
         if not isinstance(keys, dict):
             raise RecipeError(f"{origin}: a recipe is a mapping of keys; this is {type(keys).__name__}")
         self._keys: dict[str, Any] = keys

@@ -14,10 +14,30 @@ MAX_DEPTH = 50
 """Sections and lists within each other."""
 MAX_VALUES = 100_000
 """Most keys and values, with those that aliases repeat."""
+MAX_DIGITS = 200
+"""Longest number or time, as it is written [characters]. PyYAML takes quadratic time for one with colons."""
+TEXT_TAG = "tag:yaml.org,2002:str"
+NOT_OF_ITS_TYPE = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
+"""What PyYAML raises for a value that its type does not have, such as the month 99."""
 
 
 class YamlLoader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]  # the C loader is ten times as fast
     """YAML 1.1 as in PyYAML, except that `3e-4` is a number, as in YAML 1.2."""
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:  # noqa: FBT001 - as in PyYAML
+        """The value of a node.
+
+        Raises:
+            YAMLError: it is a number of too many digits, or its type has no such value.
+        """
+        if isinstance(node, yaml.ScalarNode) and node.tag != TEXT_TAG and len(node.value) > MAX_DIGITS:
+            problem = f"a number or time of more than {MAX_DIGITS} characters, which no recipe has"
+            raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
+        try:
+            return super().construct_object(node, deep)
+        except NOT_OF_ITS_TYPE as error:
+            problem = f"not a value of the type {node.tag.rpartition(':')[2]}: {error}"
+            raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark) from error
 
 
 def check_bounds(text: str) -> None:
@@ -49,15 +69,18 @@ def compose(text: str) -> yaml.Node | None:
     Raises:
         YAMLError: it is not YAML, or beyond the bounds.
     """
-    check_bounds(text)
-    return yaml.compose(text, YamlLoader)
+    try:
+        check_bounds(text)
+        return yaml.compose(text, YamlLoader)
+    except UnicodeEncodeError as error:
+        raise yaml.MarkedYAMLError(problem="the text holds half of a surrogate pair, which is no character") from error
 
 
 def construct(node: yaml.Node) -> Any:
     """The value of a node.
 
     Raises:
-        YAMLError: a mapping has a key twice, or one that is not a string.
+        YAMLError: a mapping has a key twice, or one that is not a string, or a type has no such value.
     """
     return YamlLoader("").construct_document(node)
 
@@ -76,10 +99,11 @@ def _mapping(loader: YamlLoader, node: yaml.MappingNode) -> dict[Any, Any]:
     """A mapping whose keys are unique strings. YAML itself would silently keep the last of two equal keys."""
     keys: set[str] = set()
     for key, _ in node.value:
-        if key.tag != "tag:yaml.org,2002:str" or key.value in keys:
-            problem = "occurs twice" if key.value in keys else "is not a string"
-            raise yaml.constructor.ConstructorError(None, None, f"key {key.value} {problem}", key.start_mark)
-        keys.add(key.value)
+        text = key.value if isinstance(key, yaml.ScalarNode) else "that is a list or section"
+        if key.tag != TEXT_TAG or text in keys:
+            problem = "occurs twice" if text in keys else "is not a string"
+            raise yaml.constructor.ConstructorError(None, None, f"key {text} {problem}", key.start_mark)
+        keys.add(text)
     return yaml.SafeLoader.construct_mapping(loader, node, deep=True)
 
 

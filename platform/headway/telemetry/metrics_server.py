@@ -16,8 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from headway import strict_json
 from headway.errors import UsageError
-from headway.localfiles import replacing
+from headway.localfiles import read_bounded, replacing
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
@@ -27,6 +28,8 @@ LINGER_SECONDS = 30.0
 """Two scrapes at an interval of 15 s."""
 POLL_SECONDS = 0.05
 OWNER_LABEL = "__meta_headway_owner"
+MAX_TARGET_BYTES = 64 << 10
+"""Longest target file [bytes]. Ours have some hundred."""
 """Label that holds the owner of a target file; Prometheus drops labels with this prefix."""
 log = logging.getLogger("headway")
 
@@ -147,8 +150,8 @@ def remove_target(config: MetricsConfig | None, name: str, owner: str) -> None:
     if config is None or config.targets is None:
         return
     path = target_path(config.targets, name)
-    with contextlib.suppress(OSError, ValueError, LookupError, TypeError):  # missing, or not written by Headway
-        if json.loads(path.read_text(encoding="utf-8"))[0]["labels"][OWNER_LABEL] == owner:
+    with contextlib.suppress(OSError, UsageError, ValueError, LookupError, TypeError):  # missing, or another's
+        if strict_json.parse(read_bounded(path, MAX_TARGET_BYTES))[0]["labels"][OWNER_LABEL] == owner:
             path.unlink()
 
 

@@ -77,6 +77,16 @@ def test_a_picture_shows_every_way_to_stop(headway: Headway, store: FolderStore)
     assert "rolled back" not in text
 
 
+def test_a_picture_leaves_out_numbers_that_nobody_measured(headway: Headway, store: FolderStore) -> None:
+    """A log may hold any number; the steps beside it are drawn."""
+    story = Story(store, "tale")
+    story.claim(100)
+    story.say(*steps(1000, 3000), step(4000, -1.7e308), step(5000, 1.7e308))
+    answer = headway("plot", "tale", "--to", "x.svg", "--json")
+    assert answer.code == 0, answer.err
+    assert answer.document["points"] == 5
+
+
 def test_a_picture_of_many_attempts_can_be_drawn(headway: Headway, store: FolderStore) -> None:
     """A run with sixty kills is drawn."""
     story = Story(store, "often")

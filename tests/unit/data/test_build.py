@@ -351,3 +351,16 @@ def test_a_plan_that_no_build_writes_is_refused(recipes: Recipes, corpus: dict[s
     with pytest.raises(DataError, match=r"plan\.json: "):
         build(recipe, workers=1)
     assert (folder / "plan.json").read_text() == plan
+
+
+@pytest.mark.parametrize("receipt", ["[" * 100_000, "[]", "{}", "[" + "0," * 500_000 + "0]", ""], ids=len)
+def test_a_unit_with_a_foreign_receipt_is_built_again(receipt: str, recipes: Recipes, tmp_path: Path) -> None:
+    """A receipt only saves work, so one that is none costs that work."""
+    (tmp_path / "text.txt").write_text(words(0, 300_000))
+    recipe = recipes({"text": tmp_path / "text.txt"}, document_bytes=2000)
+    manifest = build(recipe, workers=1)
+    folder = Path(recipe.data_path)
+    (folder / "manifest.json").unlink()
+    for path in (folder / "units").glob("*-*.json"):
+        path.write_text(receipt)
+    assert build(recipe, workers=1) == manifest

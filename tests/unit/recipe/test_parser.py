@@ -129,6 +129,31 @@ def test_yaml_that_no_recipe_has_is_refused_before_it_is_built(text: str) -> Non
     assert "not YAML" in parse_error(TEXT, f"name={text}")
 
 
+@pytest.mark.parametrize(
+    "value",
+    [
+        "2026-99-99",
+        "2026-01-01T99:99:99Z",
+        "!!float x",
+        "!!int ''",
+        "!!bool x",
+        "!!timestamp x",
+        "9" * 5000,
+        "1:" * 400_000 + "1",
+        "1:" * 300 + "1.0",
+        "{? [a] : 1}",
+        "{? {a: 1} : 1}",
+        "\0",
+        "\udcff",
+    ],
+    ids=lambda value: value[:12].encode("unicode_escape").decode(),
+)
+def test_a_value_that_its_type_does_not_have_is_refused_in_one_line(value: str) -> None:
+    """PyYAML ends in errors of Python for some, and computes for hours on a long number with colons."""
+    assert re.fullmatch(r"tiny\.yaml(:\d+)?: not YAML: .+", parse_error(f"name: {value}\n"))
+    assert "not YAML" in parse_error(TEXT, f"name={value}")
+
+
 def test_an_alias_repeats_a_value() -> None:
     """Aliases are YAML, and stay possible."""
     text = TEXT.replace("layers: 1", "layers: &one 1").replace("kv_heads: 1", "kv_heads: *one")

@@ -3,6 +3,7 @@
 import contextlib
 import http.client
 import json
+import os
 import socket
 import threading
 import time
@@ -149,6 +150,22 @@ def test_the_file_of_a_newer_process_stays(server: MetricsServer) -> None:
     remove_target(server.config, server.name, "launch-1")
     assert target_file(server).exists(), "not ours"
     remove_target(None, server.name, "launch-1")
+
+
+def test_a_foreign_file_in_the_folder_of_targets_holds_nobody_up(server: MetricsServer) -> None:
+    """One that is too deep or too long stays where it is, and so does a pipe that nobody writes."""
+    path = target_file(server)
+    server.announce(run="slm.seed-1")
+    path.write_text("[" * 200_000, encoding="utf-8")
+    remove_target(server.config, server.name, "launch-1")
+    with path.open("wb") as file:
+        file.truncate(50 * 10**9)
+    remove_target(server.config, server.name, "launch-1")
+    path.unlink()
+    os.mkfifo(path)
+    remove_target(server.config, server.name, "launch-1")
+    assert path.is_fifo()
+    path.unlink()
 
 
 def test_an_occupied_port_is_a_warning(server: MetricsServer, caplog: pytest.LogCaptureFixture) -> None:

@@ -25,7 +25,6 @@ ID_DIGITS = 8
 MAX_BYTES = 16 << 20
 """Longest key file [bytes]: about 100,000 keys."""
 MAX_TENANT_LENGTH = 200
-
 """Longest name of a new tenant [characters]."""
 
 
