@@ -89,7 +89,9 @@ def _file(path: str) -> list[Choice]:
     """Reads a sweep file."""
     try:
         with Path(path).open(encoding="utf-8") as file:
-            text = file.read(yaml_loader.MAX_LENGTH)
+            text = file.read(yaml_loader.MAX_LENGTH + 1)
+        if len(text) > yaml_loader.MAX_LENGTH:
+            raise UsageError(f"--array {path}: is longer than {yaml_loader.MAX_LENGTH:,} characters, which no sweep is")
         node = yaml_loader.compose(text)
     except (OSError, UnicodeDecodeError) as error:
         why = getattr(error, "strerror", None) or error

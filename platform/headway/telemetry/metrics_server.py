@@ -28,9 +28,9 @@ LINGER_SECONDS = 30.0
 """Two scrapes at an interval of 15 s."""
 POLL_SECONDS = 0.05
 OWNER_LABEL = "__meta_headway_owner"
+"""Label that holds the owner of a target file; Prometheus drops labels with this prefix."""
 MAX_TARGET_BYTES = 64 << 10
 """Longest target file [bytes]. Ours have some hundred."""
-"""Label that holds the owner of a target file; Prometheus drops labels with this prefix."""
 log = logging.getLogger("headway")
 
 

@@ -108,6 +108,7 @@ def test_a_value_in_block_style_is_kept_whole(tmp_path: Path) -> None:
         (["=1,2"], "write key=a,b,c"),
         (["seed=[1"], "not YAML"),
         (["none.yaml"], "none.yaml: cannot be read as a sweep file"),
+        (["/dev/zero"], "is longer than 1,048,576 characters"),
         (["seed=1,2,1"], "members 0 and 2 are equal, seed=1"),
     ],
 )
