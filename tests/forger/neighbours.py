@@ -1,0 +1,119 @@
+"""What lies beside a forged store and is none of its business: a home folder, another store, and a process."""
+
+import json
+import os
+import secrets
+import shutil
+import stat
+import subprocess
+from pathlib import Path
+
+from tests.forger.forger import HALF
+from tests.unit.cli.story import Story, plan, trained
+
+from headway import recipe as recipes
+from headway.objectstore.folder import FolderStore
+from headway.runs import Holder, keys
+from headway.runs.submissions import Member, Submission, save
+
+STORED = Path(__file__).parents[1] / "stored"
+Tree = dict[str, tuple[int, ...]]
+"""What lies below a folder, by path: inode, mode, length, and the times of the last write and change."""
+
+
+def tree(root: Path) -> Tree:
+    """The state of all that lies below a folder. Any write, move or change of rights shows in it."""
+    found: Tree = {}
+    for folder, folders, files in os.walk(root):
+        for name in (*folders, *files, "."):
+            path = os.path.join(folder, name)  # noqa: PTH118 - it is called for each command
+            status = os.lstat(path)
+            # A folder's own times change with what is in it, which shows by itself.
+            times = () if stat.S_ISDIR(status.st_mode) else (status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+            found[os.path.normpath(path)] = (status.st_ino, status.st_mode, *times)
+    return found
+
+
+class Neighbours:
+    """All of it, below `folder`."""
+
+    def __init__(self, folder: Path) -> None:
+        self.home, self.precious, self.sound = folder / "home", folder / "precious", folder / "sound"
+        self.secret = secrets.token_hex(16)
+        """Stands in every file of the home folder, and nowhere else."""
+        self._furnish()
+        trained(Story(FolderStore(self.precious), "precious"))
+        self.canary = subprocess.Popen(["sleep", "3600"])
+        sound_store(self.sound, self.canary.pid)
+        self.state = self.trees()
+
+    def trees(self) -> Tree:
+        """The state of the folders."""
+        return tree(self.home) | tree(self.precious)
+
+    def close(self) -> None:
+        """End the process."""
+        self.canary.kill()
+        self.canary.wait()
+
+    def _furnish(self) -> None:
+        line = json.dumps({"event": self.secret, "timestamp": self.secret, "level": "info", "tokens": 1}) + "\n"
+        checkpoint = "checkpoints/000000000002000-00000001"
+        for name in (
+            *("notes.json", "log.jsonl", HALF, "journal/00000001.json", "manifest.json", ".ssh/id"),
+            *(f"{checkpoint}/manifest.json", f"{checkpoint}/00000-of-00002.safetensors"),
+            *(f"runs/tale/{checkpoint}/00000-of-00002.safetensors", f".incoming/{HALF}"),
+        ):
+            path = self.home / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(line)
+            os.utime(path, (1e9, 1e9))  # older than any limit
+
+
+def sound_store(root: Path, pid: int) -> None:
+    """A store with runs, a model and a submission, and garbage. `pid` holds a run, so it says."""
+    shutil.copytree(STORED / "store", root)
+    store = FolderStore(root)
+    trained(Story(store, "good"))
+    tale = trained(Story(store, "tale"))
+    store.put(f"{keys.checkpoint('tale', 9000, 1)}00000-of-00002.safetensors", [bytes(1000)])
+    store.put(f"{keys.checkpoint('tale', 9000, 1)}00001-of-00002.safetensors", [bytes(500)])
+    tale.decide(230, "skip", 1000, 2000)
+    open_run = OpenStory(store, "open")
+    open_run.pid = pid
+    open_run.claim(100)
+    open_run.commit(105, 1000)
+    open_run.commit(106, 2000)
+    open_run.prune(107, 1000)
+    open_run.beat(108, 2000)
+    save(store, submission("good.a", "good.b"))
+    save(store, submission("open"))
+    half = root / ".incoming" / HALF[::-1]
+    half.parent.mkdir(exist_ok=True)
+    half.write_bytes(b"half")
+    os.utime(half, (1e9, 1e9))
+
+
+class OpenStory(Story):
+    """A run that a process of this machine holds."""
+
+    pid = 0
+
+    @property
+    def holder(self) -> Holder:
+        """The process."""
+        return Holder(host=os.uname().nodename, pid=self.pid, started=1, launch="launch")
+
+
+def submission(*runs: str) -> Submission:
+    """A submission of some runs, that SLURM has accepted."""
+    texts = {"recipe": recipes.to_yaml(plan()), "trace": "t", "store": "s", "sbatch": "", "logs": "l"}
+    place = {"cluster": None, "user": "u", "host": "h", "folder": "/", "time": 1.0}
+    return Submission.model_validate(
+        {
+            **(texts | place),
+            **{"name": runs[0].partition(".")[0], "nodes_min": 1, "nodes_max": 1, "ranks": 1, "array": len(runs) > 1},
+            "members": [Member(run=run, overrides=[]) for run in runs],
+            "sent": [{"job": "7", "time": 1.0}],
+        }
+    )

@@ -1,0 +1,57 @@
+"""What each command may change in the stores that it is given: a plain reading of what the documentation says."""
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from tests.forger.command import Outcome
+from tests.forger.neighbours import Tree
+
+GARBAGE = re.compile(
+    r"runs/(?P<run>[^/]+)/(?P<checkpoint>checkpoints/[0-9]{15}-[0-9]{8})"
+    r"/(?:manifest\.json|[0-9]{5}-of-[0-9]{5}\.safetensors)|\.incoming/[0-9a-f]{32}"
+)
+
+
+def changes(before: Tree, after: Tree) -> dict[str, str]:
+    """What happened to each path."""
+    gone = dict.fromkeys(before.keys() - after.keys(), "deleted")
+    come = dict.fromkeys(after.keys() - before.keys(), "made")
+    return gone | come | {path: "changed" for path in before.keys() & after.keys() if before[path] != after[path]}
+
+
+def breaches(outcome: Outcome, root: Path, before: Tree, after: Tree) -> Iterator[str]:
+    """What a command did in its store, and may not."""
+    for path, what in changes(before, after).items():
+        key = str(Path(path).relative_to(root))
+        if not _may(outcome.words, root, key, what):
+            yield f"{key}: {what}"
+
+
+def copy_breaches(run: str, root: Path, before: Tree, after: Tree) -> Iterator[str]:
+    """What a copy did in its target outside of the run."""
+    for path, what in changes(before, after).items():
+        key = str(Path(path).relative_to(root))
+        if not re.match(rf"(runs/{run}(/|$)|\.incoming$)", key):
+            yield f"{key}: {what} by a copy of {run}"
+
+
+def _may(words: tuple[str, ...], root: Path, key: str, what: str) -> bool:
+    match words:
+        case ("store", "gc", *options) if what == "deleted" and "--dry-run" not in options:
+            found = GARBAGE.fullmatch(key)
+            return bool(found) and not (found["run"] and _committed(root / "runs" / found["run"], found["checkpoint"]))
+        case ("store", "gc", *_):  # a folder that became empty
+            return what == "deleted"
+        case ("alias", *_):
+            return what == "made" and bool(re.fullmatch(r"models/keeper/journal(/[0-9]{8}\.json)?|\.incoming", key))
+    return False
+
+
+def _committed(run: Path, checkpoint: str) -> bool:
+    """Whether an entry commits a checkpoint, and none prunes it."""
+    texts = [json.loads(file.read_bytes()) for file in (run / "journal").glob("*.json") if file.is_file()]
+    name = f"runs/{run.name}/{checkpoint}/manifest.json"
+    named = any(entry.get("manifest") == name for entry in texts)
+    return named and not any(name in entry.get("manifests", ()) for entry in texts)
