@@ -2,7 +2,6 @@
 
 import io
 import json
-import os
 import re
 import resource
 import signal
@@ -10,7 +9,7 @@ import subprocess
 import sys
 import threading
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from typing import Any
@@ -88,11 +87,10 @@ def in_process(words: Sequence[str]) -> Outcome:
     return Outcome(tuple(words), code, *texts, failure, read_after - read, calls_after - calls)
 
 
-def as_process(words: Sequence[str], environment: Mapping[str, str]) -> Outcome:
+def as_process(words: Sequence[str]) -> Outcome:
     """Run a command as users do."""
     process = subprocess.Popen(
         [sys.executable, "-m", "headway.cli", *words],
-        env={**os.environ, **environment},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

@@ -4,10 +4,10 @@ import json
 import os
 import secrets
 import shutil
-import stat
 import subprocess
 from pathlib import Path
 
+from tests.forger.folder_copy import FolderCopy, Tree, remove, tree
 from tests.forger.forger import HALF
 from tests.unit.cli.story import Story, plan, trained
 
@@ -17,39 +17,37 @@ from headway.runs import Holder, keys
 from headway.runs.submissions import Member, Submission, save
 
 STORED = Path(__file__).parents[1] / "stored"
-Tree = dict[str, tuple[int, ...]]
-"""What lies below a folder, by path: inode, mode, length, and the times of the last write and change."""
-
-
-def tree(root: Path) -> Tree:
-    """The state of all that lies below a folder. Any write, move or change of rights shows in it."""
-    found: Tree = {}
-    for folder, folders, files in os.walk(root):
-        for name in (*folders, *files, "."):
-            path = os.path.join(folder, name)  # noqa: PTH118 - it is called for each command
-            status = os.lstat(path)
-            # A folder's own times change with what is in it, which shows by itself.
-            times = () if stat.S_ISDIR(status.st_mode) else (status.st_size, status.st_mtime_ns, status.st_ctime_ns)
-            found[os.path.normpath(path)] = (status.st_ino, status.st_mode, *times)
-    return found
 
 
 class Neighbours:
     """All of it, below `folder`."""
 
     def __init__(self, folder: Path) -> None:
-        self.home, self.precious, self.sound = folder / "home", folder / "precious", folder / "sound"
+        self.home = folder / "home"
         self.secret = secrets.token_hex(16)
         """Stands in every file of the home folder, and nowhere else."""
         self._furnish()
-        trained(Story(FolderStore(self.precious), "precious"))
+        trained(Story(FolderStore(folder / "precious"), "precious"))
         self.canary = subprocess.Popen(["sleep", "3600"])
-        sound_store(self.sound, self.canary.pid)
+        sound_store(folder / "sound", self.canary.pid)
+        self.store = FolderCopy(folder / "sound", folder / "store")
+        """What is forged."""
+        self.target = FolderCopy(folder / "precious", folder / "target")
+        """The store that runs are copied to."""
+        self.work = folder / "work"
+        self.work.mkdir()
         self.state = self.trees()
 
     def trees(self) -> Tree:
-        """The state of the folders."""
-        return tree(self.home) | tree(self.precious)
+        """The state of what no command may change."""
+        return tree(self.home) | tree(self.home.parent / "precious")
+
+    def restore(self) -> None:
+        """Make the stores what they were, and the folder of results empty."""
+        self.store.restore()
+        self.target.restore()
+        for path in self.work.iterdir():
+            remove(path)
 
     def close(self) -> None:
         """End the process."""

@@ -2,11 +2,12 @@
 
 import json
 import re
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 
 from tests.forger.command import Outcome
-from tests.forger.neighbours import Tree
+from tests.forger.folder_copy import Tree, changes
 
 GARBAGE = re.compile(
     r"runs/(?P<run>[^/]+)/(?P<checkpoint>checkpoints/[0-9]{15}-[0-9]{8})"
@@ -14,27 +15,23 @@ GARBAGE = re.compile(
 )
 
 
-def changes(before: Tree, after: Tree) -> dict[str, str]:
-    """What happened to each path."""
-    gone = dict.fromkeys(before.keys() - after.keys(), "deleted")
-    come = dict.fromkeys(after.keys() - before.keys(), "made")
-    return gone | come | {path: "changed" for path in before.keys() & after.keys() if before[path] != after[path]}
-
-
 def breaches(outcome: Outcome, root: Path, before: Tree, after: Tree) -> Iterator[str]:
     """What a command did in its store, and may not."""
-    for path, what in changes(before, after).items():
+    found = changes(before, after)
+    for path, what in found.items():
+        emptied = stat.S_ISDIR(before.get(path, (0, 0))[1]) and any(each.startswith(path + "/") for each in found)
         key = str(Path(path).relative_to(root))
-        if not _may(outcome.words, root, key, what):
+        if not (emptied and what == "deleted") and not _may(outcome.words, root, key, what):
             yield f"{key}: {what}"
 
 
-def copy_breaches(run: str, root: Path, before: Tree, after: Tree) -> Iterator[str]:
-    """What a copy did in its target outside of the run."""
+def copy_breaches(outcome: Outcome, root: Path, before: Tree, after: Tree) -> Iterator[str]:
+    """What a command did in the store that runs are copied to, outside of the run that it copied."""
+    run = outcome.words[2] if outcome.words[:2] == ("store", "cp") else "/"
     for path, what in changes(before, after).items():
         key = str(Path(path).relative_to(root))
         if not re.match(rf"(runs/{run}(/|$)|\.incoming$)", key):
-            yield f"{key}: {what} by a copy of {run}"
+            yield f"{key}: {what} in another store"
 
 
 def _may(words: tuple[str, ...], root: Path, key: str, what: str) -> bool:
@@ -42,8 +39,6 @@ def _may(words: tuple[str, ...], root: Path, key: str, what: str) -> bool:
         case ("store", "gc", *options) if what == "deleted" and "--dry-run" not in options:
             found = GARBAGE.fullmatch(key)
             return bool(found) and not (found["run"] and _committed(root / "runs" / found["run"], found["checkpoint"]))
-        case ("store", "gc", *_):  # a folder that became empty
-            return what == "deleted"
         case ("alias", *_):
             return what == "made" and bool(re.fullmatch(r"models/keeper/journal(/[0-9]{8}\.json)?|\.incoming", key))
     return False
