@@ -80,11 +80,10 @@ def in_process(words: Sequence[str]) -> Outcome:
                 main(list(words))
         except SystemExit as exit_request:
             code = int(exit_request.code or 0)
-        except BaseException:  # noqa: BLE001 - a traceback is what is looked for
+        except BaseException:
             failure = traceback.format_exc(limit=-6)
     read_after, calls_after = _reads()
-    texts = [_text(stream) for stream in (out, err)]
-    return Outcome(tuple(words), code, *texts, failure, read_after - read, calls_after - calls)
+    return Outcome(tuple(words), code, _text(out), _text(err), failure, read_after - read, calls_after - calls)
 
 
 def as_process(words: Sequence[str]) -> Outcome:

@@ -7,14 +7,13 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from tests.forger.folder_copy import FolderCopy, Tree, remove, tree
-from tests.forger.forger import HALF
-from tests.unit.cli.story import Story, plan, trained
-
 from headway import recipe as recipes
 from headway.objectstore.folder import FolderStore
 from headway.runs import Holder, keys
 from headway.runs.submissions import Member, Submission, save
+from tests.forger.folder_copy import FolderCopy, Tree, remove, tree
+from tests.forger.forger import HALF
+from tests.unit.cli.story import Story, plan, trained
 
 STORED = Path(__file__).parents[1] / "stored"
 
@@ -28,19 +27,22 @@ class Neighbours:
         """Stands in every file of the home folder, and nowhere else."""
         self._furnish()
         trained(Story(FolderStore(folder / "precious"), "precious"))
-        self.canary = subprocess.Popen(["sleep", "3600"])
+        self.canary = subprocess.Popen(["sleep", "3600"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         sound_store(folder / "sound", self.canary.pid)
         self.store = FolderCopy(folder / "sound", folder / "store")
         """What is forged."""
         self.target = FolderCopy(folder / "precious", folder / "target")
         """The store that runs are copied to."""
+        self.desk = folder / "desk"
+        """The working directory, with the data of the stored run."""
+        shutil.copytree(STORED / "data", self.desk / "data")
         self.work = folder / "work"
         self.work.mkdir()
         self.state = self.trees()
 
     def trees(self) -> Tree:
         """The state of what no command may change."""
-        return tree(self.home) | tree(self.home.parent / "precious")
+        return tree(self.home) | tree(self.home.parent / "precious") | tree(self.desk)
 
     def restore(self) -> None:
         """Make the stores what they were, and the folder of results empty."""
@@ -110,7 +112,11 @@ def submission(*runs: str) -> Submission:
     return Submission.model_validate(
         {
             **(texts | place),
-            **{"name": runs[0].partition(".")[0], "nodes_min": 1, "nodes_max": 1, "ranks": 1, "array": len(runs) > 1},
+            "name": runs[0].partition(".")[0],
+            "nodes_min": 1,
+            "nodes_max": 1,
+            "ranks": 1,
+            "array": len(runs) > 1,
             "members": [Member(run=run, overrides=[]) for run in runs],
             "sent": [{"job": "7", "time": 1.0}],
         }

@@ -37,8 +37,9 @@ def copy_breaches(outcome: Outcome, root: Path, before: Tree, after: Tree) -> It
 def _may(words: tuple[str, ...], root: Path, key: str, what: str) -> bool:
     match words:
         case ("store", "gc", *options) if what == "deleted" and "--dry-run" not in options:
-            found = GARBAGE.fullmatch(key)
-            return bool(found) and not (found["run"] and _committed(root / "runs" / found["run"], found["checkpoint"]))
+            if not (found := GARBAGE.fullmatch(key)):
+                return False
+            return not (found["run"] and _committed(root / "runs" / found["run"], found["checkpoint"]))
         case ("alias", *_):
             return what == "made" and bool(re.fullmatch(r"models/keeper/journal(/[0-9]{8}\.json)?|\.incoming", key))
     return False

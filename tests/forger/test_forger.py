@@ -18,7 +18,7 @@ from tests.forger.forger import Forger
 from tests.forger.neighbours import Neighbours
 from tests.forger.permission import breaches, copy_breaches
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.spread]
 FORGERIES = int(os.environ.get("HEADWAY_FORGERIES", "200"))
 REAL_EACH = 20
 """One forgery in so many is looked at by a command in a process of its own."""
@@ -39,17 +39,19 @@ def neighbours(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Neighbours]
     """What must not change. Every command has run once when it is here, so that all is loaded."""
     folder = tmp_path_factory.mktemp("forger")
     neighbours = Neighbours(folder)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(neighbours.work)
-        patch.setenv("HOME", str(neighbours.home))
-        patch.setenv("MPLCONFIGDIR", str(folder / "matplotlib"))
-        patch.setenv("HEADWAY_CACHE", str(folder / "cache"))
-        patch.setenv("HEADWAY_STORE", str(neighbours.store.place))
-        for words in [*every_command(neighbours, "stored"), *rare_commands(neighbours, "stored")]:
-            assert_sound(in_process(words))
-        neighbours.restore()
-        yield neighbours
-    neighbours.close()
+    try:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.chdir(neighbours.desk)
+            patch.setenv("HOME", str(neighbours.home))
+            patch.setenv("MPLCONFIGDIR", str(folder / "matplotlib"))
+            patch.setenv("HEADWAY_CACHE", str(folder / "cache"))
+            patch.setenv("HEADWAY_STORE", str(neighbours.store.place))
+            for words in [*every_command(neighbours, "stored"), *rare_commands(neighbours, "stored")]:
+                assert_sound(in_process(words))
+            neighbours.restore()
+            yield neighbours
+    finally:
+        neighbours.close()
 
 
 @pytest.fixture(scope="module")

@@ -39,7 +39,9 @@ def nearly(draw: random.Random, value: Any) -> Any:
         case int() | float():
             return draw.choice([value + 1, value - 1, value * 1000, -value, value * 10**9, value + 0.5])
         case str():
-            return draw.choice([value + "x", value[:-1], value.replace("/", "/../") + "/", value + " ", value[::-1] + "-"])
+            return draw.choice(
+                [value + "x", value[:-1], value.replace("/", "/../") + "/", value + " ", value[::-1] + "-"]
+            )
         case list():
             return draw.choice([value * 2, value[:-1], value * 1000 if len(value) < 100 else [], value[::-1]])
         case dict():
