@@ -71,7 +71,7 @@ test-kills: $(READY) $(ENGINES) ## the kill tests at length: HEADWAY_KILL_RUNS=1
 test-protocol: $(READY) ## the protocol at length: 100,000 interleavings of writers, readers, crashes and failing requests
 	$(BIN)/python -m tests.simulation --count $${HEADWAY_SIMULATIONS:-100000} --processes 2
 
-test-forger: $(READY) ## stores that somebody forged, at length: HEADWAY_FORGERIES=2000
+test-forger: $(READY) $(ENGINES) ## stores that somebody forged, at length: HEADWAY_FORGERIES=2000
 	HEADWAY_FORGERIES=$${HEADWAY_FORGERIES:-2000} $(PYTEST) tests/forger
 
 s3: $(READY) $(ENGINES) ## run a real S3 server here, in out/s3, until Ctrl-C

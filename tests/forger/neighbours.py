@@ -21,7 +21,9 @@ STORED = Path(__file__).parents[1] / "stored"
 class Neighbours:
     """All of it, below `folder`."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, store: Path) -> None:
+        """`store` is where the forged store will lie: in a folder, or behind a server of buckets."""
+        self.in_bucket = store.parent != folder
         self.home = folder / "home"
         self.secret = secrets.token_hex(16)
         """Stands in every file of the home folder, and nowhere else."""
@@ -29,7 +31,7 @@ class Neighbours:
         trained(Story(FolderStore(folder / "precious"), "precious"))
         self.canary = subprocess.Popen(["sleep", "3600"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         sound_store(folder / "sound", self.canary.pid)
-        self.store = FolderCopy(folder / "sound", folder / "store")
+        self.store = FolderCopy(folder / "sound", store)
         """What is forged."""
         self.target = FolderCopy(folder / "precious", folder / "target")
         """The store that runs are copied to."""

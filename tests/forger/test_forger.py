@@ -1,6 +1,6 @@
 """Whatever a forger does to a store, commands touch nothing beside it, end, and still list the run that is sound.
 
-`HEADWAY_FORGERIES=2000` says how many forgeries there are; `-k "[17]"` plays one of them again.
+`HEADWAY_FORGERIES=2000` says how many forgeries there are; `-k "file-17]"` plays one of them again.
 """
 
 import os
@@ -8,10 +8,12 @@ import random
 import resource
 import shlex
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
+from tests.engines.s3.server import BUCKET, S3Server
 from tests.forger.command import Outcome, as_process, in_process
 from tests.forger.folder_copy import Tree, changes, describe, tree
 from tests.forger.forger import Forger
@@ -22,6 +24,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.spread]
 FORGERIES = int(os.environ.get("HEADWAY_FORGERIES", "200"))
 REAL_EACH = 20
 """One forgery in so many is looked at by a command in a process of its own."""
+S3_EACH = 10
+"""One forgery in so many is played in a bucket as well."""
 COMMANDS = 4
 """Commands after each forgery."""
 MEMORY = 200 << 20
@@ -35,23 +39,29 @@ GOOD = {"run": "good", "state": "done", "tokens": 10000}
 
 
 @pytest.fixture(scope="module")
-def neighbours(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Neighbours]:
+def neighbours(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Neighbours]:
     """What must not change. Every command has run once when it is here, so that all is loaded."""
     folder = tmp_path_factory.mktemp("forger")
-    neighbours = Neighbours(folder)
-    try:
-        with pytest.MonkeyPatch.context() as patch:
-            patch.chdir(neighbours.desk)
-            patch.setenv("HOME", str(neighbours.home))
-            patch.setenv("MPLCONFIGDIR", str(folder / "matplotlib"))
-            patch.setenv("HEADWAY_CACHE", str(folder / "cache"))
-            patch.setenv("HEADWAY_STORE", str(neighbours.store.place))
-            for words in [*every_command(neighbours, "stored"), *rare_commands(neighbours, "stored")]:
-                assert_sound(in_process(words))
-            neighbours.restore()
-            yield neighbours
-    finally:
-        neighbours.close()
+    with ExitStack() as stack:
+        patch = stack.enter_context(pytest.MonkeyPatch.context())
+        if request.param == "s3":
+            server = stack.enter_context(S3Server(folder / "server"))
+            neighbours = Neighbours(folder, folder / "server" / "objects" / BUCKET / "store")
+            environment = {**server.environment, "HEADWAY_STORE": f"{server.url}/store"}
+        else:
+            neighbours = Neighbours(folder, folder / "store")
+            environment = {"HEADWAY_STORE": str(neighbours.store.place)}
+        stack.callback(neighbours.close)
+        patch.chdir(neighbours.desk)
+        patch.setenv("HOME", str(neighbours.home))
+        patch.setenv("MPLCONFIGDIR", str(folder / "matplotlib"))
+        patch.setenv("HEADWAY_CACHE", str(folder / "cache"))
+        for name, value in environment.items():
+            patch.setenv(name, value)
+        for words in [*every_command(neighbours, "stored"), *rare_commands(neighbours, "stored")]:
+            assert_sound(in_process(words))
+        neighbours.restore()
+        yield neighbours
 
 
 @pytest.fixture(scope="module")
@@ -80,10 +90,14 @@ def rare_commands(neighbours: Neighbours, run: str) -> list[tuple[str, ...]]:
     return [("plot", run, "--to", str(work / "plot.svg")), ("export", run, "--to", str(work / "exported"))]
 
 
-@pytest.mark.parametrize("seed", range(FORGERIES))
+@pytest.mark.parametrize(
+    ("neighbours", "seed"),
+    [*(("file", seed) for seed in range(FORGERIES)), *(("s3", seed) for seed in range(FORGERIES // S3_EACH))],
+    indirect=["neighbours"],
+)
 def test_a_forgery_changes_nothing_beside_it(neighbours: Neighbours, memory: tuple[int, int], seed: int) -> None:
     """Nor does a command end in a traceback, hang, read a secret, take memory, or hide a sound run."""
-    forger = Forger(neighbours.store.place, neighbours.home, seed)
+    forger = Forger(neighbours.store.place, neighbours.home, seed, only_objects=neighbours.in_bucket)
     forger.forge()
     try:
         for words in drawn_commands(neighbours, random.Random(seed)):
