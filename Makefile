@@ -10,7 +10,7 @@ WORKERS ?= 2
 PYTEST := $(BIN)/pytest --quiet --numprocesses $(WORKERS) --dist loadgroup
 
 .DEFAULT_GOAL := help
-.PHONY: help setup system engines lock fmt check docs test test-fast test-kills test-protocol test-slurm test-soak s3 slurm quickstart bench gpu-kit clean
+.PHONY: help setup system engines lock fmt check docs test test-fast test-kills test-protocol test-slurm test-soak test-forger s3 slurm quickstart bench gpu-kit clean
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -70,6 +70,9 @@ test-kills: $(READY) $(ENGINES) ## the kill tests at length: HEADWAY_KILL_RUNS=1
 
 test-protocol: $(READY) ## the protocol at length: 100,000 interleavings of writers, readers, crashes and failing requests
 	$(BIN)/python -m tests.simulation --count $${HEADWAY_SIMULATIONS:-100000} --processes 2
+
+test-forger: $(READY) $(ENGINES) ## stores that somebody forged, at length: HEADWAY_FORGERIES=2000
+	HEADWAY_FORGERIES=$${HEADWAY_FORGERIES:-2000} $(PYTEST) tests/forger
 
 s3: $(READY) $(ENGINES) ## run a real S3 server here, in out/s3, until Ctrl-C
 	$(BIN)/python -m tests.engines.s3.server
