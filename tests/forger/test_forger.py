@@ -21,7 +21,7 @@ from tests.forger.neighbours import Neighbours
 from tests.forger.permission import breaches, copy_breaches
 
 pytestmark = [pytest.mark.slow, pytest.mark.spread]
-FORGERIES = int(os.environ.get("HEADWAY_FORGERIES", "200"))
+FORGERIES = int(os.environ.get("HEADWAY_FORGERIES", "9"))
 REAL_EACH = 20
 """One forgery in so many is looked at by a command in a process of its own."""
 S3_EACH = 10
