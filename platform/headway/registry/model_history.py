@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, TypeAdapter
 
 from headway.runs import keys
-from headway.runs.field_types import Digest
+from headway.runs.field_types import ByteCount, Digest
 from headway.runs.hashlog import Damaged, LogEntry
 
 AliasName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9._-]{0,99}$")]
@@ -23,7 +23,7 @@ class Published(LogEntry):
     """Key of the version's manifest."""
     sha256: Digest
     """SHA-256 of the manifest."""
-    bytes: int = Field(ge=0, le=2**63 - 1)
+    bytes: ByteCount
     """Size of all files together."""
     content: Digest
     """Digest of the files and their origin; equal for two publications of the same content."""
