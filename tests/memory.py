@@ -11,6 +11,7 @@ class MemoryStore:
     """Objects as bytes by key."""
 
     url = "memory://"
+    readers = 2
 
     def __init__(self) -> None:
         self.objects: dict[str, bytes] = {}

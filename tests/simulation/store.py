@@ -28,6 +28,7 @@ class SimulatedStore:
     """A `MemoryStore` behind a faulty network. The invariants check each effect as it happens."""
 
     url = "simulated://"
+    readers = 1
 
     def __init__(self, scheduler: Scheduler, random: Random, objects: dict[str, bytes], invariants: Invariants) -> None:
         """The store keeps its objects in `objects`, which others may read directly."""

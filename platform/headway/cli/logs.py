@@ -15,7 +15,7 @@ from headway.cli.screen import show
 from headway.launch.array_members import member_table
 from headway.launch.resolve import Selection, resolve
 from headway.output_text import one_line, strict_json
-from headway.reports.overview import READERS, overview
+from headway.reports.overview import overview
 from headway.reports.status import run_status
 from headway.runs import Run, run_names
 from headway.runs.run_log import LOG_START, LogPosition, Record, read_records
@@ -99,7 +99,7 @@ class FollowedRuns:
         def read_new(run: str) -> list[tuple[LogPosition, Record]]:
             return list(read_records(self.store, run, after=positions[run]))
 
-        with ThreadPoolExecutor(READERS) as readers:
+        with ThreadPoolExecutor(self.store.readers) as readers:
             while True:
                 start, new_records = time.monotonic(), []
                 for run, entries in zip(self.runs, readers.map(read_new, self.runs), strict=True):

@@ -11,6 +11,7 @@ from datetime import datetime
 from typing import Any
 
 from rich import box
+from rich.cells import cell_len
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.measure import Measurement
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
@@ -104,15 +105,19 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[str | Text]], *, title
 def listing(columns: Sequence[str], rows: Sequence[Sequence[str | Text]]) -> Text:
     """A table of many rows without folding, ten times as fast as `table`."""
     names = [Text(column.removeprefix(">"), "bold") for column in columns]
-    cells = [names, *([_cell(cell) for cell in row] for row in rows)]
-    widths = [max(cell.cell_len for cell in column) for column in zip(*cells, strict=True)]
+    cells: list[Sequence[str | Text]] = [names]
+    cells += ([cell if isinstance(cell, Text) else one_line(cell) for cell in row] for row in rows)
+    widths = [max(map(_width, column)) for column in zip(*cells, strict=True)]
     text = Text(no_wrap=True, overflow="ignore")
     for number, row in enumerate(cells):
         text.append("\n" if number else "")
         for cell, width, column in zip(row, widths, columns, strict=True):
-            space = " " * (width - cell.cell_len)
-            text.append(f" {space}" if column.startswith(">") else " ").append_text(cell)
-            text.append(" " if column.startswith(">") else f"{space} ")
+            space = " " * (width - _width(cell))
+            before, after = (space, "") if column.startswith(">") else ("", space)
+            if isinstance(cell, Text):
+                text.append(f" {before}").append_text(cell).append(f"{after} ")
+            else:
+                text.append(f" {before}{cell}{after} ")
     return text
 
 
@@ -200,6 +205,11 @@ def clock(moment: float) -> str:
 def _cell(text: str | Text) -> Text:
     """A cell of a table, on one line."""
     return text if isinstance(text, Text) else Text(one_line(text))
+
+
+def _width(cell: str | Text) -> int:
+    """Columns that a cell takes in a terminal."""
+    return cell.cell_len if isinstance(cell, Text) else cell_len(cell)
 
 
 def _plain(text: RenderableType) -> str:

@@ -14,9 +14,6 @@ from headway.objectstore import Store
 from headway.runs import Run, submissions
 from headway.runs.submissions import Submission
 
-READERS = 16
-"""Journals that are read in parallel."""
-
 
 @dataclass(frozen=True)
 class Selection:
@@ -153,7 +150,7 @@ def requeue_jobs(selection: Selection) -> RequeueResult:
 
 def _done(selection: Selection) -> set[str]:
     """The selected runs that have nothing left to train."""
-    with ThreadPoolExecutor(READERS) as readers:
+    with ThreadPoolExecutor(selection.store.readers) as readers:
         done = readers.map(lambda run: Run(selection.store, run).history().done, selection.runs)
         return {run for run, is_done in zip(selection.runs, done, strict=True) if is_done}
 

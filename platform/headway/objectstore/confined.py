@@ -72,6 +72,16 @@ def open_file(name: str, folder: int) -> int:
     return descriptor
 
 
+def first_bytes(name: str, folder: int, limit: int) -> bytes | None:
+    """The first `limit` bytes of the regular file `name` in a folder; None if there is none."""
+    try:
+        descriptor = open_file(name, folder)
+    except FileNotFoundError:
+        return None
+    with os.fdopen(descriptor, "rb") as file:
+        return file.read(min(limit, os.fstat(descriptor).st_size))
+
+
 def file_size(name: str, folder: int) -> int:
     """Length of the regular file `name` in a folder [bytes].
 

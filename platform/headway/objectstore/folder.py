@@ -13,13 +13,14 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from io import BufferedReader
+from itertools import groupby
 from pathlib import Path
 
 from headway.errors import ExistingObject, MissingObject, StoreError, UsageError
 from headway.objectstore import confined
 from headway.objectstore.confined import FolderEntry, open_folders
 from headway.objectstore.object_key import is_key, key_names
-from headway.objectstore.protocol import WHOLE_BYTES, Buffer, UnfinishedWrite, get_or_none, too_long
+from headway.objectstore.protocol import WHOLE_BYTES, Buffer, UnfinishedWrite, too_long
 
 INCOMING = ".incoming"
 """Folder of the temporary files. No key starts with it."""
@@ -33,6 +34,8 @@ Place = Callable[[str, int, str, int], None]
 
 class FolderStore:
     """Objects as files below `root`."""
+
+    readers = 4
 
     def __init__(self, root: str | Path) -> None:
         self.root = Path(root).expanduser().absolute()
@@ -59,8 +62,9 @@ class FolderStore:
             return file.read(rest if length is None else min(length, rest))
 
     def get_all(self, keys: Iterable[str], limit: int) -> Iterator[bytes | None]:
-        """Read small objects, in the order of `keys`."""
-        return (get_or_none(self, key, limit) for key in keys)
+        """Read small objects, in the order of `keys`. Opens the folder of neighbours once."""
+        for folders, neighbours in groupby(map(_names, keys), key=lambda names: names[:-1]):
+            yield from self._get_neighbours(folders, [names[-1] for names in neighbours], limit)
 
     def fill(self, key: str, buffer: memoryview, start: int = 0) -> int:
         """Read bytes of an object from `start` on into `buffer`."""
@@ -143,6 +147,15 @@ class FolderStore:
         path = prefix.rpartition("/")[0]
         with open_folders(self.root, key_names(path) if path else []) as opened:
             yield opened[-1]
+
+    def _get_neighbours(self, folders: Sequence[str], names: Sequence[str], limit: int) -> Iterator[bytes | None]:
+        """Read small objects of one folder."""
+        try:
+            with self._errors("/".join(folders), "read"), open_folders(self.root, folders) as opened:
+                for name in names:
+                    yield confined.first_bytes(name, opened[-1], limit)
+        except MissingObject:
+            yield from (None for _ in names)
 
     @contextmanager
     def _open(self, key: str) -> Iterator[BufferedReader]:

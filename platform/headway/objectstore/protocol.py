@@ -32,6 +32,8 @@ class Store(Protocol):
     """An object store, or one prefix of it. Keys are separated by `/` and relative to its URL."""
 
     url: str
+    readers: int
+    """Threads that read many objects faster than one does. More of them wait for each other."""
 
     def put(self, key: str, parts: Iterable[Buffer]) -> None:
         """Write an object from its parts, replacing an existing one. It appears whole or not at all.

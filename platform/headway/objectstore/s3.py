@@ -27,6 +27,7 @@ class S3Store:
     def __init__(self, url: str) -> None:
         self.bucket = Bucket(url)
         self.url = self.bucket.url
+        self.readers = 4 * self.bucket.limits.connections  # many, because each waits for the network most of the time
 
     def put(self, key: str, parts: Iterable[Buffer]) -> None:
         """Write an object, in parallel parts if it is large, replacing an existing one."""
@@ -133,8 +134,7 @@ class S3Store:
 
     @cached_property
     def _read_pool(self) -> ThreadPoolExecutor:
-        threads = 4 * self.bucket.limits.connections  # many, because the objects are small
-        return ThreadPoolExecutor(threads, thread_name_prefix="s3")
+        return ThreadPoolExecutor(self.readers, thread_name_prefix="s3")
 
     @cached_property
     def _upload_pool(self) -> ThreadPoolExecutor:

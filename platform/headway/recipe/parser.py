@@ -80,7 +80,7 @@ class RecipeDocument:
         Raises:
             RecipeError: the keys are not a valid recipe; UnknownKindError if no installed package has a kind in it.
         """
-        keys = copy.deepcopy(self._keys)
+        keys = copy.deepcopy(self._keys) if overrides else self._keys
         overridden = {_override(keys, item) for item in overrides}
         try:
             return Recipe.model_validate_json(json.dumps(keys, default=str))

@@ -4,6 +4,7 @@ PyYAML builds a document by recursion in C, without a bound, so bounds are check
 """
 
 import re
+from collections.abc import Callable
 from typing import Any
 
 import yaml
@@ -16,28 +17,14 @@ MAX_VALUES = 100_000
 """Most keys and values, with those that aliases repeat."""
 MAX_DIGITS = 200
 """Longest number or time, as it is written [characters]. PyYAML takes quadratic time for one with colons."""
-TEXT_TAG = "tag:yaml.org,2002:str"
+TAGS = "tag:yaml.org,2002:"
+TEXT_TAG = f"{TAGS}str"
 NOT_OF_ITS_TYPE = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
 """What PyYAML raises for a value that its type does not have, such as the month 99."""
 
 
 class YamlLoader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]  # the C loader is ten times as fast
     """YAML 1.1 as in PyYAML, except that `3e-4` is a number, as in YAML 1.2."""
-
-    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:  # noqa: FBT001 - as in PyYAML
-        """The value of a node.
-
-        Raises:
-            YAMLError: it is a number of too many digits, or its type has no such value.
-        """
-        if isinstance(node, yaml.ScalarNode) and node.tag != TEXT_TAG and len(node.value) > MAX_DIGITS:
-            problem = f"a number or time of more than {MAX_DIGITS} characters, which no recipe has"
-            raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
-        try:
-            return super().construct_object(node, deep)
-        except NOT_OF_ITS_TYPE as error:
-            problem = f"not a value of the type {node.tag.rpartition(':')[2]}: {error}"
-            raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark) from error
 
 
 def check_bounds(text: str) -> None:
@@ -48,16 +35,17 @@ def check_bounds(text: str) -> None:
     """
     values, sizes, open_nodes = 0, dict[str | None, int](), list[tuple[str | None, int]]()
     for event in yaml.parse(text, YamlLoader):
-        if isinstance(event, yaml.CollectionStartEvent):
+        if isinstance(event, yaml.ScalarEvent):
+            values += 1
+        elif isinstance(event, yaml.CollectionStartEvent):
             open_nodes.append((event.anchor, values))
+            values += 1
         elif isinstance(event, yaml.CollectionEndEvent):
             anchor, before = open_nodes.pop()
             if anchor:
                 sizes[anchor] = values - before
         elif isinstance(event, yaml.AliasEvent):
-            values += sizes.get(event.anchor, 0)
-        if isinstance(event, yaml.NodeEvent):
-            values += 1
+            values += sizes.get(event.anchor, 1)
         if len(open_nodes) > MAX_DEPTH or values > MAX_VALUES:
             problem = f"more than {MAX_DEPTH} levels or {MAX_VALUES:,} values, which no recipe has"
             raise yaml.MarkedYAMLError(problem=problem, problem_mark=event.start_mark)  # type: ignore[arg-type]
@@ -95,6 +83,21 @@ def load(text: str) -> Any:
     return construct(node) if node else None
 
 
+def _bounded(build: Callable[[YamlLoader, yaml.ScalarNode], Any]) -> Callable[[YamlLoader, yaml.ScalarNode], Any]:
+    """A constructor of values that are short, as text, and some of which its type does not have."""
+
+    def construct_value(loader: YamlLoader, node: yaml.ScalarNode) -> Any:
+        problem = f"a number or time of more than {MAX_DIGITS} characters, which no recipe has"
+        if len(node.value) <= MAX_DIGITS:
+            try:
+                return build(loader, node)
+            except NOT_OF_ITS_TYPE as error:
+                problem = f"not a value of the type {node.tag.rpartition(':')[2]}: {error}"
+        raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
+
+    return construct_value
+
+
 def _mapping(loader: YamlLoader, node: yaml.MappingNode) -> dict[Any, Any]:
     """A mapping whose keys are unique strings. YAML itself would silently keep the last of two equal keys."""
     keys: set[str] = set()
@@ -108,6 +111,8 @@ def _mapping(loader: YamlLoader, node: yaml.MappingNode) -> dict[Any, Any]:
 
 
 YamlLoader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
+for _type in ("bool", "int", "float", "binary", "timestamp"):
+    YamlLoader.add_constructor(f"{TAGS}{_type}", _bounded(YamlLoader.yaml_constructors[f"{TAGS}{_type}"]))
 YamlLoader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
+    f"{TAGS}float", re.compile(r"^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
 )

@@ -17,9 +17,6 @@ from headway.runs import keys
 from headway.runs.liveness import HEARTBEAT_BYTES, Heartbeat, RunSummary, is_alive, parse_heartbeat
 from headway.runs.run import Run
 
-READERS = 16
-"""Runs whose journals are read in parallel."""
-
 
 @dataclass(frozen=True)
 class RunOverview:
@@ -65,7 +62,7 @@ def overview(store: Store, runs: Sequence[str]) -> list[RunOverview]:
     beats = [None if data is None else parse_heartbeat(data) for data in bodies]
     rows = [_from_heartbeat(run, beat) for run, beat in zip(runs, beats, strict=True)]
     missing = [(run, beat) for run, beat, row in zip(runs, beats, rows, strict=True) if row is None]
-    with ThreadPoolExecutor(READERS) as readers:
+    with ThreadPoolExecutor(store.readers) as readers:
         others = readers.map(lambda each: _from_run(Run(store, each[0]), each[1]), missing)
         return [row or next(others) for row in rows]
 

@@ -30,6 +30,8 @@ ENTRY_BYTES = 256 << 10
 """Longest entry [bytes]. The longest that Headway writes names a thousand pruned checkpoints, in 100 kB."""
 MAX_GAP = 100
 """Missing entries in a row that a log goes on after. An object beyond a longer gap is no entry of the log."""
+CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"))
+"""Writes the text that a digest covers. One encoder for all: making one takes longer than an entry does."""
 
 
 class LogEntry(BaseModel):
@@ -211,4 +213,4 @@ def decode(data: bytes, seq: int, kinds: TypeAdapter[L]) -> L:
 
 
 def _digest(fields: dict[str, object]) -> str:
-    return sha256(json.dumps(fields, sort_keys=True, separators=(",", ":")).encode())
+    return sha256(CANONICAL.encode(fields).encode())
