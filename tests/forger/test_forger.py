@@ -1,14 +1,15 @@
 """Whatever a forger does to a store, commands touch nothing beside it, end, and still list the run that is sound.
 
-`HEADWAY_FORGERIES=2000` says how many forgeries there are; `-k "file-17]"` plays one of them again.
+`HEADWAY_FORGERIES=2000` says how many forgeries there are; `-k "folder and 17"` plays some of them again.
 """
 
 import os
 import random
 import resource
 import shlex
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -20,12 +21,14 @@ from tests.forger.forger import Forger
 from tests.forger.neighbours import Neighbours
 from tests.forger.permission import breaches, copy_breaches
 
-pytestmark = [pytest.mark.slow, pytest.mark.spread]
-FORGERIES = int(os.environ.get("HEADWAY_FORGERIES", "9"))
+pytestmark = pytest.mark.slow
+FORGERIES = int(os.environ.get("HEADWAY_FORGERIES", "200"))
+GROUPS = [pytest.mark.xdist_group(f"forger-folder-{number}") for number in range(2)]
+"""Tests that set up their scene once."""
 REAL_EACH = 20
 """One forgery in so many is looked at by a command in a process of its own."""
 S3_EACH = 10
-"""One forgery in so many is played in a bucket as well."""
+"""One forgery in so many is played in a bucket."""
 COMMANDS = 4
 """Commands after each forgery."""
 MEMORY = 200 << 20
@@ -38,40 +41,55 @@ RUNS = ("tale", "tale", "open", "stored", "good")
 GOOD = {"run": "good", "state": "done", "tokens": 10000}
 
 
+@dataclass(frozen=True)
+class Scene:
+    """What must not change, and the memory that commands take over the sound store."""
+
+    neighbours: Neighbours
+    memory_here: int
+    """Of this process [bytes]."""
+    memory_of_command: int
+    """Of a command in its own [bytes]."""
+
+
 @pytest.fixture(scope="module")
-def neighbours(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Neighbours]:
-    """What must not change. Every command has run once when it is here, so that all is loaded."""
+def folder_scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
+    """A forged folder."""
     folder = tmp_path_factory.mktemp("forger")
-    with ExitStack() as stack:
-        patch = stack.enter_context(pytest.MonkeyPatch.context())
-        if request.param == "s3":
-            server = stack.enter_context(S3Server(folder / "server"))
-            neighbours = Neighbours(folder, folder / "server" / "objects" / BUCKET / "store")
-            environment = {**server.environment, "HEADWAY_STORE": f"{server.url}/store"}
-        else:
-            neighbours = Neighbours(folder, folder / "store")
-            environment = {"HEADWAY_STORE": str(neighbours.store.place)}
-        stack.callback(neighbours.close)
+    neighbours = Neighbours(folder, folder / "store")
+    with scene(neighbours, {"HEADWAY_STORE": str(neighbours.store.place)}) as ready:
+        yield ready
+
+
+@pytest.fixture(scope="module")
+def bucket_scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
+    """A forged bucket."""
+    folder = tmp_path_factory.mktemp("forger")
+    with S3Server(folder / "server") as server:
+        neighbours = Neighbours(folder, folder / "server" / "objects" / BUCKET / "store")
+        with scene(neighbours, {**server.environment, "HEADWAY_STORE": f"{server.url}/store"}) as ready:
+            yield ready
+
+
+@contextmanager
+def scene(neighbours: Neighbours, environment: Mapping[str, str]) -> Iterator[Scene]:
+    """The scene in this environment. Every command has run once when it is here, so that all is loaded."""
+    folder = neighbours.home.parent
+    with closing(neighbours), pytest.MonkeyPatch.context() as patch:
         patch.chdir(neighbours.desk)
         patch.setenv("HOME", str(neighbours.home))
         patch.setenv("MPLCONFIGDIR", str(folder / "matplotlib"))
         patch.setenv("HEADWAY_CACHE", str(folder / "cache"))
         for name, value in environment.items():
             patch.setenv(name, value)
-        for words in [*every_command(neighbours, "stored"), *rare_commands(neighbours, "stored")]:
+        commands = [*every_command(neighbours, "stored"), *rare_commands(neighbours, "stored")]
+        for words in commands:
             assert_sound(in_process(words))
         neighbours.restore()
-        yield neighbours
-
-
-@pytest.fixture(scope="module")
-def memory(neighbours: Neighbours) -> tuple[int, int]:
-    """The most memory of this process, and of a command in its own, with a sound store [bytes]."""
-    real = [*every_command(neighbours, "stored"), *rare_commands(neighbours, "stored")]
-    largest = as_process(next(words for words in real if words[0] == "export"))
-    assert_sound(largest)
-    neighbours.restore()
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10, largest.memory
+        largest = as_process(next(words for words in commands if words[0] == "export"))
+        assert_sound(largest)
+        neighbours.restore()
+        yield Scene(neighbours, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10, largest.memory)
 
 
 def every_command(neighbours: Neighbours, run: str) -> list[tuple[str, ...]]:
@@ -91,17 +109,28 @@ def rare_commands(neighbours: Neighbours, run: str) -> list[tuple[str, ...]]:
 
 
 @pytest.mark.parametrize(
-    ("neighbours", "seed"),
-    [*(("file", seed) for seed in range(FORGERIES)), *(("s3", seed) for seed in range(FORGERIES // S3_EACH))],
-    indirect=["neighbours"],
+    "seed", [pytest.param(seed, marks=GROUPS[seed % len(GROUPS)]) for seed in range(FORGERIES - FORGERIES // S3_EACH)]
 )
-def test_a_forgery_changes_nothing_beside_it(neighbours: Neighbours, memory: tuple[int, int], seed: int) -> None:
+def test_a_forgery_in_a_folder_changes_nothing_beside_it(folder_scene: Scene, seed: int) -> None:
     """Nor does a command end in a traceback, hang, read a secret, take memory, or hide a sound run."""
+    play(folder_scene, seed)
+
+
+@pytest.mark.xdist_group("forger-bucket")
+@pytest.mark.parametrize("seed", range(FORGERIES // S3_EACH))
+def test_a_forgery_in_a_bucket_changes_nothing_beside_it(bucket_scene: Scene, seed: int) -> None:
+    """As in a folder."""
+    play(bucket_scene, seed)
+
+
+def play(scene: Scene, seed: int) -> None:
+    """Forge, run commands, and make the stores what they were."""
+    neighbours = scene.neighbours
     forger = Forger(neighbours.store.place, neighbours.home, seed, only_objects=neighbours.in_bucket)
     forger.forge()
     try:
         for words in drawn_commands(neighbours, random.Random(seed)):
-            faults = [*faults_of(neighbours, words, seed, memory)]
+            faults = [*faults_of(scene, words, seed)]
             assert not faults, explain(seed, forger, words, faults)
         words = ("runs", "--json")
         listed = in_process(words)
@@ -109,7 +138,7 @@ def test_a_forgery_changes_nothing_beside_it(neighbours: Neighbours, memory: tup
         shown = any(GOOD.items() <= row.items() for row in listed.document["runs"])
         assert shown, explain(seed, forger, words, ["the sound run is not listed", listed.out])
         assert in_process(("verify", "good")).code == 0, explain(seed, forger, ("verify", "good"), [])
-        grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10) - memory[0]
+        grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10) - scene.memory_here
         assert grown <= MEMORY, explain(seed, forger, words, [f"{grown >> 20} MiB more than for a sound store"])
     finally:
         neighbours.restore()
@@ -123,8 +152,9 @@ def drawn_commands(neighbours: Neighbours, draw: random.Random) -> Iterator[tupl
         yield (*words, "--json") if words[0] != "plot" and draw.random() < 0.5 else words
 
 
-def faults_of(neighbours: Neighbours, words: Sequence[str], seed: int, memory: tuple[int, int]) -> Iterator[str]:
+def faults_of(scene: Scene, words: Sequence[str], seed: int) -> Iterator[str]:
     """Run a command, and tell what it did that none may do."""
+    neighbours = scene.neighbours
     store, target = neighbours.store.place, neighbours.target.place
     before, target_before = tree(store), tree(target)
     outcome = in_process(words) if seed % REAL_EACH else as_process(words)
@@ -135,7 +165,7 @@ def faults_of(neighbours: Neighbours, words: Sequence[str], seed: int, memory: t
         yield "it ended the process beside it"
     if outcome.bytes_read > READ or outcome.reads > CALLS:
         yield f"it read {outcome.bytes_read:,} bytes in {outcome.reads:,} calls"
-    if outcome.memory > memory[1] + MEMORY:
+    if outcome.memory > scene.memory_of_command + MEMORY:
         yield f"it took {outcome.memory >> 20} MiB"
     yield from describe(changes(neighbours.state, neighbours.trees()))
     yield from breaches(outcome, store, before, tree(store))
