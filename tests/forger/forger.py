@@ -4,7 +4,7 @@ import json
 import os
 import random
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,8 @@ class Forger:
         self.draw = random.Random(seed)
         self.story: list[str] = []
         """What was done, in order."""
+        self.touched: list[str] = []
+        """The names in the store that were written to, in order."""
 
     def forge(self) -> None:
         """A few forgeries. Those of fields come first, for they need documents that can be read."""
@@ -66,12 +68,12 @@ class Forger:
 
     def _changed(self, document: Any, file: Path) -> Any:
         """The document with another value in one of its fields, or another document."""
-        spots = list(documents.places(document))
+        spots = by_name(documents.places(document))
         if not spots or self.draw.random() < 0.03:
             value = values.hostile(self.draw, self.home)
             self.story.append(f"{self._name(file)} = {value!r:.80}")
             return None if value is values.MISSING else value
-        holder, key = self.draw.choice(spots)
+        holder, key = self.draw.choice(spots[self.draw.choice(sorted(spots))])
         odd = self.draw.random() < 0.6
         value = values.hostile(self.draw, self.home) if odd else values.nearly(self.draw, holder[key])
         self.story.append(f"{self._name(file)}: {key!r} = {value!r:.80}, was {holder[key]!r:.80}")
@@ -85,8 +87,8 @@ class Forger:
         ways: list[Callable[[Path], None]] = [cut, grow, fill, Path.unlink, truncate, self._copy]
         if not self.only_objects:
             ways += [self._link, self._link, self._device, pipe, folder]
-        at = self._place()
         way = self.draw.choice(ways)
+        at = self._twin() if way == self._link and self.draw.random() < 0.7 else self._place()
         if not at.is_file() and way in {cut, Path.unlink, self._copy}:
             way = fill
         self.story.append(f"{self._name(at)}: {way.__name__}")
@@ -105,13 +107,20 @@ class Forger:
         at = parent / self.draw.choice(NAMES)
         return at if at != self.root / "runs" / KEPT else parent / "other"
 
+    def _twin(self) -> Path:
+        """A place in the store whose name something in the victim's folder has, as a link that does harm needs."""
+        names = {path.name for path in self.home.rglob("*")}
+        return self.draw.choice([*(path for path in self._below() if path.name in names), self.root / ".incoming"])
+
     def _copy(self, at: Path) -> None:
         """Put another file of the store in this place."""
         data = self.draw.choice(self._files()).read_bytes()
         at.write_bytes(data)
 
     def _link(self, at: Path) -> None:
-        target = self.draw.choice([self.home, *self.home.rglob("*"), self.root / "runs" / KEPT, at, Path("/etc")])
+        below = sorted(self.home.rglob("*"))
+        twins = [path for path in below if path.name == at.name]
+        target = self.draw.choice(twins or [self.home, *below, self.root / "runs" / KEPT, at, Path("/etc")])
         self.story[-1] += f" to {target}"
         at.symlink_to(target)
 
@@ -128,7 +137,17 @@ class Forger:
         return sorted(path for path in found if path != self.root / "runs")
 
     def _name(self, path: Path) -> str:
-        return str(path.relative_to(self.root))
+        name = str(path.relative_to(self.root))
+        self.touched.append(name)
+        return name
+
+
+def by_name(spots: Iterable[documents.Place]) -> dict[str, list[documents.Place]]:
+    """Fields by their names, so that one that is there a thousand times is not drawn a thousand times as often."""
+    found: dict[str, list[documents.Place]] = {}
+    for holder, key in spots:
+        found.setdefault(key if isinstance(holder, dict) else "[]", []).append((holder, key))
+    return found
 
 
 def small(path: Path) -> bool:

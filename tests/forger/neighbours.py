@@ -15,6 +15,7 @@ from tests.forger.folder_copy import FolderCopy, Tree, remove, tree
 from tests.forger.forger import HALF
 from tests.unit.cli.story import Story, plan, trained
 
+AT = "1970-01-01T00:00:00+00:00"
 STORED = Path(__file__).parents[1] / "stored"
 
 
@@ -59,12 +60,14 @@ class Neighbours:
         self.canary.wait()
 
     def _furnish(self) -> None:
-        line = json.dumps({"event": self.secret, "timestamp": self.secret, "level": "info", "tokens": 1}) + "\n"
+        """Give the home folder what the store has, by the same names, for links to lead to."""
+        line = json.dumps({"event": "attempt.ended", "timestamp": AT, "level": "info", "reason": self.secret}) + "\n"
         checkpoint = "checkpoints/000000000002000-00000001"
         for name in (
-            *("notes.json", "log.jsonl", HALF, "journal/00000001.json", "manifest.json", ".ssh/id"),
+            *("notes.json", ".ssh/id", "heartbeat.json", "recipe.yaml", "log/00000001/00000000.jsonl", HALF),
+            *("journal/00000001.json", "ledger/00000001.jsonl", f".incoming/{HALF[::-1]}"),
             *(f"{checkpoint}/manifest.json", f"{checkpoint}/00000-of-00002.safetensors"),
-            *(f"runs/tale/{checkpoint}/00000-of-00002.safetensors", f".incoming/{HALF}"),
+            *(f"runs/tale/{checkpoint}/00000-of-00002.safetensors", "runs/tale/log/00000001/00000000.jsonl"),
         ):
             path = self.home / name
             path.parent.mkdir(parents=True, exist_ok=True)

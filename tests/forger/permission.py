@@ -8,6 +8,7 @@ from pathlib import Path
 
 from tests.forger.command import Outcome
 from tests.forger.folder_copy import Tree, changes
+from tests.forger.forger import small
 
 GARBAGE = re.compile(
     r"runs/(?P<run>[^/]+)/(?P<checkpoint>checkpoints/[0-9]{15}-[0-9]{8})"
@@ -46,8 +47,18 @@ def _may(words: tuple[str, ...], root: Path, key: str, what: str) -> bool:
 
 
 def _committed(run: Path, checkpoint: str) -> bool:
-    """Whether an entry commits a checkpoint, and none prunes it."""
-    texts = [json.loads(file.read_bytes()) for file in (run / "journal").glob("*.json") if file.is_file()]
+    """Whether an entry commits a checkpoint, and none prunes it; nobody knows if one of them cannot be read."""
+    files = [file for file in (run / "journal").glob("*.json") if re.fullmatch("[0-9]{8}", file.stem)]
+    entries = [entry for file in files if isinstance(entry := _parsed(file), dict)]
     name = f"runs/{run.name}/{checkpoint}/manifest.json"
-    named = any(entry.get("manifest") == name for entry in texts)
-    return named and not any(name in entry.get("manifests", ()) for entry in texts)
+    named = any(entry.get("manifest") == name for entry in entries)
+    unknown = len(entries) < len([file for file in files if int(file.stem) <= len(files)])
+    return unknown or (named and not any(name in (entry.get("manifests") or ()) for entry in entries))
+
+
+def _parsed(file: Path) -> object:
+    """A document; None if it cannot be read, so it names no checkpoint."""
+    try:
+        return json.loads(file.read_bytes()) if file.is_file() and small(file) else None
+    except (ValueError, RecursionError):
+        return None

@@ -29,7 +29,7 @@ REAL_EACH = 20
 """One forgery in so many is looked at by a command in a process of its own."""
 S3_EACH = 10
 """One forgery in so many is played in a bucket."""
-COMMANDS = 4
+COMMANDS = 6
 """Commands after each forgery."""
 MEMORY = 200 << 20
 """What a forgery may cost more than a sound store [bytes]."""
@@ -37,7 +37,7 @@ READ = 200 << 20
 """What a command may read [bytes]; the store has half a megabyte."""
 CALLS = 20_000
 """In how many calls."""
-RUNS = ("tale", "tale", "open", "stored", "good")
+RUNS = ("tale", "open", "stored", "good")
 GOOD = {"run": "good", "state": "done", "tokens": 10000}
 
 
@@ -129,7 +129,7 @@ def play(scene: Scene, seed: int) -> None:
     forger = Forger(neighbours.store.place, neighbours.home, seed, only_objects=neighbours.in_bucket)
     forger.forge()
     try:
-        for words in drawn_commands(neighbours, random.Random(seed)):
+        for words in drawn_commands(neighbours, forger.touched, random.Random(seed)):
             faults = [*faults_of(scene, words, seed)]
             assert not faults, explain(seed, forger, words, faults)
         words = ("runs", "--json")
@@ -144,11 +144,13 @@ def play(scene: Scene, seed: int) -> None:
         neighbours.restore()
 
 
-def drawn_commands(neighbours: Neighbours, draw: random.Random) -> Iterator[tuple[str, ...]]:
-    """A sequence of commands."""
+def drawn_commands(neighbours: Neighbours, touched: Sequence[str], draw: random.Random) -> Iterator[tuple[str, ...]]:
+    """A sequence of commands, most of which look at what was forged."""
+    runs = [name.split("/")[1] for name in touched if name.startswith("runs/")]
     for _ in range(COMMANDS):
         choose = rare_commands if draw.random() < 0.04 else every_command
-        words = draw.choice(choose(neighbours, draw.choice(RUNS)))
+        known = [run for run in runs if run in RUNS] or RUNS
+        words = draw.choice(choose(neighbours, draw.choice(known)))
         yield (*words, "--json") if words[0] != "plot" and draw.random() < 0.5 else words
 
 
