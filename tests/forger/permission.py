@@ -48,7 +48,8 @@ def _may(words: tuple[str, ...], root: Path, key: str, what: str) -> bool:
 
 def _committed(run: Path, checkpoint: str) -> bool:
     """Whether an entry commits a checkpoint, and none prunes it; nobody knows if one of them cannot be read."""
-    files = [file for file in (run / "journal").glob("*.json") if re.fullmatch("[0-9]{8}", file.stem)]
+    found = [file for file in (run / "journal").glob("*.json") if re.fullmatch("[0-9]{8}", file.stem)]
+    files = [file for file in found if file.is_file() and not file.is_symlink()]
     entries = [entry for file in files if isinstance(entry := _parsed(file), dict)]
     name = f"runs/{run.name}/{checkpoint}/manifest.json"
     named = any(entry.get("manifest") == name for entry in entries)
@@ -59,6 +60,6 @@ def _committed(run: Path, checkpoint: str) -> bool:
 def _parsed(file: Path) -> object:
     """A document; None if it cannot be read, so it names no checkpoint."""
     try:
-        return json.loads(file.read_bytes()) if file.is_file() and small(file) else None
+        return json.loads(file.read_bytes()) if small(file) else None
     except (ValueError, RecursionError):
         return None
