@@ -70,18 +70,23 @@ class Forger:
         """The document with another value in one of its fields, or another document."""
         spots = by_name(documents.places(document))
         if not spots or self.draw.random() < 0.03:
-            value = values.hostile(self.draw, self.home)
+            value = self._hostile(document)
             self.story.append(f"{self._name(file)} = {value!r:.80}")
             return None if value is values.MISSING else value
         holder, key = self.draw.choice(spots[self.draw.choice(sorted(spots))])
         odd = self.draw.random() < 0.6
-        value = values.hostile(self.draw, self.home) if odd else values.nearly(self.draw, holder[key])
+        value = self._hostile(holder[key]) if odd else values.nearly(self.draw, holder[key])
         self.story.append(f"{self._name(file)}: {key!r} = {value!r:.80}, was {holder[key]!r:.80}")
         if value is values.MISSING:
             del holder[key]
         else:
             holder[key] = value
         return document
+
+    def _hostile(self, was: Any) -> Any:
+        keys = sorted(path.relative_to(self.root).as_posix() for path in self.root.rglob("*"))
+        own = [key for key in keys if key.startswith(f"runs/{KEPT}/")]
+        return values.hostile(self.draw, self.home, was, own + keys)
 
     def _file(self) -> None:
         ways: list[Callable[[Path], None]] = [cut, grow, fill, Path.unlink, truncate, self._copy]

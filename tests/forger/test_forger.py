@@ -104,13 +104,20 @@ def every_command(neighbours: Neighbours, run: str) -> list[tuple[str, ...]]:
 
 def rare_commands(neighbours: Neighbours, run: str) -> list[tuple[str, ...]]:
     """Those that take longer."""
-    work = neighbours.work
-    return [("plot", run, "--to", str(work / "plot.svg")), ("export", run, "--to", str(work / "exported"))]
+    plot, exported, quantized = (str(neighbours.work / name) for name in ("plot.svg", "exported", "quantized"))
+    return [
+        ("plot", run, "--to", plot),
+        ("export", run, "--to", exported),
+        ("quantize", "keeper@1", "--to", quantized),
+    ]
 
 
-@pytest.mark.parametrize(
-    "seed", [pytest.param(seed, marks=GROUPS[seed % len(GROUPS)]) for seed in range(FORGERIES - FORGERIES // S3_EACH)]
-)
+FOLDER_SEEDS = [
+    pytest.param(seed, marks=GROUPS[seed % len(GROUPS)]) for seed in range(FORGERIES - FORGERIES // S3_EACH)
+]
+
+
+@pytest.mark.parametrize("seed", FOLDER_SEEDS)
 def test_a_forgery_in_a_folder_changes_nothing_beside_it(folder_scene: Scene, seed: int) -> None:
     """Nor does a command end in a traceback, hang, read a secret, take memory, or hide a sound run."""
     play(folder_scene, seed)

@@ -2,6 +2,7 @@
 
 import math
 import random
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,22 +14,35 @@ MISSING = object()
 """Stands for a field that is left out."""
 
 
-def hostile(draw: random.Random, home: Path) -> Any:
-    """A value of any type, with places of the victim among them."""
-    return draw.choice(
-        [
-            *(DEEP, LONG, MISSING, None, True, [], {}, "", [None], {"a": 1}, [[]] * 1000),
-            *(-1, 0, 1, 10**8, 2**31, 2**63, 10**12, 10**30, 10**400, 50_000_000_000, -(10**15)),
-            *(0.5, 1e300, -1e300, math.nan, math.inf, -math.inf, 1_700_000_000_000),
-            *("a\0b", "\x1b[2J\x1b]0;owned\x07", "\x9b31m", "[bold]x[/]", "cannot open [/data/x]", "[/]", ":smile:"),
-            *("\ud800", "\u202egnp.exe", "\n\r\n", "x" * 300_000, "--all", "; touch owned", "NaN", "²²²", "é" * 100),
-            *("../../home", "../../home/notes.json", "/etc/passwd", "/dev/zero", ".", "..", "/"),
-            *(str(home), str(home / "notes.json"), f"file://{home}", home.name, str(home / "checkpoints")),
-            *("runs/good/recipe.yaml", "runs/good/", "runs/good/journal/00000001.json", "good", "models/keeper"),
-            *("runs/good/checkpoints/000000000010000-00000009/manifest.json", "submissions/good.json", "precious"),
-            *("0" * 64, "f" * 64, "0" * 64 + "\n", "A" * 64),
-        ]
+SHAPES: tuple[Any, ...] = (MISSING, None, True, [], {}, "", [None], {"a": 1}, [[]] * 1000)
+NUMBERS = (
+    *(-1, 0, 1, 10**8, 2**31, 2**63, 10**12, 10**30, 10**400, 50_000_000_000, -(10**15), LONG),
+    *(0.5, 1e300, -1e300, math.nan, math.inf, -math.inf, 1_700_000_000_000),
+)
+TEXTS = (
+    *("a\0b", "\x1b[2J\x1b]0;owned\x07", "\x9b31m", "[bold]x[/]", "cannot open [/data/x]", "[/]", ":smile:"),
+    *("\ud800", "\u202egnp.exe", "\n\r\n", "x" * 300_000, "--all", "; touch owned", "NaN", "²²²", "é" * 100),
+    *("0" * 64, "f" * 64, "0" * 64 + "\n", "A" * 64),
+)
+
+
+def hostile(draw: random.Random, home: Path, was: Any, store: Sequence[str]) -> Any:
+    """A value that most often has the type of the one that it replaces.
+
+    Places are those of the victim, and those of the `store`, which others may not name.
+    """
+    places = (
+        *("../../home", "../../home/notes.json", "/etc/passwd", "/dev/zero", ".", "..", "/", "good", "precious"),
+        *(str(home), str(home / "notes.json"), f"file://{home}", home.name, str(home / "checkpoints")),
     )
+    if draw.random() < 0.06:
+        return DEEP
+    groups = [SHAPES, NUMBERS, TEXTS, places, store]
+    if draw.random() < 0.7:
+        groups = (
+            [NUMBERS] if isinstance(was, int | float) else [TEXTS, places, store] if isinstance(was, str) else groups
+        )
+    return draw.choice(draw.choice(groups))
 
 
 def nearly(draw: random.Random, value: Any) -> Any:
