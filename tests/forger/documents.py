@@ -39,24 +39,34 @@ def rechain(journal: Path) -> None:
     """Give all entries of a journal the digests of what they say now, and of the entries before them."""
     previous = ""
     for file in sorted(journal.glob("*.json")):
-        entry = json.loads(file.read_bytes())
+        try:
+            entry = json.loads(file.read_bytes())
+        except (ValueError, RecursionError):
+            entry = None  # it stays as it is
         if isinstance(entry, dict):
-            entry.pop("digest", None)
             if entry.get("previous") != previous and isinstance(entry.get("previous"), str):
                 entry["previous"] = previous
-            file.write_bytes(encode({**entry, "digest": sha256(encode(entry, compact=True))}))
+            file.write_bytes(encode(sealed(entry)))
         previous = sha256(file.read_bytes())
+
+
+def sealed(entry: dict[str, Any]) -> dict[str, Any]:
+    """An entry with the digest of what it says."""
+    fields = {name: value for name, value in entry.items() if name != "digest"}
+    return {**fields, "digest": sha256(encode(fields, compact=True))}
 
 
 def rewrite(file: Path, document: Any) -> None:
     """Write a document, and make all that holds a digest of it fit."""
-    file.write_bytes(encode(document))
+    in_journal = file.parent.name == "journal" and isinstance(document, dict)
+    file.write_bytes(encode(sealed(document) if in_journal else document))
     refit(file)
 
 
 def refit(file: Path) -> None:
     """Give whatever holds a digest of a changed file its new digest."""
     if file.parent.name == "journal":
+        rechain(file.parent)
         return
     owner = next((each for each in file.parents if each.parent.name in {"runs", "models"}), None)
     manifest = file.parent / "manifest.json"

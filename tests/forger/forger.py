@@ -18,6 +18,8 @@ NAMES = (
     "heartbeat.json", "00000003.jsonl", "00000200.json", "~x", "submissions", "journal", "tale (copy)", "good", "-rf",
 )  # fmt: skip
 """Names that people, tools and forgers put beside what is ours."""
+HEADER = {"seq", "nonce", "previous", "digest", "kind"}
+"""Fields of entries that no other entry has the same of."""
 KEPT = "good"
 """The run that the forger leaves alone."""
 GROWN = 50_000_000_000
@@ -44,9 +46,9 @@ class Forger:
             self._file()
 
     def _field(self) -> None:
-        file = self.draw.choice(
-            [path for path in self._files() if path.suffix in {".json", ".jsonl"} and path.stat().st_size < 1 << 20]
-        )
+        files = [path for path in self._files() if path.suffix in {".json", ".jsonl"} and path.stat().st_size < 1 << 20]
+        kind = self.draw.choice(sorted({kind_of(path) for path in files}))
+        file = self.draw.choice([path for path in files if kind_of(path) == kind])
         before = file.read_bytes()
         try:
             if file.suffix == ".jsonl":
@@ -55,8 +57,6 @@ class Forger:
                 document = json.loads(before)
                 changed = self._changed(document, file)
                 documents.rewrite(file, changed)
-                if file.parent.name == "journal":
-                    documents.rechain(file.parent)
         except (ValueError, RecursionError, TypeError, KeyError):  # an earlier forgery is in the way
             file.write_bytes(before)
 
@@ -73,6 +73,8 @@ class Forger:
             value = self._hostile(document)
             self.story.append(f"{self._name(file)} = {value!r:.80}")
             return None if value is values.MISSING else value
+        if isinstance(document, dict) and self.draw.random() < 0.25:
+            return self._spliced(document, file)
         holder, key = self.draw.choice(spots[self.draw.choice(sorted(spots))])
         odd = self.draw.random() < 0.6
         value = self._hostile(holder[key]) if odd else values.nearly(self.draw, holder[key])
@@ -82,6 +84,16 @@ class Forger:
         else:
             holder[key] = value
         return document
+
+    def _spliced(self, document: dict[str, Any], file: Path) -> dict[str, Any]:
+        """The document with fields of another of its kind, whose digests are right."""
+        files = [path for path in sorted(self.root.rglob("*.json")) if path.is_file() and small(path)]
+        others = [(path, json.loads(path.read_bytes())) for path in files if kind_of(path) == kind_of(file)]
+        name, source = self.draw.choice([other for other in others if other[1].get("kind") == document.get("kind")])
+        shared = sorted(document.keys() & source.keys() - HEADER)
+        fields = self.draw.sample(shared, min(len(shared), self.draw.choice((1, 1, 2, 3, 9))))
+        self.story.append(f"{self._name(file)}: {', '.join(fields)} of {self._name(name)}")
+        return document | {field: source[field] for field in fields}
 
     def _hostile(self, was: Any) -> Any:
         keys = sorted(path.relative_to(self.root).as_posix() for path in self.root.rglob("*"))
@@ -145,6 +157,11 @@ class Forger:
         name = str(path.relative_to(self.root))
         self.touched.append(name)
         return name
+
+
+def kind_of(path: Path) -> str:
+    """Files of one kind have one form: the entries of journals, say, or manifests."""
+    return path.name if path.name in {"manifest.json", "heartbeat.json"} else path.parent.name.lstrip("0123456789-")
 
 
 def by_name(spots: Iterable[documents.Place]) -> dict[str, list[documents.Place]]:

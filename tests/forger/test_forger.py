@@ -153,11 +153,13 @@ def play(scene: Scene, seed: int) -> None:
 
 def drawn_commands(neighbours: Neighbours, touched: Sequence[str], draw: random.Random) -> Iterator[tuple[str, ...]]:
     """A sequence of commands, most of which look at what was forged."""
-    runs = [name.split("/")[1] for name in touched if name.startswith("runs/")]
+    names = {name.split("/")[1] for name in touched if name.startswith("runs/")}.intersection(RUNS)
+    subjects = {*names, *(["keeper@1", "keeper@stable", "models"] if "models" in str(touched) else [])}
     for _ in range(COMMANDS):
-        choose = rare_commands if draw.random() < 0.04 else every_command
-        known = [run for run in runs if run in RUNS] or RUNS
-        words = draw.choice(choose(neighbours, draw.choice(known)))
+        run = draw.choice(sorted(names) or RUNS)
+        commands = rare_commands(neighbours, run) if draw.random() < 0.05 else every_command(neighbours, run)
+        near = [words for words in commands if subjects.intersection(words)]
+        words = draw.choice(near if near and draw.random() < 0.6 else commands)
         yield (*words, "--json") if words[0] != "plot" and draw.random() < 0.5 else words
 
 
