@@ -73,7 +73,7 @@ class Forger:
             value = self._hostile(document)
             self.story.append(f"{self._name(file)} = {value!r:.80}")
             return None if value is values.MISSING else value
-        if isinstance(document, dict) and self.draw.random() < 0.25:
+        if isinstance(document, dict) and file.suffix == ".json" and self.draw.random() < 0.25:
             return self._spliced(document, file)
         holder, key = self.draw.choice(spots[self.draw.choice(sorted(spots))])
         odd = self.draw.random() < 0.6
@@ -87,9 +87,12 @@ class Forger:
 
     def _spliced(self, document: dict[str, Any], file: Path) -> dict[str, Any]:
         """The document with fields of another of its kind, whose digests are right."""
-        files = [path for path in sorted(self.root.rglob("*.json")) if path.is_file() and small(path)]
-        others = [(path, json.loads(path.read_bytes())) for path in files if kind_of(path) == kind_of(file)]
-        name, source = self.draw.choice([other for other in others if other[1].get("kind") == document.get("kind")])
+        twins = [
+            path for path in sorted(self.root.rglob("*.json")) if kind_of(path) == kind_of(file) and path.is_file()
+        ]
+        read = [(path, json.loads(path.read_bytes())) for path in twins if small(path)]
+        same = [twin for twin in read if isinstance(twin[1], dict) and twin[1].get("kind") == document.get("kind")]
+        name, source = self.draw.choice(same)
         shared = sorted(document.keys() & source.keys() - HEADER)
         fields = self.draw.sample(shared, min(len(shared), self.draw.choice((1, 1, 2, 3, 9))))
         self.story.append(f"{self._name(file)}: {', '.join(fields)} of {self._name(name)}")
