@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 DEEP, LONG = "@deep@", "@long@"
-"""Stand for a list of 200,000 levels and a number of 5,000 digits, which Python's own encoder cannot write."""
-TEXT = {f'"{DEEP}"': "[" * 200_000 + "]" * 200_000, f'"{LONG}"': "9" * 5000}
+"""Stand for a list of 50,000 levels and a number of 5,000 digits, which Python's own encoder cannot write."""
+TEXT = {f'"{DEEP}"': "[" * 50_000 + "]" * 50_000, f'"{LONG}"': "9" * 5000}
 """What is stored in the place of each."""
 MISSING = object()
 """Stands for a field that is left out."""
