@@ -129,6 +129,7 @@ def test_nothing_is_reached_through_a_linked_folder(store: FolderStore, outside:
     (store.root / "linked").symlink_to(outside)
     with pytest.raises(MissingObject):
         store.get("linked/secret")
+    assert list(store.get_all(["a/object", "linked/secret", "nowhere/x", "a/object"], 9)) == [b"x", None, None, b"x"]
     for prefix in ("", "linked", "linked/", "linked/s"):
         assert "linked/secret" not in list(store.list(prefix))
     assert list(store.folders("")) == ["a"]
