@@ -242,8 +242,14 @@ def hang_up(served: Served, body: dict[str, Any], **headers: str) -> int:
 
 
 def engine_of(served: Served) -> psutil.Process:
-    """The engine's process, at this moment."""
-    members = psutil.Process(served.process.pid).children(recursive=True)
-    served.members = list({*served.members, *members})
-    [engine] = [member for member in members if "EngineCore" in title(member)]
-    return engine
+    """The engine's process; waits until there is one."""
+    deadline = time.monotonic() + DEADLINE
+    while True:
+        members = psutil.Process(served.process.pid).children(recursive=True)
+        served.members = list({*served.members, *members})
+        engines = [member for member in members if "EngineCore" in title(member)]
+        if len(engines) == 1:
+            return engines[0]
+        titles = [title(member) for member in members]
+        assert time.monotonic() < deadline, f"{len(engines)} engines among {titles}\n{served.log}"
+        time.sleep(0.05)

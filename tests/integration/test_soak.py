@@ -215,6 +215,8 @@ def test_no_stream_is_broken_whatever_happens(exported: Path) -> None:
         assert not broken, "\n".join(broken[:5])
         assert fleet.codes == [0] * len(fleet.all)
         assert not fleet.left
+        replaced = [event for served in fleet.all for event in served.events("engine.replaced")]
+        assert len(replaced) == fleet.happened.count("killed"), replaced  # none dies by itself
     finally:
         over.set()
         router.close()
