@@ -141,7 +141,8 @@ def play(scene: Scene, seed: int) -> None:
             assert not faults, explain(seed, forger, words, faults)
         words = ("runs", "--json")
         listed = in_process(words)
-        assert not [*listed.faults()], explain(seed, forger, words, [*listed.faults()])
+        faults = [*listed.faults()]
+        assert not faults, explain(seed, forger, words, faults)
         shown = any(GOOD.items() <= row.items() for row in listed.document["runs"])
         assert shown, explain(seed, forger, words, ["the sound run is not listed", listed.out])
         assert in_process(("verify", "good")).code == 0, explain(seed, forger, ("verify", "good"), [])
@@ -154,7 +155,10 @@ def play(scene: Scene, seed: int) -> None:
 def drawn_commands(neighbours: Neighbours, touched: Sequence[str], draw: random.Random) -> Iterator[tuple[str, ...]]:
     """A sequence of commands, most of which look at what was forged."""
     names = {name.split("/")[1] for name in touched if name.startswith("runs/")}.intersection(RUNS)
-    subjects = {*names, *(["keeper@1", "keeper@stable", "models"] if "models" in str(touched) else [])}
+    subjects = {
+        *names,
+        *(["keeper@1", "keeper@stable", "models"] if any(name.startswith("models") for name in touched) else []),
+    }
     for _ in range(COMMANDS):
         run = draw.choice(sorted(names) or RUNS)
         commands = rare_commands(neighbours, run) if draw.random() < 0.05 else every_command(neighbours, run)

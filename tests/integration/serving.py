@@ -202,11 +202,11 @@ class Limited:
         return httpx.post(self.completions, **{"headers": headers, "timeout": DEADLINE, **options})
 
 
-def until(done: Callable[[], bool], what: str, seconds: float = DEADLINE) -> None:
+def until(done: Callable[[], bool], what: str | Callable[[], str], seconds: float = DEADLINE) -> None:
     """Return once `done` says so; fail with `what` if it does not within so long [s]."""
     deadline = time.monotonic() + seconds
     while not done():
-        assert time.monotonic() < deadline, what
+        assert time.monotonic() < deadline, what if isinstance(what, str) else what()
         time.sleep(0.05)
 
 
@@ -243,13 +243,13 @@ def hang_up(served: Served, body: dict[str, Any], **headers: str) -> int:
 
 def engine_of(served: Served) -> psutil.Process:
     """The engine's process; waits until there is one."""
-    deadline = time.monotonic() + DEADLINE
-    while True:
+    engines: list[psutil.Process] = []
+
+    def is_there() -> bool:
         members = psutil.Process(served.process.pid).children(recursive=True)
         served.members = list({*served.members, *members})
-        engines = [member for member in members if "EngineCore" in title(member)]
-        if len(engines) == 1:
-            return engines[0]
-        titles = [title(member) for member in members]
-        assert time.monotonic() < deadline, f"{len(engines)} engines among {titles}\n{served.log}"
-        time.sleep(0.05)
+        engines[:] = [member for member in members if "EngineCore" in title(member)]
+        return len(engines) == 1
+
+    until(is_there, lambda: f"{engines} among {[title(member) for member in served.members]}\n{served.log}")
+    return engines[0]

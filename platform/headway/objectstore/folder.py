@@ -153,7 +153,9 @@ class FolderStore:
         try:
             with self._errors("/".join(folders), "read"), open_folders(self.root, folders) as opened:
                 for name in names:
-                    yield confined.first_bytes(name, opened[-1], limit)
+                    with self._errors("/".join([*folders, name]), "read"):
+                        data = confined.first_bytes(name, opened[-1], limit)
+                    yield data
         except MissingObject:
             yield from (None for _ in names)
 

@@ -144,6 +144,18 @@ def test_nothing_is_reached_through_a_linked_folder(store: FolderStore, outside:
     assert (outside / "secret").read_bytes() == SECRET
 
 
+def test_an_object_that_cannot_be_read_is_named(store: FolderStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Among many that are read together, too."""
+
+    def refuse(name: str, _folder: int) -> int:
+        raise PermissionError(13, "Permission denied", name)
+
+    monkeypatch.setattr("headway.objectstore.confined.open_file", refuse)
+    for read in (store.get, lambda key: list(store.get_all([key], 9))):
+        with pytest.raises(StoreError, match=r"a/object: cannot be read in .*: Permission denied"):
+            read("a/object")
+
+
 def test_the_root_itself_may_be_a_link(store: FolderStore, tmp_path: Path) -> None:
     """People name a store by whatever path leads to it."""
     (tmp_path / "link").symlink_to(store.root)
