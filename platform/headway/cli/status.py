@@ -6,7 +6,6 @@ import time
 from itertools import islice
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit
 
 from rich.console import Group, RenderableType
 from rich.text import Text
@@ -17,6 +16,7 @@ from headway.cli.screen import ago, clock, coloured, count, decimal, facts, perc
 from headway.events.training_events import CheckpointRestored, RestoreNothingSound, StepDone
 from headway.launch.array_members import MemberRow, member_table
 from headway.launch.resolve import resolve
+from headway.objectstore.folder import FolderStore
 from headway.output_text import one_line
 from headway.reports.curve import newest_losses
 from headway.reports.status import AttemptStatus, RunStatus, run_status
@@ -163,9 +163,9 @@ def _train_command(run: Run, state: RunStatus, url: str | None) -> str | None:
     """The command that continues training; None if the run is done or running."""
     if state.state in {"done", "running"}:
         return None
-    recipe, location = "RECIPE", urlsplit(run.store.url)
-    if location.scheme == "file":
-        path = Path(unquote(location.path)) / keys.recipe(run.name)
+    recipe = "RECIPE"
+    if isinstance(run.store, FolderStore):
+        path = run.store.root / keys.recipe(run.name)
         recipe = str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
     return _with_store(["headway", "train", recipe, "--run", run.name], url)
 

@@ -3,6 +3,7 @@
 boto3 finds endpoint, region and credentials as AWS's own tools do.
 """
 
+import re
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -38,7 +39,7 @@ from headway.errors import (
     UploadAbortedError,
     UsageError,
 )
-from headway.objectstore.object_key import key_names
+from headway.objectstore.object_key import is_key, key_names
 from headway.objectstore.retry import RetryPolicy
 
 T = TypeVar("T")
@@ -60,6 +61,7 @@ REQUIRED_FIELDS = {
     "head_object": "ContentLength", "list_objects_v2": "IsTruncated", "put_object": "ETag", "upload_part": "ETag",
 }  # fmt: skip
 """Field that every complete response has: boto3 reads a response that broke off before its body as an empty one."""
+BUCKET_NAME = re.compile(r"[A-Za-z0-9._-]{1,255}")
 OWNER = "headway-owner"
 """Metadata key by which a writer recognises its own object after the response was lost."""
 
@@ -97,15 +99,18 @@ class Bucket:
             UsageError: the URL names no bucket, or an unknown limit.
         """
         parts = urlsplit(url)
-        if not parts.netloc:
+        prefix = parts.path.strip("/")
+        if not BUCKET_NAME.fullmatch(parts.netloc):
             raise UsageError(f"{url}: names no bucket; use s3://BUCKET/PREFIX")
+        if parts.fragment or not url.isprintable() or (prefix and not is_key(prefix)):
+            raise UsageError(f"{url!r}: a prefix has printable names between single slashes, and no ? or #")
         try:
             self.limits = Limits.model_validate(dict(parse_qsl(parts.query, strict_parsing=bool(parts.query))))
         except ValueError as error:
             raise UsageError(
                 f"{url}: {_first_problem(error)}; settings after the ? are {', '.join(Limits.model_fields)}"
             ) from error
-        self.name, prefix = parts.netloc, parts.path.strip("/")
+        self.name = parts.netloc
         self.prefix = f"{prefix}/" if prefix else ""
         settings = urlencode(self.limits.model_dump(exclude_defaults=True))
         self.url = f"s3://{self.name}/{prefix}".rstrip("/") + (f"?{settings}" if settings else "")

@@ -38,7 +38,7 @@ class FolderStore:
     readers = 4
 
     def __init__(self, root: str | Path) -> None:
-        self.root = Path(root).expanduser().absolute()
+        self.root = Path(root).absolute()
         self.url = self.root.as_uri()
 
     def put(self, key: str, parts: Iterable[Buffer]) -> None:
