@@ -14,7 +14,7 @@ from pathlib import Path
 import yaml
 
 from headway.errors import RecipeError, UsageError
-from headway.recipe import Recipe, RecipeDocument, yaml_loader
+from headway.recipe import Recipe, RecipeDocument, yaml_text
 from headway.runs import keys
 
 Choice = Mapping[str, str]
@@ -89,10 +89,10 @@ def _file(path: str) -> list[Choice]:
     """Reads a sweep file."""
     try:
         with Path(path).open(encoding="utf-8") as file:
-            text = file.read(yaml_loader.MAX_LENGTH + 1)
-        if len(text) > yaml_loader.MAX_LENGTH:
-            raise UsageError(f"--array {path}: is longer than {yaml_loader.MAX_LENGTH:,} characters, which no sweep is")
-        node = yaml_loader.compose(text)
+            text = file.read(yaml_text.MAX_LENGTH + 1)
+        if len(text) > yaml_text.MAX_LENGTH:
+            raise UsageError(f"--array {path}: is longer than {yaml_text.MAX_LENGTH:,} characters, which no sweep is")
+        node = yaml_text.compose(text)
     except (OSError, UnicodeDecodeError) as error:
         why = getattr(error, "strerror", None) or error
         raise UsageError(f"--array {path}: cannot be read as a sweep file ({why}); or write key=a,b,c") from error
@@ -127,7 +127,7 @@ def _leaves(node: yaml.MappingNode, prefix: str = "") -> Iterator[tuple[str, yam
 
 def _values(text: str) -> list[str]:
     """The items of a YAML list, as written."""
-    node = yaml_loader.compose(text)
+    node = yaml_text.compose(text)
     assert isinstance(node, yaml.SequenceNode)
     return [_source(text, item) for item in node.value]
 
@@ -137,7 +137,7 @@ def _source(text: str, node: yaml.Node) -> str:
     if isinstance(node, yaml.ScalarNode) and node.style in {"|", ">"}:
         return json.dumps(node.value)
     if isinstance(node, yaml.CollectionNode) and not node.flow_style:
-        return json.dumps(yaml_loader.construct(node), default=str)
+        return json.dumps(yaml_text.construct(node), default=str)
     return " ".join(text[node.start_mark.index : node.end_mark.index].split())
 
 

@@ -7,9 +7,9 @@ import hashlib
 import json
 from typing import Any
 
-import yaml
 from pydantic import BaseModel
 
+from headway.recipe import yaml_text
 from headway.recipe.schema import Recipe
 from headway.recipe.section import ADDED, WHERE
 
@@ -46,7 +46,7 @@ def differences(old: Recipe, new: Recipe) -> list[str]:
 
 def to_yaml(recipe: Recipe) -> str:
     """The recipe with every default written out, as YAML."""
-    return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False)
+    return yaml_text.dump(recipe.model_dump(mode="json"))
 
 
 def schema() -> dict[str, Any]:

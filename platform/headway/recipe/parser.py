@@ -13,7 +13,7 @@ from pydantic import BaseModel, ValidationError
 
 from headway.errors import RecipeError, UnknownKindError
 from headway.plugins import nearest
-from headway.recipe import yaml_loader
+from headway.recipe import yaml_text
 from headway.recipe.schema import Recipe
 from headway.recipe.section import UNKNOWN_KIND, ByKind
 
@@ -39,11 +39,11 @@ def read(path: str | Path) -> "RecipeDocument":
     """
     try:
         with nullcontext(sys.stdin) if str(path) == "-" else Path(path).open(encoding="utf-8") as file:
-            text = file.read(yaml_loader.MAX_LENGTH + 1)
+            text = file.read(yaml_text.MAX_LENGTH + 1)
     except (OSError, UnicodeDecodeError) as error:
         raise RecipeError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from error
-    if len(text) > yaml_loader.MAX_LENGTH:
-        raise RecipeError(f"{path}: is longer than {yaml_loader.MAX_LENGTH:,} characters, which no recipe is")
+    if len(text) > yaml_text.MAX_LENGTH:
+        raise RecipeError(f"{path}: is longer than {yaml_text.MAX_LENGTH:,} characters, which no recipe is")
     return RecipeDocument(text, origin=str(path))
 
 
@@ -63,8 +63,8 @@ class RecipeDocument:
         """
         self.text, self.origin = text, origin
         try:
-            self._node = yaml_loader.compose(text)
-            keys = yaml_loader.construct(self._node) if self._node else None
+            self._node = yaml_text.compose(text)
+            keys = yaml_text.construct(self._node) if self._node else None
         except yaml.YAMLError as error:
             mark = getattr(error, "problem_mark", None)
             line = f":{mark.line + 1}" if mark else ""
@@ -121,7 +121,7 @@ def _override(document: dict[str, Any], item: str) -> str:
             raise RecipeError(f"override {item!r}: {parent} is not a section")
         target = child
     try:
-        target[leaf] = yaml_loader.load(value)
+        target[leaf] = yaml_text.load(value)
     except yaml.YAMLError as error:
         raise RecipeError(f"override {item!r}: the value is not YAML") from error
     return key

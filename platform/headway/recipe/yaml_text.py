@@ -27,6 +27,10 @@ class YamlLoader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore
     """YAML 1.1 as in PyYAML, except that `3e-4` is a number, as in YAML 1.2."""
 
 
+class YamlDumper(getattr(yaml, "CSafeDumper", yaml.SafeDumper)):  # type: ignore[misc]
+    """Writes what `YamlLoader` reads: a text that looks like one of its numbers is quoted."""
+
+
 def check_bounds(text: str) -> None:
     """Check depth and size of YAML text, before anything is built of it.
 
@@ -83,6 +87,11 @@ def load(text: str) -> Any:
     return construct(node) if node else None
 
 
+def dump(value: Any) -> str:
+    """`value` as YAML: mappings keep their order."""
+    return yaml.dump(value, Dumper=YamlDumper, sort_keys=False)
+
+
 def _bounded(build: Callable[[YamlLoader, yaml.ScalarNode], Any]) -> Callable[[YamlLoader, yaml.ScalarNode], Any]:
     """A constructor of values that are short, as text, and some of which its type does not have."""
 
@@ -113,6 +122,7 @@ def _mapping(loader: YamlLoader, node: yaml.MappingNode) -> dict[Any, Any]:
 YamlLoader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
 for _type in ("bool", "int", "float", "binary", "timestamp"):
     YamlLoader.add_constructor(f"{TAGS}{_type}", _bounded(YamlLoader.yaml_constructors[f"{TAGS}{_type}"]))
-YamlLoader.add_implicit_resolver(
-    f"{TAGS}float", re.compile(r"^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
-)
+for _class in (YamlLoader, YamlDumper):
+    _class.add_implicit_resolver(
+        f"{TAGS}float", re.compile(r"^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
+    )
