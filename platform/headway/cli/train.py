@@ -57,7 +57,7 @@ def train(
 
     Ctrl-C, SIGTERM and SIGUSR1 save and exit with code 75. The same command then continues, with any --nproc.
 
-    Example: **headway train jobs/recipes/quickstart.yaml train.tokens=200000 --run first --nproc 2**
+    Example: **headway train jobs/recipes/quickstart.yaml train.tokens=400000 --run first --nproc 2**
     """
     from headway.train.host import launcher
 

@@ -8,7 +8,7 @@ from typing import Annotated
 from pydantic import Field, PositiveFloat
 
 from headway.plugins import Kinds
-from headway.recipe.section import ADDED, ByKind, KindSection, Share
+from headway.recipe.section import ADDED, ByKind, KindSection
 
 
 class Optimizer(KindSection):
@@ -25,7 +25,7 @@ class Optimizer(KindSection):
 class AdamW(Optimizer):
     """AdamW (Loshchilov and Hutter, 2019)."""
 
-    betas: Annotated[list[Share], Field(min_length=2, max_length=2)] = [0.9, 0.95]
+    betas: Annotated[list[Annotated[float, Field(ge=0.0, lt=1.0)]], Field(min_length=2, max_length=2)] = [0.9, 0.95]
     eps: PositiveFloat = 1e-8
     weight_decay: Annotated[float, Field(ge=0.0)] = 0.1
     """Weight decay of matrices; other parameters have none."""

@@ -113,18 +113,28 @@ def _override(document: dict[str, Any], item: str) -> str:
     key, equals, value = item.partition("=")
     if not equals or not key:
         raise RecipeError(f"override {item!r}: write key=value, for example train.tokens=1000000")
-    target = document
-    *parents, leaf = key.split(".")
-    for parent in parents:
-        child = target.setdefault(parent, {})
+    target, names = document, key.split(".")
+    if len(names) > yaml_text.MAX_DEPTH:
+        raise RecipeError(f"override {item!r}: no key has more than {yaml_text.MAX_DEPTH} sections")
+    leaf, names = _next_key(target, names)
+    while names:
+        child = target.setdefault(leaf, {})
         if not isinstance(child, dict):
-            raise RecipeError(f"override {item!r}: {parent} is not a section")
+            raise RecipeError(f"override {item!r}: {leaf} is not a section")
         target = child
+        leaf, names = _next_key(target, names)
     try:
         target[leaf] = yaml_text.load(value)
     except yaml.YAMLError as error:
         raise RecipeError(f"override {item!r}: the value is not YAML") from error
     return key
+
+
+def _next_key(section: dict[str, Any], names: Sequence[str]) -> tuple[str, Sequence[str]]:
+    """The key of a section that a path begins with, and the rest of the path. A source's name may have dots."""
+    ends = range(len(names), 0, -1)
+    end = next((end for end in ends if ".".join(names[:end]) in section), 1)
+    return ".".join(names[:end]), names[end:]
 
 
 def _line(node: yaml.Node | None, location: Sequence[int | str]) -> int:

@@ -5,13 +5,14 @@ decides where a run runs or how it is observed; all other keys are part of its m
 marked `ADDED`.
 """
 
+import math
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from headway.recipe.model_settings import AnyModel
 from headway.recipe.optimizer_settings import AdamW, AnyOptimizer
-from headway.recipe.section import WHERE, Section, Share
+from headway.recipe.section import ADDED, WHERE, Section, Share
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
 
@@ -51,15 +52,15 @@ class Data(Section):
 
     path: Annotated[str | None, Field(json_schema_extra=WHERE)] = None
     """Folder of the built token shards. Default: `data/<recipe name>`."""
-    sources: dict[Name, Source] = {"stdlib": Source(path="python:stdlib")}
+    sources: Annotated[dict[Name, Source], Field(min_length=1)] = {"stdlib": Source(path="python:stdlib")}
     """Text sources, by name."""
     tokenizer: Tokenizer = Tokenizer()
     block_tokens: PositiveInt = 2048
     """Length of a packed block, the longest training sequence [tokens]."""
     held_out_share: Annotated[float, Field(gt=0.0, le=0.5)] = 0.005
     """Share of documents kept out of training, for evaluation."""
-    document_bytes: PositiveInt = 1 << 20
-    """Longest document; longer ones are split at line ends [bytes]."""
+    document_bytes: Annotated[int, Field(ge=4)] = 1 << 20
+    """Longest document; longer ones are split at line ends [bytes]. A character has up to 4."""
     curriculum: Annotated[list[Stage], Field(min_length=1)] = [Stage()]
     """Stages, in ascending order of `from_tokens`; the first starts at 0."""
 
@@ -70,10 +71,22 @@ class Schedule(Section):
     kind: Literal["cosine", "wsd"] = "cosine"
     """`cosine`, or `wsd` (warm-up, constant, linear decay)."""
     warmup_tokens: NonNegativeInt = 0
+    warmup_share: Annotated[Share | None, Field(json_schema_extra=ADDED)] = None
+    """Length of the warm-up as a share of `train.tokens`, in the place of `warmup_tokens`; scales with it."""
     decay_tokens: PositiveInt | None = None
     """`wsd` only: length of the final decay. Default: a fifth of `train.tokens`."""
+    decay_share: Annotated[Share | None, Field(json_schema_extra=ADDED)] = None
+    """`wsd` only: length of the final decay as a share of `train.tokens`, in the place of `decay_tokens`."""
     final_ratio: Share = 0.1
     """Final learning rate, as a share of the peak."""
+
+    @model_validator(mode="after")
+    def _one_length_each(self) -> Self:
+        if self.warmup_tokens and self.warmup_share is not None:
+            raise ValueError("warmup_tokens and warmup_share: write one of them")
+        if self.decay_tokens and self.decay_share is not None:
+            raise ValueError("decay_tokens and decay_share: write one of them")
+        return self
 
 
 class Stability(Section):
@@ -125,6 +138,18 @@ class Train(Section):
         """Micro-batches per lane."""
         return self.batch_tokens // (self.lanes * self.micro_batch_tokens)
 
+    @property
+    def warmup_tokens(self) -> int:
+        """Length of the warm-up."""
+        share = self.schedule.warmup_share
+        return self.schedule.warmup_tokens if share is None else round(share * self.tokens)
+
+    @property
+    def decay_tokens(self) -> int:
+        """Length of the final decay of a `wsd` schedule."""
+        share = self.schedule.decay_share
+        return (self.schedule.decay_tokens or self.tokens // 5) if share is None else round(share * self.tokens)
+
     @model_validator(mode="after")
     def _batch_divides(self) -> Self:
         unit = self.lanes * self.micro_batch_tokens
@@ -134,9 +159,11 @@ class Train(Section):
                 f"micro-batches of {self.micro_batch_tokens:,} tokens; the nearest that can: "
                 f"{max(1, round(self.batch_tokens / unit)) * unit:,}"
             )
-        if self.schedule.warmup_tokens + (self.schedule.decay_tokens or 0) > self.tokens:
+        decay = self.decay_tokens if self.schedule.kind == "wsd" else self.schedule.decay_tokens or 0
+        if self.warmup_tokens + decay > self.tokens:
             raise ValueError(
-                "schedule: warmup_tokens and decay_tokens are together longer than the budget (train.tokens)"
+                f"schedule: a warm-up of {self.warmup_tokens:,} tokens and a decay of {decay:,} are together longer "
+                f"than the budget (train.tokens {self.tokens:,})"
             )
         return self
 
@@ -231,5 +258,7 @@ class Recipe(Section):
                 )
             if stage.weights and (unknown := stage.weights.keys() - self.data.sources.keys()):
                 raise ValueError(f"data.curriculum: weights name unknown sources: {', '.join(sorted(unknown))}")
+            if stage.weights and not math.isfinite(sum(stage.weights.values())):
+                raise ValueError("data.curriculum: the sum of the weights is too large for a number")
             last = stage.from_tokens
         return self

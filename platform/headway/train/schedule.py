@@ -12,15 +12,14 @@ def learning_rate(recipe: Recipe, tokens: int) -> float:
     MiniCPM), down to `final_ratio` of the peak at the end of the budget.
     """
     peak = recipe.train.optimizer.learning_rate
-    plan, budget = recipe.train.schedule, recipe.train.tokens
-    if tokens < plan.warmup_tokens:
-        return peak * (tokens + recipe.train.batch_tokens) / (plan.warmup_tokens + recipe.train.batch_tokens)
+    plan, budget, warmup = recipe.train.schedule, recipe.train.tokens, recipe.train.warmup_tokens
+    if tokens < warmup:
+        return peak * (tokens + recipe.train.batch_tokens) / (warmup + recipe.train.batch_tokens)
     if plan.kind == "cosine":
-        passed = (tokens - plan.warmup_tokens) / max(1, budget - plan.warmup_tokens)
+        passed = (tokens - warmup) / max(1, budget - warmup)
         share = 0.5 * (1.0 + math.cos(math.pi * min(1.0, passed)))
     else:
-        decay = plan.decay_tokens or budget // 5
-        share = min(1.0, max(0.0, (budget - tokens) / max(1, decay)))
+        share = min(1.0, max(0.0, (budget - tokens) / max(1, recipe.train.decay_tokens)))
     return peak * (plan.final_ratio + (1.0 - plan.final_ratio) * share)
 
 

@@ -198,6 +198,16 @@ def test_every_recipe_of_the_repository_loads(path: Path) -> None:
         ("data.block_tokens=48", "not a whole number of blocks"),
         ("train.batch_tokens=1000", "the nearest that can: 1,024"),
         ("train.schedule={warmup_tokens: 8000, decay_tokens: 8000}", "longer than the budget"),
+        ("train.schedule={kind: wsd, warmup_tokens: 7373}", "a decay of 1,638 are together longer than the budget"),
+        (
+            "train.schedule={kind: wsd, warmup_share: 0.9, decay_share: 0.2}",
+            "a warm-up of 7,373 tokens and a decay of 1,638",
+        ),
+        ("train.schedule={warmup_tokens: 1, warmup_share: 0.1}", "write one of them"),
+        ("train.schedule={kind: wsd, decay_tokens: 1, decay_share: 0.1}", "write one of them"),
+        ("train.optimizer.betas=[0.9, 1.0]", "less than 1"),
+        ("data.document_bytes=3", "greater than or equal to 4"),
+        ("data.sources={}", "at least 1 item"),
         ("model.heads=3", "cannot be divided among 3 heads"),
         ("model.heads=32", "rotary positions need an even number"),
         ("model.kv_heads=3", "cannot share 3 kv_heads"),
@@ -206,6 +216,29 @@ def test_every_recipe_of_the_repository_loads(path: Path) -> None:
 def test_parts_that_do_not_fit_are_refused_with_the_figures(override: str, reason: str) -> None:
     """Curriculum, batch, schedule and heads must fit together; the error shows the numbers that do not."""
     assert reason in parse_error(TEXT, override)
+
+
+def test_weights_whose_sum_is_no_number_are_refused() -> None:
+    """Each may be one; a share of infinity is none."""
+    sources = "data.sources={a: {path: a}, b: {path: b}}"
+    error = parse_error(TEXT, sources, "data.curriculum=[{weights: {a: 1e308, b: 1e308}}]")
+    assert "the sum of the weights is too large" in error
+
+
+def test_an_override_reaches_a_source_whose_name_has_dots() -> None:
+    """The longest key that is there is meant."""
+    overrides = [
+        "data.sources={my.web: {path: a}, my: {path: b}}",
+        "data.sources.my.web.path=c",
+        "data.sources.my.path=d",
+    ]
+    sources = parse(TEXT, overrides=overrides).data.sources
+    assert {name: source.path for name, source in sources.items()} == {"my.web": "c", "my": "d"}
+
+
+def test_an_override_of_endless_depth_is_refused() -> None:
+    """Before its parts are tried."""
+    assert "no key has more than 50 sections" in parse_error(TEXT, "a" + ".a" * 60_000 + "=1")
 
 
 def test_a_curriculum_that_rises_is_read() -> None:

@@ -53,6 +53,24 @@ def test_the_rate_ends_at_its_final_ratio(kind: str, ratio: float) -> None:
     assert learning_rate(plan, BUDGET + 10 * BATCH) == pytest.approx(ratio)
 
 
+@pytest.mark.parametrize("kind", ["cosine", "wsd"])
+def test_lengths_as_shares_are_those_of_the_budget(kind: str) -> None:
+    """They give the same rates as the tokens that they stand for."""
+    tokens = recipe(kind=kind, decay_tokens=BUDGET // 4)
+    shares = recipe(kind=kind, warmup_tokens=0, warmup_share=0.1, decay_share=0.25)
+    at = range(0, BUDGET + 1, BATCH)
+    assert [learning_rate(shares, each) for each in at] == [learning_rate(tokens, each) for each in at]
+
+
+@pytest.mark.parametrize("schedule", [{}, {"warmup_tokens": 0, "warmup_share": 0.8, "decay_share": 0.2}])
+def test_wsd_never_jumps(schedule: dict[str, float]) -> None:
+    """From a batch to the next, the rate changes by no more than the steepest of its two slopes."""
+    plan = recipe(kind="wsd", **schedule)
+    rates = [learning_rate(plan, tokens) for tokens in range(0, BUDGET + 1, BATCH)]
+    steepest = BATCH / min(plan.train.warmup_tokens, plan.train.decay_tokens)
+    assert max(abs(after - before) for before, after in pairwise(rates)) <= steepest + 1e-9
+
+
 def test_cosine_passes_its_middle_halfway() -> None:
     """Halfway between warm-up and end, cosine is halfway between peak and final rate."""
     assert learning_rate(recipe(final_ratio=0.1), (WARMUP + BUDGET) // 2) == pytest.approx(0.55)
