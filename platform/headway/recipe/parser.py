@@ -113,10 +113,10 @@ def _override(document: dict[str, Any], item: str) -> str:
     key, equals, value = item.partition("=")
     if not equals or not key:
         raise RecipeError(f"override {item!r}: write key=value, for example train.tokens=1000000")
-    target, names = document, key.split(".")
+    names: Sequence[str] = key.split(".")
     if len(names) > yaml_text.MAX_DEPTH:
         raise RecipeError(f"override {item!r}: no key has more than {yaml_text.MAX_DEPTH} sections")
-    leaf, names = _next_key(target, names)
+    target, (leaf, names) = document, _next_key(document, names)
     while names:
         child = target.setdefault(leaf, {})
         if not isinstance(child, dict):
