@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
+from headway.data.folder_walk import FolderWalk, matches
 from headway.errors import DataError
 from headway.recipe import Source
 
@@ -71,32 +72,31 @@ class Inventory:
 def inventory(name: str, source: Source, *, exclude: Path) -> Inventory:
     """List the files of a source: a file, a folder (searched recursively), a glob or `python:stdlib`.
 
-    Skips hidden files and folders below the root, and the folder `exclude`, which receives the shards.
+    Skips hidden files and folders below the root, and the folder `exclude`, which receives the shards. Follows links,
+    and lists each real file once.
 
     Raises:
         DataError: there is no file at the source's path.
     """
     paths: list[tuple[str, Path]] = []
+    dropped: Counter[str] = Counter()
+    path = Path(source.path).expanduser()
     if source.path == STDLIB:
-        root = Path(sysconfig.get_path("stdlib"))
-        paths = [(file, path) for file, path in _walk(root, exclude, INSTALLED) if file.endswith(".py")]
-    else:
-        path = Path(source.path).expanduser()
-        if path.is_dir():
-            paths = _walk(path, exclude)
-        elif path.exists():
-            paths = [(path.name, path)]
-        elif glob.has_magic(source.path):
-            paths = _match(path, exclude)
+        walk = _below(Path(sysconfig.get_path("stdlib")), exclude, INSTALLED)
+        paths = [(file, path) for file, path in walk.found if file.endswith(".py")]
+    elif path.is_dir() or (glob.has_magic(source.path) and not path.exists()):
+        walk = _below(path, exclude) if path.is_dir() else _match(path, exclude)
+        paths, dropped = walk.found, walk.dropped
+    elif path.exists():
+        paths = [(path.name, path)]
     if not paths:
         raise DataError(
             f"data.sources.{name}: no files at {source.path!r} (relative to {Path.cwd()}); "
             "give a file, a folder, a glob or python:stdlib"
         )
     files: list[SourceFile] = []
-    dropped: Counter[str] = Counter()
     for file, path in sorted(paths):
-        result = _inspect(file, path)
+        result = _inspect(file, path) if is_text(file) else "name that is not UTF-8"
         if isinstance(result, str):
             dropped[result] += 1
         else:
@@ -121,6 +121,15 @@ def file_format(name: str) -> tuple[Kind, Codec] | None:
     return ("text", codec) if ending in TEXT_ENDINGS else None
 
 
+def is_text(name: str) -> bool:
+    """Whether a file's name is UTF-8, as the documents that hold it are."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def _inspect(name: str, path: Path) -> SourceFile | str:
     """The file at `path`, or the reason to leave it out."""
     format_ = file_format(name)
@@ -139,33 +148,20 @@ def _inspect(name: str, path: Path) -> SourceFile | str:
     return SourceFile(name, str(path), status.st_size, status.st_mtime_ns, *format_)
 
 
-def _walk(root: Path, exclude: Path, skip: frozenset[str] = frozenset()) -> list[tuple[str, Path]]:
-    """All files below `root`, with their names relative to it; folders named in `skip` are left out."""
-    paths = []
-    for folder, folders, files in os.walk(root):
-        parent = Path(folder)
-        relative = parent.relative_to(root).as_posix()
-        folders[:] = [
-            name
-            for name in folders
-            if not name.startswith(".") and name not in skip and (parent / name).resolve() != exclude
-        ]
-        paths += [
-            (name if relative == "." else f"{relative}/{name}", parent / name)
-            for name in files
-            if not name.startswith(".")
-        ]
-    return paths
+def _below(root: Path, exclude: Path, skip: frozenset[str] = frozenset()) -> FolderWalk:
+    """All files below `root`; folders named in `skip` are left out."""
+    return FolderWalk(root, lambda name, real: name not in skip and real != str(exclude)).run()
 
 
-def _match(pattern: Path, exclude: Path) -> list[tuple[str, Path]]:
+def _match(pattern: Path, exclude: Path) -> FolderWalk:
     """All files that match a glob, with their names relative to the folder before the first wildcard."""
     first_wild = next(index for index, part in enumerate(pattern.parts) if glob.has_magic(part))
-    root = Path(*pattern.parts[:first_wild])
-    wild = str(Path(*pattern.parts[first_wild:]))
-    names = glob.glob(wild, root_dir=root, recursive=True)  # noqa: PTH207 - Path.glob would match hidden files too
-    return [
-        (path.relative_to(root).as_posix(), path)
-        for path in (root / name for name in names)
-        if not path.is_dir() and exclude not in path.resolve().parents
-    ]
+    root, wild = Path(*pattern.parts[:first_wild]), pattern.parts[first_wild:]
+    walk = FolderWalk(
+        root,
+        lambda _, real: real != str(exclude),
+        hidden=any(part.startswith(".") for part in wild),
+        levels=None if "**" in wild else len(wild),
+    ).run()
+    walk.found = [(name, path) for name, path in walk.found if matches(name.split("/"), wild)]
+    return walk

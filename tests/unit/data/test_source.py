@@ -1,5 +1,6 @@
 """From a source's path to documents."""
 
+import glob
 import gzip
 import io
 import json
@@ -12,11 +13,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import zstandard
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from headway.data import documents
 from headway.data.documents import read_documents, split_at_lines
+from headway.data.folder_walk import matches
 from headway.data.source import Inventory, inventory
 from headway.data.unit import plan_units
 from headway.errors import DataError
@@ -171,6 +173,66 @@ def test_folders_globs_and_files_name_the_same_documents_everywhere(tmp_path: Pa
     deep = inventory("s", Source(path=f"{tmp_path}/**/*.txt"), exclude=(tmp_path / "built").resolve())
     assert names(deep) == ["a.txt", "a/1.txt", "b/2.txt"]
     assert names(inventory("s", Source(path=str(tmp_path / "a/1.txt")), exclude=NOWHERE)) == ["1.txt"]
+
+
+@pytest.mark.parametrize("pattern", ["", "**/*.txt"])
+def test_links_are_followed_and_each_real_file_is_read_once(tmp_path: Path, pattern: str) -> None:
+    """Links that lead back, to each other or to the same folder twice end, and what they repeat is counted."""
+    root, beside = tmp_path / "in", tmp_path / "beside"
+    for path in (root / "a/1.txt", root / "a/2.txt", beside / "3.txt"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(path.name)
+    (root / "self").symlink_to(root)
+    (root / "a/up").symlink_to("..")
+    (root / "0").symlink_to(root / "a/1.txt")
+    (root / "out").symlink_to(beside)
+    (root / "out2").symlink_to(beside)
+    (beside / "back").symlink_to(root)
+    listing = inventory("s", Source(path=str(root / pattern) if pattern else str(root)), exclude=NOWHERE)
+    assert names(listing) == ["a/1.txt", "a/2.txt", "out/3.txt"]
+    assert listing.dropped == {"behind a link, and read already": 5}
+
+
+def test_a_folder_that_cannot_be_listed_is_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The others are read."""
+    for name in ("closed/1.txt", "open/2.txt"):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).write_text(name)
+    scandir = os.scandir
+
+    def refuse(path: str) -> Any:
+        if path.endswith("closed"):
+            raise PermissionError(13, "Permission denied")
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    listing = inventory("s", Source(path=str(tmp_path)), exclude=NOWHERE)
+    assert (names(listing), listing.dropped) == (["open/2.txt"], {"folder unreadable: Permission denied": 1})
+
+
+def test_a_name_that_is_not_utf8_is_counted(tmp_path: Path) -> None:
+    """The file is left out, for no document can hold its name."""
+    (tmp_path / os.fsdecode(b"\xff.txt")).write_text("x")
+    (tmp_path / "a.txt").write_text("a")
+    listing = inventory("s", Source(path=str(tmp_path)), exclude=NOWHERE)
+    assert (names(listing), listing.dropped) == (["a.txt"], {"name that is not UTF-8": 1})
+
+
+@settings(deadline=None)
+@given(
+    st.lists(st.sampled_from(["a", "b.txt", ".c", "ab"]), min_size=1, max_size=4),
+    st.lists(st.sampled_from(["a", "*", "**", "b.*", "?", "[a-b]*", ".*"]), min_size=1, max_size=4),
+)
+def test_a_glob_matches_what_pythons_does(
+    tmp_path_factory: pytest.TempPathFactory, path: list[str], parts: list[str]
+) -> None:
+    """Tried against a file with that path."""
+    root = tmp_path_factory.mktemp("glob")
+    file = root.joinpath(*path)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.touch()
+    found = glob.glob("/".join(parts), root_dir=root, recursive=True)  # noqa: PTH207 - it is what is compared
+    assert matches(path, parts) == ("/".join(path) in {name.rstrip("/") for name in found})
 
 
 @pytest.mark.parametrize("path", ["nothing", "nothing/*.txt"])
