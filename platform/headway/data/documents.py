@@ -12,6 +12,7 @@ import xxhash
 import zstandard
 
 from headway.data.unit import FileSpan
+from headway.data.zstd_file import open_zstd
 
 MAX_LINE_BYTES = 32 << 20
 """Longer JSONL lines are dropped [bytes]: parsing one needs many times as much memory."""
@@ -100,7 +101,7 @@ def _json_lines(span: FileSpan, key: str, max_bytes: int, dropped: Counter[str])
             if line.isspace():
                 continue
             try:
-                record = json.loads(line)
+                record = _parse(line)
             except (ValueError, RecursionError):
                 dropped["not JSON"] += 1
                 continue
@@ -108,6 +109,14 @@ def _json_lines(span: FileSpan, key: str, max_bytes: int, dropped: Counter[str])
                 dropped[f"no field {key!r}"] += 1
                 continue
             yield from _field(record[key], key, max_bytes, dropped)
+
+
+def _parse(line: bytes) -> object:
+    """A line of JSON, in which numbers may have any number of digits: no text is in them."""
+    try:
+        return json.loads(line)
+    except ValueError:
+        return json.loads(line, parse_int=str)
 
 
 def _rows(span: FileSpan, key: str, max_bytes: int, dropped: Counter[str]) -> Iterator[bytes]:
@@ -119,18 +128,21 @@ def _rows(span: FileSpan, key: str, max_bytes: int, dropped: Counter[str]) -> It
             groups = list(range(span.start, span.stop))
             for rows in table.iter_batches(PARQUET_BATCH_ROWS, row_groups=groups, columns=[key], use_threads=False):
                 for value in rows.column(0):
-                    yield from _field(value.as_py(), key, max_bytes, dropped)
+                    try:
+                        yield from _field(value.as_py(), key, max_bytes, dropped)
+                    except UnicodeDecodeError:
+                        dropped["not UTF-8"] += 1
     except ArrowException as error:
         dropped[f"damaged parquet file ({type(error).__name__})"] += 1
 
 
 def _field(value: object, key: str, max_bytes: int, dropped: Counter[str]) -> Iterator[bytes]:
-    """The text of one record, split if it is longer than `max_bytes`."""
-    if not isinstance(value, str):
+    """The text of one record, as a string or its bytes, split if it is longer than `max_bytes`."""
+    if not isinstance(value, str | bytes):
         dropped[f"{key!r} is not text"] += 1
         return
     try:
-        raw = value.encode()
+        raw = value.encode() if isinstance(value, str) else value
     except UnicodeEncodeError:
         dropped["not Unicode (a lone surrogate)"] += 1
         return
@@ -141,10 +153,9 @@ def _open(span: FileSpan) -> io.BufferedIOBase:
     """The bytes of a span, decompressed."""
     if span.file.codec == "gzip":
         return gzip.open(span.file.path, "rb")
-    file = open(span.file.path, "rb")  # noqa: PTH123, SIM115 - the wrapper below closes it
     if span.file.codec == "zstd":
-        reader = zstandard.ZstdDecompressor().stream_reader(file, read_across_frames=True, closefd=True)
-        return io.BufferedReader(reader, 1 << 20)
+        return open_zstd(span.file.path)
+    file = open(span.file.path, "rb")  # noqa: PTH123, SIM115 - the wrapper below closes it
     return io.BufferedReader(FileWindow(file, span.start, span.stop), 1 << 20)
 
 

@@ -86,12 +86,13 @@ class FolderWalk:
 
 def matches(names: Sequence[str], parts: Sequence[str]) -> bool:
     """Whether a path matches a glob, name by name: `**` is any number of folders, and no wildcard is a leading dot."""
-    if not parts:
-        return not names
-    if parts[0] == "**" and matches(names, parts[1:]):
+    if not parts or not names:
+        return not parts and not names
+    part, *rest = parts
+    if part == "**" and rest and matches(names, rest):
         return True
-    if not names or (names[0].startswith(".") and not parts[0].startswith(".")):
+    if names[0].startswith(".") and not part.startswith("."):
         return False
-    if parts[0] == "**":
-        return matches(names[1:], parts)
-    return fnmatch.fnmatchcase(names[0], parts[0]) and matches(names[1:], parts[1:])
+    if part == "**":
+        return (not rest and len(names) == 1) or matches(names[1:], parts)
+    return fnmatch.fnmatchcase(names[0], part) and matches(names[1:], rest)
