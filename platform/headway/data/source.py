@@ -11,6 +11,7 @@ from pathlib import Path, PurePosixPath
 from typing import Literal
 
 from headway.data.folder_walk import FolderWalk, matches
+from headway.data.json_lines import first_records, holds_json_lines
 from headway.errors import DataError
 from headway.recipe import Source
 
@@ -22,6 +23,9 @@ INSTALLED = frozenset({"site-packages", "dist-packages"})
 """Folders inside the standard library's folder that hold installed packages."""
 JSONL_ENDINGS = frozenset({".jsonl", ".ndjson"})
 CODECS: dict[str, Codec] = {".gz": "gzip", ".zst": "zstd"}
+SAMPLED_FILES = 8
+"""Files whose first records are looked at for the key of the text."""
+SHOWN_KEYS = 20
 # fmt: off
 TEXT_ENDINGS = frozenset({
     "",  # README, Makefile, LICENSE
@@ -76,7 +80,7 @@ def inventory(name: str, source: Source, *, exclude: Path) -> Inventory:
     and lists each real file once.
 
     Raises:
-        DataError: there is no file at the source's path.
+        DataError: there is no file at the source's path, or no document has the key of the text.
     """
     paths: list[tuple[str, Path]] = []
     dropped: Counter[str] = Counter()
@@ -96,11 +100,12 @@ def inventory(name: str, source: Source, *, exclude: Path) -> Inventory:
         )
     files: list[SourceFile] = []
     for file, path in sorted(paths):
-        result = _inspect(file, path) if is_text(file) else "name that is not UTF-8"
+        result = _inspect(file, path, source.text_key) if is_text(file) else "name that is not UTF-8"
         if isinstance(result, str):
             dropped[result] += 1
         else:
             files.append(result)
+    _check_text_key(name, source.text_key, files)
     return Inventory(files, dropped)
 
 
@@ -111,14 +116,19 @@ def describe(source: Source) -> str:
 
 def file_format(name: str) -> tuple[Kind, Codec] | None:
     """Kind of documents and compression, by the file name's endings; None for an unknown ending."""
-    path = PurePosixPath(name.lower())
-    codec = CODECS.get(path.suffix, "plain")
-    ending = path.suffix if codec == "plain" else path.with_suffix("").suffix
+    codec = CODECS.get(PurePosixPath(name.lower()).suffix, "plain")
+    ending = file_ending(name)
     if ending in JSONL_ENDINGS:
         return "jsonl", codec
     if ending == ".parquet" and codec == "plain":
         return "parquet", codec
     return ("text", codec) if ending in TEXT_ENDINGS else None
+
+
+def file_ending(name: str) -> str:
+    """The ending of a file's name, without that of its compression."""
+    path = PurePosixPath(name.lower())
+    return path.with_suffix("").suffix if path.suffix in CODECS else path.suffix
 
 
 def is_text(name: str) -> bool:
@@ -130,7 +140,7 @@ def is_text(name: str) -> bool:
     return True
 
 
-def _inspect(name: str, path: Path) -> SourceFile | str:
+def _inspect(name: str, path: Path, text_key: str) -> SourceFile | str:
     """The file at `path`, or the reason to leave it out."""
     format_ = file_format(name)
     if format_ is None:
@@ -145,7 +155,25 @@ def _inspect(name: str, path: Path) -> SourceFile | str:
         return "unreadable: Permission denied"
     if not status.st_size:
         return "empty"
-    return SourceFile(name, str(path), status.st_size, status.st_mtime_ns, *format_)
+    kind, codec = format_
+    if kind == "text" and file_ending(name) == ".json" and holds_json_lines(str(path), codec, text_key):
+        kind = "jsonl"
+    return SourceFile(name, str(path), status.st_size, status.st_mtime_ns, kind, codec)
+
+
+def _check_text_key(name: str, text_key: str, files: list[SourceFile]) -> None:
+    """Refuse a source of nothing but JSON lines if none of the first records has the key of the text.
+
+    Raises:
+        DataError: it names the keys that there are.
+    """
+    if any(file.kind != "jsonl" for file in files):
+        return
+    records = [record for file in files[:SAMPLED_FILES] for record in first_records(file.path, file.codec)]
+    if records and not any(text_key in record for record in records):
+        keys = sorted({key for record in records for key in record})
+        shown = ", ".join(repr(key) for key in keys[:SHOWN_KEYS]) + (", ..." if len(keys) > SHOWN_KEYS else "")
+        raise DataError(f"data.sources.{name}: no document has the key {text_key!r}; set text_key to one of: {shown}")
 
 
 def _below(root: Path, exclude: Path, skip: frozenset[str] = frozenset()) -> FolderWalk:

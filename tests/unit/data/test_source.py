@@ -29,7 +29,7 @@ NOWHERE = Path("/nowhere")
 
 def read(path: Path | str, *, text_key: str = "text", max_bytes: int = 1 << 20) -> tuple[list[str], Counter[str]]:
     """All documents of a source, and what was dropped."""
-    listing = inventory("s", Source(path=str(path)), exclude=NOWHERE)
+    listing = inventory("s", Source(path=str(path), text_key=text_key), exclude=NOWHERE)
     units, unreadable = plan_units("s", listing, text_key, max_bytes)
     dropped = listing.dropped + unreadable
     spans = [span for unit in units for span in unit.spans]
@@ -116,6 +116,31 @@ def test_every_dropped_document_is_counted_with_its_reason(tmp_path: Path) -> No
         "unreadable: No such file or directory": 1,
         "not a regular file": 1,
     }
+
+
+@pytest.mark.parametrize("codec", ["", ".gz", ".zst"])
+def test_json_lines_are_known_by_what_they_hold(tmp_path: Path, codec: str) -> None:
+    """C4, Dolma and Dataset.to_json call them `.json`; a document that is one JSON value stays a text."""
+    lines = b'{"text": "one", "id": 1}\n{"text": "two", "id": 2}\n'
+    for name, data in (
+        ("lines", lines),
+        ("line", b'{"text": "three"}'),
+        ("settings", b'{"a": 1}'),
+        ("list", b"[\n 1]"),
+    ):
+        (tmp_path / f"{name}.json{codec}").write_bytes(compress(data, codec))
+    assert sorted(read(tmp_path)[0]) == sorted(["one", "two", "three", '{"a": 1}', "[\n 1]"])
+
+
+def test_a_text_key_that_no_document_has_is_refused_with_those_there_are(tmp_path: Path) -> None:
+    """Beside texts it is only counted: a folder of code may hold a file of records."""
+    (tmp_path / "a.jsonl").write_text('{"content": "x", "id": 1}\n')
+    with pytest.raises(
+        DataError, match=r"sources\.s: no document has the key 'text'; set text_key to one of: 'content', 'id'"
+    ):
+        read(tmp_path)
+    (tmp_path / "a.py").write_text("pass")
+    assert read(tmp_path) == (["pass"], Counter({"no field 'text'": 1}))
 
 
 @pytest.mark.parametrize("checksum", [False, True])
