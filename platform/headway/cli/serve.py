@@ -14,6 +14,7 @@ from headway.cli.model import ModelChoice, Named, choose_model
 from headway.cli.options import Json, Quiet, StoreUrl
 from headway.cli.screen import TextConsole, result, show
 from headway.errors import ServeError, UsageError
+from headway.stop_signals import stop_signals
 
 if TYPE_CHECKING:
     from headway.serve import Service
@@ -77,7 +78,8 @@ def serve(
     Example: **headway serve coder@stable**, then **openai.OpenAI(base_url="http://127.0.0.1:8000/v1", api_key="-")**
     """
     start = time.time()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # exit in order before the service handles the signal
+    for number in set(stop_signals()) - {signal.SIGINT}:
+        signal.signal(number, lambda *_: sys.exit(0))  # exit in order before the service handles the signal
     with ExitStack() as stack:
         choice = choose_model(model, store, stack, quiet=quiet)
 

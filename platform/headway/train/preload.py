@@ -5,7 +5,6 @@ It also records a signal that comes before a rank has started, for the rank to f
 
 import gc
 import os
-import signal
 import time
 
 IMPORT_START = time.time()
@@ -17,11 +16,10 @@ gc.disable()  # imports make no garbage, and looking for it takes a tenth of the
 import torch._dynamo  # noqa: E402, F401 - torch loads it at the first optimizer step otherwise
 
 import headway.train.worker  # noqa: E402, F401 - the ranks need it
-from headway.train.host.preemption import SIGNALS, record_early_signal  # noqa: E402
+from headway.train.host.preemption import handle_stop_signals, record_early_signal  # noqa: E402
 
 gc.enable()
 gc.freeze()  # the imported modules stay, so collections in the ranks can skip them
 IMPORT_END = time.time()
 
-for number in SIGNALS:
-    signal.signal(number, record_early_signal)
+handle_stop_signals(record_early_signal)

@@ -11,7 +11,7 @@ import pytest
 
 from headway.runs import this_process
 from headway.train.host import preemption as module
-from headway.train.host.preemption import IMMEDIATE, SIGNALS, STOP, Preemption, record_early_signal
+from headway.train.host.preemption import IMMEDIATE, STOP, Preemption, record_early_signal
 
 
 class Wall:
@@ -22,6 +22,9 @@ class Wall:
     def monotonic(self) -> float:
         """Seconds since the machine began."""
         return self.now
+
+
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP)
 
 
 @pytest.fixture
@@ -49,11 +52,20 @@ def test_the_level_is_zero_at_first() -> None:
 
 @pytest.mark.parametrize("number", SIGNALS, ids=lambda number: number.name)
 def test_each_signal_requests_a_stop(wall: Wall, number: signal.Signals) -> None:
-    """SIGTERM, SIGINT and SIGUSR1 mean the same, and none ends the process."""
+    """They all mean the same, and none ends the process."""
     preemption = Preemption().listen()
     assert wall.now > 0
     signal.raise_signal(number)
     assert preemption.level == STOP
+
+
+def test_a_hangup_that_is_ignored_stays_ignored(wall: Wall) -> None:
+    """As `nohup` has it."""
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    preemption = Preemption().listen()
+    signal.raise_signal(signal.SIGHUP)
+    assert wall.now > 0
+    assert preemption.level == 0
 
 
 def test_copies_within_a_second_are_one_signal(wall: Wall) -> None:

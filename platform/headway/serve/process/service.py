@@ -19,6 +19,7 @@ from headway.serve.process.control_server import ControlServer
 from headway.serve.process.port import owns_port, require_free_port
 from headway.serve.process.ray_node import HEALTH_SECONDS, RayNode
 from headway.serve.process.stderr_writer import StderrWriter
+from headway.stop_signals import stop_signals
 
 POLL_SECONDS = 0.2
 """Interval between checks while the service starts and drains [s]."""
@@ -51,7 +52,7 @@ class Service:
             stack.callback(self._control.close)
             stack.callback(self._node.shutdown)
             self._node.start(folder / "ray", folder / "control")
-            for number in (signal.SIGTERM, signal.SIGINT):  # after Ray has started, which sets its own handlers
+            for number in stop_signals():  # after Ray has started, which sets its own handlers
                 signal.signal(number, lambda *_: self._on_signal())
             self._resources = stack.pop_all()
         return self

@@ -8,12 +8,13 @@ import ctypes
 import signal
 import threading
 import time
+from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
 from headway.runs import Holder, is_alive
+from headway.stop_signals import stop_signals
 
-SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 STOP, IMMEDIATE = 1, 2
 """Levels of a stop request: save and exit; exit without a new save."""
 
@@ -35,8 +36,7 @@ class Preemption:
 
     def listen(self) -> "Preemption":
         """Install the signal handlers; a signal from before this call counts."""
-        for number in SIGNALS:
-            signal.signal(number, self._handle)
+        handle_stop_signals(self._handle)
         if early_signal.is_set():
             self._level = STOP
         return self
@@ -57,6 +57,12 @@ class Preemption:
             self._level, self._first_signal = STOP, now
         elif now - self._first_signal >= 1.0:
             self._level = IMMEDIATE
+
+
+def handle_stop_signals(handler: Callable[[int, FrameType | None], None]) -> None:
+    """Install a handler for the signals that ask this process to stop; SLURM sends SIGUSR1 before a job's end."""
+    for number in (*stop_signals(), signal.SIGUSR1):
+        signal.signal(number, handler)
 
 
 early_signal = threading.Event()
