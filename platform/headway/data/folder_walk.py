@@ -25,7 +25,7 @@ class FolderWalk:
     enters: Callable[[str, str], bool]
     hidden: bool = False
     levels: int | None = None
-    found: list[tuple[str, Path]] = field(default_factory=list)
+    files: list[tuple[str, Path]] = field(default_factory=list)
     """Name of each file relative to the root, with `/`, and its path."""
     dropped: Counter[str] = field(default_factory=Counter)
     """What was left out, by reason."""
@@ -81,7 +81,7 @@ class FolderWalk:
 
     def _add(self, name: str, path: Path, real: str) -> None:
         self._seen.add(real)
-        self.found.append((name, path))
+        self.files.append((name, path))
 
 
 def matches(names: Sequence[str], parts: Sequence[str]) -> bool:

@@ -87,10 +87,10 @@ def inventory(name: str, source: Source, *, exclude: Path) -> Inventory:
     path = Path(source.path).expanduser()
     if source.path == STDLIB:
         walk = _below(Path(sysconfig.get_path("stdlib")), exclude, INSTALLED)
-        paths = [(file, path) for file, path in walk.found if file.endswith(".py")]
+        paths = [(file, path) for file, path in walk.files if file.endswith(".py")]
     elif path.is_dir() or (glob.has_magic(source.path) and not path.exists()):
         walk = _below(path, exclude) if path.is_dir() else _match(path, exclude)
-        paths, dropped = walk.found, walk.dropped
+        paths, dropped = walk.files, walk.dropped
     elif path.exists():
         paths = [(path.name, path)]
     if not paths:
@@ -191,5 +191,5 @@ def _match(pattern: Path, exclude: Path) -> FolderWalk:
         hidden=any(part.startswith(".") for part in wild),
         levels=None if "**" in wild else len(wild),
     ).run()
-    walk.found = [(name, path) for name, path in walk.found if matches(name.split("/"), wild)]
+    walk.files = [(name, path) for name, path in walk.files if matches(name.split("/"), wild)]
     return walk
