@@ -3,12 +3,10 @@
 boto3 finds endpoint, region and credentials as AWS's own tools do.
 """
 
-import re
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
-from urllib.parse import parse_qsl, urlencode, urlsplit
 
 import boto3
 from botocore.config import Config
@@ -26,7 +24,6 @@ from botocore.exceptions import (
 from botocore.exceptions import ConnectionError as NoConnectionError
 from botocore.handlers import add_expect_header
 from botocore.parsers import ResponseParserError
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError
 from urllib3.exceptions import HTTPError
 
 from headway.errors import (
@@ -39,11 +36,11 @@ from headway.errors import (
     UploadAbortedError,
     UsageError,
 )
-from headway.objectstore.object_key import is_key, key_names
+from headway.objectstore.bucket_url import BucketUrl, Limits
+from headway.objectstore.object_key import key_names
 from headway.objectstore.retry import RetryPolicy
 
 T = TypeVar("T")
-MEBIBYTE = 1 << 20
 TRANSIENT_CODES = {
     "BadDigest", "ConditionalRequestConflict", "IncompleteBody", "InternalError", "OperationAborted", "RequestTimeout",
     "RequestTimeoutException", "ServiceUnavailable", "SlowDown", "Throttling", "ThrottlingException",
@@ -61,7 +58,6 @@ REQUIRED_FIELDS = {
     "head_object": "ContentLength", "list_objects_v2": "IsTruncated", "put_object": "ETag", "upload_part": "ETag",
 }  # fmt: skip
 """Field that every complete response has: boto3 reads a response that broke off before its body as an empty one."""
-BUCKET_NAME = re.compile(r"[A-Za-z0-9._-]{1,255}")
 OWNER = "headway-owner"
 """Metadata key by which a writer recognises its own object after the response was lost."""
 
@@ -72,23 +68,6 @@ TRANSIENT_ERRORS = (
 """Exceptions of boto3 and below that a retry may clear."""
 
 
-class Limits(BaseModel):
-    """Settings in a store's URL, as in `s3://bucket/prefix?connections=8`."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    budget_seconds: PositiveFloat = 60.0
-    """Time for one request with all its retries [s]."""
-    timeout_seconds: PositiveFloat = 10.0
-    """Longest time without a byte, or without a connection [s]."""
-    connections: PositiveInt = 4
-    """Parts of an object that are uploaded in parallel."""
-    part_bytes: int = Field(default=16 * MEBIBYTE, ge=5 * MEBIBYTE)
-    """Size of the parts of a multipart upload [bytes]; S3 accepts none below 5 MiB."""
-    whole_bytes: int = Field(default=100 * MEBIBYTE, ge=0, le=5 << 30)
-    """Largest object that is uploaded in one request [bytes]; the default is what AWS advises."""
-
-
 class Bucket:
     """One bucket below one prefix; keys are relative to the prefix."""
 
@@ -96,24 +75,10 @@ class Bucket:
         """Parse `s3://bucket/prefix?limit=value`. Sends no request.
 
         Raises:
-            UsageError: the URL names no bucket, or an unknown limit.
+            UsageError: the URL names no bucket, a prefix that is no key, or an unknown limit.
         """
-        parts = urlsplit(url)
-        prefix = parts.path.strip("/")
-        if not BUCKET_NAME.fullmatch(parts.netloc):
-            raise UsageError(f"{url}: names no bucket; use s3://BUCKET/PREFIX")
-        if parts.fragment or not url.isprintable() or (prefix and not is_key(prefix)):
-            raise UsageError(f"{url!r}: a prefix has printable names between single slashes, and no ? or #")
-        try:
-            self.limits = Limits.model_validate(dict(parse_qsl(parts.query, strict_parsing=bool(parts.query))))
-        except ValueError as error:
-            raise UsageError(
-                f"{url}: {_first_problem(error)}; settings after the ? are {', '.join(Limits.model_fields)}"
-            ) from error
-        self.name = parts.netloc
-        self.prefix = f"{prefix}/" if prefix else ""
-        settings = urlencode(self.limits.model_dump(exclude_defaults=True))
-        self.url = f"s3://{self.name}/{prefix}".rstrip("/") + (f"?{settings}" if settings else "")
+        place = BucketUrl.parse(url)
+        self.name, self.prefix, self.limits, self.url = place.name, place.prefix, place.limits, str(place)
         self._policy = RetryPolicy(f"bucket {self.name}", self.limits.budget_seconds)
         self._lock, self._client = threading.Lock(), None
         credentials = "the server rejects these credentials; correct AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
@@ -293,11 +258,3 @@ def _code(error: ClientError) -> str:
 
 def _status(error: ClientError) -> int:
     return int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
-
-
-def _first_problem(error: ValueError) -> str:
-    """The first problem with the limits, in one line."""
-    if isinstance(error, ValidationError):
-        first = error.errors(include_url=False)[0]
-        return f"{'.'.join(map(str, first['loc']))}: {first['msg'].lower()}"
-    return "the text after the ? is not name=value"

@@ -10,7 +10,8 @@ from functools import cached_property
 from itertools import chain, islice
 
 from headway.errors import ExistingObject, PastEndError, TransientError, UploadAbortedError
-from headway.objectstore.bucket import MEBIBYTE, OWNER, Bucket
+from headway.objectstore.bucket import OWNER, Bucket
+from headway.objectstore.bucket_url import MEBIBYTE
 from headway.objectstore.fast_get import FastGet
 from headway.objectstore.multipart import upload
 from headway.objectstore.object_body import CHECKSUM, ObjectBody, split
