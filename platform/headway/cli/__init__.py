@@ -8,15 +8,21 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NoReturn
 
 from headway.errors import HeadwayError
+from headway.output_stream import finish_output, protect_messages, protect_work
 from headway.output_text import printable
 
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as in shells. Commands for which Ctrl-C is the normal end have their own."""
+WORK = {"train", "job", "serve"}
+"""Commands whose work goes on whatever happens to what they print; for the others, printing is the work."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run `headway`. An expected error is printed as one message and sets the exit code."""
     words = sys.argv[1:] if arguments is None else arguments
+    if arguments is None:
+        protect = protect_work if words[:1] and words[0] in WORK else protect_messages
+        protect()
     try:
         with _forkserver(words):
             from headway.cli.commands import app
@@ -44,7 +50,6 @@ def _exit(code: Any, *, own_process: bool) -> NoReturn:
     """Exits. In a process of our own, skips the tear-down of a loaded torch, which takes most of a second."""
     if own_process and "torch" in sys.modules and isinstance(code, int):
         logging.shutdown()
-        sys.stdout.flush()
-        sys.stderr.flush()
+        finish_output()
         os._exit(code)
     sys.exit(code)

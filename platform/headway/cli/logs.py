@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from headway.cli.options import Name, Quiet, StoreUrl, choose_store
-from headway.cli.screen import show
+from headway.cli.screen import show, standard_output
 from headway.launch.array_members import member_table
 from headway.launch.resolve import Selection, resolve
 from headway.output_text import one_line, strict_json
@@ -53,8 +53,10 @@ def logs(
         for record in followed.records() if follow else _stored_records(followed.selection):
             if attempt is None or record.get("attempt") == attempt:
                 text = strict_json(record) if as_json else line(record, width=width)
-                print(text, flush=follow)  # noqa: T201 - this is the command line
-        sys.stdout.flush()
+                with standard_output(flush=follow):
+                    print(text)  # noqa: T201 - this is the command line
+        with standard_output():
+            pass  # all lines are written
     except KeyboardInterrupt:
         if not follow:
             raise

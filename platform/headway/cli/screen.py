@@ -4,10 +4,13 @@ What is printed may come from a store that anybody wrote: it is text, never mark
 """
 
 import math
+import os
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 from rich import box
@@ -19,6 +22,7 @@ from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
+from headway.errors import UsageError
 from headway.output_text import one_line, printable, strict_json
 
 WIDE = 1000
@@ -63,23 +67,41 @@ class TextConsole(Console):
 def show(text: str, *, quiet: bool = False) -> None:
     """Prints a message on standard error."""
     if not quiet:
-        print(printable(text), file=sys.stderr)  # noqa: T201 - this is the command line
+        print(printable(text), file=sys.stderr, flush=True)  # noqa: T201 - this is the command line
 
 
 def result(document: Any, text: RenderableType, *, as_json: bool) -> None:
     """Prints a command's result on standard output: `document` as JSON, or `text`."""
-    if as_json:
-        print(strict_json(document, indent=1))  # noqa: T201 - this is the command line
-    elif isinstance(text, str):
-        print(printable(text))  # noqa: T201 - this is the command line
-    elif sys.stdout.isatty():
-        console = TextConsole()
-        least = Measurement.get(console, console.options.update(max_width=WIDE), text).minimum
-        console.width = max(console.width, least)  # a narrow terminal folds lines and loses none
-        console.print(text)
-    else:
-        print(_plain(text))  # noqa: T201 - this is the command line
-    sys.stdout.flush()
+    with standard_output():
+        if as_json:
+            print(strict_json(document, indent=1))  # noqa: T201 - this is the command line
+        elif isinstance(text, str):
+            print(printable(text))  # noqa: T201 - this is the command line
+        elif sys.stdout.isatty():
+            console = TextConsole()
+            least = Measurement.get(console, console.options.update(max_width=WIDE), text).minimum
+            console.width = max(console.width, least)  # a narrow terminal folds lines and loses none
+            console.print(text)
+        else:
+            print(_plain(text))  # noqa: T201 - this is the command line
+
+
+@contextmanager
+def standard_output(*, flush: bool = True) -> Iterator[None]:
+    """The block prints to standard output; with `flush`, all is written at its end.
+
+    Raises:
+        UsageError: standard output cannot be written, as on a full disk.
+    """
+    try:
+        yield
+        if flush:
+            sys.stdout.flush()
+    except BrokenPipeError:  # whoever read it has enough, as `head`
+        raise
+    except OSError as error:
+        sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115 - at the exit, Python would try again to write the rest
+        raise UsageError(f"standard output cannot be written: {error.strerror}") from error
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[str | Text]], *, title: str | None = None) -> Table:

@@ -7,7 +7,10 @@ import gc
 import os
 import time
 
+from headway.output_stream import protect_work
+
 IMPORT_START = time.time()
+protect_work()  # before torch, whose loggers keep the streams that they find
 # Without this, a check for GPUs would initialize CUDA here, and CUDA does not survive a fork.
 os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
 os.environ.setdefault("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")  # reduces fragmentation

@@ -69,8 +69,8 @@ class ReplicaConnection:
 class ControlServer:
     """Tells replicas what to do, and gathers what they report."""
 
-    def __init__(self, path: Path, configuration: Configuration, write_log: Callable[[str], bool]) -> None:
-        """Listen at `path`. `write_log` gets the text of the log; it must not wait, and returns False if it drops it.
+    def __init__(self, path: Path, configuration: Configuration, write_log: Callable[[str], int]) -> None:
+        """Listen at `path`. `write_log` gets the text of the log; it must not wait, and returns 0 if it drops it.
 
         Raises:
             UsageError: the path is too long for a socket.

@@ -18,7 +18,6 @@ from headway.serve.control_messages import Configuration
 from headway.serve.process.control_server import ControlServer
 from headway.serve.process.port import owns_port, require_free_port
 from headway.serve.process.ray_node import HEALTH_SECONDS, RayNode
-from headway.serve.process.stderr_writer import StderrWriter
 from headway.stop_signals import stop_signals
 
 POLL_SECONDS = 0.2
@@ -45,10 +44,8 @@ class Service:
         with ExitStack() as stack:
             folder = Path(tempfile.mkdtemp(prefix="headway-"))
             stack.callback(shutil.rmtree, folder, ignore_errors=True)
-            stderr = StderrWriter()
-            stack.callback(stderr.close)
             configuration = Configuration(self.config, terminal=sys.stderr.isatty())
-            self._control = ControlServer(folder / "control", configuration, stderr.write)
+            self._control = ControlServer(folder / "control", configuration, sys.stderr.write)
             stack.callback(self._control.close)
             stack.callback(self._node.shutdown)
             self._node.start(folder / "ray", folder / "control")

@@ -5,6 +5,7 @@ import threading
 import time
 from typing import Any
 
+from headway.output_stream import finish_output
 from headway.runs import is_alive
 from headway.train.host.rank_heartbeat import HeartbeatTable
 from headway.train.host.task import Task
@@ -27,6 +28,7 @@ def run_rank(task: Task, stop_level: Any, heartbeats: HeartbeatTable) -> None:
     finally:
         heartbeat.stop()
         finished.set()
+        finish_output()
 
 
 def exit_as_orphan(task: Task, finished: threading.Event) -> None:
