@@ -8,6 +8,7 @@ import pwd
 import secrets
 import socket
 import stat
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -26,6 +27,10 @@ POLL_SECONDS = 0.05
 MAX_HOLDER_BYTES = 200
 """Longest name of a lock's holder that is read from its file [bytes]."""
 WRITABLE_BY_OTHERS = 0o022
+SOCKET_PATH_BYTES = 107
+"""Longest path of a Unix socket [bytes]; see unix(7)."""
+TEMPORARY_FOLDERS = ("/tmp", "/var/tmp", "/dev/shm")  # noqa: S108 - sockets go into private folders below
+"""Folders for temporary files where `TMPDIR` has too long a path."""
 
 
 @contextmanager
@@ -187,6 +192,33 @@ def _holder(lock: IO[bytes]) -> str:
     return os.pread(lock.fileno(), MAX_HOLDER_BYTES, 0).decode(errors="replace") or "another process"
 
 
+def local_path(text: str | Path) -> Path:
+    """The path that a person wrote, in which `~` is the home folder.
+
+    Raises:
+        UsageError: there is no such home folder.
+    """
+    try:
+        return Path(text).expanduser()
+    except RuntimeError as error:
+        raise UsageError(f"{text}: this user has no home folder; write the whole path") from error
+
+
+def use_short_temporary_folder(room: int) -> Path:
+    """Have this process, and those that it starts, use a temporary folder for paths of sockets `room` bytes longer.
+
+    It stays as it is, unless its path is too long.
+
+    Raises:
+        UsageError: no temporary folder is short enough and writable.
+    """
+    for folder in (tempfile.gettempdir(), *TEMPORARY_FOLDERS):
+        if len(os.fsencode(folder)) + room <= SOCKET_PATH_BYTES and os.access(folder, os.W_OK | os.X_OK):
+            os.environ["TMPDIR"] = tempfile.tempdir = folder
+            return Path(folder)
+    raise UsageError(f"set TMPDIR to a writable folder whose path has at most {SOCKET_PATH_BYTES - room} bytes")
+
+
 def cache_folder() -> Path:
     """The folder of all cached files: `HEADWAY_CACHE`, else `headway` in the user's cache folder.
 
@@ -194,10 +226,10 @@ def cache_folder() -> Path:
         UsageError: the variable is not set, and the user has no home folder.
     """
     if chosen := os.environ.get(CACHE_VARIABLE):
-        return Path(chosen).absolute()
+        return local_path(chosen).absolute()
     try:
-        return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser().absolute() / "headway"
-    except RuntimeError as error:
+        return local_path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").absolute() / "headway"
+    except UsageError as error:
         raise UsageError(f"this user has no home folder for the cache; set {CACHE_VARIABLE} to a folder") from error
 
 

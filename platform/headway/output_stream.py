@@ -40,13 +40,12 @@ class OutputStream(io.TextIOBase):
         with self._changed:
             if self._waiting and self._waiting + len(text) > CAPACITY_CHARACTERS:
                 return 0
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="output", daemon=True)
+            if not self._running:
                 try:
-                    self._thread.start()
+                    threading.Thread(target=self._run, name="output", daemon=True).start()
                 except RuntimeError:  # no more threads, or the interpreter ends
-                    self._thread = None
                     return 0
+                self._running = True
             self._texts.append(text)
             self._waiting += len(text)
             self._changed.notify_all()
@@ -92,7 +91,8 @@ class OutputStream(io.TextIOBase):
         """Texts that the thread has not taken yet."""
         self._waiting = 0
         """Characters that are not written yet."""
-        self._thread: threading.Thread | None = None
+        self._running: bool = False
+        """Whether the thread of this process has started."""
 
     def _run(self) -> None:
         while True:

@@ -7,6 +7,7 @@ import typer
 
 from headway.cli.options import Data, Dtype, Json, Quiet, RunName, StoreUrl, Tokens, choose_commit, choose_run
 from headway.cli.screen import bar, result, size
+from headway.localfiles import local_path
 
 SAMPLE_TOKENS = 64
 """Length of the continuation of `--sample`."""
@@ -15,7 +16,9 @@ SAMPLE_TOKENS = 64
 def export(
     run: RunName,
     *,
-    to: Annotated[Path, typer.Option("--to", metavar="DIR", help="Directory to write; new or empty.")],
+    to: Annotated[
+        Path, typer.Option("--to", parser=local_path, metavar="DIR", help="Directory to write; new or empty.")
+    ],
     tokens: Tokens = None,
     data: Data = None,
     dtype: Dtype = "float32",

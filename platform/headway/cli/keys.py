@@ -8,6 +8,7 @@ import typer
 from headway.cli.options import Json, Quiet
 from headway.cli.screen import ago, result, show, table
 from headway.errors import UsageError
+from headway.localfiles import local_path
 
 app = typer.Typer(
     help="Manage API keys and quotas for `headway serve --keys FILE`. A running endpoint picks up changes.",
@@ -15,7 +16,9 @@ app = typer.Typer(
     rich_markup_mode="markdown",
 )
 
-File = Annotated[Path, typer.Option("--file", metavar="FILE", help="File of key digests and quotas.")]
+File = Annotated[
+    Path, typer.Option("--file", parser=local_path, metavar="FILE", help="File of key digests and quotas.")
+]
 FILE = Path("keys.json")
 
 

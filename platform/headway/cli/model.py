@@ -12,6 +12,7 @@ from headway import registry
 from headway.cli.options import choose_commit, choose_run, choose_store
 from headway.cli.screen import bar
 from headway.errors import UsageError
+from headway.localfiles import local_path
 from headway.registry.model_folder import check_model_folder
 
 RUN = "run:"
@@ -44,7 +45,7 @@ def choose_model(model: str, store: str | None, stack: ExitStack, *, quiet: bool
     """
     if model.startswith(RUN):
         return _exported(model.removeprefix(RUN), store, stack, quiet=quiet)
-    folder = Path(model)
+    folder = local_path(model)
     if (folder / "config.json").is_file():
         check_model_folder(folder)
         return ModelChoice(folder.absolute().name, "", folder)

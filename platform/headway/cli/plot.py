@@ -8,6 +8,7 @@ import typer
 from headway.cli.options import Json, Quiet, RunName, StoreUrl, choose_run
 from headway.cli.screen import result
 from headway.errors import HeadwayError, UsageError
+from headway.localfiles import local_path
 from headway.reports.curve import read_curve
 from headway.reports.status import run_status
 from headway.reports.time_accounting import account_time
@@ -18,7 +19,9 @@ def plot(
     run: RunName,
     to: Annotated[
         Path | None,
-        typer.Option("--to", metavar="FILE", help="Image file: .png, .pdf or .svg. Default: RUN.png."),
+        typer.Option(
+            "--to", parser=local_path, metavar="FILE", help="Image file: .png, .pdf or .svg. Default: RUN.png."
+        ),
     ] = None,
     store: StoreUrl = None,
     *,

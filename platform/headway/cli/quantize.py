@@ -12,13 +12,16 @@ from headway.cli.model import ModelChoice, Named, choose_model
 from headway.cli.options import Alias, Json, Quiet, StoreUrl, choose_store
 from headway.cli.screen import percent, result, show, size
 from headway.errors import UsageError
+from headway.localfiles import local_path
 from headway.registry import RegisteredModel, Version, VersionManifest
 
 
 def quantize(
     model: Named,
     *,
-    to: Annotated[Path | None, typer.Option("--to", metavar="DIR", help="Directory to write.")] = None,
+    to: Annotated[
+        Path | None, typer.Option("--to", parser=local_path, metavar="DIR", help="Directory to write.")
+    ] = None,
     name: Annotated[
         str | None, typer.Option("--as", metavar="NAME", help="Publish the result as the next version of this model.")
     ] = None,

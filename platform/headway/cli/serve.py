@@ -14,6 +14,7 @@ from headway.cli.model import ModelChoice, Named, choose_model
 from headway.cli.options import Json, Quiet, StoreUrl
 from headway.cli.screen import TextConsole, result, show
 from headway.errors import ServeError, UsageError
+from headway.localfiles import local_path
 from headway.stop_signals import stop_signals
 
 if TYPE_CHECKING:
@@ -42,7 +43,9 @@ Streams = Annotated[int, typer.Option(min=1, help="Largest number of requests th
 Queue = Annotated[int, typer.Option(min=0, help="Largest number of waiting requests; further ones get a 429.")]
 KeyFilePath = Annotated[
     Path | None,
-    typer.Option(metavar="FILE", help="Require an API key from this file. Make one: headway keys add."),
+    typer.Option(
+        parser=local_path, metavar="FILE", help="Require an API key from this file. Make one: headway keys add."
+    ),
 ]
 FallbackUrl = Annotated[
     str | None,

@@ -11,6 +11,7 @@ from headway.cli.screen import result, show
 from headway.errors import UsageError
 from headway.launch.resources import plan_resources
 from headway.launch.sweep import SweepMember, sweep_members
+from headway.localfiles import local_path
 from headway.objectstore.probe import check_creates
 from headway.runs.submissions import Submission
 
@@ -48,7 +49,7 @@ SbatchOptions = Annotated[
     list[str] | None,
     typer.Option(metavar="KEY=VALUE", help="Any other option of sbatch: mem=64G.", rich_help_panel=PLACEMENT),
 ]
-Logs = Annotated[Path, typer.Option(metavar="FOLDER", help="Folder for the jobs' output.")]
+Logs = Annotated[Path, typer.Option(parser=local_path, metavar="FOLDER", help="Folder for the jobs' output.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the batch file and submit nothing.")]
 
 
@@ -93,7 +94,7 @@ def submit(
     place: dict[str, Any] = {"partition": partition, "qos": qos, "account": account, "constraint": constraint}
     place |= {"exclude": exclude, "parallel": parallel}
     resources = plan_resources(members, nodes=nodes, nproc=nproc, gpus=gpus, time=time, sbatch=sbatch or (), **place)
-    folder, title = logs.expanduser().absolute(), name or members[0].recipe.name
+    folder, title = logs.absolute(), name or members[0].recipe.name
     request = SubmissionRequest(destination, title, document, members, resources, array=bool(array), logs=folder)
     _warn_missing_data(members)
     if dry_run:

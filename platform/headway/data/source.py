@@ -13,6 +13,7 @@ from typing import Literal
 from headway.data.folder_walk import FolderWalk, matches
 from headway.data.json_lines import first_records, holds_json_lines
 from headway.errors import DataError
+from headway.localfiles import local_path
 from headway.recipe import Source
 
 Kind = Literal["text", "jsonl", "parquet"]
@@ -84,7 +85,7 @@ def inventory(name: str, source: Source, *, exclude: Path) -> Inventory:
     """
     paths: list[tuple[str, Path]] = []
     dropped: Counter[str] = Counter()
-    path = Path(source.path).expanduser()
+    path = local_path(source.path)
     if source.path == STDLIB:
         walk = _below(Path(sysconfig.get_path("stdlib")), exclude, INSTALLED)
         paths = [(file, path) for file, path in walk.files if file.endswith(".py")]

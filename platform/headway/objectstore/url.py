@@ -5,6 +5,7 @@ from pathlib import Path
 from urllib.parse import unquote_to_bytes, urlsplit
 
 from headway.errors import UsageError
+from headway.localfiles import local_path
 from headway.objectstore.folder import FolderStore
 from headway.objectstore.protocol import Store
 
@@ -38,10 +39,7 @@ def folder_of(url: str) -> Path:
             raise UsageError(f"{url}: use file:///folder, in which ? is %3F, # is %23 and % is %25")
         path = Path(os.fsdecode(unquote_to_bytes(parts.path)))
     else:
-        try:
-            path = Path(url).expanduser()
-        except RuntimeError as error:
-            raise UsageError(f"{url}: {error}") from error
+        path = local_path(url)
     if not url or "\0" in str(path):
         raise UsageError(f"{url!r}: is no folder")
     return path.absolute()

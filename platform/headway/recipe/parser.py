@@ -12,6 +12,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from headway.errors import RecipeError, UnknownKindError
+from headway.localfiles import local_path
 from headway.plugins import nearest
 from headway.recipe import yaml_text
 from headway.recipe.schema import Recipe
@@ -38,7 +39,7 @@ def read(path: str | Path) -> "RecipeDocument":
         RecipeError: the file cannot be read, or is not YAML.
     """
     try:
-        with nullcontext(sys.stdin) if str(path) == "-" else Path(path).open(encoding="utf-8") as file:
+        with nullcontext(sys.stdin) if str(path) == "-" else local_path(path).open(encoding="utf-8") as file:
             text = file.read(yaml_text.MAX_LENGTH + 1)
     except (OSError, UnicodeDecodeError) as error:
         raise RecipeError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from error

@@ -10,6 +10,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
+from headway.localfiles import local_path
 from headway.recipe.model_settings import AnyModel
 from headway.recipe.optimizer_settings import AdamW, AnyOptimizer
 from headway.recipe.section import ADDED, WHERE, Section, Share
@@ -231,8 +232,8 @@ class Recipe(Section):
 
     @property
     def data_path(self) -> str:
-        """Folder of the built token shards."""
-        return self.data.path or f"data/{self.name}"
+        """Folder of the built token shards on this machine."""
+        return str(local_path(self.data.path or f"data/{self.name}"))
 
     @model_validator(mode="after")
     def _parts_fit(self) -> Self:

@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import Self
 
 from headway.errors import ServeError
+from headway.localfiles import use_short_temporary_folder
 from headway.serve.config import ServeConfig
 from headway.serve.control_messages import Configuration
 from headway.serve.process.control_server import ControlServer
@@ -20,6 +21,8 @@ from headway.serve.process.port import owns_port, require_free_port
 from headway.serve.process.ray_node import HEALTH_SECONDS, RayNode
 from headway.stop_signals import stop_signals
 
+SOCKET_ROOM = len("/headway-12345678/ray/session_2026-01-01_00-00-00_123456_1234567/sockets/plasma_store")
+"""Length of the path of Ray's longest socket below the temporary folder [bytes]."""
 POLL_SECONDS = 0.2
 """Interval between checks while the service starts and drains [s]."""
 
@@ -42,7 +45,7 @@ class Service:
     def __enter__(self) -> Self:
         require_free_port(self.config)
         with ExitStack() as stack:
-            folder = Path(tempfile.mkdtemp(prefix="headway-"))
+            folder = Path(tempfile.mkdtemp(prefix="headway-", dir=use_short_temporary_folder(SOCKET_ROOM)))
             stack.callback(shutil.rmtree, folder, ignore_errors=True)
             configuration = Configuration(self.config, terminal=sys.stderr.isatty())
             self._control = ControlServer(folder / "control", configuration, sys.stderr.write)

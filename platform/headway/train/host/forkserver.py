@@ -6,6 +6,11 @@ import signal
 from collections.abc import Iterator
 from typing import Any
 
+from headway.localfiles import use_short_temporary_folder
+
+SOCKET_ROOM = len("/pymp-12345678/listener-12345678")
+"""Length of the path of multiprocessing's socket below the temporary folder [bytes]."""
+
 
 @contextlib.contextmanager
 def rank_forkserver(main_module: str) -> Iterator[None]:
@@ -14,6 +19,8 @@ def rank_forkserver(main_module: str) -> Iterator[None]:
     `main_module` is the main module of this process, which multiprocessing imports in every rank.
     """
     from multiprocessing import forkserver, resource_tracker
+
+    use_short_temporary_folder(SOCKET_ROOM)
 
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # it warns of addresses without a host name
     forkserver.set_forkserver_preload(["headway.train.preload", main_module])
