@@ -204,17 +204,14 @@ def local_path(text: str | Path) -> Path:
         raise UsageError(f"{text}: this user has no home folder; write the whole path") from error
 
 
-def use_short_temporary_folder(room: int) -> Path:
-    """Have this process, and those that it starts, use a temporary folder for paths of sockets `room` bytes longer.
-
-    It stays as it is, unless its path is too long.
+def short_temporary_folder(room: int) -> Path:
+    """A folder for temporary files in which the path of a socket may be `room` bytes longer: `TMPDIR`'s if possible.
 
     Raises:
         UsageError: no temporary folder is short enough and writable.
     """
     for folder in (tempfile.gettempdir(), *TEMPORARY_FOLDERS):
         if len(os.fsencode(folder)) + room <= SOCKET_PATH_BYTES and os.access(folder, os.W_OK | os.X_OK):
-            os.environ["TMPDIR"] = tempfile.tempdir = folder
             return Path(folder)
     raise UsageError(f"set TMPDIR to a writable folder whose path has at most {SOCKET_PATH_BYTES - room} bytes")
 

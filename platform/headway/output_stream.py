@@ -33,6 +33,15 @@ class OutputStream(io.TextIOBase):
         self._reset()
         os.register_at_fork(after_in_child=self._reset)
 
+    def _reset(self) -> None:
+        self._changed = threading.Condition()
+        self._texts: list[str] = []
+        """Texts that the thread has not taken yet."""
+        self._waiting = 0
+        """Characters that are not written yet."""
+        self._running = False
+        """Whether the thread of this process has started."""
+
     def write(self, text: str) -> int:
         """Write `text` soon, and return its length; 0 if it is dropped, because too much text waits already."""
         if not isinstance(text, str):
@@ -84,15 +93,6 @@ class OutputStream(io.TextIOBase):
     def writable(self) -> bool:
         """Always."""
         return True
-
-    def _reset(self) -> None:
-        self._changed = threading.Condition()
-        self._texts: list[str] = []
-        """Texts that the thread has not taken yet."""
-        self._waiting = 0
-        """Characters that are not written yet."""
-        self._running: bool = False
-        """Whether the thread of this process has started."""
 
     def _run(self) -> None:
         while True:

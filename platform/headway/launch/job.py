@@ -16,10 +16,11 @@ from headway.events.job_events import JobLaunched, JobRequeueFailed, JobSlurmAwa
 from headway.launch import cluster
 from headway.launch.job_step import JobStep
 from headway.launch.plan import Plan
-from headway.launch.requeue_policy import FAILED, PREEMPTED, LaunchResult, RequeueDecision, decide
+from headway.launch.requeue_policy import FAILED, LaunchResult, RequeueDecision, decide
 from headway.launch.resources import lead_seconds
 from headway.launch.scontrol import SlurmJob
 from headway.runs import Run
+from headway.stop_signals import PREEMPTED
 from headway.telemetry import environment_trace, open_log
 from headway.telemetry.metrics_server import metrics_config
 from headway.train.host.preemption import STOP, Preemption

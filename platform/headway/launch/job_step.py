@@ -7,7 +7,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 
-from headway.launch.slurm_cli import signals_blocked
+from headway.stop_signals import signals_blocked
 
 QUEUE = "HEADWAY_QUEUE"
 """Environment variable: submit and start time of this incarnation of the job, for the ledger."""

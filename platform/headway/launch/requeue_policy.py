@@ -13,9 +13,10 @@ from typing import Literal
 from headway.launch.scontrol import SlurmJob
 from headway.recipe import Recipe
 from headway.runs import Attempt, History
+from headway.stop_signals import PREEMPTED
 
-PREEMPTED, FAILED = 75, 1
-"""Exit codes of a job."""
+FAILED = 1
+"""Exit code of a job that failed."""
 USAGE_ERROR = 2
 """Exit code of an error that every further launch would repeat."""
 BAD_NODE_FAILURES = 2

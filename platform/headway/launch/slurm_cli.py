@@ -2,12 +2,10 @@
 
 import os
 import re
-import signal
 import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 from headway.errors import ClusterError
+from headway.stop_signals import signals_blocked
 
 TIMEOUT_SECONDS = 30.0
 """Time limit of a SLURM program [s]. The programs retry by themselves while slurmctld restarts."""
@@ -70,13 +68,3 @@ def _summary(errors: str) -> str:
     if "Unable to contact slurm controller" in summary or "configuration source" in summary:
         summary += "; `scontrol ping` shows whether slurmctld is up; ask the cluster's administrator"
     return summary
-
-
-@contextmanager
-def signals_blocked() -> Iterator[None]:
-    """Blocks the signals that stop a job; processes started meanwhile inherit that. SLURM signals all of a job."""
-    previous = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, previous)

@@ -19,6 +19,7 @@ gc.disable()  # imports make no garbage, and looking for it takes a tenth of the
 import torch._dynamo  # noqa: E402, F401 - torch loads it at the first optimizer step otherwise
 
 import headway.train.worker  # noqa: E402, F401 - the ranks need it
+from headway.stop_signals import unblock_signals  # noqa: E402
 from headway.train.host.preemption import handle_stop_signals, record_early_signal  # noqa: E402
 
 gc.enable()
@@ -26,3 +27,4 @@ gc.freeze()  # the imported modules stay, so collections in the ranks can skip t
 IMPORT_END = time.time()
 
 handle_stop_signals(record_early_signal)
+unblock_signals()

@@ -38,7 +38,7 @@ class RayNode:
 
     def start(self, folder: Path, control_socket: Path) -> None:
         """Start Ray, with its files in `folder`; the replica will connect to `control_socket`."""
-        os.environ |= ray_environment(self.config.port, control_socket)
+        os.environ |= ray_environment(self.config.port, control_socket) | {"TMPDIR": str(folder.parent)}
         files = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
         resource.setrlimit(resource.RLIMIT_NOFILE, (files, files))  # the replica inherits it; a connection is a file
         import ray

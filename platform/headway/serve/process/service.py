@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Self
 
 from headway.errors import ServeError
-from headway.localfiles import use_short_temporary_folder
+from headway.localfiles import short_temporary_folder
 from headway.serve.config import ServeConfig
 from headway.serve.control_messages import Configuration
 from headway.serve.process.control_server import ControlServer
@@ -45,7 +45,7 @@ class Service:
     def __enter__(self) -> Self:
         require_free_port(self.config)
         with ExitStack() as stack:
-            folder = Path(tempfile.mkdtemp(prefix="headway-", dir=use_short_temporary_folder(SOCKET_ROOM)))
+            folder = Path(tempfile.mkdtemp(prefix="headway-", dir=short_temporary_folder(SOCKET_ROOM)))
             stack.callback(shutil.rmtree, folder, ignore_errors=True)
             configuration = Configuration(self.config, terminal=sys.stderr.isatty())
             self._control = ControlServer(folder / "control", configuration, sys.stderr.write)

@@ -3,12 +3,15 @@
 import contextlib
 import os
 import signal
+import sys
+import tempfile
 from collections.abc import Iterator
 from typing import Any
 
-from headway.localfiles import use_short_temporary_folder
+from headway.localfiles import short_temporary_folder
+from headway.stop_signals import PREEMPTED, signals_blocked, stop_signals
 
-SOCKET_ROOM = len("/pymp-12345678/listener-12345678")
+SOCKET_ROOM = len("/headway-12345678/pymp-12345678/listener-12345678")
 """Length of the path of multiprocessing's socket below the temporary folder [bytes]."""
 
 
@@ -16,23 +19,36 @@ SOCKET_ROOM = len("/pymp-12345678/listener-12345678")
 def rank_forkserver(main_module: str) -> Iterator[None]:
     """Run the forkserver during the block; started early, because loading torch takes most of a launch.
 
-    `main_module` is the main module of this process, which multiprocessing imports in every rank.
+    `main_module` is the main module of this process, which multiprocessing imports in every rank. The block's temporary
+    files are removed at its end. A signal that asks the process to stop ends the block, until the block handles it.
     """
     from multiprocessing import forkserver, resource_tracker
 
-    use_short_temporary_folder(SOCKET_ROOM)
-
+    for number in (*stop_signals(), signal.SIGUSR1):
+        signal.signal(number, lambda *_: sys.exit(PREEMPTED))
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # it warns of addresses without a host name
     forkserver.set_forkserver_preload(["headway.train.preload", main_module])
-    # The children inherit the ignored signal: SIGUSR1 to a whole job must not kill the resource tracker.
-    handler = signal.signal(signal.SIGUSR1, signal.SIG_IGN)
-    resource_tracker.ensure_running()
-    forkserver.ensure_running()
-    signal.signal(signal.SIGUSR1, handler)
-    try:
-        yield
-    finally:
-        server: Any = vars(forkserver)["_forkserver"]  # there is no public way
-        if server._forkserver_pid:  # noqa: SLF001
-            os.kill(server._forkserver_pid, signal.SIGKILL)  # noqa: SLF001 - an orderly exit takes a second
-        server._stop()  # noqa: SLF001
+    with _temporary_folder():
+        with signals_blocked():
+            resource_tracker.ensure_running()
+        with signals_blocked():  # again, for the tracker unblocks some; `preload` receives them
+            forkserver.ensure_running()
+        try:
+            yield
+        finally:
+            server: Any = vars(forkserver)["_forkserver"]  # there is no public way
+            if server._forkserver_pid:  # noqa: SLF001
+                os.kill(server._forkserver_pid, signal.SIGKILL)  # noqa: SLF001 - an orderly exit takes a second
+            server._stop()  # noqa: SLF001
+
+
+@contextlib.contextmanager
+def _temporary_folder() -> Iterator[None]:
+    """Have this process, and no other, put its temporary files into a folder that is removed at the end."""
+    parent = short_temporary_folder(SOCKET_ROOM)
+    with tempfile.TemporaryDirectory(prefix="headway-", dir=parent, ignore_cleanup_errors=True) as folder:
+        tempfile.tempdir = folder
+        try:
+            yield
+        finally:
+            tempfile.tempdir = None

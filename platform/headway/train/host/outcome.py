@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from headway import errors
 from headway.errors import FencedError, HeadwayError
 from headway.runs import Attempt, Ended, Run
+from headway.stop_signals import PREEMPTED
 
-EXIT_CODES = {"done": 0, "preempted": 75, "failed": 1}
+EXIT_CODES = {"done": 0, "preempted": PREEMPTED, "failed": 1}
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,7 @@ def conclude(
 def _unclaimed_outcome(failure: Failure | None, tokens: int, *, stop_requested: bool) -> Outcome:
     """The outcome of a launch that never claimed the run."""
     if stop_requested or failure is None:
-        return Outcome("preempted", "asked to stop before the run was claimed", tokens, None, 75)
+        return Outcome("preempted", "asked to stop before the run was claimed", tokens, None, PREEMPTED)
     return Outcome("failed", failure.message or failure.kind, tokens, None, failure.error().exit_code)
 
 
