@@ -39,6 +39,7 @@ LAUNCHERS = "vllm/entrypoints/launchers"
 REGISTERS = "vllm/entrypoints/serve"
 ASSUMED_SOURCE: dict[str, dict[str, str]] = {
     "ray_init_options": {"ray/_private/worker.py:init": "fc0d533d5ca6b2eb"},
+    "use_process_groups": {"ray/_private/services.py:start_ray_process": "42014293a5391d14"},
     "delete_application": {"ray/serve/api.py:delete": "37ecad0c896c12f7"},
     "reuse_port": {
         f"{HTTP_UTIL}:start_asgi_http_server": "5d271e0361558862",

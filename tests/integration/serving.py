@@ -3,13 +3,13 @@
 import json
 import os
 import random
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
-import time
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +20,7 @@ import openai
 import psutil
 
 from headway.serve.tenants.key_file import KeyStore
-from tests.integration.training import DEADLINE, send_signal
+from tests.integration.training import DEADLINE, send_signal, until
 
 NAME = "tiny"
 ASK: dict[str, Any] = {"model": NAME, "prompt": "a", "max_tokens": 2}
@@ -51,8 +51,15 @@ class Served:
     def __init__(self, model: str | Path, *options: str, name: str = NAME) -> None:
         self.model, self.port = model, free_port()
         command = [sys.executable, "-m", "headway.cli", "serve", str(model), "--name", name, "--port", str(self.port)]
+        self.temporary = Path(tempfile.mkdtemp(prefix="headway-tests-"))
+        """Its folder for temporary files."""
         self.process = subprocess.Popen(
-            [*command, "--json", *options], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+            [*command, "--json", *options],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=os.environ | {"TMPDIR": str(self.temporary)},
+            start_new_session=True,
         )
         self.members: list[psutil.Process] = []
         self._lines: list[str] = []
@@ -114,6 +121,7 @@ class Served:
             except subprocess.TimeoutExpired:
                 self.process.kill()
         send_signal(signal.SIGKILL, self.members)
+        shutil.rmtree(self.temporary, ignore_errors=True)
 
 
 class Pool:
@@ -200,14 +208,6 @@ class Limited:
         """A completion, with whatever body and headers."""
         headers = {"Authorization": f"Bearer {self.tenants.key[tenant]}", "Content-Type": "application/json"}
         return httpx.post(self.completions, **{"headers": headers, "timeout": DEADLINE, **options})
-
-
-def until(done: Callable[[], bool], what: str | Callable[[], str], seconds: float = DEADLINE) -> None:
-    """Return once `done` says so; fail with `what` if it does not within so long [s]."""
-    deadline = time.monotonic() + seconds
-    while not done():
-        assert time.monotonic() < deadline, what if isinstance(what, str) else what()
-        time.sleep(0.05)
 
 
 def title(process: psutil.Process) -> str:

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import psutil
 import pytest
 
-from tests.integration.serving import ASK, STREAMS, Limited, title, until
-from tests.integration.training import DEADLINE
+from tests.integration.serving import ASK, STREAMS, Limited, title
+from tests.integration.training import DEADLINE, until
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("limits")]
 

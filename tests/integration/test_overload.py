@@ -8,7 +8,8 @@ import pytest
 from bench import overload
 from bench.overload import Outcome
 
-from tests.integration.serving import ASK, NAME, QUEUE, SMALL_QUOTA, STREAMS, Limited, engine_at, until
+from tests.integration.serving import ASK, NAME, QUEUE, SMALL_QUOTA, STREAMS, Limited, engine_at
+from tests.integration.training import until
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("limits")]
 

@@ -8,8 +8,8 @@ import pytest
 
 from headway.serve.request_body import RequestBody
 from headway.serve.tenants.estimate import estimate_tokens
-from tests.integration.serving import ASK, Limited, engine_at, hang_up, until
-from tests.integration.training import DEADLINE
+from tests.integration.serving import ASK, Limited, engine_at, hang_up
+from tests.integration.training import DEADLINE, until
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("limits")]
 

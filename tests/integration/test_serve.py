@@ -1,6 +1,7 @@
 """`headway serve` as its clients see it: the openai client, unchanged, against real Ray Serve and vLLM."""
 
 import json
+import os
 import signal
 import socket
 import subprocess
@@ -16,8 +17,8 @@ import pytest
 
 from headway import registry
 from headway.objectstore import open_store
-from tests.integration.serving import ASK, NAME, Served, hang_up, until
-from tests.integration.training import DEADLINE
+from tests.integration.serving import ASK, NAME, Served, hang_up
+from tests.integration.training import DEADLINE, until
 
 pytestmark = pytest.mark.slow
 SHARED = pytest.mark.xdist_group("service")
@@ -86,11 +87,12 @@ def test_an_answer_that_nobody_waits_for_is_not_computed(service: Served, stream
 
 
 @SHARED
-def test_sigterm_breaks_no_stream_and_leaves_nothing(service: Served) -> None:
-    """What is under way comes to its end, as slowly as it is read; meanwhile it still says how it is.
+def test_a_hangup_breaks_no_stream_and_leaves_nothing(service: Served) -> None:
+    """The end of a terminal signals the process group. What is under way comes to its end, as slowly as it is read.
 
-    Who asks for its figures is answered, and who wants more is to go elsewhere; then the port is free, although a
-    client holds on to its connection, and all processes are gone, with code 0.
+    Meanwhile it still says how it is. Who asks for its figures is answered, and who wants more is to go elsewhere; then
+    the port is free, although a client holds on to its connection, and all processes and temporary files are gone, with
+    code 0.
     """
     ask = {"model": NAME, "prompt": "a", "max_tokens": 600, "temperature": 0, "extra_body": {"ignore_eos": True}}
     ask["stream_options"] = {"include_usage": True}
@@ -109,7 +111,7 @@ def test_sigterm_breaks_no_stream_and_leaves_nothing(service: Served) -> None:
         streams = [service.client.completions.create(**ask, stream=True) for _ in range(4)]  # type: ignore[call-overload]
         firsts = [next(stream) for stream in streams]
         rests = [clients.submit(list, stream) for stream in streams]
-        service.process.send_signal(signal.SIGTERM)
+        os.killpg(service.process.pid, signal.SIGHUP)
         until(lambda: other.get("/health").status_code == 503, "it does not say that it stops")
         for _ in range(12):  # longer than Serve would listen of its own accord
             assert other.get("/metrics").status_code == 200
@@ -127,6 +129,7 @@ def test_sigterm_breaks_no_stream_and_leaves_nothing(service: Served) -> None:
     assert heard.endswith(b"data: [DONE]\n\n\r\n0\r\n\r\n")
     _, left = psutil.wait_procs(service.members, timeout=DEADLINE)
     assert not left
+    assert not list(service.temporary.iterdir())
 
 
 @pytest.mark.xdist_group("quantized")

@@ -16,8 +16,8 @@ import httpx
 import psutil
 import pytest
 
-from tests.integration.serving import NAME, Served, engine_of, until
-from tests.integration.training import DEADLINE
+from tests.integration.serving import NAME, Served, engine_of
+from tests.integration.training import DEADLINE, until
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("soak")]
 

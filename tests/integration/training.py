@@ -6,7 +6,8 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterable, Sequence
+import time
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -36,6 +37,14 @@ def prepare(folder: Path, name: str) -> Path:
     recipe.write_text(yaml.safe_dump(document), encoding="utf-8")
     build(load(recipe))
     return recipe
+
+
+def until(done: Callable[[], bool], what: str | Callable[[], str], seconds: float = DEADLINE) -> None:
+    """Return once `done` says so; fail with `what` if it does not within so long [s]."""
+    deadline = time.monotonic() + seconds
+    while not done():
+        assert time.monotonic() < deadline, what if isinstance(what, str) else what()
+        time.sleep(0.05)
 
 
 def send_signal(number: int, processes: Iterable[psutil.Process]) -> None:

@@ -6,6 +6,7 @@ is a fork, too. What differs from a command that is executed is only that the li
 """
 
 import contextlib
+import fcntl
 import functools
 import importlib
 import json
@@ -17,6 +18,7 @@ import socket
 import struct
 import subprocess
 import sys
+import termios
 from collections.abc import Callable, Sequence
 from multiprocessing import forkserver, util
 from pathlib import Path
@@ -30,17 +32,21 @@ ROOT = Path(__file__).parents[2]
 class Command:
     """A command that was forked from the zygote; as much of `subprocess.Popen` as the tests use."""
 
-    def __init__(self, words: Sequence[str]) -> None:
+    def __init__(self, words: Sequence[str], output: int | None = None, *, closed: bool = False) -> None:
+        """Run `words`, with pipes as standard output and error; or both are the file `output`, or `closed`."""
+        request = {"words": words, "environment": dict(os.environ), "folder": os.getcwd(), "closed": closed}  # noqa: PTH109
         with contextlib.ExitStack() as theirs:
             ours, connection = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             theirs.enter_context(connection)
-            pipes = [os.pipe() for _ in range(2)]
-            for _, end in pipes:
-                theirs.callback(os.close, end)
-            self.stdout, self.stderr = (open(end, encoding="utf-8") for end, _ in pipes)  # noqa: PTH123, SIM115
-            request = json.dumps({"words": words, "environment": dict(os.environ), "folder": os.getcwd()})  # noqa: PTH109
-            ends = [connection.fileno(), *(end for _, end in pipes)]
-            socket.send_fds(_zygote()[0], [request.encode()], ends)
+            if output is None:
+                pipes = [os.pipe() for _ in range(2)]
+                ends = [end for _, end in pipes]
+                for end in ends:
+                    theirs.callback(os.close, end)
+                self.stdout, self.stderr = (open(end, encoding="utf-8") for end, _ in pipes)  # noqa: PTH123, SIM115
+            else:
+                ends = [output, output]
+            socket.send_fds(_zygote()[0], [json.dumps(request).encode()], [connection.fileno(), *ends])
         self._connection = ours
         (self.pid,) = CODE.unpack(self._connection.recv(CODE.size))
         self.returncode: int | None = None
@@ -131,9 +137,15 @@ def _become(request: dict[str, Any], output: int, errors: int) -> None:
         os.setsid()
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        if os.isatty(output):
+            fcntl.ioctl(output, termios.TIOCSCTTY, 0)
         os.dup2(output, 1)
         os.dup2(errors, 2)
-        os.closerange(3, os.sysconf("SC_OPEN_MAX"))
+        os.closerange(1 if request["closed"] else 3, os.sysconf("SC_OPEN_MAX"))
+        sys.stdout, sys.stderr = (  # as Python opens them
+            None if request["closed"] else open(number, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
+            for number in (1, 2)
+        )
         os.chdir(request["folder"])
         os.environ.clear()
         os.environ.update(request["environment"])
@@ -146,7 +158,8 @@ def _become(request: dict[str, Any], output: int, errors: int) -> None:
     finally:
         for stream in (sys.stdout, sys.stderr):
             with contextlib.suppress(OSError):
-                stream.flush()
+                if stream:
+                    stream.flush()
         os._exit(code)
 
 

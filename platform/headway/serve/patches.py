@@ -5,7 +5,9 @@ the source that each assumes, so an upgrade fails there first.
 """
 
 import socket
+import subprocess
 from argparse import Namespace
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +26,17 @@ def ray_init_options(folder: Path) -> dict[str, Any]:
     Unnecessary once Ray documents options for both.
     """
     return {"_temp_dir": str(folder), "_node_ip_address": "127.0.0.1"}
+
+
+def use_process_groups() -> None:
+    """Make Ray start each process of its node in a process group of its own.
+
+    Why: shells, terminals and `timeout` signal the whole group of a command. Ray's processes would die at once, and
+    with them the requests in flight. Unnecessary once Ray has an option for it.
+    """
+    from ray._private import services
+
+    services.ConsolePopen = partial(subprocess.Popen, process_group=0)  # type: ignore[assignment, misc]
 
 
 def delete_application(name: str) -> None:

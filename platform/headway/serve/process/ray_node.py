@@ -44,6 +44,7 @@ class RayNode:
         import ray
         from ray import serve  # noqa: F401 - the import sets up its log
 
+        patches.use_process_groups()
         logging.getLogger("ray.serve").setLevel(logging.WARNING)
         ray.init(
             address="local",
