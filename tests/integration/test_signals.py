@@ -90,7 +90,7 @@ def test_a_signal_loses_no_token_and_leaves_nothing(
     temporary = tmp_path / "temporary"
     temporary.mkdir()
     monkeypatch.setenv("TMPDIR", str(temporary))
-    words = ["train", str(place.recipe), "--run", "r", "--store", str(place.store), "--nproc", ranks]
+    words = ["train", str(place.recipe), "--run", "r", "--store", str(place.store), "--nproc", ranks, "--json"]
     with Output.opened(kind, tmp_path) as output:
         command = Command(words, output.descriptor, closed=kind == "closed")
         try:

@@ -142,10 +142,7 @@ def _become(request: dict[str, Any], output: int, errors: int) -> None:
         os.dup2(output, 1)
         os.dup2(errors, 2)
         os.closerange(1 if request["closed"] else 3, os.sysconf("SC_OPEN_MAX"))
-        sys.stdout, sys.stderr = (  # as Python opens them
-            None if request["closed"] else open(number, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
-            for number in (1, 2)
-        )
+        _open_output()
         os.chdir(request["folder"])
         os.environ.clear()
         os.environ.update(request["environment"])
@@ -163,6 +160,15 @@ def _become(request: dict[str, Any], output: int, errors: int) -> None:
         os._exit(code)
 
 
+def _open_output() -> None:
+    """Open standard output and error as Python does, which has none where they are closed."""
+    for number, name in (1, "stdout"), (2, "stderr"):
+        try:
+            setattr(sys, name, open(number, "w", encoding="utf-8", closefd=False))  # noqa: PTH123, SIM115
+        except OSError:
+            setattr(sys, name, None)
+
+
 def _spawn(execute: Callable[..., int], path: bytes, words: Sequence[str], ends: Sequence[int]) -> int:
     """Start a helper of multiprocessing: the fork server as a fork, which spares it the imports; others as usual."""
     if "multiprocessing.forkserver" not in words[-1]:
@@ -177,6 +183,7 @@ def _spawn(execute: Callable[..., int], path: bytes, words: Sequence[str], ends:
             for number in (signal.SIGTERM, signal.SIGUSR2):
                 signal.signal(number, signal.SIG_DFL)
             signal.signal(signal.SIGINT, signal.default_int_handler)
+            _open_output()
             vars(forkserver)["_forkserver"].__init__()  # its lock is held
             exec(words[-1], {})  # noqa: S102 - what it would be executed with
         finally:
