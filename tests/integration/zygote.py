@@ -164,7 +164,7 @@ def _open_output() -> None:
     """Open standard output and error as Python does, which has none where they are closed."""
     for number, name in (1, "stdout"), (2, "stderr"):
         try:
-            setattr(sys, name, open(number, "w", encoding="utf-8", closefd=False))  # noqa: PTH123, SIM115
+            setattr(sys, name, open(number, "w", encoding="utf-8", closefd=False))  # noqa: SIM115
         except OSError:
             setattr(sys, name, None)
 

@@ -1,13 +1,22 @@
 """Local files are replaced whole, locked against other processes, and cached where the environment says."""
 
 import os
+import tempfile
 import threading
 from pathlib import Path
 
 import pytest
 
 from headway.errors import HeadwayError, UsageError
-from headway.localfiles import cache_folder, locked, private_folder, replacing
+from headway.localfiles import (
+    SOCKET_PATH_BYTES,
+    cache_folder,
+    local_path,
+    locked,
+    private_folder,
+    replacing,
+    short_temporary_folder,
+)
 
 
 def test_a_file_is_replaced_whole(tmp_path: Path) -> None:
@@ -66,7 +75,9 @@ def test_a_second_holder_of_a_lock_waits(tmp_path: Path) -> None:
 def test_the_cache_needs_no_home_where_a_folder_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """`HEADWAY_CACHE` is enough; without it, a user without a home is told about it."""
 
-    def no_home(_path: Path) -> Path:
+    def no_home(path: Path) -> Path:
+        if path.parts[0] != "~":
+            return path
         raise RuntimeError("Could not determine home directory.")
 
     monkeypatch.setattr(Path, "expanduser", no_home)
@@ -81,6 +92,25 @@ def as_user(monkeypatch: pytest.MonkeyPatch, *paths: Path) -> None:
     """Run as an ordinary user, who owns none of the paths."""
     monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 1)
     assert all(path.lstat().st_uid == os.getuid() for path in paths)
+
+
+def test_a_tilde_is_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Anywhere else it is a name; a user who has no home is told."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert local_path("~/a") == tmp_path / "a"
+    assert local_path("a/~") == Path("a/~")
+    with pytest.raises(UsageError, match="~nobody-here/a: this user has no home folder"):
+        local_path("~nobody-here/a")
+
+
+def test_a_temporary_folder_has_room_for_sockets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The user's own, unless its path is too long."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    room = SOCKET_PATH_BYTES - len(str(tmp_path))
+    assert short_temporary_folder(room) == tmp_path
+    assert short_temporary_folder(room + 1) == Path("/tmp")  # noqa: S108
+    with pytest.raises(UsageError, match="a writable folder whose path has at most 3 bytes"):
+        short_temporary_folder(SOCKET_PATH_BYTES - 3)
 
 
 def test_nobody_but_its_owner_can_hold_a_lock(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import contextlib
 import io
 import os
+import subprocess
 import sys
 import threading
 import time
@@ -134,3 +135,31 @@ def test_it_stands_in_for_standard_error(
         print("text", flush=True)  # noqa: T201
     assert os.read(pipe[0].fileno(), 100) == b"text\n"
     assert (stream.writable(), stream.isatty(), stream.fileno()) == (True, False, pipe[1].fileno())
+
+
+def test_a_closed_standard_output_is_no_file_that_is_opened_later() -> None:
+    """Python has no stream there, and the number is free: the next file would get all that C libraries print."""
+    script = """
+import os, sys
+os.closerange(0, 3)
+sys.stdin = sys.stdout = sys.stderr = None
+from headway.output_stream import finish_output, protect_work
+protect_work()
+assert os.open("/dev/null", os.O_RDONLY) == 3
+print("nowhere")
+print("nowhere", file=sys.stderr, flush=True)
+assert sys.stdin.read() == ""
+finish_output()
+os._exit(9)
+"""
+    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 9
+
+
+def test_a_message_in_ascii_is_escaped() -> None:
+    """The encoding may come from PYTHONIOENCODING."""
+    script = (
+        "from headway.output_stream import *; protect_messages(); print('\u00e9'); print('\u00e9', file=sys.stderr)"
+    )
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    written = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, check=True)
+    assert (written.stdout, written.stderr) == (b"\\xe9\n", b"\\xe9\n")

@@ -3,6 +3,7 @@
 import io
 import json
 import math
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from tests.unit.cli.conftest import Headway
 from tests.unit.cli.story import Story, said, step, trained
 
 from headway.cli import screen
+from headway.errors import UsageError
 from headway.events.training_events import AttemptEnded
 from headway.objectstore.folder import FolderStore
 from headway.output_text import one_line, printable, strict_json
@@ -140,3 +142,15 @@ def test_an_error_is_printed_as_text(headway: Headway, store: FolderStore) -> No
         assert answer.code != 0
         assert "\x1b" not in answer.err
         assert one_line(name) in answer.err or repr(name) in answer.err
+
+
+@pytest.mark.parametrize("as_json", [True, False])
+def test_a_result_that_cannot_be_written_is_an_error(monkeypatch: pytest.MonkeyPatch, *, as_json: bool) -> None:
+    """It says so in a line; what could not be written is not tried again at the exit."""
+    with Path("/dev/full").open("w", encoding="utf-8") as full:
+        monkeypatch.setattr(sys, "stdout", full)
+        with pytest.raises(UsageError, match="standard output cannot be written: No space left on device"):
+            screen.result({}, "text", as_json=as_json)
+        sys.stdout.flush()
+        with pytest.raises(OSError, match="No space"):  # the file still has it
+            full.close()
