@@ -10,7 +10,7 @@ import yaml
 from headway.cli.keys import FILE
 from headway.serve.tenants.key_file import KeyStore
 from tests.engines.s3.server import S3Server
-from tests.examples import Example, help_examples, page_examples
+from tests.examples import help_examples, page_examples
 from tests.integration.training import DEADLINE, prepare
 from tests.integration.zygote import Command
 
@@ -38,9 +38,9 @@ def test_every_example_succeeds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     monkeypatch.delenv("HEADWAY_STORE", raising=False)
     recipe = tmp_path / "jobs/recipes/quickstart.yaml"
     recipe.parent.mkdir(parents=True)
-    document = yaml.safe_load(prepare(tmp_path, "served").read_text(encoding="utf-8"))
-    document["train"] |= {"batch_tokens": 4096, "lanes": 2}
-    document["evaluation"]["every_tokens"] = document["checkpoint"]["every_tokens"] = 200_000
+    document = yaml.safe_load(prepare(tmp_path, "tiny").read_text(encoding="utf-8"))
+    document["train"] |= {"batch_tokens": 5120, "micro_batch_tokens": 640}
+    document["evaluation"]["every_tokens"] = document["checkpoint"]["every_tokens"] = 204_800
     recipe.write_text(yaml.safe_dump(document | {"name": "quickstart"}), encoding="utf-8")
     places = {"file:///shared/runs": (tmp_path / "runs").as_uri(), "s3://bucket/runs": f"{s3.url}/{tmp_path.name}"}
 
