@@ -8,6 +8,7 @@ import atexit
 import io
 import os
 import select
+import signal
 import sys
 import threading
 import time
@@ -115,7 +116,7 @@ class OutputStream(io.TextIOBase):
 
 
 def open_standard_streams() -> None:
-    """Open what is closed of standard input, output and error, and escape characters that their encodings lack.
+    """Open what is closed of standard input, output and error.
 
     Without this, the next file that is opened would become standard output.
     """
@@ -126,14 +127,17 @@ def open_standard_streams() -> None:
             os.open(os.devnull, os.O_RDWR)
         if getattr(sys, name) is None:
             setattr(sys, name, open(descriptor, mode, encoding="utf-8", closefd=False))  # noqa: SIM115
-    for stream in sys.stdout, sys.stderr:
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
 
 
 def protect_messages() -> None:
-    """Make standard error a stream that fails no command, and holds it up for a moment at most."""
+    """Make standard error a stream that fails no command, and holds it up for a moment at most.
+
+    Standard output escapes the characters that its encoding lacks.
+    """
     open_standard_streams()
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        with suppress(OSError):  # a terminal that has gone; it is noticed when there is a result
+            sys.stdout.reconfigure(errors="backslashreplace")
     sys.stderr = OutputStream(sys.stderr, patience=PATIENCE_SECONDS)
     atexit.register(finish_output)
 
@@ -141,6 +145,7 @@ def protect_messages() -> None:
 def protect_work() -> None:
     """Make standard output and error streams that neither fail nor hold up the work of this process."""
     open_standard_streams()
+    signal.signal(signal.SIGTTOU, signal.SIG_IGN)  # a terminal with `stty tostop` stops who prints in the background
     sys.stdout, sys.stderr = (OutputStream(stream, patience=0.0) for stream in (sys.stdout, sys.stderr))
     atexit.register(finish_output)
 

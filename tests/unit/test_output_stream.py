@@ -163,3 +163,28 @@ def test_a_message_in_ascii_is_escaped() -> None:
     environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
     written = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, check=True)
     assert (written.stdout, written.stderr) == (b"\\xe9\n", b"\\xe9\n")
+
+
+def test_a_process_in_the_background_of_a_terminal_is_not_stopped_for_printing() -> None:
+    """As it would be after `stty tostop`."""
+    script = """
+import os, pty, sys, termios
+leader, terminal = pty.fork()
+if leader:
+    os.read(terminal, 100)
+    sys.exit(os.waitstatus_to_exitcode(os.waitpid(leader, 0)[1]))
+attributes = termios.tcgetattr(1)
+attributes[3] |= termios.TOSTOP
+termios.tcsetattr(1, termios.TCSANOW, attributes)
+if printer := os.fork():
+    status = os.waitpid(printer, os.WUNTRACED)[1]
+    print(flush=True)
+    os._exit(1 if os.WIFSTOPPED(status) else os.waitstatus_to_exitcode(status))
+from headway.output_stream import finish_output, protect_work
+os.setpgid(0, 0)
+protect_work()
+print("text")
+finish_output()
+os._exit(9)
+"""
+    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 9
