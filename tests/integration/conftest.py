@@ -56,7 +56,7 @@ def built(shared: Shared) -> Path:
 @pytest.fixture
 def place(built: Path, tmp_path: Path) -> Place:
     """A place of the test's own, on data that all share."""
-    return Place(built / "tiny.yaml", tmp_path / "store")
+    return Place(built / "tiny.yaml", tmp_path / "runs 100% ü?#")  # a path that a URL has to quote
 
 
 @pytest.fixture(scope="session")

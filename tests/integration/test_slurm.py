@@ -25,7 +25,7 @@ pytestmark = [
 def site(built: Path, tmp_path: Path) -> Iterator[Site]:
     """A cluster of three machines, and a store in a folder that they share."""
     with Cluster(tmp_path / "slurm", 3, hosts=True, slurmd_timeout=6) as cluster:
-        yield Site(cluster, Place(built / "tiny.yaml", tmp_path / "store"), tmp_path)
+        yield Site(cluster, Place(built / "tiny.yaml", tmp_path / "my store"), tmp_path)
 
 
 @pytest.fixture

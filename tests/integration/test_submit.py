@@ -50,7 +50,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 @pytest.fixture
 def store(cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FolderStore]:
     """A store and a recipe in the present folder; afterwards the cluster is free again."""
-    store = FolderStore(tmp_path / "store")
+    store = FolderStore(tmp_path / "my store")
     monkeypatch.setenv("HEADWAY_STORE", store.url)
     monkeypatch.chdir(tmp_path)
     Path("slm.yaml").write_text(TEXT)
