@@ -258,9 +258,9 @@ def test_a_refusal_leaves_an_earlier_submission_as_it_was(store: FolderStore) ->
 
 
 @pytest.mark.usefixtures("store")
-def test_a_run_cannot_share_its_name_with_an_array() -> None:
+def test_a_run_cannot_share_its_name_with_an_array(store: FolderStore) -> None:
     """One name would mean two things."""
-    Story(FolderStore("store"), "slm").claim(100)
+    Story(store, "slm").claim(100)
     assert "there is a run slm already" in headway("submit", "slm.yaml", "--array", "seed=1", code=2).stderr
     headway("submit", "slm.yaml", "--array", "seed=1", "--name", "sweep", "--sbatch", "hold")
 
