@@ -208,7 +208,7 @@ MUTANTS = (
     ),
     Mutant(
         "a roll-back that undoes nothing",
-        "runs.history:fold",
+        "runs.history:_decide",
         (("history.commits = [c for c in history.commits if c.tokens <= restored]", "pass"),),
     ),
 )

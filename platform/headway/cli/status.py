@@ -74,7 +74,9 @@ def run_document(run: Run, url: str | None, row: MemberRow | None = None) -> dic
         "checkpoint": newest and newest.model_dump(include={"tokens", "time", "bytes", "manifest"}),
         "attempts": [_attempt(run, attempt) for attempt in state.attempts],
         "decisions": [
-            decision.model_dump(include={"attempt", "time", "action", "reason", "skip_from", "skip_to", "restored"})
+            decision.model_dump(
+                include={"attempt", "time", "action", "reason", "skip_from", "skip_to", "restored", "by"}
+            )
             for decision in state.history.decisions
         ],
         "damage": [entry.reason for entry in state.history.damaged] + ([state.problem] if state.problem else []),

@@ -66,7 +66,10 @@ class Committed(_Entry):
 
 
 class Decided(_Entry):
-    """A decision about a bad batch: batches from `skip_from` up to `skip_to` [tokens] are skipped."""
+    """A decision about a bad batch: batches from `skip_from` up to `skip_to` [tokens] are skipped.
+
+    Or of a person, to go back to a checkpoint; no batch is skipped then, and decisions about later batches end.
+    """
 
     kind: Literal["decided"] = "decided"
     action: Literal["skip", "rollback", "stop"]
@@ -75,6 +78,8 @@ class Decided(_Entry):
     skip_to: Tokens
     restored: Tokens | None = None
     """Position that a roll-back returns to [tokens]. Not a commit's: commits depend on when a run was killed."""
+    by: Text | None = None
+    """The person who decided, as `user@host`; None for a decision that follows from the recipe."""
 
 
 class Pruned(_Entry):
