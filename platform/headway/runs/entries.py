@@ -1,8 +1,8 @@
 """The kinds of entries in a run's journal."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, TypeAdapter, model_serializer
 
 from headway.runs import hashlog
 from headway.runs.field_types import ByteCount, Count, Digest, JobId, Line, Moment, Number, Text, Tokens
@@ -80,6 +80,14 @@ class Decided(_Entry):
     """Position that a roll-back returns to [tokens]. Not a commit's: commits depend on when a run was killed."""
     by: Text | None = None
     """The person who decided, as `user@host`; None for a decision that follows from the recipe."""
+
+    @model_serializer(mode="wrap")
+    def _serialize(self, fields: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """The fields; without `by` where nobody decided, as versions of Headway that do not know it read it."""
+        document: dict[str, Any] = fields(self)
+        if self.by is None:
+            document.pop("by", None)
+        return document
 
 
 class Pruned(_Entry):

@@ -12,6 +12,7 @@ from headway import recipe as recipes
 from headway.errors import FencedError, HeldError, UsageError
 from headway.recipe import Recipe
 from headway.runs import Claimed, Committed, Decided, Ended, Holder, Run, keys, this_process
+from headway.runs.entries import encode
 from headway.runs.rollback import person, roll_back, stands_at
 
 TRAINER = Holder(host="node", pid=1, started=1, launch="training")
@@ -135,7 +136,7 @@ def test_a_kill_before_the_decision_changes_nothing_and_after_it_nothing_is_miss
         def killed(entry: type, *values: object, **fields: object) -> object:
             if entry is kind:
                 raise KeyboardInterrupt
-            return append(entry, *values, **fields)  # type: ignore[type-var, arg-type]
+            return append(entry, *values, **fields)  # type: ignore[arg-type]
 
         monkeypatch.setattr(run.journal, "append", killed)
         with pytest.raises(KeyboardInterrupt):
@@ -173,3 +174,11 @@ def test_a_user_without_a_name_is_named_by_number(monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr(getpass, "getuser", fail)
     assert person() == f"uid {os.getuid()}@{socket.gethostname()}"
+
+
+def test_a_decision_of_the_recipe_has_the_keys_of_before(run: Run) -> None:
+    """Versions of Headway that know no persons read it; only the decision of a person has one."""
+    roll_back(run, 20, OPERATOR)
+    skips, rollback = run.history().decisions[:2], run.history().decisions[2]
+    assert all("by" not in json.loads(encode(decision)) for decision in skips)
+    assert json.loads(encode(rollback))["by"] == person()
