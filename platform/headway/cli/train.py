@@ -2,7 +2,7 @@
 
 import os
 import sys
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -23,6 +23,9 @@ from headway.errors import UsageError
 from headway.objectstore.probe import check_creates
 from headway.runs import keys
 from headway.telemetry.metrics_server import metrics_config
+
+if TYPE_CHECKING:
+    from headway.train.host.outcome import Outcome
 
 NODES = "Several nodes"
 """Panel of the help."""
@@ -97,11 +100,7 @@ def train(
         exposure=exposure,
     )
     command = "the same command" if from_tokens is None else "the same command without --from-tokens"
-    hint = f"; {command} continues" if outcome.outcome == "preempted" else ""
-    show(
-        f"headway: run {name}: {outcome.outcome} at {outcome.tokens:,} tokens: {outcome.reason}{hint}",
-        quiet=(quiet or index > 0) and outcome.outcome != "failed",
-    )
+    show(_sentence(name, outcome, command), quiet=(quiet or index > 0) and outcome.outcome != "failed")
     if as_json:
         result({"run": name, **outcome.as_json()}, "", as_json=True)
     if outcome.head_lost:
@@ -109,6 +108,12 @@ def train(
 
         requeue_orphan(name)
     raise typer.Exit(outcome.exit_code)
+
+
+def _sentence(run: str, outcome: "Outcome", command: str) -> str:
+    """The outcome in words, and the `command` that continues, if any does."""
+    hint = f"; {command} continues" if outcome.outcome == "preempted" else ""
+    return f"headway: run {run}: {outcome.outcome} at {outcome.tokens:,} tokens: {outcome.reason}{hint}"
 
 
 def _node_index(node: int | None, nodes: int, launch: str | None) -> int:

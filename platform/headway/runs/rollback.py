@@ -15,8 +15,8 @@ from headway.runs.history import History
 from headway.runs.run import Run
 
 
-def roll_back(run: Run, tokens: int, holder: Holder, *, take_over: bool = False) -> None:
-    """Record that `run` continues from its checkpoint at `tokens`; 0 is the beginning.
+def roll_back(run: Run, tokens: int, holder: Holder, *, take_over: bool = False) -> History:
+    """Record that `run` continues from its checkpoint at `tokens`, 0 for the beginning; returns its history.
 
     Records nothing if the run stands there already. Decisions about batches from `tokens` on end, too.
 
@@ -32,7 +32,7 @@ def roll_back(run: Run, tokens: int, holder: Holder, *, take_over: bool = False)
             f"it can go back to: {', '.join(map(str, sorted(set(positions))))}"
         )
     if stands_at(history, tokens):
-        return
+        return history
     data = history.attempts[-1].claim.data or ""
     attempt = run.claim(holder, run.recipe(), data, take_over=take_over).attempt
     reason = f"{person()} went back to {tokens:,} tokens"
@@ -47,6 +47,7 @@ def roll_back(run: Run, tokens: int, holder: Holder, *, take_over: bool = False)
         by=person(),
     )
     run.journal.append(Ended, attempt, outcome="preempted", reason=reason, tokens=tokens)
+    return run.history()
 
 
 def stands_at(history: History, tokens: int) -> bool:

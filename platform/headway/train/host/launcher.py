@@ -48,12 +48,11 @@ def launch(
 ) -> Outcome:
     """Train the run `name` with `ranks` processes on this node, from its last checkpoint.
 
-    With `from_tokens`, the run goes back to its checkpoint there before. This is node `node` of `nodes`, which share
-    `launch_id`. `exposure` says where rank 0 serves metrics.
+    With `from_tokens`, it goes back to its checkpoint there. This is node `node` of `nodes`, which share `launch_id`.
+    `exposure` says where rank 0 serves metrics.
 
     Raises:
-        UsageError: recipe, data and run do not fit together, the run has no checkpoint at `from_tokens`, or there are
-            more ranks than lanes.
+        UsageError: recipe, data, run and ranks do not fit together, or the run has no such checkpoint.
         HeldError: a live process is training the run.
     """
     launch_time = time.time()
@@ -69,8 +68,7 @@ def launch(
     try:
         history = prepare(run, recipe, launcher, ranks=ranks * nodes, take_over=take_over)
         if from_tokens is not None and node == 0:
-            roll_back(run, from_tokens, launcher, take_over=take_over)
-            history = run.history()
+            history = roll_back(run, from_tokens, launcher, take_over=take_over)
     except HeadwayError as error:
         report_absence(rendezvous, error)
         raise
