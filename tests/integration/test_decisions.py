@@ -79,6 +79,18 @@ def test_a_run_that_diverges_commits_no_state_from_after_its_last_finite_batch(p
 
 
 @pytest.mark.slow
+def test_a_state_that_is_not_finite_is_never_committed(place: Place) -> None:
+    """One step takes the weights beyond what fp32 holds: the save is refused once, and the run fails and says so."""
+    policy = (*DIVERGING, "train.optimizer.weight_decay=1e30", "train.stability.limit=4")
+    training = place.train("run", *policy, ranks=2)
+    assert training.process.returncode == 1
+    refused = [event for event in training.events if event["event"] == "checkpoint.refused"]
+    assert [(event["at"], event["rank"]) for event in refused] == [(512, 0)]
+    assert place.history("run").attempts[-1].commits == []
+    assert [*place.objects.list("runs/run/checkpoints/")] == []
+
+
+@pytest.mark.slow
 def test_a_run_goes_back_by_a_decision_that_outlives_every_kill(s3_place: Place, unkilled: str) -> None:
     """The next plain command continues from there, never from what came after, and ends with the same bits."""
     place = s3_place

@@ -124,12 +124,13 @@ class Checkpointer:
                 ledger = self.ledger.lines(tokens)
                 self.saver.save(tokens, self.state.tensors(), self.recovery_point.progress(), ledger)
                 self.last_save, self._refused = tokens, None
-        if problem:
-            self._refused = tokens
-            self.reporter.emit(events.CheckpointRefused(at=tokens, problem=problem))
-        else:
+        if problem is None:
             self.reporter.emit(events.CheckpointStaged())
-        return problem is None
+            return True
+        self._refused = tokens
+        if self.collectives.is_rank0:
+            self.reporter.emit(events.CheckpointRefused(at=tokens, problem=problem))
+        return False
 
     def _divergence(self) -> str:
         """The error of a run whose state is not finite, though its losses are."""

@@ -159,7 +159,9 @@ def test_moments_that_are_not_finite_are_refused(training: Training) -> None:
 def test_a_state_that_is_not_finite_on_another_rank_is_refused(training: Training) -> None:
     """No rank saves what is sound on this rank only. The other rank is a double: its shard is all that matters."""
     training.train(1024)
-    training.checkpointer.collectives = SimpleNamespace(all_gather=lambda own: [own, "model.head.weight"])  # type: ignore[assignment]
+    training.checkpointer.collectives = SimpleNamespace(
+        all_gather=lambda own: [own, "model.head.weight"], is_rank0=True
+    )  # type: ignore[assignment]
     training.checkpointer.save()
     training.checkpointer.collectives = training.checkpointer.saver.collectives
     assert training.commits == []
