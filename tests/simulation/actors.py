@@ -1,4 +1,4 @@
-"""Actors on a run: the processes of a launch, readers, `verify`, and garbage collectors.
+"""Actors on a run: the processes of a launch, an operator, readers, `verify`, and garbage collectors.
 
 They run production code. Only code that needs torch is copied here line by line: `Saver._write` and `_tidy`,
 `TrainingAttempt.decide` and `end`, and `train_task`.
@@ -15,11 +15,12 @@ from headway.checkpoint.manifest import Environment, Progress
 from headway.checkpoint.reader import StoredCheckpoint
 from headway.checkpoint.retention import Retention
 from headway.checkpoint.verify import Finding, verify
-from headway.errors import DamageError, FencedError, HeldError, StoreError
+from headway.errors import DamageError, FencedError, HeldError, StoreError, UsageError
 from headway.recipe import Recipe
 from headway.runs import Committed, Decided, Ended, Heartbeat, Holder, Run, keys
 from headway.runs.background_writer import BackgroundWriter
 from headway.runs.garbage import find_garbage
+from headway.runs.rollback import roll_back
 from headway.runs.run_log import LogWriter
 from headway.train.host.outcome import Failure, conclude
 from tests.simulation.content import NAME, pieces
@@ -165,6 +166,7 @@ class Launch:
             self.retention.damaged.add(commit.manifest)
             self.world.invariants.distrusts.add(number)
         self.world.invariants.resumes(number, None)
+        self.parent = None
         return 0
 
     def save(self, run: Run, number: int, tokens: int) -> None:
@@ -231,6 +233,18 @@ def read(world: World, commit: Committed) -> bool:
         return False
     world.invariants.reads(commit, data)
     return True
+
+
+def operator(world: World) -> None:
+    """Go back to a checkpoint, as `headway train --from-tokens` does."""
+    run, random = world.run(), world.random
+    holder = Holder(host="host of the operator", pid=1, started=1, launch="operator")
+    try:
+        tokens = random.choice([0, *(commit.tokens for commit in run.history().commits)])
+        roll_back(run, tokens, holder, take_over=random.random() < 0.6)
+        world.store.counts["operator done"] += 1
+    except (HeldError, FencedError, StoreError, UsageError):
+        world.store.counts["operator gave up"] += 1
 
 
 def reader(world: World) -> None:

@@ -27,6 +27,7 @@ from tests.simulation.actors import (
     Plan,
     World,
     collector,
+    operator,
     read,
     reader,
     vandal,
@@ -168,6 +169,8 @@ def _begin(world: World) -> None:
     scheduler.spawn("collector", lambda: collector(world), within=200)
     if random.random() < 0.4:
         scheduler.spawn("verifier", lambda: verifier(world), within=200)
+    if random.random() < 0.2:
+        scheduler.spawn("operator", lambda: operator(world), within=150)
     if random.random() < 0.2:
         scheduler.spawn("vandal", lambda: vandal(world), within=100)
 

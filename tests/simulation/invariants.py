@@ -28,6 +28,8 @@ class Invariants:
         self.commits: list[Fields] = []
         """Checkpoints that count."""
         self.undone: list[Fields] = []
+        self.abandoned: set[str] = set()
+        """Manifests of all checkpoints that a roll-back undid, pruned or not."""
         self.named: dict[str, Fields] = {}
         """Commit entries by checkpoint folder, without pruned ones."""
         self.pruned: set[str] = set()
@@ -154,6 +156,7 @@ class Invariants:
                 self._committed(entry, label)
             case "decided":
                 self.undone += [c for c in self.commits if c["tokens"] > entry["restored"]]
+                self.abandoned |= {commit["manifest"] for commit in self.undone}
                 self.commits = [c for c in self.commits if c["tokens"] <= entry["restored"]]
             case "pruned":
                 self._pruned(entry, label)
@@ -182,6 +185,7 @@ class Invariants:
             stored = shard[chunk["start"] : chunk["start"] + chunk["length"]]
             _check(stored == whole[at : at + chunk["length"]], f"{label}: {key} is missing or has wrong bytes")
         back = bool(self.commits) and tokens < self.commits[-1]["tokens"] and attempt not in self.distrusts
+        _check(fields["parent"] not in self.abandoned, f"{label} descends from {fields['parent']}, which was undone")
         _check(not back, f"{label} goes back to {tokens} tokens without a decision")
         self.named[folder] = entry
         self.commits.append(entry)

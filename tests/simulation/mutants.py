@@ -207,8 +207,13 @@ MUTANTS = (
         (("self.journal.check_unfenced(follows)", "pass"),),
     ),
     Mutant(
+        "a person's roll-back that fences nobody",
+        "runs.rollback:roll_back",
+        (("run.claim(holder, run.recipe(), data, take_over=take_over).attempt", "history.attempts[-1].number"),),
+    ),
+    Mutant(
         "a roll-back that undoes nothing",
-        "runs.history:fold",
+        "runs.history:_decide",
         (("history.commits = [c for c in history.commits if c.tokens <= restored]", "pass"),),
     ),
 )

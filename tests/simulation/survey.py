@@ -16,6 +16,7 @@ EXERCISED = (
     "read", "read while it was given up", "damage found", "verified", "garbage object", "pruned object", "pack damaged",
     "read failed", "damaged read", "late listing", "failed before", "answer lost", "under way", "landed late", "echo",
     "found itself", "refused", "untidy", "reader failed", "collector failed", "launcher gave up",
+    "operator done", "operator gave up",
 )  # fmt: skip
 """Counters that a meaningful survey must have above zero."""
 CHUNK = 50

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 
 from headway.checkpoint.reader import StoredCheckpoint
-from headway.runs import Committed, Pruned, Run, keys
+from headway.runs import Committed, History, Pruned, Run, keys
 from headway.runs.keys import CheckpointKey
 
 BATCH = 1000
@@ -12,7 +12,10 @@ BATCH = 1000
 
 @dataclass
 class Retention:
-    """Keeps the newest `keep` sound checkpoints, and one that a rollback can return to."""
+    """Keeps the newest `keep` sound checkpoints, one that a rollback can return to, and one from before trouble.
+
+    Trouble begins with a bad batch, and is over once `keep` checkpoints in a row have no bad batch between them.
+    """
 
     keep: int
     horizon: int = 0
@@ -26,14 +29,30 @@ class Retention:
         """The commits to prune: those that a rollback undid, and the old ones."""
         history = run.history()
         commits, surplus = history.commits, history.rolled_back
-        sound, covered = 0, not self.horizon
+        sound, covered, last_good = 0, not self.horizon, self._before_trouble(run, history)
         for commit in reversed(commits):
             if sound >= self.keep and covered:
-                surplus.append(commit)
+                if commit is not last_good:
+                    surplus.append(commit)
             elif self._is_sound(run, commit):
                 sound += 1
                 covered = covered or commit.tokens <= commits[-1].tokens - self.horizon
         return surplus
+
+    def _before_trouble(self, run: Run, history: History) -> Committed | None:
+        """The newest sound checkpoint from before the present trouble; None if there is no trouble."""
+        trouble, in_a_row = None, 0
+        checkpoints = [(tokens, False) for tokens in sorted(set(history.positions))]
+        for tokens, is_bad in sorted([*checkpoints, *((each.skip_from, True) for each in history.bad_batches)]):
+            in_a_row = 0 if is_bad else in_a_row + 1
+            if is_bad and trouble is None:
+                trouble = tokens
+            elif in_a_row >= self.keep:
+                trouble = None
+        if trouble is None:
+            return None
+        earlier = (each for each in reversed(history.commits) if each.tokens <= trouble)
+        return next((each for each in earlier if self._is_sound(run, each)), None)
 
     def _is_sound(self, run: Run, commit: Committed) -> bool:
         """Whether a checkpoint counts towards `keep`; a complete one is checked only once."""

@@ -26,6 +26,14 @@ StoreUrl = Annotated[
     ),
 ]
 Tokens = Annotated[int | None, typer.Option(help="Tokens of the checkpoint. Default: the newest checkpoint.")]
+FromTokens = Annotated[
+    int | None,
+    typer.Option(
+        min=0,
+        metavar="N",
+        help="Go back to the checkpoint at N tokens, 0 for the beginning, and drop those after it.",
+    ),
+]
 Data = Annotated[str | None, typer.Option(metavar="PATH", help="Folder of the built data. Default: the recipe's.")]
 Alias = Annotated[
     str | None, typer.Option(metavar="ALIAS", help="Alias to point at the new version, such as candidate.")

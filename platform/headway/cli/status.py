@@ -26,6 +26,8 @@ from headway.runs.run_log import lines_newest_first, opening_lines
 SPEED_STEPS = 32
 """Number of last steps over which the speed of a running attempt is measured."""
 ATTEMPTS = ("attempt", "outcome", "process", "began", ">lasted", ">from tokens", ">to tokens", "reason")
+DECISION = ("attempt", "time", "action", "reason", "skip_from", "skip_to", "restored", "by")
+"""Fields of a decision for `--json`."""
 DECISIONS = ("attempt", "action", ">skips tokens from", ">to", "why")
 
 
@@ -73,10 +75,7 @@ def run_document(run: Run, url: str | None, row: MemberRow | None = None) -> dic
         "seconds_left": remaining / speed if remaining is not None and speed else None,
         "checkpoint": newest and newest.model_dump(include={"tokens", "time", "bytes", "manifest"}),
         "attempts": [_attempt(run, attempt) for attempt in state.attempts],
-        "decisions": [
-            decision.model_dump(include={"attempt", "time", "action", "reason", "skip_from", "skip_to", "restored"})
-            for decision in state.history.decisions
-        ],
+        "decisions": [{name: getattr(decision, name) for name in DECISION} for decision in state.history.decisions],
         "damage": [entry.reason for entry in state.history.damaged] + ([state.problem] if state.problem else []),
         "continue": _requeue_command(row, url) if row else _train_command(run, state, url),
     }

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from headway import recipe as recipes
-from headway.cli.options import AllowUnfenced, Json, Overrides, Quiet, RecipePath, StoreUrl, choose_store
+from headway.cli.options import AllowUnfenced, FromTokens, Json, Overrides, Quiet, RecipePath, StoreUrl, choose_store
 from headway.cli.screen import result, show
 from headway.errors import UsageError
 from headway.launch.resources import plan_resources
@@ -72,6 +72,7 @@ def submit(
     exclude: Exclude = None,
     sbatch: SbatchOptions = None,
     logs: Logs = Path("slurm"),
+    from_tokens: FromTokens = None,
     dry_run: DryRun = False,
     allow_unfenced: AllowUnfenced = False,
     as_json: Json = False,
@@ -97,13 +98,15 @@ def submit(
     folder, title = logs.absolute(), name or members[0].recipe.name
     request = SubmissionRequest(destination, title, document, members, resources, array=bool(array), logs=folder)
     _warn_missing_data(members)
+    if from_tokens is not None and array:
+        raise UsageError("--from-tokens is for one run; submit the runs of the array that go back one by one")
     if dry_run:
         composed = request.compose()
         result(_document(composed), composed.sbatch.rstrip(), as_json=as_json)
         return
     if not allow_unfenced:
         check_creates(destination)
-    _report(request.submit(), as_json=as_json, quiet=quiet)
+    _report(request.submit(from_tokens), as_json=as_json, quiet=quiet)
 
 
 def _warn_missing_data(members: list[SweepMember]) -> None:

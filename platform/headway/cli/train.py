@@ -2,17 +2,30 @@
 
 import os
 import sys
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from headway import recipe as recipes
-from headway.cli.options import AllowUnfenced, Json, NewRun, Overrides, Quiet, RecipePath, StoreUrl, choose_store
+from headway.cli.options import (
+    AllowUnfenced,
+    FromTokens,
+    Json,
+    NewRun,
+    Overrides,
+    Quiet,
+    RecipePath,
+    StoreUrl,
+    choose_store,
+)
 from headway.cli.screen import result, show
 from headway.errors import UsageError
 from headway.objectstore.probe import check_creates
 from headway.runs import keys
 from headway.telemetry.metrics_server import metrics_config
+
+if TYPE_CHECKING:
+    from headway.train.host.outcome import Outcome
 
 NODES = "Several nodes"
 """Panel of the help."""
@@ -47,6 +60,7 @@ def train(
     nodes: NodeCount = 1,
     node: NodeIndex = None,
     launch: LaunchId = None,
+    from_tokens: FromTokens = None,
     allow_unfenced: AllowUnfenced = False,
     metrics: Metrics = None,
     take_over: TakeOver = False,
@@ -56,6 +70,9 @@ def train(
     """Train on this machine. Creates the run, or resumes it from its last checkpoint.
 
     Ctrl-C, SIGTERM and SIGUSR1 save and exit with code 75. The same command then continues, with any --nproc.
+
+    --from-tokens goes back to a checkpoint of the run and continues from there. The run's history records who decided
+    it, and no later command continues from the checkpoints that came after.
 
     Example: **headway train jobs/recipes/quickstart.yaml train.tokens=400000 --run first --nproc 2**
     """
@@ -78,14 +95,12 @@ def train(
         nodes=nodes,
         launch_id=launch,
         take_over=take_over,
+        from_tokens=from_tokens,
         quiet=quiet,
         exposure=exposure,
     )
-    hint = "; the same command continues" if outcome.outcome == "preempted" else ""
-    show(
-        f"headway: run {name}: {outcome.outcome} at {outcome.tokens:,} tokens: {outcome.reason}{hint}",
-        quiet=(quiet or index > 0) and outcome.outcome != "failed",
-    )
+    command = "the same command" if from_tokens is None else "the same command without --from-tokens"
+    show(_sentence(name, outcome, command), quiet=(quiet or index > 0) and outcome.outcome != "failed")
     if as_json:
         result({"run": name, **outcome.as_json()}, "", as_json=True)
     if outcome.head_lost:
@@ -93,6 +108,12 @@ def train(
 
         requeue_orphan(name)
     raise typer.Exit(outcome.exit_code)
+
+
+def _sentence(run: str, outcome: "Outcome", command: str) -> str:
+    """The outcome in words, and the `command` that continues, if any does."""
+    hint = f"; {command} continues" if outcome.outcome == "preempted" else ""
+    return f"headway: run {run}: {outcome.outcome} at {outcome.tokens:,} tokens: {outcome.reason}{hint}"
 
 
 def _node_index(node: int | None, nodes: int, launch: str | None) -> int:

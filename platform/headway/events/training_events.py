@@ -116,6 +116,16 @@ class CheckpointFailed(LogEvent):
     """What went wrong."""
 
 
+@event("checkpoint.refused", level="warning")
+class CheckpointRefused(LogEvent):
+    """A save was due, and the state is not finite, so nothing is saved: the checkpoints before stay the newest."""
+
+    at: int
+    """Position of the state [tokens]."""
+    problem: str
+    """Which tensor is not finite, on which rank."""
+
+
 @event("checkpoint.untidy", level="warning")
 class CheckpointUntidy(LogEvent):
     """A checkpoint is committed, but older ones could not be deleted."""
@@ -134,6 +144,16 @@ class CheckpointRestored(LogEvent):
     """Position of the checkpoint [tokens]."""
     manifest: str
     """Key of its manifest."""
+
+
+@event("rollback.requested")
+class RollbackRequested(LogEvent):
+    """A person decided that the run continues from an earlier checkpoint, and this attempt is the first to do so."""
+
+    to: int
+    """Position of the checkpoint; 0 is the beginning [tokens]."""
+    by: str
+    """The person, as `user@host`."""
 
 
 @event("checkpoint.damaged", level="warning")
@@ -226,8 +246,16 @@ class SummaryFailed(LogEvent):
 
 AttemptEvent = AttemptClaimed | AttemptStarted | AttemptEnded
 BatchEvent = BatchJudged | BatchSkipped | StepTimed | StepDone | EvaluationDone
-SaveEvent = SaveStarted | StallEnded | CheckpointStaged | CheckpointCommitted | CheckpointFailed | CheckpointUntidy
-RestoreEvent = CheckpointRestored | CheckpointDamaged | RestoreNothingSound | EnvironmentChanged
+SaveEvent = (
+    SaveStarted
+    | StallEnded
+    | CheckpointStaged
+    | CheckpointCommitted
+    | CheckpointFailed
+    | CheckpointRefused
+    | CheckpointUntidy
+)
+RestoreEvent = RollbackRequested | CheckpointRestored | CheckpointDamaged | RestoreNothingSound | EnvironmentChanged
 RankEvent = RankSlow | RankRecovered
 TrainingEvent = AttemptEvent | BatchEvent | SaveEvent | RestoreEvent | RankEvent
 """What the sinks of an attempt handle."""

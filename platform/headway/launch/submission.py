@@ -7,6 +7,7 @@ import contextlib
 import getpass
 import io
 import os
+import secrets
 import shlex
 import socket
 import sys
@@ -26,7 +27,8 @@ from headway.launch.slurm_cli import program_missing
 from headway.launch.sweep import SweepMember
 from headway.objectstore import Store
 from headway.recipe import RecipeDocument
-from headway.runs import keys, submissions
+from headway.runs import Run, keys, submissions, this_process
+from headway.runs.rollback import roll_back
 from headway.runs.submissions import Submission, SubmittedJob
 from headway.telemetry import Spans, Trace, current_trace, environment_trace
 from headway.telemetry.traces import TRACE_VARIABLE
@@ -122,24 +124,27 @@ class SubmissionRequest:
             logs=str(self.logs),
         )
 
-    def submit(self) -> Submission:
+    def submit(self, from_tokens: int | None = None) -> Submission:
         """Composes and submits the runs. All spans of their jobs descend from the span of this call.
 
+        With `from_tokens`, the only run goes back to its checkpoint there, once: a requeue does not repeat it.
+
         Raises:
-            UsageError: the cluster cannot run the jobs, or an earlier job of the same name waits or runs.
+            UsageError: the cluster cannot run the jobs, an earlier job of the same name waits or runs, or the run has
+                no checkpoint at `from_tokens`.
             ClusterError: SLURM is missing or does not answer.
         """
         with (
             Spans("headway-submit", trace=environment_trace()) as spans,
             spans.span("launch.submit", submission=self.name, runs=[each.run for each in self.members]) as span,
         ):
-            submission = submit(self.store, self.compose(span.trace), self.resources)
+            submission = submit(self.store, self.compose(span.trace), self.resources, from_tokens)
             span.set(job=submission.job)
         return submission
 
 
-def submit(store: Store, submission: Submission, resources: Resources) -> Submission:
-    """Stores the submission, submits it, and stores the job's ID.
+def submit(store: Store, submission: Submission, resources: Resources, from_tokens: int | None = None) -> Submission:
+    """Stores the submission, submits it, and stores the job's ID. With `from_tokens`, its run goes back there before.
 
     Raises:
         UsageError: the cluster cannot run it, or an earlier job of the same name waits or runs.
@@ -148,6 +153,9 @@ def submit(store: Store, submission: Submission, resources: Resources) -> Submis
     preflight.check_resources(resources)
     earlier = submissions.find(store, submission.name)
     _check_free(store, submission, earlier)
+    if from_tokens is not None:
+        holder = this_process(secrets.token_hex(8))
+        roll_back(Run.open(store, submission.members[0].run), from_tokens, holder)
     submission = submission.model_copy(update={"cluster": cluster.setting("ClusterName")})
     submissions.save(store, submission)  # the job may start before sbatch returns
     try:

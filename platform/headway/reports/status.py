@@ -15,7 +15,7 @@ State = Literal["new", "running", "done", "preempted", "failed", "killed"]
 NO_RECIPE = "its recipe is missing"
 """Problem of a run without a recipe."""
 Outcome = Literal["running", "done", "preempted", "failed", "killed", "rolled back"]
-"""Outcome of an attempt. `rolled back`: it decided to restart from an earlier checkpoint, as the next attempt."""
+"""Outcome of an attempt. `rolled back`: the next attempt restarts from an earlier checkpoint."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class AttemptStatus:
     tokens_before: int
     """Tokens of the newest checkpoint at its claim."""
     tokens_committed: int
-    """Tokens of its own last checkpoint, or `tokens_before`."""
+    """Tokens of its own last checkpoint, or of the one that a person went back to in it, or `tokens_before`."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ def _state(attempts: list[AttemptStatus]) -> State:
     if not attempts:
         return "new"
     outcome = attempts[-1].outcome
-    return "killed" if outcome == "rolled back" else outcome
+    return "preempted" if outcome == "rolled back" else outcome
 
 
 def _attempts(history: History, beat: Heartbeat | None, *, running: bool) -> list[AttemptStatus]:
@@ -100,18 +100,26 @@ def _attempts(history: History, beat: Heartbeat | None, *, running: bool) -> lis
                 outcome=_outcome(attempt, running=running and follower is None, followed=follower is not None),
                 reason=_reason(attempt),
                 tokens_before=attempt.tokens_before,
-                tokens_committed=attempt.commits[-1].tokens if attempt.commits else attempt.tokens_before,
+                tokens_committed=_tokens_committed(attempt),
             )
         )
     return attempts
 
 
 def _outcome(attempt: Attempt, *, running: bool, followed: bool) -> Outcome:
+    if attempt.is_rollback:
+        return "rolled back"
     if attempt.end:
         return attempt.end.outcome
     if running:
         return "running"
     return "rolled back" if followed and _rolled_back(attempt) else "killed"
+
+
+def _tokens_committed(attempt: Attempt) -> int:
+    if attempt.is_rollback:
+        return attempt.decisions[-1].restored or 0
+    return attempt.commits[-1].tokens if attempt.commits else attempt.tokens_before
 
 
 def _rolled_back(attempt: Attempt) -> bool:

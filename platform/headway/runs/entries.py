@@ -1,8 +1,8 @@
 """The kinds of entries in a run's journal."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, TypeAdapter, model_serializer
 
 from headway.runs import hashlog
 from headway.runs.field_types import ByteCount, Count, Digest, JobId, Line, Moment, Number, Text, Tokens
@@ -66,7 +66,10 @@ class Committed(_Entry):
 
 
 class Decided(_Entry):
-    """A decision about a bad batch: batches from `skip_from` up to `skip_to` [tokens] are skipped."""
+    """A decision about a bad batch: batches from `skip_from` up to `skip_to` [tokens] are skipped.
+
+    Or of a person, to go back to a checkpoint; no batch is skipped then, and decisions about later batches end.
+    """
 
     kind: Literal["decided"] = "decided"
     action: Literal["skip", "rollback", "stop"]
@@ -75,6 +78,16 @@ class Decided(_Entry):
     skip_to: Tokens
     restored: Tokens | None = None
     """Position that a roll-back returns to [tokens]. Not a commit's: commits depend on when a run was killed."""
+    by: Text | None = None
+    """The person who decided, as `user@host`; None for a decision that follows from the recipe."""
+
+    @model_serializer(mode="wrap")
+    def _serialize(self, fields: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """The fields; without `by` where nobody decided, as versions of Headway that do not know it read it."""
+        document: dict[str, Any] = fields(self)
+        if self.by is None:
+            document.pop("by", None)
+        return document
 
 
 class Pruned(_Entry):

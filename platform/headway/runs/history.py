@@ -24,6 +24,11 @@ class Attempt:
         """`done`, `preempted`, `failed`, or `open` if no end is recorded: it runs or was killed."""
         return self.end.outcome if self.end else "open"
 
+    @property
+    def is_rollback(self) -> bool:
+        """Whether it trains nothing, and only records that a person goes back to a checkpoint."""
+        return any(decision.by for decision in self.decisions)
+
 
 @dataclass
 class History:
@@ -38,15 +43,25 @@ class History:
     """Keys of the manifests that retention has pruned."""
     decisions: list[Decided]
     damaged: list[Damaged]
+    bad_batches: list[Decided] = field(default_factory=list)
+    """Decisions about bad batches that hold: no person went back to before their batches."""
+    positions: list[int] = field(default_factory=list)
+    """Positions of all checkpoints that no roll-back undid, pruned or not, oldest first [tokens]."""
 
     def attempts_of(self, launch: str) -> list[Attempt]:
-        """The attempts of a launch: none if it never claimed the run, several if it rolled back."""
-        return [attempt for attempt in self.attempts if attempt.claim.holder.launch == launch]
+        """The attempts of a launch to train: none if it never claimed the run, several if it rolled back."""
+        return [each for each in self.attempts if each.claim.holder.launch == launch and not each.is_rollback]
 
     @property
     def done(self) -> bool:
         """Whether the run has trained its whole budget."""
         return bool(self.attempts) and self.attempts[-1].outcome == "done"
+
+    @property
+    def requested_rollback(self) -> Decided | None:
+        """The decision of a person right before the newest attempt, which is the first to follow it."""
+        before = self.attempts[-2] if len(self.attempts) > 1 else None
+        return before.decisions[-1] if before and before.is_rollback else None
 
     @property
     def tokens(self) -> int:
@@ -55,7 +70,7 @@ class History:
 
     def skip_decision(self, tokens: int) -> Decided | None:
         """The decision to skip the batch that starts at `tokens`; None if it is not skipped."""
-        return next((d for d in self.decisions if d.skip_from <= tokens < d.skip_to), None)
+        return next((d for d in self.bad_batches if d.skip_from <= tokens < d.skip_to), None)
 
 
 def fold(entries: Sequence[Entry | Damaged]) -> History:
@@ -70,14 +85,11 @@ def fold(entries: Sequence[Entry | Damaged]) -> History:
                 attempts[entry.attempt] = Attempt(entry.attempt, entry, tokens_before=history.tokens)
             case Committed():
                 history.commits.append(entry)
+                history.positions.append(entry.tokens)
                 if entry.attempt in attempts:
                     attempts[entry.attempt].commits.append(entry)
             case Decided():
-                history.decisions.append(entry)
-                if entry.restored is not None:
-                    restored = entry.restored
-                    history.rolled_back += [c for c in history.commits if c.tokens > restored]
-                    history.commits = [c for c in history.commits if c.tokens <= restored]
+                _decide(history, entry)
                 if entry.attempt in attempts:
                     attempts[entry.attempt].decisions.append(entry)
             case Pruned():
@@ -89,3 +101,18 @@ def fold(entries: Sequence[Entry | Damaged]) -> History:
                     attempts[entry.attempt].end = entry
     history.attempts = list(attempts.values())
     return history
+
+
+def _decide(history: History, decision: Decided) -> None:
+    """Apply a decision: a roll-back undoes the checkpoints after it, and a person's the decisions after it, too."""
+    history.decisions.append(decision)
+    if decision.by is None:
+        history.bad_batches.append(decision)
+    if decision.restored is None:
+        return
+    restored = decision.restored
+    if decision.by is not None:
+        history.bad_batches = [each for each in history.bad_batches if each.skip_from < restored]
+    history.rolled_back += [c for c in history.commits if c.tokens > restored]
+    history.commits = [c for c in history.commits if c.tokens <= restored]
+    history.positions = [tokens for tokens in history.positions if tokens <= restored]

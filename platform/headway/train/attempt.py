@@ -1,35 +1,29 @@
 """One attempt at a run, from its claim in the journal to its recorded end. The interface of the training loop."""
 
-import json
 import socket
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import TracebackType
 from typing import Self
 
-from headway import recipe as recipes
-from headway.checkpoint.commit import Lineage
 from headway.checkpoint.reader import StoredCheckpoint
-from headway.checkpoint.retention import Retention
-from headway.checkpoint.saver import Saver
 from headway.data import Prefetcher
-from headway.errors import DamageError, HeadwayError, StoreError
+from headway.errors import DamageError, HeadwayError
 from headway.events import training_events as events
-from headway.runs import Committed, Decided, Ended, keys
-from headway.runs.ledger import LedgerRow
+from headway.runs import Committed, Decided, Ended
+from headway.train.checkpointer import Checkpointer
 from headway.train.claim import Claim
 from headway.train.clock import Clock
 from headway.train.compute.arithmetic import differences
 from headway.train.compute.step import Gradient, lanes_of
 from headway.train.evaluation import Evaluator
 from headway.train.rank import Rank
-from headway.train.save_schedule import SaveSchedule
 from headway.train.sinks.reporter import Reporter
 from headway.train.sinks.run_telemetry import RunTelemetry
-from headway.train.stability import BatchVerdict, rollback_horizon
+from headway.train.stability import BatchVerdict, remedy
 from headway.train.startup_timer import StartupTimer
 from headway.train.straggler import StepTiming, StragglerDetector
+from headway.train.time_ledger import TimeLedger
 
 
 class TrainingAttempt:
@@ -50,9 +44,6 @@ class TrainingAttempt:
         self.recipe, self.run, self.state, self.telemetry = rank.recipe, rank.run, rank.state, telemetry
         self.collectives = rank.collectives
         self.number, self.history = claim.number, claim.history
-        self.last_save = 0
-        """Position of the last save that was started, or of the restored one [tokens]."""
-        self.save_schedule = SaveSchedule(self.recipe.checkpoint, self.history)
         self.reporter = Reporter(
             self.run,
             self.number,
@@ -70,19 +61,14 @@ class TrainingAttempt:
         self.step = rank.step
         self.stragglers = StragglerDetector(self.collectives.all_gather(socket.gethostname()))
         self.evaluator = Evaluator(self.recipe, rank.dataset, self.state, rank.transfer, self.collectives.group)
-        self.saver = Saver(
-            self.run,
-            Lineage(self.number, recipes.digest(self.recipe), rank.dataset.digest, rank.environment),
-            rank.save_collectives,
-            retention=Retention(self.recipe.checkpoint.keep, horizon=rollback_horizon(self.recipe)),
-            on_commit=self._on_commit,
-        )
+        self.ledger = TimeLedger(self.run, self.number, self.collectives, clock, self.reporter.summary_builder)
+        self.checkpointer = Checkpointer(rank, claim, clock, self.reporter, self.ledger)
 
     def __enter__(self) -> Self:
         self.reporter.__enter__()
         self.reporter.emit(events.AttemptClaimed(ranks=self.collectives.size))
         try:
-            self._write_ledger(0)
+            self.ledger.write(0)
             self.startup.done("claim")
         except BaseException as error:
             self.__exit__(type(error), error, error.__traceback__)
@@ -93,12 +79,14 @@ class TrainingAttempt:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.batches.close()
-        self.saver.close()
+        self.checkpointer.close()
         self.reporter.__exit__(kind, error, trace)
 
     def resume(self) -> int:
         """Restore the newest undamaged checkpoint; returns its position [tokens], 0 if there is none."""
         with self._startup_phase("restore"):
+            if rollback := self.history.requested_rollback:
+                self.reporter.emit(events.RollbackRequested(to=rollback.skip_from, by=rollback.by or ""))
             for commit in reversed(self.history.commits):
                 if self._restore(commit):
                     return commit.tokens
@@ -114,10 +102,11 @@ class TrainingAttempt:
     def should_skip(self, position: int) -> bool:
         """Whether a decision skips the batch at `position`."""
         decision = self.history.skip_decision(position)
+        if not decision and not any(start <= position < end for start, end in self.state.skipped):
+            return False
+        self.checkpointer.recovery_point.hold()
         if decision:
             self.state.skipped.add((decision.skip_from, decision.skip_to))
-        if not any(start <= position < end for start, end in self.state.skipped):
-            return False
         self.reporter.tokens = position + self.recipe.train.batch_tokens
         reason = decision.reason if decision else "as decided before"
         self.reporter.emit(events.BatchSkipped(batch=position, reason=reason))
@@ -131,11 +120,13 @@ class TrainingAttempt:
         """
         policy, batch = self.recipe.train.stability, self.recipe.train.batch_tokens
         self.reporter.emit(events.BatchJudged(batch=position, action=verdict.action, reason=verdict.reason))
-        self._await_save()
-        if verdict.action == "stop" or len(self.history.decisions) >= policy.limit:
+        self.checkpointer.await_save()
+        if verdict.action == "stop" or len(self.history.bad_batches) >= policy.limit:
+            self.checkpointer.save()
+            self.checkpointer.await_save()
             raise HeadwayError(
-                f"the batch at {position:,} tokens: {verdict.reason}; after {len(self.history.decisions)} decisions "
-                f"the run was stopped (train.stability). Look at the data there, or lower the learning rate"
+                f"the batch at {position:,} tokens: {verdict.reason}; after {len(self.history.bad_batches)} decisions "
+                f"the run was stopped (train.stability). {remedy(self.run.history())}"
             )
         rollback = verdict.action == "rollback"
         skip_from = max(0, position - batch * (policy.rollback_batches - 1)) if rollback else position
@@ -164,29 +155,9 @@ class TrainingAttempt:
             self.reporter.emit(events.EvaluationDone(held_out=loss))
         return stop
 
-    def should_save(self) -> bool:
-        """Whether this rank wants to save: True only on rank 0, whose wish the others get with the batch's losses."""
-        return self.collectives.is_rank0 and self.save_schedule.is_due(saving=self.saver.busy)
-
-    def save(self, position: int) -> None:
-        """Start to save the state at `position`; the state must not change before `await_copy`."""
-        with self._stall("drain" if self.clock.phase == "drain" else "checkpoint"):
-            self._await_save()
-            self.reporter.emit(events.SaveStarted())
-            self.save_schedule.on_save()
-            rows = self._ledger_rows(position)
-            self.saver.save(position, self.state.tensors(), self.state.progress(), _json_lines(rows))
-            self.last_save = position
-        self.reporter.emit(events.CheckpointStaged())
-
-    def await_copy(self) -> None:
-        """Wait until the state in the present save is copied, and may change again."""
-        with self._stall("checkpoint"):
-            self.saver.await_copy()
-
     def on_step(self, position: int, gradient: Gradient, rate: float, seconds: float) -> None:
         """Record a step that ended at `position`, with the learning rate `rate`."""
-        self.save_schedule.on_step(seconds, saving=self.saver.busy)
+        self.checkpointer.on_step(position, seconds)
         self.reporter.step(position, gradient.loss, gradient.norm, rate, seconds)
         if started := self.startup.step():
             self.reporter.emit(started)
@@ -206,10 +177,10 @@ class TrainingAttempt:
 
     def end(self, outcome: str, reason: str) -> None:
         """Write the last ledger, and record the end of the attempt in the journal."""
-        self._await_save()
-        position = self.reporter.tokens
-        if position == self.last_save:  # else the steps since the last save are lost, and their time with them
-            self._write_ledger(position)
+        self.checkpointer.await_save()
+        position = self.checkpointer.recovery_point.tokens
+        if position == self.checkpointer.last_save:  # else the steps since are lost, and their time with them
+            self.ledger.write(position)
         self.collectives.on_rank0(
             lambda: self.run.journal.append(Ended, self.number, outcome=outcome, reason=reason, tokens=position).seq
         )
@@ -223,31 +194,6 @@ class TrainingAttempt:
             span.set(tokens=self.reporter.tokens)
         self.startup.done(phase)
 
-    @contextmanager
-    def _stall(self, phase: str) -> Iterator[None]:
-        """Spend the block in `phase`, and count it as time in which training stands still for a save."""
-        start = time.monotonic()
-        with self.clock.during(phase):
-            yield
-        seconds = time.monotonic() - start
-        self.save_schedule.on_stall(seconds)
-        self.reporter.emit(events.StallEnded(seconds=seconds))
-
-    def _await_save(self) -> None:
-        """Wait for the save in progress; report its failure before raising it."""
-        try:
-            self.saver.wait()
-        except StoreError as error:
-            if self.collectives.is_rank0:
-                self.reporter.emit(events.CheckpointFailed(problem=str(error)))
-            raise
-
-    def _on_commit(self, tokens: int, warning: str) -> None:
-        """Report that a checkpoint is committed."""
-        self.reporter.emit(events.CheckpointCommitted(at=tokens))
-        if warning:
-            self.reporter.emit(events.CheckpointUntidy(at=tokens, problem=warning))
-
     def _restore(self, commit: Committed) -> bool:
         """Restore a checkpoint on all ranks; report it and return False if any rank finds damage."""
         checkpoint = StoredCheckpoint(self.run.store, commit)
@@ -260,27 +206,12 @@ class TrainingAttempt:
             problem = str(error)
         problems = [each for each in self.collectives.all_gather(problem) if each]
         if problems:
-            self.saver.retention.damaged.add(commit.manifest)
+            self.checkpointer.saver.retention.damaged.add(commit.manifest)
             self.reporter.emit(events.CheckpointDamaged(at=commit.tokens, problem=problems[0]))
             return False
-        self.saver.parent = commit.manifest
-        self.reporter.tokens = self.last_save = commit.tokens
+        self.reporter.tokens = commit.tokens
+        self.checkpointer.on_restore(commit)
         self.reporter.emit(events.CheckpointRestored(at=commit.tokens, manifest=commit.manifest))
         if changed := differences(checkpoint.manifest.environment, self.rank.environment):
             self.reporter.emit(events.EnvironmentChanged(changed=changed, effect="bits may differ from here on"))
         return True
-
-    def _write_ledger(self, position: int) -> None:
-        """Write the ledger of the attempt up to now."""
-        data = _json_lines(self._ledger_rows(position)).encode()
-        self.collectives.on_rank0(lambda: self.run.store.put(keys.ledger(self.run.name, self.number), [data]))
-
-    def _ledger_rows(self, position: int) -> list[LedgerRow]:
-        row = self.clock.ledger_row(self.number, self.collectives.rank, position)
-        rows = [LedgerRow.model_validate(each) for each in self.collectives.all_gather(row.model_dump())]
-        self.reporter.summary_builder.record_ledger(rows)
-        return rows
-
-
-def _json_lines(rows: Sequence[LedgerRow]) -> str:
-    return "".join(json.dumps(row.model_dump()) + "\n" for row in rows)

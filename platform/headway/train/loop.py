@@ -30,7 +30,7 @@ def train(attempt: TrainingAttempt) -> str:
             stop = attempt.evaluate(position)
             continue
         if save or due(recipe.checkpoint.every_tokens, last_save, position):
-            attempt.save(position)
+            attempt.checkpointer.save()
             last_save, save = position, False
         if attempt.should_skip(position):
             position += batch
@@ -41,14 +41,14 @@ def train(attempt: TrainingAttempt) -> str:
             lanes = attempt.batches.get(position)
         data_seconds = time.monotonic() - start
         gradient, agreement = step.forward_backward(
-            lanes, attempt.preemption, save=attempt.should_save(), data_seconds=data_seconds
+            lanes, attempt.preemption, save=attempt.checkpointer.should_save(), data_seconds=data_seconds
         )
         if verdict := judge(recipe.train.stability, attempt.state.losses, gradient.loss, gradient.norm):
             step.drop()
             if attempt.decide(verdict, position) == "rollback":
                 return "rolled back"
             continue
-        attempt.await_copy()
+        attempt.checkpointer.await_copy()
         rate = step.apply(position, gradient)
 
         position, stop, save = position + batch, agreement.stop, agreement.save
@@ -57,8 +57,10 @@ def train(attempt: TrainingAttempt) -> str:
 
     if not stop:
         stop = attempt.evaluate(position)
-    finished = not stop
     clock.enter("drain")
-    if finished or (position > last_save and stop < IMMEDIATE):
-        attempt.save(position)
-    return "done" if finished else "preempted"
+    if not stop:
+        attempt.checkpointer.save_last(position)
+        return "done"
+    if stop < IMMEDIATE:
+        attempt.checkpointer.save()
+    return "preempted"

@@ -8,6 +8,7 @@ from typing import Literal
 
 from headway.recipe import Recipe
 from headway.recipe.schema import Stability
+from headway.runs import History
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,15 @@ def judge(policy: Stability, losses: Sequence[float], loss: float, norm: float) 
         return None
     reason = f"loss {loss:.4f} is {(loss - mean) / max(deviation, 1e-12):.1f} deviations above the mean {mean:.4f}"
     return BatchVerdict(policy.on_spike, reason)
+
+
+def remedy(history: History) -> str:
+    """What a person can do about a run that diverged."""
+    positions = sorted({0, *(commit.tokens for commit in history.commits)})
+    return (
+        f"Look at the data there, or lower the learning rate in a new run; headway train RECIPE --from-tokens N goes "
+        f"back to a checkpoint: {', '.join(map(str, positions))}"
+    )
 
 
 def rollback_horizon(recipe: Recipe) -> int:

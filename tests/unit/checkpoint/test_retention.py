@@ -1,12 +1,12 @@
 """Retention keeps the newest sound checkpoints, and records in the journal what it prunes before it deletes."""
 
 import pytest
-from tests.unit.checkpoint.conftest import NewRun
+from tests.unit.checkpoint.conftest import NewRun, SavingRun
 
 from headway.checkpoint.reader import StoredCheckpoint
 from headway.checkpoint.retention import Retention
 from headway.objectstore.folder import FolderStore
-from headway.runs import Pruned, Run
+from headway.runs import Decided, Pruned, Run
 
 
 class PowerCutError(Exception):
@@ -88,3 +88,81 @@ def test_a_damaged_checkpoint_does_not_count_as_kept(new_run: NewRun) -> None:
     saving = new_run(keep=10)
     commits = [saving.save(tokens) for tokens in (64, 128, 192)]
     assert Retention(2, damaged={commits[1].manifest}).surplus(saving.run) == []
+
+
+def skip(saving: SavingRun, tokens: int) -> None:
+    """Decide to skip the batch at `tokens`."""
+    saving.run.journal.append(
+        Decided, saving.attempt, action="skip", reason="nan", skip_from=tokens, skip_to=tokens + 64
+    )
+
+
+def test_the_checkpoint_before_trouble_is_kept_while_trouble_lasts(new_run: NewRun) -> None:
+    """However often a bad batch comes after a good one: the newest from before the first of them stays."""
+    saving = new_run(keep=2)
+    saving.save(64)
+    before = saving.save(128)
+    for tokens in range(128, 1024, 128):  # a bad batch, a good one, a checkpoint
+        skip(saving, tokens)
+        saving.save(tokens + 128)
+    kept = saving.run.history().commits
+    assert [commit.tokens for commit in kept] == [128, 896, 1024]
+    assert kept[0] == before
+
+
+def test_trouble_is_over_after_as_many_checkpoints_as_are_kept(new_run: NewRun) -> None:
+    """Then the checkpoint before it goes; pruned ones count, too, and trouble after that is new trouble."""
+    saving = new_run(keep=2)
+    saving.save(64)
+    skip(saving, 64)
+    saving.save(192)
+    skip(saving, 192)
+    saving.save(320)
+    assert [commit.tokens for commit in saving.run.history().commits] == [64, 192, 320]
+    saving.save(384)
+    assert [commit.tokens for commit in saving.run.history().commits] == [320, 384]
+    saving.save(448)
+    skip(saving, 448)
+    saving.save(576)
+    skip(saving, 576)
+    saving.save(704)
+    saving.save(768)
+    assert [commit.tokens for commit in saving.run.history().commits] == [704, 768]
+
+
+def test_trouble_before_the_last_is_forgotten_when_its_checkpoints_are_gone(new_run: NewRun) -> None:
+    """Two troubles with sound checkpoints between: the second keeps its own checkpoint, not that of the first."""
+    saving = new_run(keep=2)
+    for tokens in (64, 128, 192, 256, 320):
+        saving.save(tokens)
+        if tokens == 64:
+            skip(saving, 64)
+    skip(saving, 320)
+    saving.save(448)
+    skip(saving, 448)
+    saving.save(576)
+    assert [commit.tokens for commit in saving.run.history().commits] == [320, 448, 576]
+
+
+def test_a_damaged_checkpoint_from_before_trouble_is_not_the_one_that_stays(new_run: NewRun) -> None:
+    """The one before it is."""
+    saving = new_run(keep=10)
+    commits = [saving.save(tokens) for tokens in (64, 128)]
+    for tokens in (128, 256, 384):
+        skip(saving, tokens)
+        commits.append(saving.save(tokens + 128))
+    assert Retention(2, damaged={commits[1].manifest}).surplus(saving.run) == [commits[2], commits[1]]
+
+
+def test_what_a_person_went_back_from_is_no_trouble_any_more(new_run: NewRun) -> None:
+    """The bad batches after the checkpoint are forgotten with the checkpoints after it."""
+    saving = new_run(keep=2)
+    saving.save(64)
+    skip(saving, 64)
+    skip(saving, 192)
+    saving.run.journal.append(
+        Decided, saving.attempt, action="rollback", reason="", skip_from=64, skip_to=64, restored=64, by="a@b"
+    )
+    saving.save(128)
+    saving.save(256)
+    assert [commit.tokens for commit in saving.run.history().commits] == [128, 256]

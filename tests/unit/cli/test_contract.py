@@ -17,12 +17,13 @@ from headway.objectstore.folder import FolderStore
 COMMON = "--json --quiet"
 CONTRACT = {
     "train": (
-        "RECIPE [KEY=VALUE]... --allow-unfenced --launch --metrics --node --nodes --nproc --run --store --take-over "
-        f"{COMMON}"
+        "RECIPE [KEY=VALUE]... --allow-unfenced --from-tokens --launch --metrics --node --nodes --nproc --run --store "
+        f"--take-over {COMMON}"
     ),
     "submit": (
-        "RECIPE [KEY=VALUE]... --account --allow-unfenced --array --constraint --dry-run --exclude --gpus --logs "
-        f"--name --nodes --nproc --parallel --partition --qos --sbatch --store --time {COMMON}"
+        "RECIPE [KEY=VALUE]... --account --allow-unfenced --array --constraint --dry-run --exclude "
+        "--from-tokens --gpus --logs --name --nodes --nproc --parallel --partition --qos --sbatch --store --time "
+        f"{COMMON}"
     ),
     "runs": f"--store {COMMON}",
     "status": f"NAME --store {COMMON}",

@@ -228,3 +228,10 @@ def test_steering_needs_something_that_slurm_knows(headway: Headway, store: Fold
     assert "run mine was not started by SLURM; process " in mine.err
     assert " trained it last" in mine.err
     assert "this machine has no SLURM" in array.err
+
+
+def test_an_array_does_not_go_back(headway: Headway, store: FolderStore, recipe: str) -> None:
+    """Its runs have different checkpoints; the command is refused before anything is asked of SLURM."""
+    answer = headway("submit", recipe, "--array", "seed=1,2", "--from-tokens", "0")
+    assert (answer.code, [*store.list("")]) == (2, [])
+    assert "--from-tokens is for one run" in answer.err

@@ -12,7 +12,8 @@ from tests.unit.cli.story import Story, plan, restored, running, said, step, tra
 from headway.cli import screen
 from headway.events.training_events import AttemptEnded, CheckpointDamaged
 from headway.objectstore.folder import FolderStore
-from headway.runs import keys
+from headway.runs import Run, keys, this_process
+from headway.runs.rollback import person, roll_back
 
 OF_A_RUN = ("status", "logs", "ledger", "goodput", "plot", "verify", "fingerprint", "export")
 
@@ -174,6 +175,24 @@ def test_a_roll_back_is_not_called_a_kill(headway: Headway, store: FolderStore) 
     assert document["attempts"][0]["reason"] == "loss nan"
     assert document["decisions"][0]["skip_to"] == 4000
     assert "rollback" in headway("status", "tale").out
+
+
+def test_status_tells_who_went_back(headway: Headway, store: FolderStore) -> None:
+    """The attempt that only decided is `rolled back`, to its checkpoint; the run waits to be continued from there."""
+    story = Story(store, "tale")
+    story.claim(100)
+    story.commit(105, 2000)
+    story.commit(107, 4000)
+    story.end(109, "failed", 4000, "diverged")
+    roll_back(Run(store, "tale"), 2000, this_process("operator"))
+    document = headway("status", "tale", "--json").document
+    assert (document["state"], document["tokens"]) == ("preempted", 2000)
+    attempt, decision = document["attempts"][-1], document["decisions"][-1]
+    assert (attempt["outcome"], attempt["from_tokens"], attempt["to_tokens"]) == ("rolled back", 4000, 2000)
+    assert decision["by"] == person()
+    assert attempt["reason"] == f"{person()} went back to 2,000 tokens"
+    assert person() in headway("status", "tale").out
+    assert headway("ledger", "tale").code == 0
 
 
 def test_status_names_damage_in_the_journal(headway: Headway, store: FolderStore) -> None:

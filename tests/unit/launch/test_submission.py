@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from tests.memory import MemoryStore
+from tests.unit.cli.story import Story
 from tests.unit.launch.answers import PARTITION
 
 from headway.errors import UsageError
@@ -17,7 +18,7 @@ from headway.launch.sweep import sweep_members
 from headway.objectstore import Store
 from headway.objectstore.folder import FolderStore
 from headway.recipe import RecipeDocument
-from headway.runs import keys, submissions
+from headway.runs import Run, keys, submissions
 from headway.runs.submissions import Submission, SubmittedJob
 
 TEXT = """
@@ -147,3 +148,35 @@ def test_a_refusal_leaves_everything_as_it_was(programs: Path, tmp_path: Path) -
     with pytest.raises(UsageError, match="Choose with --qos"):
         submit(store, composed(store=store, logs=tmp_path / "logs"), RESOURCES)
     assert submissions.get(store, "slm") == earlier
+
+
+def test_a_submitted_run_goes_back_once_and_before_its_job_begins(programs: Path, tmp_path: Path) -> None:
+    """The decision is in the journal when sbatch runs, and not in the submission: a requeue continues."""
+    store = FolderStore(tmp_path / "store")
+    story = Story(store, "slm")
+    story.claim(100)
+    story.commit(105, 2000)
+    story.commit(107, 4000)
+    story.end(109, "failed", 4000)
+    (programs / "sbatch.sh").write_text(
+        f'ls {store.root / keys.journal("slm")} > {tmp_path}/seen; echo "Submitted batch job 7"'
+    )
+    done = submit(store, composed(store=store, logs=tmp_path / "logs"), RESOURCES, 2000)
+    assert len((tmp_path / "seen").read_text().split()) == 7
+    assert Run(store, "slm").history().tokens == 2000
+    assert "from-tokens" not in done.model_dump_json()
+
+
+def test_a_run_without_such_a_checkpoint_is_not_submitted(programs: Path, tmp_path: Path) -> None:
+    """Neither the journal nor the submissions have anything new."""
+    store = FolderStore(tmp_path / "store")
+    story = Story(store, "slm")
+    story.claim(100)
+    story.commit(105, 2000)
+    story.end(109, "failed", 2000)
+    entries = len(Run(store, "slm").journal.read())
+    (programs / "sbatch.sh").write_text("echo Submitted batch job 7")
+    with pytest.raises(UsageError, match="no checkpoint at 1000 tokens"):
+        submit(store, composed(store=store, logs=tmp_path / "logs"), RESOURCES, 1000)
+    assert submissions.find(store, "slm") is None
+    assert len(Run(store, "slm").journal.read()) == entries

@@ -1,5 +1,6 @@
 """The tensors of a checkpoint: the parameters, and what the optimizer declares that it keeps for each."""
 
+import math
 from pathlib import Path
 
 import pytest
@@ -69,3 +70,15 @@ def test_state_that_is_not_declared_is_refused() -> None:
     trained.optimizer.state[parameter]["mystery"] = torch.zeros_like(parameter)
     with pytest.raises(UsageError, match=r"kind adamw keeps mystery of norm\.weight"):
         trained.tensors()
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_a_value_that_is_not_finite_is_found_in_any_tensor(value: float) -> None:
+    """One element of one parameter or moment is enough; the largest finite values are finite."""
+    trained = state("adamw")
+    for name, tensor in trained.tensors().items():
+        tensor.fill_(torch.finfo(tensor.dtype).max)
+        assert trained.nonfinite() is None
+        tensor.view(-1)[-1] = value
+        assert trained.nonfinite() == name
+        tensor.fill_(-torch.finfo(tensor.dtype).max)

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 
 import torch
+from torch.distributed.tensor import DTensor
 
 from headway.checkpoint.manifest import Progress
 from headway.checkpoint.reader import PARAMETER_PREFIX, StoredCheckpoint
@@ -53,6 +54,22 @@ class State:
             for slot in self.spec.slots
             for name, parameter in self.parameters.items()
         }
+
+    def nonfinite(self) -> str | None:
+        """The name of a tensor that holds a NaN or an infinity on this rank; None if all of its shards are finite.
+
+        One pass over the shards, at memory speed.
+        """
+        shards = {
+            name: tensor.to_local() if isinstance(tensor, DTensor) else tensor
+            for name, tensor in self.tensors().items()
+        }
+        names = [name for name, shard in shards.items() if shard.numel()]
+        if not names:
+            return None
+        extremes = torch.stack([torch.stack(shards[name].aminmax()).double() for name in names])  # both NaN if one is
+        sound = extremes.isfinite().all(dim=1).tolist()
+        return next((name for name, is_finite in zip(names, sound, strict=True) if not is_finite), None)
 
     def progress(self) -> Progress:
         """All of a checkpoint's state that is not a tensor."""

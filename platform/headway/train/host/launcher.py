@@ -17,6 +17,7 @@ from headway.errors import HeadwayError, UsageError
 from headway.objectstore import Store
 from headway.recipe import Recipe
 from headway.runs import History, Holder, Run, this_process
+from headway.runs.rollback import roll_back, stands_at
 from headway.telemetry import Spans, Trace, environment_trace
 from headway.telemetry.metrics_server import MetricsConfig, remove_target
 from headway.train.host.agent import Agent
@@ -41,15 +42,17 @@ def launch(
     nodes: int = 1,
     launch_id: str | None = None,
     take_over: bool = False,
+    from_tokens: int | None = None,
     quiet: bool = False,
     exposure: MetricsConfig | None = None,
 ) -> Outcome:
     """Train the run `name` with `ranks` processes on this node, from its last checkpoint.
 
-    This is node `node` of `nodes`, which share `launch_id`. `exposure` says where rank 0 serves metrics.
+    With `from_tokens`, it goes back to its checkpoint there. This is node `node` of `nodes`, which share `launch_id`.
+    `exposure` says where rank 0 serves metrics.
 
     Raises:
-        UsageError: recipe, data and run do not fit together, or there are more ranks than lanes.
+        UsageError: recipe, data, run and ranks do not fit together, or the run has no such checkpoint.
         HeldError: a live process is training the run.
     """
     launch_time = time.time()
@@ -64,10 +67,12 @@ def launch(
     rendezvous = Rendezvous(run, launcher.launch, node=node, nodes=nodes, join_seconds=recipe.machine.join_seconds)
     try:
         history = prepare(run, recipe, launcher, ranks=ranks * nodes, take_over=take_over)
+        if from_tokens is not None and node == 0:
+            history = roll_back(run, from_tokens, launcher, take_over=take_over)
     except HeadwayError as error:
         report_absence(rendezvous, error)
         raise
-    if history.done:
+    if history.done and (from_tokens is None or stands_at(history, from_tokens)):
         return already_done(history)
 
     trace = record_launch(spans, history, launch_time, ranks=ranks * nodes)

@@ -10,6 +10,7 @@ from headway.events.training_events import (
     BatchEvent,
     CheckpointCommitted,
     CheckpointFailed,
+    CheckpointRefused,
     CheckpointStaged,
     CheckpointUntidy,
     RankEvent,
@@ -51,7 +52,7 @@ class AttemptSpans:
             case AttemptEnded():
                 start = now - self._clock.seconds_by_phase()["drain"]
                 self._record("drain", start, now, tokens=tokens, outcome=event.outcome)
-            case AttemptClaimed() | CheckpointStaged() | CheckpointUntidy() | StallEnded():
+            case AttemptClaimed() | CheckpointStaged() | CheckpointRefused() | CheckpointUntidy() | StallEnded():
                 pass
             case _:
                 assert_never(event)

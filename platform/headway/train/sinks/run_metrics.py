@@ -18,6 +18,7 @@ from headway.events.training_events import (
     CheckpointCommitted,
     CheckpointDamaged,
     CheckpointFailed,
+    CheckpointRefused,
     CheckpointRestored,
     CheckpointStaged,
     CheckpointUntidy,
@@ -27,6 +28,7 @@ from headway.events.training_events import (
     RankSlow,
     RestoreEvent,
     RestoreNothingSound,
+    RollbackRequested,
     SaveEvent,
     SaveStarted,
     StallEnded,
@@ -147,7 +149,7 @@ class RunMetrics:
                 self._stall_seconds = 0.0
             case CheckpointFailed():
                 checkpoint.saves["failed"].inc()
-            case CheckpointStaged() | CheckpointUntidy():
+            case CheckpointStaged() | CheckpointRefused() | CheckpointUntidy():
                 pass
             case _:
                 assert_never(event)
@@ -160,7 +162,7 @@ class RunMetrics:
                 self.families.train.replayed_tokens.inc(max(0, self._last_position - event.at))
             case CheckpointDamaged():
                 restores["damaged"].inc()
-            case RestoreNothingSound() | EnvironmentChanged():
+            case RollbackRequested() | RestoreNothingSound() | EnvironmentChanged():
                 pass
             case _:
                 assert_never(event)
