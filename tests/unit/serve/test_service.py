@@ -76,7 +76,8 @@ def node() -> Node:
 def stopped(node: Node, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Service]:
     """A service that was not entered; its temporary folder is in the test's, and signals are restored at the end."""
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    monkeypatch.setattr("headway.serve.process.service.SOCKET_ROOM", 0)  # there is no Ray
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)}
     service = Service(config(port=1))
     monkeypatch.setattr("headway.serve.process.service.require_free_port", lambda _: None)
     service._node = cast("Any", node)  # noqa: SLF001 - Ray's place
