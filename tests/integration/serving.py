@@ -48,17 +48,19 @@ def free_port() -> int:
 class Served:
     """A running `headway serve`."""
 
-    def __init__(self, model: str | Path, *options: str, name: str = NAME) -> None:
+    def __init__(self, model: str | Path, *options: str, name: str = NAME, temporary: str = ".") -> None:
+        """Serve `model`; `temporary` names its folder for temporary files, below one that is made for it."""
         self.model, self.port = model, free_port()
         command = [sys.executable, "-m", "headway.cli", "serve", str(model), "--name", name, "--port", str(self.port)]
         self.temporary = Path(tempfile.mkdtemp(prefix="headway-tests-"))
-        """Its folder for temporary files."""
+        """Holds its temporary files."""
+        (self.temporary / temporary).mkdir(exist_ok=True)
         self.process = subprocess.Popen(
             [*command, "--json", *options],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            env=os.environ | {"TMPDIR": str(self.temporary)},
+            env=os.environ | {"TMPDIR": str(self.temporary / temporary)},
             start_new_session=True,
         )
         self.members: list[psutil.Process] = []

@@ -144,7 +144,7 @@ def test_a_quantized_version_is_served(published: str) -> None:
     first = model.manifest(model.find("coder@1"))
     assert model.manifest(version).quantization == "W8A8"
     assert model.manifest(version).origin == first.origin
-    served = Served("coder@2", "--store", published)
+    served = Served("coder@2", "--store", published, temporary="x" * 100)  # too long for sockets
     try:
         document = served.await_ready()
         assert document["version"] == "2"
