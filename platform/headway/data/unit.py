@@ -33,6 +33,11 @@ class FileSpan:
     size: int
     """Input bytes that progress counts for this span."""
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether this is the whole file."""
+        return self.size == self.file.size
+
 
 @dataclass(frozen=True)
 class Unit:
@@ -137,6 +142,8 @@ def _row_groups(source: str, whole: FileSpan, text_key: str, size: int) -> Itera
             f"{', '.join(columns)}"
         )
     groups = footer.num_row_groups
+    if not groups:  # the reader counts it
+        yield replace(whole, stop=0)
     step = max(1, groups * size // max(1, whole.file.size))
     for start in range(0, groups, step):
         stop = min(groups, start + step)

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from headway.data import documents
 from headway.data.documents import read_documents, split_at_lines
 from headway.data.folder_walk import matches
+from headway.data.read_counts import ReadCounts
 from headway.data.source import Inventory, inventory
 from headway.data.unit import plan_units
 from headway.errors import DataError
@@ -31,10 +32,11 @@ def read(path: Path | str, *, text_key: str = "text", max_bytes: int = 1 << 20) 
     """All documents of a source, and what was dropped."""
     listing = inventory("s", Source(path=str(path), text_key=text_key), exclude=NOWHERE)
     units, unreadable = plan_units("s", listing, text_key, max_bytes)
-    dropped = listing.dropped + unreadable
+    counts = ReadCounts()
     spans = [span for unit in units for span in unit.spans]
-    texts = [item.text for span in spans for item in read_documents(span, text_key, max_bytes, dropped)]
-    return texts, dropped
+    texts = [item.text for span in spans for item in read_documents(span, text_key, max_bytes, counts)]
+    assert counts.documents == len(texts) + counts.dropped.total()
+    return texts, listing.dropped + unreadable + counts.dropped
 
 
 def names(inventory: Inventory) -> list[str]:
@@ -247,7 +249,7 @@ def test_links_are_followed_and_each_real_file_is_read_once(tmp_path: Path, patt
         path.write_text(path.name)
     (root / "self").symlink_to(root)
     (root / "a/up").symlink_to("..")
-    (root / "0").symlink_to(root / "a/1.txt")
+    (root / "0.txt").symlink_to(root / "a/1.txt")
     (root / "out").symlink_to(beside)
     (root / "out2").symlink_to(beside)
     (beside / "back").symlink_to(root)
