@@ -75,7 +75,7 @@ class FolderWalk:
             for name, entry in sorted(inside.items()):
                 real = os.path.join(folder, name)  # noqa: PTH118 - millions of them
                 if entry.is_symlink():
-                    links.append((prefix + name, os.path.realpath(real), places))
+                    links.append((prefix + name, _target(real), places))
                 elif not entry.is_dir():
                     self._add(prefix + name, self.root / (prefix + name), real, places)
                 elif below := self._below(prefix + name, real, places):
@@ -105,6 +105,14 @@ class FolderWalk:
         else:
             self._real_files.add(real)
             self.files.append((name, path))
+
+
+def _target(link: str) -> str:
+    """Where a link leads; where it cannot be followed, the link itself, which then cannot be read."""
+    try:
+        return os.path.realpath(link)
+    except OSError:
+        return link
 
 
 def start(pattern: Sequence[str]) -> Places:

@@ -258,6 +258,46 @@ def test_links_are_followed_and_each_real_file_is_read_once(tmp_path: Path, patt
     assert listing.dropped == {"behind a link, and read already": 5}
 
 
+@pytest.mark.parametrize("pattern", ["x/*.txt", "**/x/*.txt", "*/x/*.txt", "x/**/1.txt"])
+def test_a_glob_reads_what_it_matches_behind_links_only(tmp_path: Path, pattern: str) -> None:
+    """What a link leads to may lie below the source under a name that does not match: it was not read by that."""
+    (tmp_path / "y").mkdir()
+    (tmp_path / "y/1.txt").write_text("1")
+    (tmp_path / "y/2.md").write_text("2")
+    (tmp_path / "y/3.txt").symlink_to("2.md")
+    (tmp_path / "x").symlink_to("y")
+    (tmp_path / "z").mkdir()
+    (tmp_path / "z/x").symlink_to("../y")
+    listing = inventory("s", Source(path=f"{tmp_path}/{pattern}"), exclude=NOWHERE)
+    read_files = {os.path.realpath(file.path) for file in listing.files}
+    expected = glob.glob(f"{tmp_path}/{pattern}", recursive=True)  # noqa: PTH207 - it is what is compared
+    assert read_files == {os.path.realpath(path) for path in expected}
+    assert len(listing.files) == len(read_files)
+
+
+@pytest.mark.parametrize("target", ["x" * 300, "/proc/1/cwd/x", "loop", "a\nb", "/dev/null/x"])
+def test_a_link_that_leads_nowhere_is_counted(tmp_path: Path, target: str) -> None:
+    """Also where the system refuses even to look."""
+    (tmp_path / "a.txt").write_text("a")
+    (tmp_path / "loop").symlink_to("loop")
+    (tmp_path / "link.txt").symlink_to(target)
+    listing = inventory("s", Source(path=str(tmp_path)), exclude=NOWHERE)
+    assert (names(listing), listing.total, listing.dropped.total()) == (["a.txt"], 3, 2)
+
+
+def test_the_reasons_for_files_left_out_have_bounds(tmp_path: Path) -> None:
+    """A file's name may end in anything: in a line, in a sentence, or each time in something else."""
+    (tmp_path / "a.txt").write_text("a")
+    for index in range(300):
+        (tmp_path / f"x.q{index}").touch()
+    (tmp_path / "x.two\nlines").touch()
+    (tmp_path / ("x." + "long" * 50)).touch()
+    dropped = inventory("s", Source(path=str(tmp_path)), exclude=NOWHERE).dropped
+    assert dropped.total() == 302
+    assert len(dropped) <= 65
+    assert all(reason.isprintable() and len(reason) < 50 for reason in dropped)
+
+
 def test_a_folder_that_cannot_be_listed_is_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The others are read."""
     for name in ("closed/1.txt", "open/2.txt"):
