@@ -68,7 +68,8 @@ def grow(work: Path, tree: list[Planted]) -> None:
     """Make the tree, in place of the one before."""
     for name in ("tree", "beside", "built", "again", "cache"):
         shutil.rmtree(work / name, ignore_errors=True)
-    (work / "tree").mkdir()
+    for name in ("tree", "cache"):
+        (work / name).mkdir()
     for name in ("sound.jsonl", "d/sound.jsonl"):
         (work / "tree" / name).parent.mkdir(exist_ok=True)
         lines = [json.dumps({"text": f"{name} {text}"}) + "\n" for text in SOUND]
