@@ -11,6 +11,7 @@ from tests.unit.data.conftest import Recipes, prose, write_lines
 from headway.data import build_worker
 from headway.data.build import build
 from headway.data.build_worker import _batches
+from headway.data.documents import read_documents
 from headway.errors import HeadwayError
 
 
@@ -54,11 +55,10 @@ def test_a_build_that_loses_documents_stops(
     if loss == "writing":
         monkeypatch.setattr(build_worker, "_batches", lambda each: (batch[1:] for batch in _batches(each)))
     else:
-        read = build_worker.read_documents
 
         def skip(span: Any, *rest: Any) -> Any:
             rest[-1].documents += 1
-            return read(span, *rest)
+            return read_documents(span, *rest)
 
         monkeypatch.setattr(build_worker, "read_documents", skip)
     with pytest.raises(HeadwayError, match=r"sums of the build do not close \(large: .* fault of Headway"):
