@@ -92,7 +92,7 @@ def _texts(span: FileSpan, _key: str, max_bytes: int, _counts: ReadCounts) -> It
 
 
 def _first_pieces(pieces: Iterator[bytes]) -> tuple[list[bytes], Exception | None]:
-    """As many pieces as are hashed, and the error that ended them."""
+    """The pieces that are hashed, and the error that ended them."""
     first: list[bytes] = []
     size = 0
     try:
@@ -156,7 +156,9 @@ def _rows(span: FileSpan, key: str, max_bytes: int, counts: ReadCounts) -> Itera
                         counts.drop(f"{key!r} is not text")
                     else:
                         yield from _field(text, key, max_bytes, counts)
-    except ArrowException as error:
+    except (ArrowException, OSError) as error:  # of damage, an OSError without a number
+        if isinstance(error, OSError) and error.errno:
+            raise
         counts.drop(f"damaged parquet file ({type(error).__name__})")
 
 

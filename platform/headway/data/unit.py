@@ -133,9 +133,11 @@ def _row_groups(source: str, whole: FileSpan, text_key: str, size: int) -> Itera
 
     try:
         footer = pq.read_metadata(whole.file.path)
-    except ArrowException as error:
+        columns = footer.schema.to_arrow_schema().names
+    except (ArrowException, ValueError, OSError) as error:  # of damage, an OSError without a number
+        if isinstance(error, OSError) and error.errno:
+            raise
         raise OSError(0, f"not parquet ({type(error).__name__})") from error
-    columns = footer.schema.to_arrow_schema().names
     if text_key not in columns:
         raise DataError(
             f"data.sources.{source}: {whole.file.path} has no column {text_key!r}; set text_key to one of: "

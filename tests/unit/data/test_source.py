@@ -183,6 +183,26 @@ def test_a_parquet_column_of_bytes_is_text_where_it_is_utf8(tmp_path: Path) -> N
     assert read(tmp_path) == (["a", "b"], Counter({"not UTF-8": 2}))
 
 
+def test_a_damaged_parquet_file_is_counted_and_its_neighbours_are_read(tmp_path: Path) -> None:
+    """Whatever the library raises where damage meets it: in the name of a column, in a page, and in a time."""
+    pq.write_table(pa.table({"text": ["a"], "other": [1]}), tmp_path / "a.parquet")
+    pq.write_table(pa.table({"text": ["b" * 999, "c" * 999]}), tmp_path / "b.parquet")
+    pq.write_table(pa.table({"text": pa.array([2**62], pa.timestamp("us"))}), tmp_path / "c.parquet")
+    raw = (tmp_path / "a.parquet").read_bytes()
+    (tmp_path / "a.parquet").write_bytes(raw.replace(b"other", b"oth\xffr"))
+    raw = (tmp_path / "b.parquet").read_bytes()
+    (tmp_path / "b.parquet").write_bytes(raw[:20] + b"\xff" * 40 + raw[60:])
+    (tmp_path / "d.txt").write_text("d")
+    assert read(tmp_path) == (
+        ["d"],
+        {
+            "unreadable: not parquet (UnicodeDecodeError)": 1,
+            "damaged parquet file (OSError)": 1,
+            "'text' is not text": 1,
+        },
+    )
+
+
 def test_a_line_too_long_to_parse_is_dropped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The next line is read."""
     monkeypatch.setattr(documents, "MAX_LINE_BYTES", 100)
