@@ -131,6 +131,7 @@ def files(draw: st.DrawFn) -> Planted:
 
 TARGETS = [
     *("{root}", "..", ".", "../..", "{beside}", "{beside}/sub", "{beside}/sub/t.txt", "{beside}/t.jsonl", "{built}"),
+    *("{root}/d/1.txt", "{root}/d/2.txt", "{root}/d"),
     *("nowhere", "n" * 300, "a\nb", "a.txt", "/dev/zero", "/dev/full", "/proc/self/mem", "/proc/1/cwd/x"),
 ]
 LINKS = st.builds(
@@ -144,7 +145,7 @@ SPECIAL = ["pipe", "socket", "device"]
 OTHERS = st.builds(Planted, FOLDERS, NAMES, st.sampled_from([*SPECIAL, "folder", *ARTIFACTS])) | st.builds(
     Planted, FOLDERS, NAMES.map(lambda name: f"{name}.txt"), st.sampled_from(SPECIAL)
 )
-TREES = st.lists(st.one_of(files(), files(), files(), LINKS, OTHERS), min_size=2, max_size=10)
+TREES = st.lists(st.one_of(files(), files(), LINKS, OTHERS), min_size=2, max_size=10)
 
 
 def plant(tree: list[Planted], root: Path) -> None:

@@ -25,20 +25,21 @@ def test_all_of_a_source_is_kept_or_left_out(recipes: Recipes, tmp_path: Path) -
     (folder / "d.png").write_bytes(b"x")
     (folder / "e.txt").symlink_to("b.txt")
     pq.write_table(pa.table({"text": pa.array([], pa.string())}), folder / "no_rows.parquet")
+    pq.ParquetWriter(folder / "no_groups.parquet", pa.schema([("text", pa.string())])).close()
     pq.write_table(pa.table({"text": pa.array([2**62, None], pa.timestamp("us"))}), folder / "times.parquet")
     source = build(recipes({"s": folder}), workers=1).sources["s"]
     assert source.input
-    assert (source.files, source.input.files) == (5, 8)
+    assert (source.files, source.input.files) == (6, 9)
     assert source.input.files_left_out == {
         "behind a link, and read already": 1,
         "unknown ending .png": 1,
         "unreadable: not parquet (ArrowInvalid)": 1,
     }
     assert source.bytes == sum((folder / name).stat().st_size for name in (
-        "a.jsonl", "b.txt", "blank.jsonl", "no_rows.parquet", "times.parquet"
+        "a.jsonl", "b.txt", "blank.jsonl", "no_groups.parquet", "no_rows.parquet", "times.parquet"
     ))  # fmt: skip
-    assert (source.documents + source.held_out_documents, source.input.documents) == (60, 66)
-    assert source.input.documents_left_out == {"'text' is not text": 2, "empty": 3, "not UTF-8": 1}
+    assert (source.documents + source.held_out_documents, source.input.documents) == (60, 67)
+    assert source.input.documents_left_out == {"'text' is not text": 2, "empty": 4, "not UTF-8": 1}
     text = sum(len(prose(seed, 600)) for seed in range(60))
     assert (source.input.text_bytes, source.input.text_bytes_kept) == (text + 16, text)
     assert source.input.text_bytes_left_out == 16
