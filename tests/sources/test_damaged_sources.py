@@ -22,7 +22,7 @@ from tests.forger.command import Outcome, in_process
 from tests.sources.file_count import file_count
 from tests.sources.source_tree import TREES, Planted, plant
 
-DAMAGES = int(os.environ.get("HEADWAY_DAMAGES", "60"))
+DAMAGES = int(os.environ.get("HEADWAY_DAMAGES", "50"))
 """Trees; one in twenty is also built by two processes."""
 SOUND = [f"sound {number}: " + "so it goes on and on. " * 6 for number in range(24)]
 """Documents that are there always, so that there is something to build."""
