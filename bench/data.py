@@ -33,6 +33,8 @@ from headway.data.token_shard import map_tokens
 from headway.recipe import Recipe
 
 BLOCK, MICRO_BLOCKS, BATCH_BLOCKS = 1024, 8, 64
+TEXT_FILES = 8
+"""Files of text: each is one document, which is held out whole or not at all."""
 
 
 def slices(mib: int) -> Iterator[str]:
@@ -54,12 +56,14 @@ def write_corpus(folder: Path, mib: int) -> list[str]:
     folder.mkdir()
     with (folder / "lines.jsonl").open("w") as file:
         file.writelines(json.dumps({"text": text}) + "\n" for text in slices(mib // 2))
-    with (folder / "one.txt").open("w") as file:
-        file.writelines(slices(mib // 4))
+    (folder / "text").mkdir()
+    texts = [*slices(mib // 4)]
+    for number in range(TEXT_FILES):
+        (folder / "text" / f"{number}.txt").write_text("".join(texts[number::TEXT_FILES]))
     schema = pa.schema([("text", pa.large_string())])
     with pq.ParquetWriter(folder / "rows.parquet", schema) as table:
         table.write_table(pa.table({"text": list(slices(min(mib // 4, 512)))}, schema))
-    return ["lines.jsonl", "one.txt", "rows.parquet"]
+    return ["lines.jsonl", "text", "rows.parquet"]
 
 
 def recipe(folder: Path, names: list[str], built: str) -> Recipe:

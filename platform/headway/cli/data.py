@@ -1,10 +1,15 @@
 """`headway data`."""
 
+from typing import TYPE_CHECKING
+
 import typer
 
 from headway import recipe as recipes
 from headway.cli.options import Json, Overrides, Quiet, RecipePath
 from headway.cli.screen import bar, count, result, show, size, table
+
+if TYPE_CHECKING:
+    from headway.data.data_manifest import Provenance
 
 COLUMNS = ("source", ">files", ">read", ">documents", ">tokens", ">held-out", ">held-out tokens", "left out")
 
@@ -47,7 +52,7 @@ def build(
             count(source.tokens),
             count(source.held_out_documents),
             count(source.held_out_tokens),
-            ", ".join(f"{number:,} × {reason}" for reason, number in source.dropped.items()) or "nothing",
+            left_out(source) or "nothing",
         ]
         for name, source in manifest.sources.items()
     ]
@@ -57,3 +62,20 @@ def build(
         show(
             f"headway: {plan.data_path} is built: {len(manifest.shards)} shards, digest {manifest.digest}", quiet=quiet
         )
+
+
+def left_out(source: "Provenance") -> str:
+    """What was not read of a source, of how much, and why; nothing if all was read."""
+    if source.input is None:
+        return _reasons(source.dropped)
+    counts = source.input
+    parts = (("files", counts.files, counts.files_left_out), ("documents", counts.documents, counts.documents_left_out))
+    return "; ".join(
+        f"{sum(reasons.values()):,} of {total:,} {name}: {_reasons(reasons)}"
+        for name, total, reasons in parts
+        if reasons
+    )
+
+
+def _reasons(numbers: dict[str, int]) -> str:
+    return ", ".join(f"{number:,} × {reason}" for reason, number in numbers.items())

@@ -10,24 +10,20 @@
 """
 
 import hashlib
-import json
 import os
-import re
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from headway import strict_json
+from headway.data.build_folder import LOCK, clear, prepare_folder
 from headway.data.build_worker import RECEIPTS, BuildJob, Receipt, run_units, valid_receipt
 from headway.data.data_manifest import (
-    MANIFEST,
     SHARDS,
     TOKENIZER,
     DataManifest,
+    InputCounts,
     Provenance,
     Split,
     check_enough,
@@ -35,6 +31,7 @@ from headway.data.data_manifest import (
     meaning,
     read_manifest,
 )
+from headway.data.holdout import Holdout, SplitRule
 from headway.data.loader import check_files
 from headway.data.source import Inventory, describe, inventory
 from headway.data.tokenizer import end_of_document, load_tokenizer, sample_texts, train_tokenizer
@@ -44,17 +41,8 @@ from headway.errors import DataError, HeadwayError, UsageError
 from headway.localfiles import file_sha256, locked, read_bounded, replacing, sync
 from headway.recipe import Recipe, Source
 
-PLAN = "plan.json"
-MAX_PLAN_BYTES = 256 << 20
-"""Longest plan [bytes]: more than a million source files."""
 MAX_DIGEST_BYTES = 64
 """Length of a SHA-256 in hex."""
-UNIT = r"[A-Za-z0-9][A-Za-z0-9._-]*-[0-9]{6,9}"
-SHARD_FILE = re.compile(rf"{UNIT}\.(?:train|held_out)\.tokens")
-RECEIPT_FILE = re.compile(rf"{UNIT}\.json|tokenizer\.sha256")
-PARTIAL_FILE = re.compile(r"\..+\.[0-9a-f]{8}\.partial")
-"""Names of the files that a build makes, besides its documents."""
-LOCK = ".lock"
 LOCK_SECONDS = 86_400.0
 """Longest wait for another build in the same folder [s]."""
 
@@ -115,7 +103,7 @@ def _finished_build(folder: Path, recipe: Recipe) -> DataManifest | None:
 def _build(folder: Path, recipe: Recipe, workers: int, progress: Progress) -> DataManifest:
     data = recipe.data
     inventories = {name: inventory(name, data.sources[name], exclude=folder.resolve()) for name in sorted(data.sources)}
-    _prepare_folder(folder, recipe, inventories)
+    holdout = Holdout(data.held_out_share, prepare_folder(folder, recipe, inventories))
     work = {
         name: SourceWork(files, *plan_units(name, files, data.sources[name].text_key, data.document_bytes))
         for name, files in inventories.items()
@@ -123,7 +111,7 @@ def _build(folder: Path, recipe: Recipe, workers: int, progress: Progress) -> Da
     units = [unit for source in work.values() for unit in source.units]
     done, total, tokens = 0, sum(unit.size for unit in units), 0
     progress(done, total, tokens)
-    job = BuildJob(folder, _freeze_tokenizer(folder, recipe, work), data.held_out_share, data.document_bytes)
+    job = BuildJob(folder, _freeze_tokenizer(folder, recipe, work, holdout), holdout, data.document_bytes)
 
     def report(more_bytes: int, more_tokens: int) -> None:
         nonlocal done, tokens
@@ -140,21 +128,29 @@ def _build(folder: Path, recipe: Recipe, workers: int, progress: Progress) -> Da
     missing = [unit for unit in units if unit.name not in receipts]
     for unit, receipt in run_units(missing, job, workers=workers, report=report):
         receipts[unit.name] = receipt
-    return _finish(folder, recipe, work, receipts)
+    return _finish(folder, recipe, work, receipts, holdout.rule)
 
 
-def _finish(folder: Path, recipe: Recipe, work: dict[str, SourceWork], receipts: dict[str, Receipt]) -> DataManifest:
+def _finish(
+    folder: Path, recipe: Recipe, work: dict[str, SourceWork], receipts: dict[str, Receipt], rule: SplitRule
+) -> DataManifest:
     """Write the manifest of a build whose units are all finished. If the data is too small, clear the folder."""
     tokenizer = load_tokenizer(folder / TOKENIZER)
     by_source = {name: [receipts[unit.name] for unit in source.units] for name, source in work.items()}
     manifest = DataManifest(
         meaning=meaning(recipe),
+        split_rule=rule,
         tokenizer_sha256=file_sha256(folder / TOKENIZER),
         vocabulary=tokenizer.get_vocab_size(),
         end_of_document=end_of_document(tokenizer),
         sources={name: _provenance(recipe.data.sources[name], work[name], group) for name, group in by_source.items()},
         shards=[shard for group in by_source.values() for receipt in group for shard in receipt.shards],
     )
+    if discrepancies := manifest.discrepancies():
+        raise HeadwayError(
+            f"{folder}: the sums of the build do not close ({'; '.join(discrepancies)}); this is a fault of Headway, "
+            "which may have lost documents: please report it"
+        )
     before = read_manifest(folder)
     if before and before.digest != manifest.digest:
         raise DataError(
@@ -164,7 +160,7 @@ def _finish(folder: Path, recipe: Recipe, work: dict[str, SourceWork], receipts:
     try:
         check_enough(manifest, recipe)
     except DataError:
-        _clear(folder)
+        clear(folder)
         raise
     for shard in manifest.shards:
         sync(folder / SHARDS / shard.name)
@@ -176,17 +172,28 @@ def _finish(folder: Path, recipe: Recipe, work: dict[str, SourceWork], receipts:
 
 def _provenance(source: Source, work: SourceWork, receipts: list[Receipt]) -> Provenance:
     inputs = "".join(sha256 for receipt in receipts for sha256 in receipt.inputs)
-    dropped = sum((Counter(receipt.dropped) for receipt in receipts), work.inventory.dropped + work.unreadable)
+    files = {span.file.name: span.file.size for unit in work.units for span in unit.spans}
+    files_left_out = work.inventory.dropped + work.unreadable
+    documents_left_out = sum((Counter(receipt.dropped) for receipt in receipts), Counter[str]())
     return Provenance(
         path=describe(source),
-        files=len(work.inventory.files),
-        bytes=work.inventory.size,
+        files=len(files),
+        bytes=sum(files.values()),
         sha256=hashlib.sha256(inputs.encode()).hexdigest(),
         documents=sum(receipt.documents for receipt in receipts),
         tokens=_tokens(receipts, "train"),
         held_out_documents=sum(receipt.held_out_documents for receipt in receipts),
         held_out_tokens=_tokens(receipts, "held_out"),
-        dropped=dict(sorted(dropped.items())),
+        dropped=dict(sorted((files_left_out + documents_left_out).items())),
+        input=InputCounts(
+            files=work.inventory.total,
+            files_left_out=dict(sorted(files_left_out.items())),
+            documents=sum(receipt.input_documents for receipt in receipts),
+            documents_left_out=dict(sorted(documents_left_out.items())),
+            text_bytes=sum(receipt.text_bytes for receipt in receipts),
+            text_bytes_kept=sum(receipt.text_bytes_kept for receipt in receipts),
+            text_bytes_left_out=sum(receipt.text_bytes_left_out for receipt in receipts),
+        ),
     )
 
 
@@ -194,71 +201,7 @@ def _tokens(receipts: list[Receipt], split: Split) -> int:
     return sum(shard.tokens for receipt in receipts for shard in receipt.shards if shard.split == split)
 
 
-def _prepare_folder(folder: Path, recipe: Recipe, inventories: dict[str, Inventory]) -> None:
-    """Start this build in `folder`, resume it, or refuse the folder."""
-    files = {name: [asdict(file) for file in listing.files] for name, listing in inventories.items()}
-    plan = json.loads(json.dumps({"meaning": meaning(recipe), "files": files}))
-    before = _read_plan(folder)
-    if before is None:
-        own = (LOCK, *(path.name for path in _partials(folder)))
-        others = sorted(path.name for path in folder.iterdir() if path.name not in own)
-        if others and not (folder / MANIFEST).exists():
-            raise DataError(
-                f"{folder} holds files that are not built data ({', '.join(others[:3])}); "
-                "set data.path to a folder of its own"
-            )
-    else:
-        check_meaning(folder, before["meaning"], recipe)
-    if before != plan:
-        if (folder / MANIFEST).exists():
-            raise DataError(
-                f"{folder}: is damaged, and its sources changed since it was built; "
-                "set data.path to another folder, or delete this one"
-            )
-        _clear(folder)
-    for part in (folder / SHARDS, folder / RECEIPTS):
-        part.mkdir(exist_ok=True)
-    for partial in (path for part in (folder, folder / SHARDS, folder / RECEIPTS) for path in _partials(part)):
-        partial.unlink(missing_ok=True)
-    if before != plan:
-        with replacing(folder / PLAN) as file:
-            file.write(json.dumps(plan, indent=1).encode())
-
-
-def _clear(folder: Path) -> None:
-    """Delete an unfinished build, its plan last: if this is killed, the next build clears the folder again.
-
-    Deletes only files that a build makes. What somebody put beside them stays.
-    """
-    for part, ours in ((folder / SHARDS, SHARD_FILE), (folder / RECEIPTS, RECEIPT_FILE)):
-        for path in part.iterdir() if part.is_dir() else ():
-            if ours.fullmatch(path.name) and (path.is_file() or path.is_symlink()):
-                path.unlink()
-        with suppress(OSError):  # something else is left in it
-            part.rmdir()
-    (folder / TOKENIZER).unlink(missing_ok=True)
-    (folder / PLAN).unlink(missing_ok=True)
-
-
-def _partials(folder: Path) -> list[Path]:
-    """The unfinished files that killed builds left in a folder."""
-    names = folder.iterdir() if folder.is_dir() else ()
-    return [path for path in names if PARTIAL_FILE.fullmatch(path.name) and path.is_file()]
-
-
-def _read_plan(folder: Path) -> dict[str, Any] | None:
-    try:
-        plan = strict_json.parse(read_bounded(folder / PLAN, MAX_PLAN_BYTES))
-    except FileNotFoundError:
-        return None
-    except (ValueError, UsageError) as error:
-        raise DataError(f"{folder / PLAN}: damaged ({error}); delete {folder} and build again") from error
-    if not isinstance(plan, dict) or not isinstance(plan.get("meaning"), dict):
-        raise DataError(f"{folder / PLAN}: is not a plan of a build; delete {folder} and build again")
-    return plan
-
-
-def _freeze_tokenizer(folder: Path, recipe: Recipe, work: dict[str, SourceWork]) -> str:
+def _freeze_tokenizer(folder: Path, recipe: Recipe, work: dict[str, SourceWork], holdout: Holdout) -> str:
     """Train the tokenizer, unless a whole one exists; returns its SHA-256."""
     data = recipe.data
     path, receipt = folder / TOKENIZER, folder / RECEIPTS / "tokenizer.sha256"
@@ -270,7 +213,7 @@ def _freeze_tokenizer(folder: Path, recipe: Recipe, work: dict[str, SourceWork])
     texts = sample_texts(
         {name: source.units for name, source in work.items()},
         data.tokenizer.sample_bytes,
-        held_out_share=data.held_out_share,
+        holdout=holdout,
         document_bytes=data.document_bytes,
     )
     with replacing(path) as file:

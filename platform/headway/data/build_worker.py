@@ -21,7 +21,9 @@ from typing import Any
 from tokenizers import Tokenizer
 
 from headway.data.data_manifest import SHARDS, TOKENIZER, Split, TokenShard
-from headway.data.documents import Document, read_documents
+from headway.data.documents import read_documents
+from headway.data.holdout import Document, Holdout
+from headway.data.read_counts import ReadCounts
 from headway.data.token_shard import ShardWriter
 from headway.data.tokenizer import PARALLELISM_VARIABLE, end_of_document, load_tokenizer, single_threaded
 from headway.data.unit import FileSpan, Unit
@@ -48,7 +50,7 @@ class BuildJob:
 
     folder: Path
     tokenizer_sha256: str
-    held_out_share: float
+    holdout: Holdout
     document_bytes: int
     """Longest document [bytes]."""
 
@@ -62,6 +64,11 @@ class Receipt(Manifest):
     documents: int
     held_out_documents: int
     dropped: dict[str, int]
+    input_documents: int
+    """All documents, those left out too."""
+    text_bytes: int
+    text_bytes_kept: int
+    text_bytes_left_out: int
     shards: list[TokenShard]
 
 
@@ -110,10 +117,11 @@ def tokenize_unit(unit: Unit, job: BuildJob, tokenizer: Tokenizer, report: Repor
         DataError: an input file changed since the build was planned.
     """
     documents: Counter[Split] = Counter()
-    dropped: Counter[str] = Counter()
+    counts, kept = ReadCounts(), 0
     with ExitStack() as stack:
         writers: dict[Split, ShardWriter] = {}
-        for batch in _batches(_documents(unit, job, dropped, report)):
+        for batch in _batches(_documents(unit, job, counts, report)):
+            kept += sum(len(document.raw) for document in batch)
             ids = _encode(batch, job, tokenizer, documents)
             for split, tokens in ids.items():
                 if split not in writers:
@@ -129,7 +137,11 @@ def tokenize_unit(unit: Unit, job: BuildJob, tokenizer: Tokenizer, report: Repor
         inputs=inputs,
         documents=documents["train"],
         held_out_documents=documents["held_out"],
-        dropped=dict(sorted(dropped.items())),
+        dropped=dict(sorted(counts.dropped.items())),
+        input_documents=counts.documents,
+        text_bytes=counts.text_bytes,
+        text_bytes_kept=kept,
+        text_bytes_left_out=counts.dropped_bytes,
         shards=[
             TokenShard(
                 name=_shard_name(unit, split),
@@ -169,7 +181,7 @@ def _encode(
     encodings = tokenizer.encode_batch_fast([document.text for document in batch])
     ids: dict[Split, list[int]] = {}
     for document, encoding in zip(batch, encodings, strict=True):
-        split: Split = "held_out" if document.is_held_out(job.held_out_share) else "train"
+        split: Split = "held_out" if job.holdout.includes(document) else "train"
         documents[split] += 1
         tokens = ids.setdefault(split, [])
         tokens += encoding.ids
@@ -185,9 +197,9 @@ def _receipt_path(job: BuildJob, unit: Unit) -> Path:
     return job.folder / RECEIPTS / f"{unit.name}.json"
 
 
-def _documents(unit: Unit, job: BuildJob, dropped: Counter[str], report: ReportProgress) -> Iterator[Document]:
+def _documents(unit: Unit, job: BuildJob, counts: ReadCounts, report: ReportProgress) -> Iterator[Document]:
     for span in unit.spans:
-        yield from read_documents(span, unit.text_key, job.document_bytes, dropped)
+        yield from read_documents(span, unit.text_key, job.document_bytes, counts)
         report(span.size, 0)
 
 

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, ModelWrapValidatorHandler, ValidationInfo, model_validator
 
+from headway.data.holdout import FIRST_RULE, SplitRule
 from headway.errors import DamageError, DataError, UsageError
 from headway.json_manifest import STORED, Manifest, ManifestPart
 from headway.localfiles import read_bounded, replacing
@@ -18,6 +19,7 @@ from headway.recipe.schema import Name as SourceName
 MANIFEST = "manifest.json"
 TOKENIZER = "tokenizer.json"
 SHARDS = "shards"
+PLAN = "plan.json"
 FORMAT = 1
 """Version of the build: incremented when the same recipe and inputs would give other shards."""
 READ_KEYS = frozenset({"block_tokens", "curriculum"})
@@ -25,6 +27,8 @@ READ_KEYS = frozenset({"block_tokens", "curriculum"})
 
 MAX_MANIFEST_BYTES = 64 << 20
 """Longest manifest [bytes]: 250,000 shards."""
+MAX_PLAN_BYTES = 256 << 20
+"""Longest plan [bytes]: more than a million source files."""
 
 Split = Literal["train", "held_out"]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
@@ -51,14 +55,30 @@ class TokenShard(ManifestPart):
         return self
 
 
+class InputCounts(ManifestPart):
+    """Everything that a source holds, by what became of it."""
+
+    files: Amount
+    """Files that match the source's path; a link, and a folder that is left out as a whole, count as one each."""
+    files_left_out: dict[str, Amount]
+    documents: Amount
+    """Documents and records in the files that were read; of a long document, each piece."""
+    documents_left_out: dict[str, Amount]
+    text_bytes: Amount
+    """Length of the texts of the documents that have one [bytes]."""
+    text_bytes_kept: Amount
+    text_bytes_left_out: Amount
+
+
 class Provenance(ManifestPart):
     """Inputs and output counts of one source."""
 
     path: str
     """The source's path, as the recipe states it."""
     files: Amount
+    """Files that were read."""
     bytes: Amount
-    """Length of the input files [bytes]."""
+    """Length of these files [bytes]."""
     sha256: Sha256
     """SHA-256 over the SHA-256 of each part of the files, in order; independent of file names."""
     documents: Amount
@@ -69,6 +89,21 @@ class Provenance(ManifestPart):
     held_out_tokens: Amount
     dropped: dict[str, Amount]
     """Number of files, lines and documents left out, by reason."""
+    input: InputCounts | None = None
+    """None in data of before these were counted."""
+
+    def discrepancies(self) -> Iterator[str]:
+        """The sums that do not close: something was neither kept nor counted as left out."""
+        if self.input is None:
+            return
+        counts, documents = self.input, self.documents + self.held_out_documents
+        for name, total, kept, left_out in (
+            ("files", counts.files, self.files, sum(counts.files_left_out.values())),
+            ("documents", counts.documents, documents, sum(counts.documents_left_out.values())),
+            ("bytes of text", counts.text_bytes, counts.text_bytes_kept, counts.text_bytes_left_out),
+        ):
+            if total != kept + left_out:
+                yield f"{total:,} {name}, {kept:,} of them kept and {left_out:,} left out"
 
 
 class DataManifest(Manifest):
@@ -77,6 +112,8 @@ class DataManifest(Manifest):
     format: int = FORMAT
     meaning: dict[str, Any]
     """The part of the recipe that decides the shards."""
+    split_rule: SplitRule = FIRST_RULE
+    """How documents are held out (`headway.data.holdout`). No part of the digest: equal shards are equal data."""
     tokenizer_sha256: Sha256
     vocabulary: int = Field(ge=1, le=2**32)
     """Number of tokens that the tokenizer has; a small corpus gives fewer than the recipe requests."""
@@ -104,6 +141,10 @@ class DataManifest(Manifest):
         shards = [[shard.source, shard.split, shard.tokens, shard.sha256] for shard in self.shards]
         text = json.dumps([self.format, self.tokenizer_sha256, self.end_of_document, shards])
         return hashlib.sha256(text.encode()).hexdigest()
+
+    def discrepancies(self) -> list[str]:
+        """The sums that do not close, with the source of each."""
+        return [f"{name}: {each}" for name, source in self.sources.items() for each in source.discrepancies()]
 
     def select(self, source: str, split: Split) -> list[TokenShard]:
         """The shards of one source and split, in order."""
@@ -183,16 +224,16 @@ def check_enough(manifest: DataManifest, recipe: Recipe) -> None:
             dropped = ", ".join(f"{number:,} × {reason}" for reason, number in source.dropped.items())
             raise DataError(
                 f"data.sources.{name}: {source.documents:,} training documents with {source.tokens:,} tokens "
-                f"cannot fill one block of {block:,} tokens (dropped: {dropped or 'nothing'}); "
-                "add text, or lower data.block_tokens"
+                f"cannot fill one block of {block:,} tokens (held out: {source.held_out_documents:,}; "
+                f"dropped: {dropped or 'nothing'}); add documents, or lower data.block_tokens"
             )
     if not any(manifest.blocks(block, "held_out").values()):
         documents = sum(source.held_out_documents for source in manifest.sources.values())
         tokens = max(source.held_out_tokens for source in manifest.sources.values())
         raise DataError(
             f"data: the {documents:,} held-out documents have at most {tokens:,} tokens in one source, less than "
-            f"one block of {block:,}; raise data.held_out_share (now {recipe.data.held_out_share}), add text, lower "
-            "data.block_tokens, or split long documents by lowering data.document_bytes"
+            f"one block of {block:,}; raise data.held_out_share (now {recipe.data.held_out_share}), lower "
+            "data.block_tokens, or add documents: each is held out whole or not at all, and a text file is one document"
         )
 
 

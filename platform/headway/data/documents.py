@@ -4,13 +4,14 @@ import gzip
 import io
 import json
 import zlib
-from collections import Counter
-from collections.abc import Callable, Iterator
-from typing import IO, NamedTuple
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
+from typing import IO
 
-import xxhash
 import zstandard
 
+from headway.data.holdout import HASHED_BYTES, Document, start_hash
+from headway.data.read_counts import ReadCounts
 from headway.data.unit import FileSpan
 from headway.data.zstd_file import open_zstd
 
@@ -18,43 +19,40 @@ MAX_LINE_BYTES = 32 << 20
 """Longer JSONL lines are dropped [bytes]: parsing one needs many times as much memory."""
 PARQUET_BATCH_ROWS = 64
 """Rows of a parquet file in memory at once."""
+DAMAGE = (EOFError, zlib.error, zstandard.ZstdError, OSError)
+"""What reading a damaged or vanished file raises."""
 
 
-class Document(NamedTuple):
-    """A document's text, as a string and as the UTF-8 bytes that are hashed and counted."""
-
-    text: str
-    raw: bytes
-
-    def is_held_out(self, share: float) -> bool:
-        """Whether this document is kept out of training.
-
-        Only a hash of the text decides, so equal documents are on the same side in every file and source.
-        """
-        return xxhash.xxh3_64_intdigest(self.raw) < int(share * 2**64)
+Piece = tuple[bytes, int]
+"""The bytes of a document, or of one piece of a long one, and the hash of the document's start."""
 
 
-def read_documents(span: FileSpan, text_key: str, max_bytes: int, dropped: Counter[str]) -> Iterator[Document]:
-    """Yield each document of `span`. Unusable documents are counted in `dropped` by reason.
+def read_documents(span: FileSpan, text_key: str, max_bytes: int, counts: ReadCounts) -> Iterator[Document]:
+    """Yield each document of `span`. Counts all of them, and those that cannot be used by reason.
 
     Documents longer than `max_bytes` are split at line ends into documents of at most that length.
     """
-    read_texts = {"text": _texts, "jsonl": _json_lines, "parquet": _rows}[span.file.kind]
+    read_pieces = {"text": _texts, "jsonl": _json_lines, "parquet": _rows}[span.file.kind]
+    before = counts.documents
     try:
-        for raw in read_texts(span, text_key, max_bytes, dropped):
+        for raw, start in read_pieces(span, text_key, max_bytes, counts):
+            counts.documents += 1
+            counts.text_bytes += len(raw)
             try:
                 text = raw.decode()
             except UnicodeDecodeError:
-                dropped["not UTF-8"] += 1
+                counts.drop_text("not UTF-8", len(raw))
                 continue
             if text and not text.isspace():
-                yield Document(text, raw)
+                yield Document(text, raw, start)
             else:
-                dropped["empty"] += 1
+                counts.drop_text("empty", len(raw))
     except (EOFError, zlib.error, zstandard.ZstdError, gzip.BadGzipFile):
-        dropped[f"damaged {span.file.codec} file, read up to the damage"] += 1
+        counts.drop(f"damaged {span.file.codec} file, read up to the damage")
     except OSError as error:
-        dropped[f"unreadable: {error.strerror or type(error).__name__}"] += 1
+        counts.drop(f"unreadable: {error.strerror or type(error).__name__}")
+    if counts.documents == before and span.is_whole:
+        counts.drop("empty")
 
 
 def split_at_lines(read: Callable[[int], bytes], max_bytes: int) -> Iterator[bytes]:
@@ -80,21 +78,43 @@ def _character_boundary(buffer: bytes, end: int) -> int:
     return end
 
 
-def _texts(span: FileSpan, _key: str, max_bytes: int, dropped: Counter[str]) -> Iterator[bytes]:
+def _texts(span: FileSpan, _key: str, max_bytes: int, _counts: ReadCounts) -> Iterator[Piece]:
     with _open(span) as stream:
-        empty = True
-        for raw in split_at_lines(stream.read, max_bytes):
-            empty = False
-            yield raw
-        if empty:
-            dropped["empty"] += 1
+        pieces = split_at_lines(stream.read, max_bytes)
+        first, damage = _first_pieces(pieces)
+        start = start_hash(b"".join(first) if span.is_whole else _file_start(span))
+        for raw in first:
+            yield raw, start
+        if damage:
+            raise damage
+        for raw in pieces:
+            yield raw, start
 
 
-def _json_lines(span: FileSpan, key: str, max_bytes: int, dropped: Counter[str]) -> Iterator[bytes]:
+def _first_pieces(pieces: Iterator[bytes]) -> tuple[list[bytes], Exception | None]:
+    """The pieces that are hashed, and the error that ended them."""
+    first: list[bytes] = []
+    size = 0
+    try:
+        while size < HASHED_BYTES and (raw := next(pieces, None)) is not None:
+            first.append(raw)
+            size += len(raw)
+    except DAMAGE as error:
+        return first, error
+    return first, None
+
+
+def _file_start(span: FileSpan) -> bytes:
+    """The first bytes of the document that a span is cut from."""
+    with _open(replace(span, start=0, stop=span.file.size)) as stream:
+        return stream.read(HASHED_BYTES)
+
+
+def _json_lines(span: FileSpan, key: str, max_bytes: int, counts: ReadCounts) -> Iterator[Piece]:
     with _open(span) as stream:
         while line := stream.readline(MAX_LINE_BYTES):
             if len(line) == MAX_LINE_BYTES and not line.endswith(b"\n"):
-                dropped[f"line longer than {MAX_LINE_BYTES >> 20} MiB"] += 1
+                counts.drop(f"line longer than {MAX_LINE_BYTES >> 20} MiB")
                 while (rest := stream.readline(MAX_LINE_BYTES)) and not rest.endswith(b"\n"):
                     pass
                 continue
@@ -103,12 +123,12 @@ def _json_lines(span: FileSpan, key: str, max_bytes: int, dropped: Counter[str])
             try:
                 record = _parse(line)
             except (ValueError, RecursionError):
-                dropped["not JSON"] += 1
+                counts.drop("not JSON")
                 continue
             if not isinstance(record, dict) or key not in record:
-                dropped[f"no field {key!r}"] += 1
+                counts.drop(f"no field {key!r}")
                 continue
-            yield from _field(record[key], key, max_bytes, dropped)
+            yield from _field(record[key], key, max_bytes, counts)
 
 
 def _parse(line: bytes) -> object:
@@ -119,7 +139,7 @@ def _parse(line: bytes) -> object:
         return json.loads(line, parse_int=str)
 
 
-def _rows(span: FileSpan, key: str, max_bytes: int, dropped: Counter[str]) -> Iterator[bytes]:
+def _rows(span: FileSpan, key: str, max_bytes: int, counts: ReadCounts) -> Iterator[Piece]:
     import pyarrow.parquet as pq  # slow to import, and only parquet needs it
     from pyarrow import ArrowException
 
@@ -129,24 +149,33 @@ def _rows(span: FileSpan, key: str, max_bytes: int, dropped: Counter[str]) -> It
             for rows in table.iter_batches(PARQUET_BATCH_ROWS, row_groups=groups, columns=[key], use_threads=False):
                 for value in rows.column(0):
                     try:
-                        yield from _field(value.as_py(), key, max_bytes, dropped)
+                        text = value.as_py()
                     except UnicodeDecodeError:
-                        dropped["not UTF-8"] += 1
-    except ArrowException as error:
-        dropped[f"damaged parquet file ({type(error).__name__})"] += 1
+                        counts.drop("not UTF-8")
+                    except (ValueError, OverflowError):  # a time beyond Python's
+                        counts.drop(f"{key!r} is not text")
+                    else:
+                        yield from _field(text, key, max_bytes, counts)
+    except (ArrowException, OSError) as error:  # of damage, an OSError without a number
+        if isinstance(error, OSError) and error.errno:
+            raise
+        counts.drop(f"damaged parquet file ({type(error).__name__})")
 
 
-def _field(value: object, key: str, max_bytes: int, dropped: Counter[str]) -> Iterator[bytes]:
+def _field(value: object, key: str, max_bytes: int, counts: ReadCounts) -> Iterable[Piece]:
     """The text of one record, as a string or its bytes, split if it is longer than `max_bytes`."""
     if not isinstance(value, str | bytes):
-        dropped[f"{key!r} is not text"] += 1
-        return
+        counts.drop(f"{key!r} is not text")
+        return ()
     try:
         raw = value.encode() if isinstance(value, str) else value
     except UnicodeEncodeError:
-        dropped["not Unicode (a lone surrogate)"] += 1
-        return
-    yield from split_at_lines(io.BytesIO(raw).read, max_bytes) if len(raw) > max_bytes else [raw]
+        counts.drop("not Unicode (a lone surrogate)")
+        return ()
+    start = start_hash(raw)
+    if len(raw) <= max_bytes:
+        return ((raw, start),)
+    return ((piece, start) for piece in split_at_lines(io.BytesIO(raw).read, max_bytes))
 
 
 def _open(span: FileSpan) -> io.BufferedIOBase:

@@ -2,18 +2,20 @@
 
 import glob
 import os
+import re
 import stat
 import sys
 import sysconfig
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
-from headway.data.folder_walk import FolderWalk, matches
+from headway.data.folder_walk import EVERYTHING, FolderWalk
 from headway.data.json_lines import first_records, holds_json_lines
-from headway.errors import DataError
-from headway.localfiles import local_path
+from headway.errors import DataError, UsageError
+from headway.localfiles import cache_folder, local_path
 from headway.recipe import Source
 
 Kind = Literal["text", "jsonl", "parquet"]
@@ -22,6 +24,14 @@ Codec = Literal["plain", "gzip", "zstd"]
 STDLIB = "python:stdlib"
 INSTALLED = frozenset({"site-packages", "dist-packages"})
 """Folders inside the standard library's folder that hold installed packages."""
+TARGET = "folder that the build writes to"
+CACHE = "cache of Headway"
+"""Reasons to leave a folder out that changes while a build runs."""
+UNKNOWN_ENDING = "unknown ending"
+SHOWN_ENDING = re.compile(r"(?:\.[a-z0-9_+-]{1,12}){0,2}")
+"""An unknown ending that is shown."""
+MAX_ENDINGS = 64
+"""How many unknown endings are counted by themselves: a name may end in anything."""
 JSONL_ENDINGS = frozenset({".jsonl", ".ndjson"})
 CODECS: dict[str, Codec] = {".gz": "gzip", ".zst": "zstd"}
 SAMPLED_FILES = 8
@@ -63,10 +73,15 @@ class SourceFile:
 
 @dataclass(frozen=True)
 class Inventory:
-    """The files of one source, sorted by name, and the number of files left out, by reason."""
+    """The files of one source, sorted by name, and the number of files left out, by reason.
+
+    Attributes:
+        total: the files of both kinds; a link or a folder that is left out as a whole counts as one.
+    """
 
     files: list[SourceFile]
     dropped: Counter[str] = field(default_factory=Counter)
+    total: int = 0
 
     @property
     def size(self) -> int:
@@ -77,37 +92,39 @@ class Inventory:
 def inventory(name: str, source: Source, *, exclude: Path) -> Inventory:
     """List the files of a source: a file, a folder (searched recursively), a glob or `python:stdlib`.
 
-    Skips hidden files and folders below the root, and the folder `exclude`, which receives the shards. Follows links,
-    and lists each real file once.
+    Skips hidden files and folders below the root. Leaves out the folder `exclude`, which receives the shards, Headway's
+    cache, built data and run stores. Follows links, and lists each real file once.
 
     Raises:
         DataError: there is no file at the source's path, or no document has the key of the text.
     """
-    paths: list[tuple[str, Path]] = []
-    dropped: Counter[str] = Counter()
     path = local_path(source.path)
+    own = {str(exclude): TARGET, **_cache()}
     if source.path == STDLIB:
-        walk = _below(Path(sysconfig.get_path("stdlib")), exclude, INSTALLED)
-        paths = [(file, path) for file, path in walk.files if file.endswith(".py")]
-    elif path.is_dir() or (glob.has_magic(source.path) and not path.exists()):
-        walk = _below(path, exclude) if path.is_dir() else _match(path, exclude)
-        paths, dropped = walk.files, walk.dropped
-    elif path.exists():
-        paths = [(path.name, path)]
-    if not paths:
+        walk = FolderWalk(Path(sysconfig.get_path("stdlib")), ("**", "*.py"), INSTALLED, own).run()
+    elif path.is_dir():
+        walk = FolderWalk(path, EVERYTHING, (), own).run()
+    elif glob.has_magic(source.path) and not path.exists():
+        walk = _match(path, own)
+    else:
+        walk = FolderWalk(path.parent, files=[(path.name, path)] if path.exists() else [])
+    dropped, total = walk.dropped, len(walk.files) + walk.dropped.total()
+    if not walk.files:
+        counts = ", ".join(f"{number:,} × {reason}" for reason, number in sorted(dropped.items()))
         raise DataError(
-            f"data.sources.{name}: no files at {source.path!r} (relative to {Path.cwd()}); "
-            "give a file, a folder, a glob or python:stdlib"
+            f"data.sources.{name}: no files at {source.path!r} (relative to {Path.cwd()}; "
+            f"left out: {counts or 'nothing'}); give a file, a folder, a glob or python:stdlib"
         )
     files: list[SourceFile] = []
-    for file, path in sorted(paths):
+    for file, path in sorted(walk.files):
         result = _inspect(file, path, source.text_key) if is_text(file) else "name that is not UTF-8"
         if isinstance(result, str):
-            dropped[result] += 1
+            many = result.startswith(UNKNOWN_ENDING) and result not in dropped and len(dropped) >= MAX_ENDINGS
+            dropped[UNKNOWN_ENDING if many else result] += 1
         else:
             files.append(result)
     _check_text_key(name, source.text_key, files)
-    return Inventory(files, dropped)
+    return Inventory(files, dropped, total)
 
 
 def describe(source: Source) -> str:
@@ -145,7 +162,8 @@ def _inspect(name: str, path: Path, text_key: str) -> SourceFile | str:
     """The file at `path`, or the reason to leave it out."""
     format_ = file_format(name)
     if format_ is None:
-        return f"unknown ending {''.join(PurePosixPath(name).suffixes[-2:])}"
+        ending = "".join(PurePosixPath(name).suffixes[-2:])
+        return f"{UNKNOWN_ENDING} {ending}" if SHOWN_ENDING.fullmatch(ending.lower()) else UNKNOWN_ENDING
     try:
         status = path.stat()
     except OSError as error:
@@ -177,20 +195,16 @@ def _check_text_key(name: str, text_key: str, files: list[SourceFile]) -> None:
         raise DataError(f"data.sources.{name}: no document has the key {text_key!r}; set text_key to one of: {shown}")
 
 
-def _below(root: Path, exclude: Path, skip: frozenset[str] = frozenset()) -> FolderWalk:
-    """All files below `root`; folders named in `skip` are left out."""
-    return FolderWalk(root, lambda name, real: name not in skip and real != str(exclude)).run()
-
-
-def _match(pattern: Path, exclude: Path) -> FolderWalk:
+def _match(pattern: Path, own: Mapping[str, str]) -> FolderWalk:
     """All files that match a glob, with their names relative to the folder before the first wildcard."""
     first_wild = next(index for index, part in enumerate(pattern.parts) if glob.has_magic(part))
     root, wild = Path(*pattern.parts[:first_wild]), pattern.parts[first_wild:]
-    walk = FolderWalk(
-        root,
-        lambda _, real: real != str(exclude),
-        hidden=any(part.startswith(".") for part in wild),
-        levels=None if "**" in wild else len(wild),
-    ).run()
-    walk.files = [(name, path) for name, path in walk.files if matches(name.split("/"), wild)]
-    return walk
+    return FolderWalk(root, wild, (), own).run()
+
+
+def _cache() -> dict[str, str]:
+    """The real path of the cache, and why it is left out. A user without a home folder has no cache."""
+    try:
+        return {str(cache_folder().resolve()): CACHE}
+    except UsageError:
+        return {}

@@ -6,7 +6,6 @@ kept together. The alphabet holds all 256 bytes, so every text can be encoded an
 
 import io
 import os
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +13,8 @@ from pathlib import Path
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from headway.data.documents import read_documents, split_at_lines
+from headway.data.holdout import Holdout
+from headway.data.read_counts import ReadCounts
 from headway.data.unit import Unit
 from headway.errors import DataError
 
@@ -77,7 +78,7 @@ def end_of_document(tokenizer: Tokenizer) -> int:
 
 
 def sample_texts(
-    sources: Mapping[str, Sequence[Unit]], sample_bytes: int, *, held_out_share: float, document_bytes: int
+    sources: Mapping[str, Sequence[Unit]], sample_bytes: int, *, holdout: Holdout, document_bytes: int
 ) -> Iterator[str]:
     """Training text of about `sample_bytes`, spread evenly over the sources and over the units of each.
 
@@ -88,19 +89,19 @@ def sample_texts(
     for index, (_, units) in enumerate(by_size):
         quota, size = remaining // (len(by_size) - index), 0
         for number, unit in enumerate(units, 1):
-            for raw in _texts(unit, held_out_share, document_bytes, limit=quota * number // len(units) - size):
+            for raw in _texts(unit, holdout, document_bytes, limit=quota * number // len(units) - size):
                 size += len(raw)
                 yield raw.decode(errors="ignore")
         remaining -= size
 
 
-def _texts(unit: Unit, held_out_share: float, document_bytes: int, *, limit: int) -> Iterator[bytes]:
+def _texts(unit: Unit, holdout: Holdout, document_bytes: int, *, limit: int) -> Iterator[bytes]:
     """Training documents from the start of a unit; the last one is truncated at `limit` bytes in total."""
     for span in unit.spans if limit > 0 else ():
-        for document in read_documents(span, unit.text_key, document_bytes, Counter()):
+        for document in read_documents(span, unit.text_key, document_bytes, ReadCounts()):
             if limit <= 0:
                 return
-            if not document.is_held_out(held_out_share):
+            if not holdout.includes(document):
                 yield from split_at_lines(io.BytesIO(document.raw[:limit]).read, MAX_TEXT_BYTES)
                 limit -= len(document.raw)
 

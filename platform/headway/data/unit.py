@@ -33,6 +33,11 @@ class FileSpan:
     size: int
     """Input bytes that progress counts for this span."""
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether this is the whole file."""
+        return self.size == self.file.size
+
 
 @dataclass(frozen=True)
 class Unit:
@@ -128,15 +133,19 @@ def _row_groups(source: str, whole: FileSpan, text_key: str, size: int) -> Itera
 
     try:
         footer = pq.read_metadata(whole.file.path)
-    except ArrowException as error:
+        columns = footer.schema.to_arrow_schema().names
+    except (ArrowException, ValueError, OSError) as error:  # of damage, an OSError without a number
+        if isinstance(error, OSError) and error.errno:
+            raise
         raise OSError(0, f"not parquet ({type(error).__name__})") from error
-    columns = footer.schema.to_arrow_schema().names
     if text_key not in columns:
         raise DataError(
             f"data.sources.{source}: {whole.file.path} has no column {text_key!r}; set text_key to one of: "
             f"{', '.join(columns)}"
         )
     groups = footer.num_row_groups
+    if not groups:  # the reader counts it
+        yield replace(whole, stop=0)
     step = max(1, groups * size // max(1, whole.file.size))
     for start in range(0, groups, step):
         stop = min(groups, start + step)

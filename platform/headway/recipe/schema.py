@@ -59,7 +59,7 @@ class Data(Section):
     block_tokens: PositiveInt = 2048
     """Length of a packed block, the longest training sequence [tokens]."""
     held_out_share: Annotated[float, Field(gt=0.0, le=0.5)] = 0.005
-    """Share of documents kept out of training, for evaluation."""
+    """Share of documents kept out of training, for evaluation; each is held out whole or not at all."""
     document_bytes: Annotated[int, Field(ge=4)] = 1 << 20
     """Longest document; longer ones are split at line ends [bytes]. A character has up to 4."""
     curriculum: Annotated[list[Stage], Field(min_length=1)] = [Stage()]

@@ -137,7 +137,11 @@ def test_building_data_tells_what_went_in_and_what_was_left_out(
     header, row = shown.out.splitlines()
     assert header.split()[:4] == ["source", "files", "read", "documents"]
     assert row.split()[:2] == ["tales", "1"]
-    assert "1 × " in row
+    assert row.endswith("1 of 201 documents: 1 × not JSON")
+    counts = built.document["sources"]["tales"]["input"]
+    assert (counts["files"], counts["files_left_out"]) == (1, {})
+    assert (counts["documents"], counts["documents_left_out"]) == (201, {"not JSON": 1})
+    assert counts["text_bytes"] == counts["text_bytes_kept"] > 0
     assert built.document["digest"] in shown.err
     assert headway("data", "build", "tale.yaml", "--quiet").err == ""
     assert len(row) < WIDE

@@ -48,6 +48,13 @@ def words(seed: int, size: int) -> str:
     return letters.tobytes().decode()
 
 
+def many(folder: Path, count: int, size: int) -> None:
+    """Put files of words into a folder."""
+    folder.mkdir()
+    for index in range(count):
+        (folder / f"{index}.txt").write_text(words(index, size))
+
+
 @pytest.fixture
 def big(tmp_path: Path) -> dict[str, Path]:
     """A corpus of several units: one large file of lines and a folder of small files."""
@@ -290,17 +297,19 @@ def test_a_corpus_that_is_too_small_is_refused_and_leaves_nothing(
     with pytest.raises(DataError, match=message) as caught:
         build(recipe, workers=1)
     assert caught.value.exit_code == 2
-    (tmp_path / "in" / "more.txt").write_text(words(5, 100_000))
+    for index in range(20):
+        (tmp_path / "in" / f"more{index}.txt").write_text(words(5 + index, 5_000))
     build(recipes({"s": tmp_path / "in"}, held_out_share=0.2, document_bytes=1000), workers=1)
 
 
 def test_long_documents_are_split(recipes: Recipes, tmp_path: Path) -> None:
-    """One file becomes documents of at most `data.document_bytes`."""
-    (tmp_path / "x.txt").write_text(words(0, 50_000))
-    recipe = recipes({"s": tmp_path / "x.txt"}, document_bytes=1000)
+    """Each file becomes documents of at most `data.document_bytes`."""
+    many(tmp_path / "in", 20, 2_500)
+    recipe = recipes({"s": tmp_path / "in"}, document_bytes=1000, held_out_share=0.3)
     manifest = build(recipe, workers=1)
     documents = texts(recipe, manifest, "train") + texts(recipe, manifest, "held_out")
     assert max(map(len, documents)) <= 1000
+    assert len(documents) == 60
     assert sum(map(len, documents)) == 50_000
 
 
@@ -356,8 +365,8 @@ def test_a_plan_that_no_build_writes_is_refused(recipes: Recipes, corpus: dict[s
 @pytest.mark.parametrize("receipt", ["[" * 100_000, "[]", "{}", "[" + "0," * 500_000 + "0]", ""], ids=len)
 def test_a_unit_with_a_foreign_receipt_is_built_again(receipt: str, recipes: Recipes, tmp_path: Path) -> None:
     """A receipt only saves work, so one that is none costs that work."""
-    (tmp_path / "text.txt").write_text(words(0, 300_000))
-    recipe = recipes({"text": tmp_path / "text.txt"}, document_bytes=2000)
+    many(tmp_path / "in", 30, 10_000)
+    recipe = recipes({"text": tmp_path / "in"}, document_bytes=2000)
     manifest = build(recipe, workers=1)
     folder = Path(recipe.data_path)
     (folder / "manifest.json").unlink()

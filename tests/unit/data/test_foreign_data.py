@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.unit.data.conftest import Recipes, prose
+from tests.unit.data.conftest import Recipes, prose, write_lines
 
 from headway.data import Dataset, open_data
 from headway.data import verified_shards as verified
@@ -165,7 +165,8 @@ def test_the_shard_is_the_one_that_holds_the_token(recipes: Recipes, tmp_path: P
     (tmp_path / "in").mkdir()
     for number in range(3):
         (tmp_path / "in" / f"{number}.txt").write_text(prose(number, 1 << 20))
-    recipe = recipes({"large": tmp_path / "in"}, held_out_share=0.01, document_bytes=10_000)
+    write_lines(tmp_path / "in" / "9.jsonl", [prose(100 + number, 600) for number in range(100)])
+    recipe = recipes({"large": tmp_path / "in"}, held_out_share=0.05, document_bytes=10_000)
     manifest = build(recipe, workers=1)
     paths = [Path(recipe.data_path) / "shards" / each.name for each in manifest.select("large", "train")]
     assert len(paths) >= 3

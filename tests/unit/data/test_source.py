@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from headway.data import documents
 from headway.data.documents import read_documents, split_at_lines
 from headway.data.folder_walk import matches
+from headway.data.read_counts import ReadCounts
 from headway.data.source import Inventory, inventory
 from headway.data.unit import plan_units
 from headway.errors import DataError
@@ -31,10 +32,11 @@ def read(path: Path | str, *, text_key: str = "text", max_bytes: int = 1 << 20) 
     """All documents of a source, and what was dropped."""
     listing = inventory("s", Source(path=str(path), text_key=text_key), exclude=NOWHERE)
     units, unreadable = plan_units("s", listing, text_key, max_bytes)
-    dropped = listing.dropped + unreadable
+    counts = ReadCounts()
     spans = [span for unit in units for span in unit.spans]
-    texts = [item.text for span in spans for item in read_documents(span, text_key, max_bytes, dropped)]
-    return texts, dropped
+    texts = [item.text for span in spans for item in read_documents(span, text_key, max_bytes, counts)]
+    assert counts.documents == len(texts) + counts.dropped.total()
+    return texts, listing.dropped + unreadable + counts.dropped
 
 
 def names(inventory: Inventory) -> list[str]:
@@ -181,6 +183,26 @@ def test_a_parquet_column_of_bytes_is_text_where_it_is_utf8(tmp_path: Path) -> N
     assert read(tmp_path) == (["a", "b"], Counter({"not UTF-8": 2}))
 
 
+def test_a_damaged_parquet_file_is_counted_and_its_neighbours_are_read(tmp_path: Path) -> None:
+    """Whatever the library raises where damage meets it: in the name of a column, in a page, and in a time."""
+    pq.write_table(pa.table({"text": ["a"], "other": [1]}), tmp_path / "a.parquet")
+    pq.write_table(pa.table({"text": ["b" * 999, "c" * 999]}), tmp_path / "b.parquet")
+    pq.write_table(pa.table({"text": pa.array([2**62], pa.timestamp("us"))}), tmp_path / "c.parquet")
+    raw = (tmp_path / "a.parquet").read_bytes()
+    (tmp_path / "a.parquet").write_bytes(raw.replace(b"other", b"oth\xffr"))
+    raw = (tmp_path / "b.parquet").read_bytes()
+    (tmp_path / "b.parquet").write_bytes(raw[:20] + b"\xff" * 40 + raw[60:])
+    (tmp_path / "d.txt").write_text("d")
+    assert read(tmp_path) == (
+        ["d"],
+        {
+            "unreadable: not parquet (UnicodeDecodeError)": 1,
+            "damaged parquet file (OSError)": 1,
+            "'text' is not text": 1,
+        },
+    )
+
+
 def test_a_line_too_long_to_parse_is_dropped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The next line is read."""
     monkeypatch.setattr(documents, "MAX_LINE_BYTES", 100)
@@ -247,13 +269,53 @@ def test_links_are_followed_and_each_real_file_is_read_once(tmp_path: Path, patt
         path.write_text(path.name)
     (root / "self").symlink_to(root)
     (root / "a/up").symlink_to("..")
-    (root / "0").symlink_to(root / "a/1.txt")
+    (root / "0.txt").symlink_to(root / "a/1.txt")
     (root / "out").symlink_to(beside)
     (root / "out2").symlink_to(beside)
     (beside / "back").symlink_to(root)
     listing = inventory("s", Source(path=str(root / pattern) if pattern else str(root)), exclude=NOWHERE)
     assert names(listing) == ["a/1.txt", "a/2.txt", "out/3.txt"]
     assert listing.dropped == {"behind a link, and read already": 5}
+
+
+@pytest.mark.parametrize("pattern", ["x/*.txt", "**/x/*.txt", "*/x/*.txt", "x/**/1.txt"])
+def test_a_glob_reads_what_it_matches_behind_links_only(tmp_path: Path, pattern: str) -> None:
+    """What a link leads to may lie below the source under a name that does not match: it was not read by that."""
+    (tmp_path / "y").mkdir()
+    (tmp_path / "y/1.txt").write_text("1")
+    (tmp_path / "y/2.md").write_text("2")
+    (tmp_path / "y/3.txt").symlink_to("2.md")
+    (tmp_path / "x").symlink_to("y")
+    (tmp_path / "z").mkdir()
+    (tmp_path / "z/x").symlink_to("../y")
+    listing = inventory("s", Source(path=f"{tmp_path}/{pattern}"), exclude=NOWHERE)
+    read_files = {os.path.realpath(file.path) for file in listing.files}
+    expected = glob.glob(f"{tmp_path}/{pattern}", recursive=True)  # noqa: PTH207 - it is what is compared
+    assert read_files == {os.path.realpath(path) for path in expected}
+    assert len(listing.files) == len(read_files)
+
+
+@pytest.mark.parametrize("target", ["x" * 300, "/proc/1/cwd/x", "loop", "a\nb", "/dev/null/x"])
+def test_a_link_that_leads_nowhere_is_counted(tmp_path: Path, target: str) -> None:
+    """Also where the system refuses even to look."""
+    (tmp_path / "a.txt").write_text("a")
+    (tmp_path / "loop").symlink_to("loop")
+    (tmp_path / "link.txt").symlink_to(target)
+    listing = inventory("s", Source(path=str(tmp_path)), exclude=NOWHERE)
+    assert (names(listing), listing.total, listing.dropped.total()) == (["a.txt"], 3, 2)
+
+
+def test_the_reasons_for_files_left_out_have_bounds(tmp_path: Path) -> None:
+    """A file's name may end in anything: in a line, in a sentence, or each time in something else."""
+    (tmp_path / "a.txt").write_text("a")
+    for index in range(300):
+        (tmp_path / f"x.q{index}").touch()
+    (tmp_path / "x.two\nlines").touch()
+    (tmp_path / ("x." + "long" * 50)).touch()
+    dropped = inventory("s", Source(path=str(tmp_path)), exclude=NOWHERE).dropped
+    assert dropped.total() == 302
+    assert len(dropped) <= 65
+    assert all(reason.isprintable() and len(reason) < 50 for reason in dropped)
 
 
 def test_a_folder_that_cannot_be_listed_is_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -110,7 +110,8 @@ def prepare(run: Run, recipe: Recipe, launcher: Holder, *, ranks: int, take_over
         if attempt.claim.data != dataset.digest:
             raise UsageError(
                 f"run {run.name} was begun on other data than {recipe.data_path} holds now "
-                f"({attempt.claim.data} and {dataset.digest}); restore that data, or start a new run with --run NAME"
+                f"({attempt.claim.data} and {dataset.digest}); restore that data, or start a new run with --run NAME. "
+                "Data of an earlier Headway that is built again differs where documents were cut: see docs/data.md"
             )
     return history
 
