@@ -10,7 +10,7 @@ WORKERS ?= 2
 PYTEST := $(BIN)/pytest --quiet --numprocesses $(WORKERS) --dist loadgroup
 
 .DEFAULT_GOAL := help
-.PHONY: help setup system engines lock fmt check docs test test-fast test-kills test-protocol test-slurm test-soak test-forger test-sources s3 slurm quickstart bench gpu-kit clean
+.PHONY: help setup system engines lock fmt check docs test test-fast test-kills test-protocol test-slurm test-soak test-forger test-signals test-sources s3 slurm quickstart bench gpu-kit clean
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -73,6 +73,9 @@ test-protocol: $(READY) ## the protocol at length: 100,000 interleavings of writ
 
 test-forger: $(READY) $(ENGINES) ## stores that somebody forged, at length: HEADWAY_FORGERIES=2000
 	HEADWAY_FORGERIES=$${HEADWAY_FORGERIES:-2000} $(PYTEST) tests/forger
+
+test-signals: $(READY) ## TERM and HUP at all 60 points of moment, ranks and output: HEADWAY_SIGNAL_SEED=1
+	HEADWAY_SIGNAL_POINTS=$${HEADWAY_SIGNAL_POINTS:-60} $(PYTEST) tests/integration/test_signals.py
 
 test-sources: $(READY) ## data built from damaged, mislabelled and circular sources, at length: HEADWAY_DAMAGES=2000
 	HEADWAY_DAMAGES=$${HEADWAY_DAMAGES:-2000} $(PYTEST) --timeout 7200 tests/sources
