@@ -29,6 +29,8 @@ TAKEN: set[int] = set()
 """Ports that were given to a service."""
 
 
+FORK_SERVER = "headway.serve.engine.engine_preload"
+"""In the command of the process that starts engines."""
 WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
 """Which of the processes that share the tests this one is; each has ports of its own."""
 
@@ -212,10 +214,10 @@ class Limited:
         return httpx.post(self.completions, **{"headers": headers, "timeout": DEADLINE, **options})
 
 
-def title(process: psutil.Process) -> str:
+def title(process: psutil.Process | None) -> str:
     """What a process calls itself; nothing if it has gone."""
     with suppress(psutil.NoSuchProcess):
-        return " ".join(process.cmdline())
+        return " ".join(process.cmdline()) if process else ""
     return ""
 
 
@@ -243,14 +245,23 @@ def hang_up(served: Served, body: dict[str, Any], **headers: str) -> int:
     return engine_at(served.url)[1] - before[1]
 
 
+def _parent(process: psutil.Process) -> psutil.Process | None:
+    with suppress(psutil.NoSuchProcess):
+        return process.parent()
+    return None
+
+
 def engine_of(served: Served) -> psutil.Process:
-    """The engine's process; waits until there is one."""
+    """The engine's process, which the fork server started; waits until there is one.
+
+    Its own title is no sign of it: now and then vLLM's library cannot set it.
+    """
     engines: list[psutil.Process] = []
 
     def is_there() -> bool:
         members = psutil.Process(served.process.pid).children(recursive=True)
         served.members = list({*served.members, *members})
-        engines[:] = [member for member in members if "EngineCore" in title(member)]
+        engines[:] = [member for member in members if FORK_SERVER in title(_parent(member))]
         return len(engines) == 1
 
     until(is_there, lambda: f"{engines} among {[title(member) for member in served.members]}\n{served.log}")
