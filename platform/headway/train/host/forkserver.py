@@ -1,6 +1,7 @@
 """The forkserver of the ranks. It loads torch while the launcher still reads its command line and the run."""
 
 import contextlib
+import multiprocessing
 import os
 import signal
 import sys
@@ -11,7 +12,7 @@ from typing import Any
 from headway.localfiles import short_temporary_folder
 from headway.stop_signals import PREEMPTED, signals_blocked, stop_signals
 
-SOCKET_ROOM = len("/headway-12345678/pymp-12345678/listener-12345678")
+SOCKET_ROOM = len("/headway-12345678/listener-12345678")
 """Length of the path of multiprocessing's socket below the temporary folder [bytes]."""
 
 
@@ -48,6 +49,8 @@ def _temporary_folder() -> Iterator[None]:
     parent = short_temporary_folder(SOCKET_ROOM)
     with tempfile.TemporaryDirectory(prefix="headway-", dir=parent, ignore_cleanup_errors=True) as folder:
         tempfile.tempdir = folder
+        # multiprocessing would make a folder in it, and remove that at the exit of the process, after this one is gone.
+        multiprocessing.current_process()._config["tempdir"] = folder  # type: ignore[attr-defined]  # noqa: SLF001
         try:
             yield
         finally:
