@@ -111,6 +111,7 @@ def test_a_hangup_breaks_no_stream_and_leaves_nothing(service: Served) -> None:
         streams = [service.client.completions.create(**ask, stream=True) for _ in range(4)]  # type: ignore[call-overload]
         firsts = [next(stream) for stream in streams]
         rests = [clients.submit(list, stream) for stream in streams]
+        assert list(service.temporary.iterdir())
         os.killpg(service.process.pid, signal.SIGHUP)
         until(lambda: other.get("/health").status_code == 503, "it does not say that it stops")
         for _ in range(12):  # longer than Serve would listen of its own accord
