@@ -123,7 +123,7 @@ class CheckpointRefused(LogEvent):
     at: int
     """Position of the state [tokens]."""
     problem: str
-    """Which tensor is not finite, on which rank."""
+    """Name of the tensor that is not finite, and its rank."""
 
 
 @event("checkpoint.untidy", level="warning")

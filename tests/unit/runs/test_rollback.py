@@ -7,26 +7,15 @@ import socket
 
 import pytest
 from tests.memory import MemoryStore
+from tests.unit.runs.small_recipe import recipe
 
-from headway import recipe as recipes
 from headway.errors import FencedError, HeldError, UsageError
-from headway.recipe import Recipe
 from headway.runs import Claimed, Committed, Decided, Ended, Holder, Run, keys, this_process
 from headway.runs.entries import encode
 from headway.runs.rollback import person, roll_back, stands_at
 
 TRAINER = Holder(host="node", pid=1, started=1, launch="training")
 OPERATOR = this_process("operator")
-
-
-def recipe() -> Recipe:
-    """A small one."""
-    document = {
-        "name": "run",
-        "model": {"layers": 1, "width": 2, "heads": 1, "kv_heads": 1, "ffn_width": 1},
-        "train": {"tokens": 2048, "batch_tokens": 2048, "micro_batch_tokens": 2048},
-    }
-    return recipes.parse(json.dumps(document))
 
 
 def commit(run: Run, tokens: int) -> Committed:

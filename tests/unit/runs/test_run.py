@@ -1,31 +1,19 @@
 """Who may claim a run, by the heartbeat of a process on another machine."""
 
-import json
 import time
 from collections.abc import Callable
 
 import pytest
 from tests.memory import MemoryStore
+from tests.unit.runs.small_recipe import recipe
 
-from headway import recipe as recipes
 from headway.errors import HeldError
-from headway.recipe import Recipe
 from headway.runs import Heartbeat, Holder, Run, write_heartbeat
 from headway.runs.liveness import MAX_SKEW_SECONDS
 
 EVERY = 8.0
 OTHER = Holder(host="another machine", pid=1, started=1, launch="first")
 OWN = Holder(host="this machine", pid=2, started=2, launch="second")
-
-
-def recipe() -> Recipe:
-    """A small one."""
-    document = {
-        "name": "run",
-        "model": {"layers": 1, "width": 2, "heads": 1, "kv_heads": 1, "ffn_width": 1},
-        "train": {"tokens": 2048, "batch_tokens": 2048, "micro_batch_tokens": 2048},
-    }
-    return recipes.parse(json.dumps(document))
 
 
 @pytest.fixture
