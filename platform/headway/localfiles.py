@@ -8,7 +8,6 @@ import pwd
 import secrets
 import socket
 import stat
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -27,10 +26,6 @@ POLL_SECONDS = 0.05
 MAX_HOLDER_BYTES = 200
 """Longest name of a lock's holder that is read from its file [bytes]."""
 WRITABLE_BY_OTHERS = 0o022
-SOCKET_PATH_BYTES = 107
-"""Longest path of a Unix socket [bytes]; see unix(7)."""
-TEMPORARY_FOLDERS = ("/tmp", "/var/tmp", "/dev/shm")  # noqa: S108 - sockets go into private folders below
-"""Folders for temporary files where `TMPDIR` has too long a path."""
 
 
 @contextmanager
@@ -202,18 +197,6 @@ def local_path(text: str | Path) -> Path:
         return Path(text).expanduser()
     except RuntimeError as error:
         raise UsageError(f"{text}: this user has no home folder; write the whole path") from error
-
-
-def short_temporary_folder(room: int) -> Path:
-    """A folder for temporary files in which the path of a socket may be `room` bytes longer: `TMPDIR`'s if possible.
-
-    Raises:
-        UsageError: no temporary folder is short enough and writable.
-    """
-    for folder in (tempfile.gettempdir(), *TEMPORARY_FOLDERS):
-        if len(os.fsencode(folder)) + room <= SOCKET_PATH_BYTES and os.access(folder, os.W_OK | os.X_OK):
-            return Path(folder)
-    raise UsageError(f"set TMPDIR to a writable folder whose path has at most {SOCKET_PATH_BYTES - room} bytes")
 
 
 def cache_folder() -> Path:

@@ -11,7 +11,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from headway.errors import ServeError
 from headway.serve import patches
 from headway.serve.config import ServeConfig
 from headway.serve.control_client import SOCKET_VARIABLE
@@ -22,23 +21,18 @@ APPLICATION = "headway"
 """Name of the Ray Serve application."""
 HEALTH_SECONDS = 1.0
 """Interval between health checks of the replica [s]."""
-MIN_GRACE_SECONDS = 35.0
-"""Shortest time that Ray Serve waits for a replica with direct ingress [s]."""
 OBJECT_STORE_BYTES = 100 * 2**20
 """Size of Ray's shared memory, which the service does not use [bytes]."""
 
 
 class RayNode:
-    """Starts Ray and the replica, says how they are, and stops them."""
+    """Starts Ray and the replica."""
 
     def __init__(self, config: ServeConfig) -> None:
         self.config = config
-        self.grace_seconds = max(MIN_GRACE_SECONDS, config.grace_seconds)
-        """How long requests in flight may take after the service is asked to stop [s]."""
 
-    def start(self, folder: Path, control_socket: Path) -> None:
-        """Start Ray, with its files in `folder`; the replica will connect to `control_socket`."""
-        os.environ |= ray_environment(self.config.port, control_socket) | {"TMPDIR": str(folder.parent)}
+    def start(self, folder: Path) -> None:
+        """Start Ray, with its files in `folder`."""
         files = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
         resource.setrlimit(resource.RLIMIT_NOFILE, (files, files))  # the replica inherits it; a connection is a file
         import ray
@@ -76,24 +70,8 @@ class RayNode:
             ray_actor_options={"num_cpus": 1, "num_gpus": int(on_gpu())},
             health_check_period_s=HEALTH_SECONDS,
             max_constructor_retry_count=1,
-            graceful_shutdown_timeout_s=self.grace_seconds,
         )
         serve.run(deployment.bind(), name=APPLICATION, route_prefix="/")
-
-    def status(self) -> str | None:
-        """Ray Serve's status of the application; None if it has none.
-
-        Raises:
-            ServeError: Ray died.
-        """
-        from ray import serve
-        from ray.exceptions import RayError
-
-        try:
-            application = serve.status().applications.get(APPLICATION)
-        except RayError as error:
-            raise ServeError(f"Ray died under {self.config.name}; start the service again") from error
-        return application.status if application else None
 
     def failure_message(self) -> str:
         """Why the replica did not start, in its own words; empty if Ray Serve does not know."""
@@ -107,20 +85,14 @@ class RayNode:
                 messages = [deployment.message for deployment in application.deployments.values()]
         return "\n".join(filter(None, messages))
 
-    def delete(self) -> None:
-        """Ask Ray Serve to stop the replica; it has stopped once `status` is None."""
-        patches.delete_application(APPLICATION)
 
-    def shutdown(self) -> None:
-        """Stop all processes of the node, however far its start got."""
-        import ray
+def ray_environment(port: int, folder: Path, control_socket: Path) -> dict[str, str]:
+    """Environment variables of the node and the replica, and those that Ray and Ray Serve read at their import.
 
-        ray.shutdown(wait_for_processes=True)
-
-
-def ray_environment(port: int, control_socket: Path) -> dict[str, str]:
-    """Environment variables of the replica, and those that Ray and Ray Serve read at their import."""
+    Temporary files go to `folder`.
+    """
     return {
+        "TMPDIR": str(folder),
         "RAY_SERVE_ENABLE_DIRECT_INGRESS": "1",
         "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": str(port),
         "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": str(port + 1),
