@@ -19,6 +19,9 @@ FRAMING_FACTOR = 16
 MAX_PIPELINED = 32
 """Requests of one connection that wait for the response to an earlier one."""
 
+LINGER_SECONDS = 1.0
+"""How long a refused connection stays open: if it were closed while its client sends, the refusal could be lost [s]."""
+
 
 @dataclass
 class HeadLimits:
@@ -47,7 +50,7 @@ class BoundedProtocol(HttpToolsProtocol):
         super().__init__(*args, **kwargs)
         self.limits = limits
         self._address = ""
-        self._is_counted = False
+        self._is_open = False
         self._in_head = self._in_body = False
         """Whether a part of a head, or of a request after its head, has come, and not all of it."""
         self._bytes = self._body_bytes = self._fields = 0
@@ -64,7 +67,7 @@ class BoundedProtocol(HttpToolsProtocol):
         super().connection_made(transport)
         self._address = self.client[0] if self.client else ""
         self.limits.connections[self._address] += 1
-        self._is_counted = True
+        self._is_open = True
         if 0 < self.limits.max_connections < self.limits.connections[self._address]:
             self._refuse(_too_many_connections(self.limits.max_connections))
         else:
@@ -88,6 +91,8 @@ class BoundedProtocol(HttpToolsProtocol):
             return
         self._has_begun = False
         super().data_received(data)
+        if self._refusal or not self._is_open:
+            return
         if not self._has_begun:
             self._bytes += len(data)
         if self._bytes > self.limits.max_bytes + (1 + FRAMING_FACTOR) * self._body_bytes:
@@ -178,8 +183,8 @@ class BoundedProtocol(HttpToolsProtocol):
         """End all that was begun for this connection, once."""
         self._unset_keepalive_if_required()
         self._head_ended()
-        if self._is_counted:
-            self._is_counted = False
+        if self._is_open:
+            self._is_open = False
             self.limits.connections[self._address] -= 1
             if not self.limits.connections[self._address]:
                 del self.limits.connections[self._address]
@@ -196,12 +201,16 @@ class BoundedProtocol(HttpToolsProtocol):
             return
         if not self._is_idle:
             self.cycle.keep_alive = False
-            return
+            if self.pipeline or self.cycle.response_started or not self._in_body:
+                return
+            self.cycle.disconnected = True  # its body will not come
+            self.cycle.message_event.set()
         response = refusal.response()
         fields = [*response.raw_headers, (b"connection", b"close")]
         lines = [STATUS_LINE[refusal.status], *(b"%b: %b\r\n" % each for each in fields), b"\r\n", bytes(response.body)]
         self.transport.write(b"".join(lines))
-        self.transport.close()
+        self.transport.write_eof()
+        self._timer = self.loop.call_later(LINGER_SECONDS, self.transport.close)
 
 
 def _too_large(limit: int) -> ApiError:
