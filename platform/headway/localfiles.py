@@ -30,12 +30,13 @@ WRITABLE_BY_OTHERS = 0o022
 
 @contextmanager
 def replacing(path: Path, *, durable: bool = True, mode: int = 0o666, like_old: bool = False) -> Iterator[IO[bytes]]:
-    """Open a new file that replaces `path` atomically when the block ends. After an error nothing changes.
+    """Open a new file that replaces `path` atomically when the block ends. After an error nothing has changed.
 
     A `durable` file survives a power cut. `mode` is the permissions of the new file, before the umask. With `like_old`
     it gets owner, group and permissions of the old file, if there is one, but only its owner may write to it.
 
     Raises:
+        OSError: it cannot be written; names `path`, which `write` and `fsync` do not know.
         UsageError: it is to be like the old one, which is a link, not a file, or another user's.
     """
     old = _replaceable(path) if like_old else None
@@ -49,6 +50,10 @@ def replacing(path: Path, *, durable: bool = True, mode: int = 0o666, like_old: 
             if durable:
                 os.fsync(file.fileno())
         partial.replace(path)
+    except OSError as error:
+        if error.filename in {None, os.fspath(partial)}:
+            error.filename = os.fspath(path)
+        raise
     finally:
         partial.unlink(missing_ok=True)
     if durable:
@@ -82,8 +87,9 @@ def locked(path: Path, *, seconds: float = LOCK_SECONDS) -> Iterator[None]:
                 holder = _holder(lock)
                 raise HeadwayError(f"{path} is locked by {holder} for more than {seconds:.0f} s; end it, or try again")
             time.sleep(POLL_SECONDS)
-        os.ftruncate(lock.fileno(), 0)
-        os.pwrite(lock.fileno(), f"process {os.getpid()} on {socket.gethostname()}".encode(), 0)
+        with suppress(OSError):  # on a full disk the lock is held without a name
+            os.ftruncate(lock.fileno(), 0)
+            os.pwrite(lock.fileno(), f"process {os.getpid()} on {socket.gethostname()}".encode(), 0)
         yield
 
 

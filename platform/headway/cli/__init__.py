@@ -33,6 +33,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except HeadwayError as error:
         print(printable(f"headway: {error}"), file=sys.stderr)  # noqa: T201 - this is the command line
         _exit(error.exit_code, own_process=arguments is None)
+    except OSError as error:
+        if error.filename is None or error.strerror is None:
+            raise
+        print(printable(f"headway: {error.filename}: {error.strerror}"), file=sys.stderr)  # noqa: T201 - likewise
+        _exit(HeadwayError.exit_code, own_process=arguments is None)
     except KeyboardInterrupt:
         _exit(INTERRUPTED, own_process=arguments is None)
     except SystemExit as exit_request:

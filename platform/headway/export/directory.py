@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from headway.data.tokenizer_file import read_tokenizer
-from headway.errors import DamageError, DataError, UsageError
+from headway.errors import DamageError, DataError, HeadwayError, UsageError
 from headway.export.card import card
 from headway.localfiles import sync
 from headway.model import ARCHITECTURES, HuggingFaceFormat
@@ -50,7 +51,7 @@ def write(
     end = _end_token(tokenizer, end_of_document, vocabulary)
     hub = huggingface_format(recipe)
     settings = hub.configuration(recipe.model, vocabulary, recipe.data.block_tokens, end_of_document, dtype)
-    with _replacing_folder(target) as folder:
+    with replacing_folder(target) as folder:
         checked = _checked(tensors, recipe, vocabulary, getattr(torch, dtype))
         _write_weights(folder, ((hub.name(name), tensor) for name, tensor in checked), shard_bytes)
         _write_json(folder / "config.json", settings)
@@ -90,11 +91,15 @@ def huggingface_format(recipe: Recipe) -> HuggingFaceFormat[Any]:
 
 
 @contextmanager
-def _replacing_folder(target: Path) -> Iterator[Path]:
-    """A new folder beside `target`, renamed to it when the block succeeds, and deleted on an error."""
+def replacing_folder(target: Path) -> Iterator[Path]:
+    """A new folder beside `target`, renamed to it when the block succeeds, and deleted on an error.
+
+    Raises:
+        HeadwayError: it cannot be written.
+    """
     folder = target.with_name(f"{target.name}.partial-{uuid.uuid4().hex[:8]}")
-    folder.mkdir(parents=True)
     try:
+        folder.mkdir(parents=True)
         yield folder
         for file in folder.iterdir():
             sync(file)  # a power cut after the rename must not leave empty files
@@ -102,9 +107,11 @@ def _replacing_folder(target: Path) -> Iterator[Path]:
         refuse_occupied(target)
         folder.replace(target)
         sync(target.parent)
-    except BaseException:
+    except (OSError, SafetensorError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise HeadwayError(f"{target}: cannot be written: {reason}") from error
+    finally:
         shutil.rmtree(folder, ignore_errors=True)
-        raise
 
 
 def refuse_occupied(target: Path) -> None:
