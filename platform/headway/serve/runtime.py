@@ -4,13 +4,13 @@ Ray Serve builds the middleware (`middleware_stack`) and the deployment (`Replic
 the middleware no arguments. Both get what they share here.
 """
 
-import os
 from collections.abc import Callable
 from functools import cache
 from typing import Protocol
 
 from starlette.types import ASGIApp
 
+from headway.parent_death import end_process
 from headway.serve.capacity import Capacity
 from headway.serve.config import ServeConfig
 from headway.serve.control_client import ControlClient
@@ -70,6 +70,6 @@ def replica_runtime() -> ReplicaRuntime:
         on_drain=runtime.drain,
         in_flight=lambda: runtime.capacity.open,
         finish=runtime.finish,
-        on_lost=lambda: os._exit(1),  # whatever Ray does: a service leaves nothing behind
+        on_lost=end_process,
     )
     return runtime

@@ -168,10 +168,10 @@ class BoundedProtocol(HttpToolsProtocol):
         return self.cycle is None or self.cycle.response_complete
 
     def _head_began(self) -> None:
-        self._timer = self.loop.call_later(self.limits.seconds, self._give_up)
+        self._timer = self.loop.call_later(self.limits.seconds, self.give_up)
         self.limits.open_heads[self] = None
         if len(self.limits.open_heads) > self.limits.max_open:
-            next(iter(self.limits.open_heads))._give_up()  # noqa: SLF001 - another connection of this class
+            next(iter(self.limits.open_heads)).give_up()
 
     def _head_ended(self) -> None:
         if self._timer:
@@ -189,7 +189,8 @@ class BoundedProtocol(HttpToolsProtocol):
             if not self.limits.connections[self._address]:
                 del self.limits.connections[self._address]
 
-    def _give_up(self) -> None:
+    def give_up(self) -> None:
+        """Refuse a head that does not come to its end."""
         self._refuse(_too_slow(self.limits.seconds))
 
     def _refuse(self, refusal: ApiError) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from headway.errors import ServeError
 from headway.output_stream import protect_work
-from headway.parent_death import adopt_orphans, end_with_parent
+from headway.parent_death import adopt_orphans, end_process, end_with_parent
 from headway.serve.config import ServeConfig
 from headway.serve.control_client import ControlClient
 from headway.serve.control_messages import Deployed, Finished, StageDone
@@ -79,7 +79,7 @@ def main() -> None:
     protect_work()
     start = time.monotonic()
     control = ControlClient.from_environment()
-    control.follow(on_drain=lambda: None, in_flight=lambda: 0, on_lost=lambda: os._exit(1))
+    control.follow(on_drain=lambda: None, in_flight=lambda: 0, on_lost=end_process)
     control.send(Finished())  # no request passes this process, so nothing waits for it
     node = RayNode(control.configuration.config)
     try:
