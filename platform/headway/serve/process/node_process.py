@@ -43,7 +43,7 @@ class NodeProcess:
         )
 
     def failure(self) -> str | None:
-        """What of the node has ended; None: all that has started is live."""
+        """The part of the node that has ended; None: all that has started is live."""
         if (code := self._process.poll()) is not None:
             return f"Ray's node (code {code})"
         if len(self._essential) < len(ESSENTIAL):

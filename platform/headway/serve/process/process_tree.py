@@ -59,6 +59,8 @@ def children() -> defaultdict[int, list[int]]:
 
 
 def _is_tracker(process: int) -> bool:
-    with suppress(OSError):
-        return TRACKER in Path(f"/proc/{process}/cmdline").read_bytes()
-    return False
+    try:
+        command = Path(f"/proc/{process}/cmdline").read_bytes()
+    except OSError:
+        return False
+    return TRACKER in command
