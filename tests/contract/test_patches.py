@@ -351,6 +351,6 @@ def test_ray_reads_the_variables_that_a_service_sets() -> None:
     folder = Path(spec.submodule_search_locations[0])
     files = ("serve/_private/constants.py", "_common/usage/usage_constants.py")
     source = "".join((folder / file).read_text(encoding="utf-8") for file in files)
-    names = [name for name in ray_environment(8000, Path(), Path("control")) if name.startswith("RAY_")]
+    names = [name for name in ray_environment(8000) if name.startswith("RAY_")]
     assert len(names) > 5
     assert not [name for name in names if f'"{name}"' not in source]

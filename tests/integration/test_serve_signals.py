@@ -46,7 +46,7 @@ WORDS = {
     "replica": "ServeReplica",
     "proxy": "ProxyActor",
     "controller": "ServeController",
-    "node": "node_process",
+    "node": "headway.serve.process",
     "raylet": "raylet/raylet",
     "gcs_server": "gcs_server",
 }

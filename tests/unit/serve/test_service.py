@@ -11,7 +11,6 @@ import pytest
 from tests.unit.serve.replicas import config
 
 from headway.errors import ServeError, UsageError
-from headway.serve.config import ServeConfig
 from headway.serve.control_client import ControlClient
 from headway.serve.control_messages import Deployed, StageDone
 from headway.serve.process.service import Service
@@ -31,7 +30,7 @@ class Node:
         """What its start raises."""
         self.is_killed = False
 
-    def started(self, _config: ServeConfig, _folder: Path, control_socket: Path) -> "Node":
+    def started(self, _folder: Path, control_socket: Path) -> "Node":
         """Itself, once the service starts it."""
         self.control_socket = control_socket
         if self.error:

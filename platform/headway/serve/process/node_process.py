@@ -1,27 +1,19 @@
 """Node process: the process that runs Ray, and the service's hold on it.
 
 Ray's calls can hang, and its libraries can end the process that uses them. So the service itself never calls Ray: it
-starts this module as a process, which reports over the control channel, and which it can kill at any time.
+starts a process (`__main__.py` here), which reports over the control channel, and which it can kill at any time.
 """
 
 import os
 import subprocess
 import sys
-import threading
-import time
 from pathlib import Path
 
 from headway.errors import ServeError
-from headway.output_stream import protect_work
-from headway.parent_death import adopt_orphans, end_process, end_with_parent
-from headway.serve.config import ServeConfig
-from headway.serve.control_client import ControlClient
-from headway.serve.control_messages import Deployed, Finished, StageDone
+from headway.parent_death import adopt_orphans
+from headway.serve.control_client import SOCKET_VARIABLE
 from headway.serve.process.process_tree import children, kill_descendants
-from headway.serve.process.ray_node import RayNode, ray_environment
 
-MAX_FAILURE_CHARACTERS = 10_000
-"""Longest message about a replica that did not start; of a longer one, the end is reported [characters]."""
 ESSENTIAL = ("gcs_server", "raylet")
 """Processes of Ray without which no replica can be started or kept."""
 
@@ -29,14 +21,14 @@ ESSENTIAL = ("gcs_server", "raylet")
 class NodeProcess:
     """A node, and every process below it, as the service sees them."""
 
-    def __init__(self, config: ServeConfig, folder: Path, control_socket: Path) -> None:
-        """Start it, with its files in `folder`; it will connect to `control_socket`."""
+    def __init__(self, folder: Path, control_socket: Path) -> None:
+        """Start it, with its temporary files in `folder`; it will connect to `control_socket`."""
         adopt_orphans()
         self._others = frozenset(children()[os.getpid()])
         self._essential: dict[str, int] = {}
         self._process = subprocess.Popen(
-            [sys.executable, "-m", __name__, str(os.getpid()), str(folder / "ray")],
-            env=os.environ | ray_environment(config.port, folder, control_socket),
+            [sys.executable, "-m", __package__, str(os.getpid()), str(folder / "ray")],
+            env=os.environ | {"TMPDIR": str(folder), SOCKET_VARIABLE: str(control_socket)},
             stdin=subprocess.DEVNULL,
             stdout=sys.stderr.fileno(),
             process_group=0,  # a signal to the group of the service is for the service
@@ -71,27 +63,3 @@ def _name(process: int) -> str:
         return "" if is_zombie else (folder / "comm").read_text(encoding="utf-8").strip()
     except OSError:
         return ""
-
-
-def main() -> None:
-    """Run a node: `python -m headway.serve.process.node_process SERVICE FOLDER`. It waits to be killed."""
-    end_with_parent(int(sys.argv[1]))
-    protect_work()
-    start = time.monotonic()
-    control = ControlClient.from_environment()
-    control.follow(on_drain=lambda: None, in_flight=lambda: 0, on_lost=end_process)
-    control.send(Finished())  # no request passes this process, so nothing waits for it
-    node = RayNode(control.configuration.config)
-    try:
-        node.start(Path(sys.argv[2]))
-        control.send(StageDone("ray", round(time.monotonic() - start, 3)))
-        node.deploy()
-        failure = None
-    except Exception as error:  # any error: the service reports it
-        failure = "\n".join(filter(None, [node.failure_message(), str(error)]))[-MAX_FAILURE_CHARACTERS:]
-    control.send(Deployed(failure))
-    threading.Event().wait()
-
-
-if __name__ == "__main__":
-    main()

@@ -13,7 +13,6 @@ from typing import Any
 
 from headway.serve import patches
 from headway.serve.config import ServeConfig
-from headway.serve.control_client import SOCKET_VARIABLE
 from headway.serve.engine.vllm_engine import on_gpu
 from headway.serve.middleware.stack import STACK_PATH
 
@@ -33,6 +32,7 @@ class RayNode:
 
     def start(self, folder: Path) -> None:
         """Start Ray, with its files in `folder`."""
+        os.environ |= ray_environment(self.config.port)
         files = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
         resource.setrlimit(resource.RLIMIT_NOFILE, (files, files))  # the replica inherits it; a connection is a file
         import ray
@@ -54,7 +54,7 @@ class RayNode:
         """Start the replica, and return once it responds.
 
         Raises:
-            Exception: whatever Ray Serve raises if the replica does not start; see `failure_message`.
+            ServeError: the replica did not start; holds its own message and Ray Serve's.
         """
         from ray import serve
 
@@ -71,10 +71,13 @@ class RayNode:
             health_check_period_s=HEALTH_SECONDS,
             max_constructor_retry_count=1,
         )
-        serve.run(deployment.bind(), name=APPLICATION, route_prefix="/")
+        try:
+            serve.run(deployment.bind(), name=APPLICATION, route_prefix="/")
+        except Exception as error:  # any error: Ray Serve raises what it likes
+            raise ServeError("\n".join(filter(None, [self._failure_message(), str(error)]))) from error
 
-    def failure_message(self) -> str:
-        """Why the replica did not start, in its own words; empty if Ray Serve does not know."""
+    def _failure_message(self) -> str:
+        """The replica's own words about why it did not start; empty if Ray Serve does not know."""
         from ray import serve
         from ray.exceptions import RayError
         from ray.serve.exceptions import RayServeException
@@ -86,13 +89,9 @@ class RayNode:
         return "\n".join(filter(None, messages))
 
 
-def ray_environment(port: int, folder: Path, control_socket: Path) -> dict[str, str]:
-    """Environment variables of the node and the replica, and those that Ray and Ray Serve read at their import.
-
-    Temporary files go to `folder`.
-    """
+def ray_environment(port: int) -> dict[str, str]:
+    """Environment variables of the replica, and those that Ray and Ray Serve read at their import."""
     return {
-        "TMPDIR": str(folder),
         "RAY_SERVE_ENABLE_DIRECT_INGRESS": "1",
         "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": str(port),
         "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": str(port + 1),
@@ -101,5 +100,4 @@ def ray_environment(port: int, folder: Path, control_socket: Path) -> dict[str, 
         "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
         "RAY_SERVE_FORCE_STOP_UNHEALTHY_REPLICAS": "1",
         "RAY_USAGE_STATS_ENABLED": "0",
-        SOCKET_VARIABLE: str(control_socket),
     }

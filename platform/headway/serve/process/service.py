@@ -53,7 +53,7 @@ class Service:
             configuration = Configuration(self.config, terminal=sys.stderr.isatty())
             self._control = ControlServer(self._folder / "control", configuration, sys.stderr.write)
             stack.callback(self._control.close)
-            self._node = NodeProcess(self.config, self._folder, self._folder / "control")
+            self._node = NodeProcess(self._folder, self._folder / "control")
             stack.callback(self._node.kill)
             self._resources = stack.pop_all()
         return self
