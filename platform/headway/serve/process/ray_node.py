@@ -11,6 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from headway.errors import ServeError
 from headway.serve import patches
 from headway.serve.config import ServeConfig
 from headway.serve.engine.vllm_engine import on_gpu
