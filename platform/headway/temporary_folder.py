@@ -28,8 +28,8 @@ PARENTS = ("/tmp", "/var/tmp", "/dev/shm")  # noqa: S108 - sockets go into priva
 
 
 @contextmanager
-def temporary_folder(room: int | None = None) -> Iterator[Path]:
-    """A new folder of this process, which is deleted at the end of the block.
+def temporary_folder(room: int | None = None, *, parent: Path | None = None) -> Iterator[Path]:
+    """A new folder of this process in `parent`, or where temporary files are; it is deleted at the end of the block.
 
     If the process is killed, the next one that makes a folder in the same place deletes it. With `room`, the path of a
     socket may be so many bytes longer than that of the place, even where the path of `TMPDIR` is too long for it.
@@ -37,7 +37,8 @@ def temporary_folder(room: int | None = None) -> Iterator[Path]:
     Raises:
         UsageError: no folder for temporary files is short enough and writable.
     """
-    parent = Path(tempfile.gettempdir()) if room is None else short_parent(room)
+    if parent is None:
+        parent = Path(tempfile.gettempdir()) if room is None else short_parent(room)
     delete_dead_folders(parent)
     folder, lock = _locked_folder(parent)
     try:

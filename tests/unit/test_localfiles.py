@@ -1,13 +1,11 @@
 """Local files are replaced whole, locked against other processes, and cached where the environment says."""
 
 import os
-import resource
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from tests.unit.full_disk import short_files
 
 from headway.errors import HeadwayError, UsageError
 from headway.localfiles import (
@@ -101,17 +99,6 @@ def test_a_tilde_is_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert local_path("a/~") == Path("a/~")
     with pytest.raises(UsageError, match="~nobody-here/a: this user has no home folder"):
         local_path("~nobody-here/a")
-
-
-@contextmanager
-def short_files(most: int) -> Iterator[None]:
-    """No file of this process may be longer: a double of a disk that is full."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (most, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 @pytest.mark.parametrize("size", [2000, 2**20], ids=["flush", "write"])

@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +17,7 @@ from headway.export.card import card
 from headway.localfiles import sync
 from headway.model import ARCHITECTURES, HuggingFaceFormat
 from headway.recipe import Recipe
+from headway.temporary_folder import temporary_folder
 
 SHARD_BYTES = 5_000_000_000
 """Largest weights file [bytes]: 5 GB, as in transformers and on the Hugging Face hub."""
@@ -97,21 +97,21 @@ def replacing_folder(target: Path) -> Iterator[Path]:
     Raises:
         HeadwayError: it cannot be written.
     """
-    folder = target.with_name(f"{target.name}.partial-{uuid.uuid4().hex[:8]}")
     try:
-        folder.mkdir(parents=True)
-        yield folder
-        for file in folder.iterdir():
-            sync(file)  # a power cut after the rename must not leave empty files
-        sync(folder)
-        refuse_occupied(target)
-        folder.replace(target)
-        sync(target.parent)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with temporary_folder(parent=target.parent) as parent:
+            folder = parent / target.name
+            folder.mkdir()
+            yield folder
+            for file in folder.iterdir():
+                sync(file)  # a power cut after the rename must not leave empty files
+            sync(folder)
+            refuse_occupied(target)
+            folder.replace(target)
+            sync(target.parent)
     except (OSError, SafetensorError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise HeadwayError(f"{target}: cannot be written: {reason}") from error
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def refuse_occupied(target: Path) -> None:
