@@ -190,7 +190,7 @@ def test_failed_export_leaves_nothing(tmp_path: Path, tokenizer: Path) -> None:
 def test_a_full_disk_leaves_nothing(tmp_path: Path, tokenizer: Path, most: int) -> None:
     """Whoever writes the file that does not fit; the message names the directory."""
     whose = recipe()
-    with pytest.raises(HeadwayError, match="out: cannot be written: .*File too large"), short_files(most):
+    with pytest.raises(HeadwayError, match=r"out: cannot be written: .*File too large"), short_files(most):
         write(tmp_path / "out", tokenizer, whose, decoder(whose))
     assert list(tmp_path.iterdir()) == []
 

@@ -199,6 +199,6 @@ def test_settings_of_the_sampler_are_not_taken_from_the_model(original: Path, co
 
 def test_a_full_disk_leaves_no_quantized_model(original: Path, tmp_path: Path) -> None:
     """Not the files that did fit either."""
-    with pytest.raises(HeadwayError, match="out: cannot be written: .*File too large"), short_files(10_000):
+    with pytest.raises(HeadwayError, match=r"out: cannot be written: .*File too large"), short_files(10_000):
         export.quantize(original, tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
