@@ -1,10 +1,11 @@
 """A process that ends with its parent, and a parent that keeps its descendants."""
 
 import os
+import select
 import signal
 import subprocess
 import sys
-import time
+from contextlib import suppress
 
 import pytest
 
@@ -32,20 +33,40 @@ def test_a_process_ends_with_its_parent() -> None:
         child = os.pidfd_open(int(parent.stdout.readline()))
         parent.kill()
         parent.wait()
-        deadline = time.monotonic() + SECONDS
-        while not is_over(child):
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
-        os.close(child)
+        assert is_over(child)
 
 
-def is_over(process: int) -> bool:
-    """Whether a process has ended."""
+def test_the_forkserver_of_engines_ends_with_its_replica() -> None:
+    """Even if it cannot notice by itself, since it is stopped, or loads vLLM."""
+    code = """
+import os, signal
+from multiprocessing import forkserver
+from headway.parent_death import PARENT_VARIABLE
+os.environ[PARENT_VARIABLE] = str(os.getpid())
+forkserver.set_forkserver_preload(["headway.serve.engine.forkserver_death"])
+forkserver.ensure_running()
+forkserver.connect_to_new_process([])  # it has loaded the module
+server = forkserver._forkserver._forkserver_pid
+os.kill(server, signal.SIGSTOP)
+print(server, flush=True)
+signal.pause()
+"""
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as replica:
+        assert replica.stdout
+        server = os.pidfd_open(int(replica.stdout.readline()))
+        replica.kill()
+        replica.wait()
+        assert is_over(server, 10)
+
+
+def is_over(process: int, seconds: float = SECONDS) -> bool:
+    """Whether a process has ended, at the latest after so long."""
     try:
-        signal.pidfd_send_signal(process, 0)
-    except ProcessLookupError:
-        return True
-    return False
+        return bool(select.select([process], [], [], seconds)[0])
+    finally:
+        with suppress(ProcessLookupError):
+            signal.pidfd_send_signal(process, signal.SIGKILL)
+        os.close(process)
 
 
 def test_a_process_whose_parent_has_ended_before_ends_at_once() -> None:
