@@ -40,12 +40,11 @@ def test_the_forkserver_of_engines_ends_with_its_replica() -> None:
     """Even if it cannot notice by itself, since it is stopped, or loads vLLM."""
     code = """
 import os, signal
-from multiprocessing import forkserver
+from multiprocessing import forkserver, get_context
 from headway.parent_death import PARENT_VARIABLE
 os.environ[PARENT_VARIABLE] = str(os.getpid())
 forkserver.set_forkserver_preload(["headway.serve.engine.forkserver_death"])
-forkserver.ensure_running()
-forkserver.connect_to_new_process([])  # it has loaded the module
+get_context("forkserver").Process(target=int).start()  # it has loaded the module
 server = forkserver._forkserver._forkserver_pid
 os.kill(server, signal.SIGSTOP)
 print(server, flush=True)
