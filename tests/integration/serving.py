@@ -52,7 +52,7 @@ class Served:
         """Serve `model`; `temporary` names its folder for temporary files, below one that is made for it."""
         self.model, self.port = model, free_port()
         command = [sys.executable, "-m", "headway.cli", "serve", str(model), "--name", name, "--port", str(self.port)]
-        self.temporary = Path(tempfile.mkdtemp(prefix="headway-tests-"))
+        self.temporary = Path(tempfile.mkdtemp(prefix="hwt-"))  # short: sockets go there
         """Holds its temporary files."""
         (self.temporary / temporary).mkdir(exist_ok=True)
         self.process = subprocess.Popen(
