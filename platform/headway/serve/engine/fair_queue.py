@@ -43,11 +43,13 @@ class FairQueue:
             await self._wait(context.tenant)
         context.queue_seconds += self._clock() - arrival
         before = self._share_seconds
+        context.hold_slot()
         try:
             yield
         finally:
             self._charge_time()
             context.busy_seconds += self._share_seconds - before
+            context.release_slot()
             self.capacity.running -= 1
             self._admit()
 
