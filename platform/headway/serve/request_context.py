@@ -140,6 +140,8 @@ class RequestContext:
         if self.slots:
             with suppress(TimeoutError):
                 await asyncio.wait_for(self.slots_released.wait(), STOP_SECONDS)
+            if self.abort:  # again: the other task may have begun one of several choices meanwhile
+                await self.abort(self)
 
     async def close(self) -> None:
         """Stop the engine's work for the request, and call the hooks of its end, whatever fails."""
