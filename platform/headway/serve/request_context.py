@@ -140,8 +140,9 @@ class RequestContext:
         if self.slots:
             with suppress(TimeoutError):
                 await asyncio.wait_for(self.slots_released.wait(), STOP_SECONDS)
-            if self.abort:  # again: the other task may have begun one of several choices meanwhile
+            if self.abort:  # again: the other task may have passed one of several choices to the engine meanwhile
                 await self.abort(self)
+        self.abort = None
 
     async def close(self) -> None:
         """Stop the engine's work for the request, and call the hooks of its end, whatever fails."""

@@ -77,7 +77,8 @@ class Stack:
 
     def counts(self) -> dict[tuple[str, str], float]:
         """Requests so far, by status code and outcome."""
-        samples = self.runtime.sinks.metrics._requests.requests.collect()[0].samples  # noqa: SLF001 - no scrape counts
+        counter = self.runtime.sinks.metrics._requests.requests  # noqa: SLF001 - a scrape passes the layer that fails
+        samples = next(iter(counter.collect())).samples
         totals = [each for each in samples if each.name.endswith("_total")]
         return {(each.labels["code"], each.labels["outcome"]): each.value for each in totals}
 
