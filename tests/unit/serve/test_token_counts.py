@@ -41,7 +41,7 @@ class Service:
         self.keys = {tenant: store.add(tenant) for tenant in ("team-a", "team-b")}
         for tenant in self.keys:
             store.limit(tenant, tokens=10_000_000)
-        settings = config(key_file=store.path, streams=8, write_timeout_seconds=0.2)
+        settings = config(key_file=store.path, streams=8, write_timeout_seconds=1.0)
         self.runtime = ReplicaRuntime(settings, open_sinks(settings, registry=CollectorRegistry()))
         self.engines = [self.new_engine()]
         queue = FairQueue(self.runtime.capacity)
@@ -62,7 +62,9 @@ class Service:
         CURRENT_REQUEST.set(None)
         engine = self.new_engine()
         params = SamplingParams(max_tokens=1, detokenize=False)
-        first = asyncio.ensure_future(anext(engine.generate({"prompt_token_ids": [0]}, params, "ready")))
+        first = asyncio.ensure_future(
+            anext(engine.generate({"type": "token", "prompt_token_ids": [0]}, params, "ready"))
+        )
         while not engine.core.requests:
             await asyncio.sleep(0)
         engine.core.step()
@@ -193,7 +195,7 @@ class Client:
 
     async def end(self) -> None:
         """Wait until the request is over."""
-        with suppress(RuntimeError, asyncio.CancelledError):
+        with suppress(Exception, asyncio.CancelledError):
             await asyncio.wait_for(asyncio.shield(self.task), 30)
 
     @property
@@ -254,7 +256,7 @@ async def gone(service: Service) -> tuple[int, int]:
 
 async def late(service: Service) -> tuple[int, int]:
     """Requests whose deadline passes."""
-    headers = {"X-Request-Timeout-Seconds": "0.1"}
+    headers = {"X-Request-Timeout-Seconds": "1"}
     clients = [service.ask(headers=headers, max_tokens=99, **body) for body in BODIES]
     await service.step(7)
     for each in clients:
