@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from fastapi import FastAPI
     from vllm.v1.engine.async_llm import AsyncLLM
 
-    from headway.serve.engine.token_counts import TokenCount
-
 
 def ray_init_options(folder: Path) -> dict[str, Any]:
     """Options of `ray.init` that Ray calls hidden: a node that lives in `folder` and listens at the loopback only.
@@ -162,10 +160,10 @@ def report_death(engine: "AsyncLLM") -> None:
     engine.output_processor.propagate_error(EngineDeadError())
 
 
-def report_tokens(engine: "AsyncLLM", open_count: "Callable[[str], TokenCount]") -> None:
+def report_tokens(engine: "AsyncLLM", open_count: Callable[[str], Any]) -> None:
     """Report the tokens of each request of an engine, step by step, in the place where vLLM adds them to its metrics.
 
-    `open_count` gets the id that a caller has given to a request, in the caller's own task.
+    `open_count` gets the id that a caller has given to a request, in the caller's own task, and returns a `TokenCount`.
 
     Why: outputs do not show what an engine has computed. A response that is no stream is one output at its end, so an
     aborted one shows nothing, and outputs that nobody has read are lost when the engine dies. Unnecessary once vLLM
@@ -188,7 +186,7 @@ def report_tokens(engine: "AsyncLLM", open_count: "Callable[[str], TokenCount]")
     processor._update_stats_from_output = update_and_count  # type: ignore[assignment, method-assign]  # noqa: SLF001
 
 
-def counted_requests(engine: "AsyncLLM") -> "list[tuple[str, TokenCount]]":
+def counted_requests(engine: "AsyncLLM") -> list[tuple[str, Any]]:
     """The requests that an engine computes now: its own id of each, and the count that `report_tokens` has opened.
 
     Why: the end of a response does not abort them when another task still waits for them, and their number is the

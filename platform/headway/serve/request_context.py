@@ -11,7 +11,7 @@ from contextlib import suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from starlette.types import Scope
 
@@ -21,9 +21,6 @@ from headway.serve.request_body import RequestBody
 from headway.serve.response_hooks import ResponseHooks, call_each
 from headway.serve.routes import OTHER
 from headway.telemetry import Log, Span, Trace
-
-if TYPE_CHECKING:
-    from headway.serve.engine.token_counts import GenerationTokens
 
 SCOPE_KEY = "headway.request"
 """Key of the context in the ASGI scope."""
@@ -35,6 +32,14 @@ ANONYMOUS = "anonymous"
 """Tenant of every request to a service without API keys."""
 STOP_SECONDS = 5.0
 """How long a request that is over waits for its slots of the engine [s]; they are free at once, unless it starts."""
+
+
+class TokenCount(Protocol):
+    """Counts the tokens that an engine computes for one of its requests."""
+
+    def add(self, prompt: int, generated: int) -> None:
+        """Add the tokens of a step; vLLM's own loop calls it, so it must not fail."""
+        ...
 
 
 @dataclass
@@ -75,7 +80,7 @@ class RequestContext:
     """Tokens of its prompts that were computed again because an engine died; nobody is charged for them."""
     replayed_tokens: int = 0
     """Tokens that were generated in vain, or again, because an engine died; nobody is charged for them."""
-    counts: dict[str, "GenerationTokens"] = field(default_factory=dict)
+    counts: dict[str, "TokenCount"] = field(default_factory=dict)
     """Counts of the tokens of its generations, by the id that the engine knows each by."""
     abort: Callable[["RequestContext"], Awaitable[None]] | None = None
     """Aborts whatever the engine still computes for it; None: the engine has computed nothing."""

@@ -10,23 +10,15 @@ What another engine computes again because one died is charged to nobody: it cou
 
 import time
 from contextlib import suppress
-from typing import TYPE_CHECKING, Protocol, Self
+from typing import TYPE_CHECKING, Self
 
 from headway.serve import patches
-from headway.serve.request_context import CURRENT_REQUEST, RequestContext
+from headway.serve.request_context import CURRENT_REQUEST, RequestContext, TokenCount
 
 if TYPE_CHECKING:
     from vllm.v1.engine.async_llm import AsyncLLM
 
     from headway.telemetry.serving_metrics import ServingMetrics
-
-
-class TokenCount(Protocol):
-    """Counts the tokens that an engine computes for one of its requests."""
-
-    def add(self, prompt: int, generated: int) -> None:
-        """Add the tokens of a step; vLLM's own loop calls it, so it must not fail."""
-        ...
 
 
 class GenerationTokens:
