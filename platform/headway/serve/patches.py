@@ -181,3 +181,39 @@ def report_death(engine: "AsyncLLM") -> None:
     from vllm.v1.engine.exceptions import EngineDeadError
 
     engine.output_processor.propagate_error(EngineDeadError())
+
+
+def report_tokens(engine: "AsyncLLM", open_count: Callable[[str], Any]) -> None:
+    """Report the tokens of each request of an engine, step by step, in the place where vLLM adds them to its metrics.
+
+    `open_count` gets the id that a caller has given to a request, in the caller's own task, and returns a `TokenCount`.
+
+    Why: outputs do not show what an engine has computed. A response that is no stream is one output at its end, so an
+    aborted one shows nothing, and outputs that nobody has read are lost when the engine dies. Unnecessary once vLLM
+    tells the tokens of a request that was aborted.
+    """
+    processor = engine.output_processor
+    add_request, update_stats = processor.add_request, processor._update_stats_from_output  # noqa: SLF001 - see above
+
+    def add_with_count(request: Any, *args: Any, **kwargs: Any) -> None:
+        add_request(request, *args, **kwargs)
+        state: Any = processor.request_states[request.request_id]
+        state.headway_count = open_count(request.external_req_id)
+
+    def update_and_count(state: Any, output: Any, *args: Any) -> None:
+        prefill = output.prefill_stats if state.is_prefilling else None
+        state.headway_count.add(prefill.num_prompt_tokens if prefill else 0, len(output.new_token_ids))
+        update_stats(state, output, *args)
+
+    processor.add_request = add_with_count  # type: ignore[method-assign]
+    processor._update_stats_from_output = update_and_count  # type: ignore[assignment, method-assign]  # noqa: SLF001
+
+
+def counted_requests(engine: "AsyncLLM") -> list[tuple[str, Any]]:
+    """The requests that an engine computes now: its own id of each, and the count that `report_tokens` has opened.
+
+    Why: the end of a response does not abort them when another task still waits for them, and their number is the
+    engine's only. Unnecessary once vLLM aborts all requests of a handler before it returns.
+    """
+    states: dict[str, Any] = engine.output_processor.request_states
+    return [(request_id, state.headway_count) for request_id, state in states.items()]

@@ -19,6 +19,7 @@ from headway.serve import patches
 from headway.serve.engine.error_handlers import has_failed, is_request_error
 from headway.serve.engine.fair_queue import FairQueue
 from headway.serve.engine.resumable_generation import ResumableGeneration
+from headway.serve.engine.token_counts import GenerationTokens
 from headway.serve.request_context import CURRENT_REQUEST, RequestContext
 from headway.serve.telemetry_sinks import TelemetrySinks
 
@@ -104,7 +105,7 @@ class Failover:
 
         context.reached_engine = True
         generation, was_resumed = ResumableGeneration(prompt, sampling_params), False
-        async with self.queue.slot(context):
+        async with self.queue.slot(context), GenerationTokens(context, request_id) as tokens:
             while not context.closed:
                 engine = await self._live_engine()
                 stream = engine.generate(generation.prompt, generation.params, request_id, **kwargs)
@@ -116,7 +117,6 @@ class Failover:
                             if context.closed:
                                 return
                             if (new_output := generation.advance(output)) is not None:
-                                _record_output(context, new_output)
                                 yield new_output
                 except EngineGenerateError as error:
                     if is_request_error(error):
@@ -128,6 +128,7 @@ class Failover:
                         context.problem = "engine_died"
                         raise
                     was_resumed = True
+                    generation.account_for_replay(tokens)
                     context.resumptions += 1
                     self._metrics.record_resumption()
                     self._log.write(RequestResumed(request=context.request_id, tokens=generation.token_count))
@@ -180,16 +181,3 @@ class Failover:
             self._log.write(EngineReplaced(seconds=round(time.monotonic() - start, 3)))
         except Exception as error:  # any error: requests wait for this task and need to see that it failed
             self.failure = error
-
-
-def _record_output(context: RequestContext, output: "RequestOutput") -> None:
-    """Record the tokens and times of an output in the request's context."""
-    now = time.perf_counter()
-    tokens = sum(len(choice.token_ids) for choice in output.outputs)
-    if context.first_token is None and tokens:
-        # A response that is no stream arrives in one output; the engine knows how long it took after the first token.
-        since_first = output.metrics.last_token_ts - output.metrics.first_token_ts if output.metrics else 0.0
-        context.first_token = now - since_first
-        context.prompt_tokens += len(output.prompt_token_ids or ())
-    context.generated_tokens += tokens
-    context.last_token = now

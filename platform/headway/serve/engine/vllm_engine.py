@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, cast
 from headway.parent_death import PARENT_VARIABLE
 from headway.serve import patches
 from headway.serve.config import ServeConfig
+from headway.serve.engine.token_counts import EngineTokens
+from headway.serve.request_context import CURRENT_REQUEST
 from headway.telemetry import Log
 
 if TYPE_CHECKING:
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
     from vllm.v1.engine.async_llm import AsyncLLM
 
     from headway.serve.engine.failover import Failover
+    from headway.telemetry.serving_metrics import ServingMetrics
 
 OFFLINE_ENVIRONMENT = {
     "DO_NOT_TRACK": "1",
@@ -78,24 +81,31 @@ def engine_arguments(config: ServeConfig) -> Namespace:
     return args
 
 
-async def start_engine(args: Namespace, on_cache_usage: Callable[[float], None]) -> "AsyncLLM":
+async def start_engine(
+    args: Namespace, on_cache_usage: Callable[[float], None], metrics: "ServingMetrics"
+) -> "AsyncLLM":
     """Start an engine in its own process. Returns when it has loaded the model.
 
-    `on_cache_usage` gets the usage of the KV cache, 0 to 1, after each step.
+    `on_cache_usage` gets the usage of the KV cache, 0 to 1, after each step; `metrics` get the tokens of each step.
     """
     from vllm.engine.arg_utils import AsyncEngineArgs
     from vllm.usage.usage_lib import UsageContext
     from vllm.v1.engine.async_llm import AsyncLLM
     from vllm.v1.metrics.loggers import StatLoggerBase
 
-    class CacheUsageLogger(StatLoggerBase):
-        """Passes the usage of the KV cache on; vLLM calls it after each step."""
+    class StepLogger(StatLoggerBase):
+        """Passes the usage of the KV cache and the tokens on; vLLM calls it after each step."""
 
         def __init__(self, *_: Any) -> None: ...
 
-        def record(self, scheduler_stats: Any, *_: Any, **__: Any) -> None:
+        def record(self, scheduler_stats: Any, iteration_stats: Any, *_: Any, **__: Any) -> None:
             if scheduler_stats is not None:
                 on_cache_usage(scheduler_stats.kv_cache_usage)
+            if iteration_stats is not None:
+                metrics.record_step(
+                    prompt_tokens=iteration_stats.num_prompt_tokens,
+                    generated_tokens=iteration_stats.num_generation_tokens,
+                )
 
         def log_engine_initialized(self) -> None: ...
 
@@ -104,15 +114,18 @@ async def start_engine(args: Namespace, on_cache_usage: Callable[[float], None])
             patches.use_forkserver()
         context = UsageContext.OPENAI_API_SERVER
         config = AsyncEngineArgs.from_cli_args(args).create_engine_config(usage_context=context)
-        return AsyncLLM.from_vllm_config(config, usage_context=context, stat_loggers=[CacheUsageLogger])
+        return AsyncLLM.from_vllm_config(config, usage_context=context, stat_loggers=[StepLogger])
 
-    return await asyncio.to_thread(start)  # the event loop goes on with waiting requests
+    engine = await asyncio.to_thread(start)  # the event loop goes on with waiting requests
+    EngineTokens(engine, metrics)
+    return engine
 
 
 async def generate_first_token(engine: "AsyncLLM") -> None:
     """Generate one token: an engine counts as ready only after it."""
     from vllm import SamplingParams
 
+    CURRENT_REQUEST.set(None)  # a request in whose task an engine is replaced is not charged for it
     async for _ in engine.generate({"prompt_token_ids": [0]}, SamplingParams(max_tokens=1), "ready"):
         pass
 

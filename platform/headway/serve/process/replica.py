@@ -36,7 +36,7 @@ class Replica:
         self.arguments = engine_arguments(self.runtime.config)
         self._stage_done("imports")
         self.queue = FairQueue(capacity)
-        engine = await start_engine(self.arguments, self.queue.update_cache_usage)
+        engine = await start_engine(self.arguments, self.queue.update_cache_usage, sinks.metrics)
         self._stage_done("engine")
         await generate_first_token(engine)
         self._stage_done("first token")
@@ -77,7 +77,7 @@ class Replica:
 
     async def _start_next_engine(self) -> "AsyncLLM":
         """Start another engine; returns when it has generated a token."""
-        engine = await start_engine(self.arguments, self.queue.update_cache_usage)
+        engine = await start_engine(self.arguments, self.queue.update_cache_usage, self.runtime.sinks.metrics)
         await generate_first_token(engine)
         return engine
 
