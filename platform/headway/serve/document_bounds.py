@@ -1,0 +1,33 @@
+"""Bounds of a JSON document as a whole: its depth, its values, and numbers that no engine can hold."""
+
+import math
+from typing import Any
+
+MAX_DEPTH = 64
+"""Objects and lists in each other: deeper than any schema that people write; libraries recurse over them."""
+MAX_VALUES = 2**15
+"""JSON values of a document; a list of integers counts as one. Python needs about 100 bytes and 1 us for each."""
+INT64_MIN, INT64_MAX = -(2**63), 2**63 - 1
+
+
+def document_problem(document: Any) -> str | None:
+    """What exceeds a bound first, as the end of a sentence that begins with the document; None if nothing does."""
+    count, pending = 1, [(document, 1)]
+    while pending:
+        value, depth = pending.pop()
+        if isinstance(value, (dict, list)):
+            if depth > MAX_DEPTH:
+                return f"has objects and lists more than {MAX_DEPTH} deep in each other"
+            if isinstance(value, list) and set(map(type, value)) == {int}:
+                if not INT64_MIN <= min(value) <= max(value) <= INT64_MAX:
+                    return "holds a number that does not fit into 64 bits"
+                continue
+            count += len(value)
+            if count > MAX_VALUES:
+                return f"has more than {MAX_VALUES} values"
+            pending.extend((item, depth + 1) for item in (value.values() if isinstance(value, dict) else value))
+        elif isinstance(value, int) and not INT64_MIN <= value <= INT64_MAX:
+            return "holds a number that does not fit into 64 bits"
+        elif isinstance(value, float) and not math.isfinite(value):
+            return "holds a number that is not finite"
+    return None

@@ -1,0 +1,135 @@
+"""Grammar process: compiles grammars outside of the replica and the engine, each in a fork that has limits.
+
+It does with a grammar what the replica and the engine will do with it. The fork dies where they would have been blocked
+or have run out of memory.
+"""
+
+import os
+import resource
+import signal
+import time
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from vllm.config import VllmConfig
+    from vllm.sampling_params import StructuredOutputsParams
+
+CPU_SECONDS = 2
+"""CPU time that a grammar may take to compile [s]: the engine's threads would spend it, and share its cores."""
+CHECK_SECONDS = 0.25
+"""CPU time that vLLM's check of a grammar may take [s]: the replica's event loop would stand still."""
+WALL_SECONDS = 20
+"""Time that a fork has in all [s], on a machine with much else to do."""
+MEMORY_BYTES = 512 * 2**20
+"""Memory that a grammar may take beyond what the process has."""
+NICENESS = 10
+"""Priority below that of the engine and the replica."""
+PAGE_BYTES = resource.getpagesize()
+TOO_EXPENSIVE = "The grammar or schema takes too much time or memory to compile. Make it smaller."
+NOT_COMPILED = "The grammar or schema can be neither compiled nor followed."
+
+
+class Compilers:
+    """The backends that an engine compiles grammars with, and what they need."""
+
+    def __init__(self, config: "VllmConfig") -> None:
+        from vllm.tokenizers import cached_tokenizer_from_config
+        from vllm.v1.structured_output.backend_guidance import GuidanceBackend
+        from vllm.v1.structured_output.backend_xgrammar import XgrammarBackend
+
+        self.config, self.tokenizer = config, cached_tokenizer_from_config(config.model_config)
+        self._backends = {
+            "xgrammar": self._open(XgrammarBackend),
+            "guidance": self._open(GuidanceBackend),
+        }
+
+    def compile(self, grammar: "StructuredOutputsParams") -> None:
+        """Check and compile a grammar; an engine keeps its first backend, so each of them compiles it.
+
+        Raises:
+            VLLMValidationError: vLLM refuses it, or it is too expensive to check.
+        """
+        from vllm import SamplingParams
+        from vllm.exceptions import VLLMValidationError
+        from vllm.v1.structured_output.backend_outlines import OutlinesBackend
+        from vllm.v1.structured_output.request import get_structured_output_key
+
+        before = time.process_time()
+        params = SamplingParams(structured_outputs=grammar)
+        params.verify(self.config.model_config, None, self.config.structured_outputs_config, self.tokenizer)
+        if time.process_time() - before > CHECK_SECONDS:
+            raise VLLMValidationError(TOO_EXPENSIVE)
+        kind, text = get_structured_output_key(grammar)
+        chosen = grammar._backend or ""  # noqa: SLF001 - `verify` has set it
+        if chosen not in self._backends:
+            self._backends[chosen] = self._open(OutlinesBackend)
+        for name, backend in self._backends.items():
+            try:
+                compiled = backend.compile_grammar(kind, text)
+                compiled.fill_bitmask(backend.allocate_token_bitmask(1), 0)
+            except Exception:
+                if name == chosen:
+                    raise
+
+    def _open(self, backend: Any) -> Any:
+        size = self.config.model_config.get_vocab_size()
+        return backend(self.config, tokenizer=self.tokenizer, vocab_size=size)
+
+
+def serve_trials(connection: Connection, config: "VllmConfig") -> None:
+    """Compile what comes through a connection, until it ends; respond with why it cannot be used, or an empty text."""
+    compilers = Compilers(config)
+    connection.send("")
+    while True:
+        try:
+            grammar = connection.recv()
+        except EOFError:
+            return
+        connection.send(run_in_fork(lambda grammar=grammar: compilers.compile(grammar)))
+
+
+def run_in_fork(work: Callable[[], None]) -> str:
+    """Run a function in a fork within limits. Returns why it failed; an empty text if it did not."""
+    reader, writer = os.pipe()
+    if not (child := os.fork()):
+        os.close(reader)
+        _run(work, writer)
+    os.close(writer)
+    with os.fdopen(reader, "rb") as pipe:
+        message = pipe.read().decode()
+    _, status = os.waitpid(child, 0)
+    return message if os.WIFEXITED(status) and not os.WEXITSTATUS(status) else TOO_EXPENSIVE
+
+
+def _run(work: Callable[[], None], writer: int) -> None:
+    """Run a function, write why it failed to a file descriptor, and end the process. Never returns."""
+    code = 1
+    try:
+        from vllm.exceptions import VLLMValidationError
+
+        _limit()
+        try:
+            work()
+        except MemoryError:
+            raise
+        except VLLMValidationError as error:
+            os.write(writer, str(error)[:500].encode())
+        except Exception:  # any error of a library
+            os.write(writer, NOT_COMPILED.encode())
+        code = 0
+    finally:
+        os._exit(code)
+
+
+def _limit() -> None:
+    """Limit the time and the memory of this process."""
+    with open("/proc/self/statm", encoding="ascii") as file:
+        size = int(file.read().split()[0]) * PAGE_BYTES
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.alarm(WALL_SECONDS)
+    resource.setrlimit(resource.RLIMIT_CPU, (CPU_SECONDS, CPU_SECONDS + 1))
+    resource.setrlimit(resource.RLIMIT_AS, (size + MEMORY_BYTES, size + MEMORY_BYTES))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    os.nice(NICENESS)
