@@ -4,6 +4,7 @@ Each function is one patch; importing the module applies none. `tests/contract/t
 the source that each assumes, so an upgrade fails there first.
 """
 
+import signal
 import socket
 import subprocess
 from argparse import Namespace
@@ -157,3 +158,23 @@ def report_death(engine: "AsyncLLM") -> None:
     from vllm.v1.engine.exceptions import EngineDeadError
 
     engine.output_processor.propagate_error(EngineDeadError())
+
+
+def was_killed(engine: "AsyncLLM") -> bool:
+    """Whether somebody else killed the process of a dead engine: a person, or the system, which had no memory left.
+
+    Why: a request may be the cause of any other death, and is not computed again then. Unnecessary once
+    `EngineDeadError` says how the process ended.
+    """
+    manager = engine.engine_core.resources.engine_manager
+    return any(each.exitcode in {-signal.SIGKILL, -signal.SIGTERM} for each in getattr(manager, "processes", ()))
+
+
+def requests_without_token(engine: "AsyncLLM") -> set[str]:
+    """IDs of the requests that an engine has begun, or will begin, and that have no token yet; as `generate` got them.
+
+    Why: outputs of a response that is no stream arrive at its end, so nothing else says which requests the engine had
+    computed when it died. Unnecessary once `EngineDeadError` names the requests of the step that failed.
+    """
+    states = engine.output_processor.request_states.values()
+    return {each.external_req_id for each in states if each.is_prefilling}

@@ -70,7 +70,7 @@ def test_a_stream_that_waits_when_its_engine_dies_continues_on_the_next() -> Non
     async def scenario() -> None:
         first, second = Engine(), Successor()
         start_engine = Mock(side_effect=lambda: asyncio.sleep(0, second))
-        failover = Failover(cast("Any", first), start_engine, FairQueue(capacity(1)), Mock())
+        failover = Failover(cast("Any", first), start_engine, FairQueue(capacity(1)), Mock(), AsyncMock())
         outputs: list[RequestOutput] = []
 
         async def read() -> None:

@@ -9,7 +9,9 @@ import resource
 import signal
 import time
 from collections.abc import Callable
+from functools import partial
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -87,7 +89,7 @@ def serve_trials(connection: Connection, config: "VllmConfig") -> None:
             grammar = connection.recv()
         except EOFError:
             return
-        connection.send(run_in_fork(lambda grammar=grammar: compilers.compile(grammar)))
+        connection.send(run_in_fork(partial(compilers.compile, grammar)))
 
 
 def run_in_fork(work: Callable[[], None]) -> str:
@@ -125,8 +127,7 @@ def _run(work: Callable[[], None], writer: int) -> None:
 
 def _limit() -> None:
     """Limit the time and the memory of this process."""
-    with open("/proc/self/statm", encoding="ascii") as file:
-        size = int(file.read().split()[0]) * PAGE_BYTES
+    size = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0]) * PAGE_BYTES
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     signal.alarm(WALL_SECONDS)
     resource.setrlimit(resource.RLIMIT_CPU, (CPU_SECONDS, CPU_SECONDS + 1))

@@ -7,9 +7,8 @@ import asyncio
 import hashlib
 import threading
 from collections import OrderedDict
-from multiprocessing import get_context
 from multiprocessing.connection import Connection
-from multiprocessing.context import ForkServerProcess, SpawnProcess
+from multiprocessing.context import ForkServerContext, ForkServerProcess, SpawnContext, SpawnProcess
 from typing import TYPE_CHECKING
 
 from headway.serve.capacity import Capacity
@@ -32,9 +31,9 @@ MAX_RESULTS = 1024
 class GrammarTrial:
     """The process that compiles grammars, and what it has found about each."""
 
-    def __init__(self, config: "VllmConfig", service: ServeConfig, start_method: str) -> None:
-        """`start_method`: of the process, as multiprocessing names it."""
-        self._config, self._start_method = config, start_method
+    def __init__(self, config: "VllmConfig", service: ServeConfig, context: ForkServerContext | SpawnContext) -> None:
+        """`context`: starts the process."""
+        self._config, self._context = config, context
         self._queue = FairQueue(Capacity(service.model_copy(update={"streams": 1})))
         """One grammar is compiled at a time; tenants take turns."""
         self._results: OrderedDict[bytes, str] = OrderedDict()
@@ -93,9 +92,8 @@ class GrammarTrial:
         """
         if self._connection is None or self._process is None or not self._process.is_alive():
             self.close()
-            context = get_context(self._start_method)
-            self._connection, other = context.Pipe()
-            self._process = context.Process(target=serve_trials, args=(other, self._config), daemon=True)
+            self._connection, other = self._context.Pipe()
+            self._process = self._context.Process(target=serve_trials, args=(other, self._config), daemon=True)
             self._process.start()
             other.close()
             if not self._connection.poll(START_SECONDS):

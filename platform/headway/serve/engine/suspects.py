@@ -1,8 +1,8 @@
 """Suspects: the requests that may have killed an engine.
 
 An engine that fails by itself fails while it begins a request that it cannot compute; requests that have a token have
-been computed before. So the requests without a token are suspects. One suspect alone is the culprit, and is not computed
-again. Several are computed again one by one, so the next death shows which of them it was.
+been computed before. So the requests without a token are suspects. One suspect alone is the culprit, and is not
+computed again. Several are computed again one by one, so the next death shows which of them it was.
 """
 
 import asyncio
@@ -32,6 +32,10 @@ class Computation:
     """Whether an engine died while it had no token."""
     is_culprit: bool = False
     """Whether an engine died by it."""
+    was_resumed: bool = False
+    """Whether an engine died whose death has no suspects."""
+    has_turn: bool = False
+    """Whether it is the one suspect that may be without a token."""
 
 
 class Suspects:
@@ -57,24 +61,24 @@ class Suspects:
             self._computations.remove(computation)
 
     @asynccontextmanager
-    async def turn(self, computation: Computation, engine: "AsyncLLM") -> AsyncIterator[None]:
+    async def turn(self, computation: Computation) -> AsyncIterator[None]:
         """Compute a request during the block; a suspect waits until no other suspect is without a token."""
+        watcher = None
+        computation.engine = None
         if computation.is_suspect:
             await self._turn.acquire()
-            computation.engine = engine
-            watcher = asyncio.create_task(self._release(computation, engine))
-            try:
-                yield
-            finally:
-                computation.engine = None
-                await watcher
-        else:
-            computation.engine = engine
+            computation.has_turn = True
+            watcher = asyncio.create_task(self._watch(computation))
+        try:
             yield
+        finally:
+            if watcher is not None:
+                watcher.cancel()
+                self._end_turn(computation)
 
-    def judge(self, engine: "AsyncLLM") -> bool:
+    def judge(self, engine: "AsyncLLM | None") -> bool:
         """Find the suspects of the death of an engine; returns whether there are any."""
-        if engine is not self._judged:
+        if engine is not None and engine is not self._judged:
             self._judged = engine
             waiting = set() if patches.was_killed(engine) else patches.requests_without_token(engine)
             suspects = [each for each in self._computations if each.engine is engine and each.request_id in waiting]
@@ -85,14 +89,21 @@ class Suspects:
             self._was_suspicious = bool(suspects)
         return self._was_suspicious
 
-    async def _release(self, computation: Computation, engine: "AsyncLLM") -> None:
-        """End a suspect's turn once it has a token, or is not computed any more."""
-        started = False
-        while computation.engine is engine and not engine.errored:
-            has_token = computation.request_id not in patches.requests_without_token(engine)
-            if started and has_token:
-                computation.is_suspect = False
-                break
-            started = started or not has_token
+    async def _watch(self, computation: Computation) -> None:
+        """End the turn of a suspect once it has a token."""
+        was_waiting = False
+        while True:
             await asyncio.sleep(POLL_SECONDS)
-        self._turn.release()
+            engine = computation.engine
+            if engine is not None and not engine.errored:
+                is_waiting = computation.request_id in patches.requests_without_token(engine)
+                if was_waiting and not is_waiting:
+                    break
+                was_waiting = is_waiting
+        computation.is_suspect = False
+        self._end_turn(computation)
+
+    def _end_turn(self, computation: Computation) -> None:
+        if computation.has_turn:
+            computation.has_turn = False
+            self._turn.release()

@@ -4,7 +4,8 @@ import asyncio
 import os
 from argparse import Namespace
 from collections.abc import Callable
-from multiprocessing import forkserver
+from multiprocessing import forkserver, get_context
+from multiprocessing.context import ForkServerContext, SpawnContext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -58,6 +59,11 @@ def set_engine_environment(config: ServeConfig) -> None:
         os.environ.update(cpu_environment(config))
         forkserver.set_forkserver_preload(["headway.serve.engine.engine_preload"])
         forkserver.ensure_running()
+
+
+def process_context() -> ForkServerContext | SpawnContext:
+    """How this process starts another that uses vLLM: on a CPU, from the forkserver, which has loaded it."""
+    return get_context("spawn") if on_gpu() else get_context("forkserver")
 
 
 def engine_arguments(config: ServeConfig) -> Namespace:
