@@ -77,6 +77,27 @@ ASSUMED_SOURCE: dict[str, dict[str, str]] = {
         f"{ASYNC_LLM}:AsyncLLM._run_output_handler": "432f67604af11144",
         "vllm/v1/engine/output_processor.py:OutputProcessor.propagate_error": "6f1eadffd74e7dde",
     },
+    "was_killed": {
+        "vllm/v1/engine/utils.py:CoreEngineProcManager.__init__": "008d451350d899f9",
+        "vllm/v1/engine/utils.py:CoreEngineProcManager.monitor_engine_liveness": "8f6c79e175d3f9c7",
+        "vllm/v1/engine/core_client.py:MPClient.start_engine_core_monitor": "598b77f23a2ab15c",
+    },
+    "requests_without_token": {
+        "vllm/v1/engine/output_processor.py:RequestState.__init__": "a3552ad56c51f068",
+        "vllm/v1/engine/output_processor.py:OutputProcessor.add_request": "f80035cd4d329be8",
+        "vllm/v1/engine/output_processor.py:OutputProcessor.process_outputs": "f9fe5ccc1fd00ad6",
+        "vllm/v1/engine/input_processor.py:InputProcessor.assign_request_id": "3e3ad396b12a159c",
+    },
+    "open_grammar_backend": {
+        "vllm/v1/structured_output/__init__.py:StructuredOutputManager.grammar_init": "725ce2f60a111e27",
+        "vllm/v1/structured_output/__init__.py:StructuredOutputManager._create_grammar": "ad278eeee3d6e171",
+        "vllm/v1/structured_output/backend_xgrammar.py:XgrammarBackend": "8bcdf464cd5f0252",
+        "vllm/v1/structured_output/backend_guidance.py:GuidanceBackend": "8268fbc71f22e405",
+        "vllm/v1/structured_output/request.py:get_structured_output_key": "1ec2b397d79aea57",
+    },
+    "chosen_grammar_backend": {
+        "vllm/sampling_params.py:SamplingParams._validate_structured_outputs": "427b004997859c03"
+    },
 }
 """What each patch assumes: the functions, as `FILE:NAME`, and the digest of each one's source."""
 VLLM = pytest.mark.xdist_group("vllm")

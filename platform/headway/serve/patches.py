@@ -17,6 +17,8 @@ from starlette.types import ASGIApp
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
+    from vllm.config import VllmConfig
+    from vllm.sampling_params import StructuredOutputsParams
     from vllm.v1.engine.async_llm import AsyncLLM
 
 
@@ -178,3 +180,25 @@ def requests_without_token(engine: "AsyncLLM") -> set[str]:
     """
     states = engine.output_processor.request_states.values()
     return {each.external_req_id for each in states if each.is_prefilling}
+
+
+def open_grammar_backend(name: str, config: "VllmConfig", tokenizer: Any) -> Any:
+    """Open one of the backends that an engine compiles grammars with, outside of an engine.
+
+    Why: the replica has to know what a grammar costs before the engine pays for it, and vLLM compiles in the engine
+    only. Unnecessary once vLLM limits the time and the memory that a grammar takes.
+    """
+    from vllm.v1.structured_output.backend_guidance import GuidanceBackend
+    from vllm.v1.structured_output.backend_outlines import OutlinesBackend
+    from vllm.v1.structured_output.backend_xgrammar import XgrammarBackend
+
+    backends = {"xgrammar": XgrammarBackend, "guidance": GuidanceBackend, "outlines": OutlinesBackend}
+    return backends[name](config, tokenizer=tokenizer, vocab_size=config.model_config.get_vocab_size())
+
+
+def chosen_grammar_backend(grammar: "StructuredOutputsParams") -> str:
+    """Name of the backend that vLLM has chosen for a grammar when it checked it.
+
+    Why: it is stored in an attribute that is private. Unnecessary once the check returns it.
+    """
+    return str(grammar._backend)  # noqa: SLF001

@@ -12,7 +12,9 @@ from collections.abc import Callable
 from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from headway.serve import patches
 
 if TYPE_CHECKING:
     from vllm.config import VllmConfig
@@ -38,14 +40,10 @@ class Compilers:
 
     def __init__(self, config: "VllmConfig") -> None:
         from vllm.tokenizers import cached_tokenizer_from_config
-        from vllm.v1.structured_output.backend_guidance import GuidanceBackend
-        from vllm.v1.structured_output.backend_xgrammar import XgrammarBackend
 
         self.config, self.tokenizer = config, cached_tokenizer_from_config(config.model_config)
-        self._backends = {
-            "xgrammar": self._open(XgrammarBackend),
-            "guidance": self._open(GuidanceBackend),
-        }
+        names = ("xgrammar", "guidance")
+        self._backends = {name: patches.open_grammar_backend(name, config, self.tokenizer) for name in names}
 
     def compile(self, grammar: "StructuredOutputsParams") -> None:
         """Check and compile a grammar; an engine keeps its first backend, so each of them compiles it.
@@ -55,7 +53,6 @@ class Compilers:
         """
         from vllm import SamplingParams
         from vllm.exceptions import VLLMValidationError
-        from vllm.v1.structured_output.backend_outlines import OutlinesBackend
         from vllm.v1.structured_output.request import get_structured_output_key
 
         before = time.process_time()
@@ -64,9 +61,9 @@ class Compilers:
         if time.process_time() - before > CHECK_SECONDS:
             raise VLLMValidationError(TOO_EXPENSIVE)
         kind, text = get_structured_output_key(grammar)
-        chosen = grammar._backend or ""  # noqa: SLF001 - `verify` has set it
-        if chosen not in self._backends:
-            self._backends[chosen] = self._open(OutlinesBackend)
+        chosen = patches.chosen_grammar_backend(grammar)
+        if chosen not in self._backends:  # rare, and forgotten with this fork
+            self._backends[chosen] = patches.open_grammar_backend(chosen, self.config, self.tokenizer)
         for name, backend in self._backends.items():
             try:
                 compiled = backend.compile_grammar(kind, text)
@@ -74,10 +71,6 @@ class Compilers:
             except Exception:
                 if name == chosen:
                     raise
-
-    def _open(self, backend: Any) -> Any:
-        size = self.config.model_config.get_vocab_size()
-        return backend(self.config, tokenizer=self.tokenizer, vocab_size=size)
 
 
 def serve_trials(connection: Connection, config: "VllmConfig") -> None:
