@@ -321,3 +321,55 @@ def test_ray_reads_the_variables_that_a_service_sets() -> None:
     names = [name for name in ray_environment(8000, Path("control")) if name.startswith("RAY_")]
     assert len(names) > 5
     assert not [name for name in names if f'"{name}"' not in source]
+
+
+@pytest.mark.parametrize(
+    ("code", "is_killed"), [(-9, True), (-15, True), (-11, False), (-6, False), (1, False), (None, False)]
+)
+def test_a_process_that_somebody_killed_is_told_from_one_that_failed(code: int | None, *, is_killed: bool) -> None:
+    """By its exit code; a process that reports its failure may still be running."""
+    manager = SimpleNamespace(processes=[SimpleNamespace(exitcode=code)])
+    resources = SimpleNamespace(engine_manager=manager)
+    engine = SimpleNamespace(engine_core=SimpleNamespace(resources=resources))
+    assert patches.was_killed(cast("Any", engine)) is is_killed
+
+
+@VLLM
+def test_a_request_is_without_a_token_until_its_first_output() -> None:
+    """VLLM's own state of a request, by the id that `generate` got."""
+    from vllm import SamplingParams
+    from vllm.v1.engine import EngineCoreOutput, EngineCoreRequest
+    from vllm.v1.engine.output_processor import OutputProcessor
+
+    processor = OutputProcessor(tokenizer=None, log_stats=False, stream_interval=1)
+    engine = cast("Any", SimpleNamespace(output_processor=processor))
+    for name in ("a", "b"):
+        request = EngineCoreRequest(
+            request_id=f"{name}-internal",
+            external_req_id=name,
+            prompt_token_ids=[0],
+            mm_features=None,
+            sampling_params=SamplingParams(detokenize=False),
+            pooling_params=None,
+            arrival_time=0.0,
+            lora_request=None,
+            cache_salt=None,
+            data_parallel_rank=None,
+        )
+        processor.add_request(request, None, queue=Mock())
+    assert patches.requests_without_token(engine) == {"a", "b"}
+    processor.process_outputs([EngineCoreOutput(request_id="a-internal", new_token_ids=[1])])
+    assert patches.requests_without_token(engine) == {"b"}
+    processor.process_outputs([EngineCoreOutput(request_id="b-internal", new_token_ids=[1], finish_reason=None)])
+    assert patches.requests_without_token(engine) == set()
+
+
+@VLLM
+def test_vllm_says_which_backend_it_chose_for_a_grammar() -> None:
+    """It is none before."""
+    from vllm.sampling_params import StructuredOutputsParams
+
+    grammar = StructuredOutputsParams(regex="a")
+    assert patches.chosen_grammar_backend(grammar) == "None"
+    grammar._backend = "xgrammar"  # noqa: SLF001 - as vLLM does
+    assert patches.chosen_grammar_backend(grammar) == "xgrammar"

@@ -200,7 +200,7 @@ def test_what_is_malformed_is_refused_in_words(client: httpx.Client, case: str) 
 
 
 def test_a_token_that_the_model_lacks_is_refused(service: Served, client: httpx.Client) -> None:
-    """Wherever an id is sent, up to the first that the embedding has no row for; the engine lives on with its streams."""
+    """Wherever an id is sent, up to the first that the embedding has no row for; the engine and its streams live on."""
     rows = json.loads((Path(service.model) / "config.json").read_text(encoding="utf-8"))["vocab_size"]
     for wrong in (rows, rows + 1, rows + 64, -1):
         for fields in (

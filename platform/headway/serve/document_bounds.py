@@ -7,6 +7,8 @@ MAX_DEPTH = 64
 """Objects and lists in each other: deeper than any schema that people write; libraries recurse over them."""
 MAX_VALUES = 2**15
 """JSON values of a document; a list of integers counts as one. Python needs about 100 bytes and 1 us for each."""
+MAX_INTEGERS = 2**18
+"""Integers in a list: twice as many token ids as the longest context of the models that a replica serves has."""
 INT64_MIN, INT64_MAX = -(2**63), 2**63 - 1
 
 
@@ -19,6 +21,8 @@ def document_problem(document: Any) -> str | None:
             if depth > MAX_DEPTH:
                 return f"has objects and lists more than {MAX_DEPTH} deep in each other"
             if isinstance(value, list) and set(map(type, value)) == {int}:
+                if len(value) > MAX_INTEGERS:
+                    return f"has a list of more than {MAX_INTEGERS} integers"
                 if not INT64_MIN <= min(value) <= max(value) <= INT64_MAX:
                     return "holds a number that does not fit into 64 bits"
                 continue

@@ -42,8 +42,8 @@ PROPERTY_REPETITIONS = 4
 """Repetitions that a property costs as much as for each of the least or most properties of its object."""
 JSON_TEXTS = ("json", "structural_tag")
 """Fields of `structured_outputs` whose value may be JSON as a text."""
-QUANTIFIER = re.compile(r"\{\s*(\d*)\s*(?:,\s*(\d*)\s*)?\}|~\s*(\d+)(?:\s*\.\.\s*(\d+))?")
-"""A number of repetitions in an expression, in EBNF (`{2,5}`) or in Lark (`~2..5`)."""
+QUANTIFIER = re.compile(r"\{\s*+(\d*+)\s*+(?:,\s*+(\d*+)\s*+)?+\}|~\s*+(\d++)(?:\s*+\.\.\s*+(\d++))?+")
+"""A number of repetitions in an expression, in EBNF (`{2,5}`) or in Lark (`~2..5`); it never goes back in the text."""
 MAX_DIGITS = 18
 """Digits of such a number; one of more is larger than any bound."""
 

@@ -8,7 +8,7 @@ vLLM would turn into one.
 
 from typing import Any
 
-from headway.serve.document_bounds import document_problem
+from headway.serve.document_bounds import MAX_INTEGERS, document_problem
 from headway.serve.field_bounds import (
     Biases,
     Bound,
@@ -25,8 +25,8 @@ from headway.serve.field_bounds import (
 )
 from headway.serve.grammar_bounds import GRAMMAR_BOUNDS
 
-MAX_TOKEN_IDS = 2**18
-"""Token ids of a request: twice the longest context of the models that a replica serves."""
+MAX_TOKEN_IDS = MAX_INTEGERS
+"""Token ids of a request."""
 MAX_PROMPTS = 1024
 """Prompts of a request, as vLLM; `--max-choices` is usually less."""
 MAX_MESSAGES = 1024

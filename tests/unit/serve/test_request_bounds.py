@@ -1,6 +1,7 @@
 """Bounds of requests: for each, what is just within it passes, and one more is refused in OpenAI's shape."""
 
 import json
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -70,6 +71,7 @@ def properties(count: int) -> dict[str, Any]:
 COUNTED: dict[str, tuple[int, Callable[[int], dict[str, Any]]]] = {
     "depth": (document_bounds.MAX_DEPTH, lambda size: {"unknown": nested(size - 2, {})}),
     "values": (document_bounds.MAX_VALUES, lambda size: {"unknown": [None] * (size - 2)}),
+    "integers": (document_bounds.MAX_INTEGERS, lambda size: {"unknown": [[1] * size]}),
     "prompts": (request_bounds.MAX_PROMPTS, lambda size: {"prompt": ["a"] * size}),
     "inputs": (request_bounds.MAX_PROMPTS, lambda size: {"input": ["a"] * size}),
     "lists of token ids": (request_bounds.MAX_PROMPTS, lambda size: {"prompt": [[1]] * size}),
@@ -206,6 +208,15 @@ def require_refusal(response: Any) -> None:
     error = response.json()["error"]
     assert (error["type"], error["code"], error["param"]) == ("invalid_request_error", "invalid_body", None)
     assert len(response.content) <= MAX_RESPONSE_BYTES
+
+
+@pytest.mark.parametrize("text", ["{", "{ ", "{ ,", "{1", "{1,", "~", "~ ", "~1", "~1..", "~ 1 . "])
+def test_an_expression_is_measured_in_one_pass(text: str) -> None:
+    """However it begins to look like a number of repetitions."""
+    start = time.process_time()
+    for expression in (text * 6000, text + " " * 60_000, text[:1] + " " * 60_000, text + "1" * 60_000):
+        request_problem({"structured_outputs": {"regex": expression}})
+    assert time.process_time() - start < 1
 
 
 def test_a_range_costs_its_digits() -> None:
