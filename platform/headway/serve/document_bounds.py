@@ -17,21 +17,31 @@ def document_problem(document: Any) -> str | None:
     count, pending = 1, [(document, 1)]
     while pending:
         value, depth = pending.pop()
-        if isinstance(value, (dict, list)):
-            if depth > MAX_DEPTH:
-                return f"has objects and lists more than {MAX_DEPTH} deep in each other"
-            if isinstance(value, list) and set(map(type, value)) == {int}:
-                if len(value) > MAX_INTEGERS:
-                    return f"has a list of more than {MAX_INTEGERS} integers"
-                if not INT64_MIN <= min(value) <= max(value) <= INT64_MAX:
-                    return "holds a number that does not fit into 64 bits"
-                continue
+        if isinstance(value, list) and set(map(type, value)) == {int}:
+            problem = _integers_problem(value)
+        elif isinstance(value, (dict, list)):
             count += len(value)
-            if count > MAX_VALUES:
-                return f"has more than {MAX_VALUES} values"
-            pending.extend((item, depth + 1) for item in (value.values() if isinstance(value, dict) else value))
-        elif isinstance(value, int) and not INT64_MIN <= value <= INT64_MAX:
-            return "holds a number that does not fit into 64 bits"
-        elif isinstance(value, float) and not math.isfinite(value):
-            return "holds a number that is not finite"
+            problem = f"has more than {MAX_VALUES} values" if count > MAX_VALUES else None
+            items = value.values() if isinstance(value, dict) else value
+            pending.extend((item, depth + 1) for item in (() if problem else items))
+        else:
+            problem = _number_problem(value)
+        if isinstance(value, (dict, list)) and depth > MAX_DEPTH:
+            problem = f"has objects and lists more than {MAX_DEPTH} deep in each other"
+        if problem:
+            return problem
     return None
+
+
+def _integers_problem(integers: list[int]) -> str | None:
+    """What is wrong with a list of integers."""
+    if len(integers) > MAX_INTEGERS:
+        return f"has a list of more than {MAX_INTEGERS} integers"
+    return _number_problem(min(integers)) or _number_problem(max(integers))
+
+
+def _number_problem(value: Any) -> str | None:
+    """What is wrong with a number; anything else is right."""
+    if isinstance(value, int) and not INT64_MIN <= value <= INT64_MAX:
+        return "holds a number that does not fit into 64 bits"
+    return "holds a number that is not finite" if isinstance(value, float) and not math.isfinite(value) else None

@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 from argparse import Namespace
+from collections.abc import Callable
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
@@ -140,6 +141,20 @@ def ignore_server_stop(app: "FastAPI") -> None:
     Unnecessary once the handler leaves it to whoever started the application.
     """
     app.state.server = Namespace(should_exit=False)
+
+
+def shorten_errors(shorten: Callable[[str], str]) -> None:
+    """Make vLLM shorten the message of an error before it does anything with it.
+
+    Why: messages repeat what was sent, and vLLM searches them for paths, in the event loop, by an expression that takes
+    minutes for 64 KiB of `/a/a/a`. Unnecessary once messages are bounded, or the search is linear.
+    """
+    from vllm.entrypoints.serve.exception_handling import error_response
+    from vllm.entrypoints.serve.exception_handling.handlers import http
+    from vllm.entrypoints.serve.exception_handling.utils import sanitize_message
+
+    for module in (error_response, http):
+        module.sanitize_message = lambda message: sanitize_message(shorten(message))  # type: ignore[assignment]
 
 
 def keep_renderer(engine: "AsyncLLM") -> None:

@@ -4,7 +4,6 @@ vLLM reports some of them as its own failure, and repeats in others what was sen
 requests (`tests/integration/test_schema.py`).
 """
 
-import json
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
@@ -24,14 +23,10 @@ if TYPE_CHECKING:
 
 SHAPE_ERRORS = (AttributeError, LookupError, AssertionError, RecursionError)
 """Errors that vLLM raises where a body does not have the shape that its code assumes."""
-REPEATING_ERRORS = (ValueError, TypeError, OverflowError, NotImplementedError)
-"""Errors whose messages may repeat what was sent; vLLM's own errors are beside them."""
 MAX_PROBLEMS = 10
 """Problems of a body that a response names."""
 MAX_CHARACTERS = 500
-"""Characters of a message of somebody else's making; the rest is cut off."""
-MAX_BODY_BYTES = 2000
-"""Bytes of an error response that is passed on as it is; a longer one is written again with less of its message."""
+"""Characters of a message of somebody else's making; the rest, which may repeat what was sent, is cut off."""
 
 
 def install_error_handlers(app: FastAPI, log: Log) -> None:
@@ -65,8 +60,6 @@ def install_error_handlers(app: FastAPI, log: Log) -> None:
     app.exception_handler(RequestValidationError)(handle_invalid_body)
     for kind in SHAPE_ERRORS:  # not Exception: Starlette raises an error again after that handler's response
         app.exception_handler(kind)(handle_shape_error)
-    for repeating in _repeating_errors(app):
-        app.exception_handler(repeating)(_shortened(app.exception_handlers[repeating]))
 
 
 def describe_problems(problems: Iterable[Any]) -> str:
@@ -95,23 +88,3 @@ def is_request_error(error: "EngineGenerateError") -> bool:
 def has_failed(output: "RequestOutput") -> bool:
     """Whether the engine gave the request up; with a grammar, because it can be neither compiled nor followed."""
     return any(choice.finish_reason == "error" for choice in output.outputs)
-
-
-def _repeating_errors(app: FastAPI) -> list[type[Exception]]:
-    """The kinds of errors that the application handles itself, and whose messages may repeat what was sent."""
-    kinds = [kind for kind in app.exception_handlers if isinstance(kind, type)]
-    return [kind for kind in kinds if kind in REPEATING_ERRORS or kind.__name__ == "VLLMError"]
-
-
-def _shortened(handler: Any) -> Any:
-    """Make a handler whose response has a short message."""
-
-    async def handle(request: Request, error: Exception) -> Response:
-        response: Response = await handler(request, error)
-        if len(response.body) <= MAX_BODY_BYTES:
-            return response
-        document = json.loads(bytes(response.body))["error"]
-        message, kind, code = shorten(str(document["message"])), str(document["type"]), str(document["code"])
-        return ApiError(response.status_code, message, kind=kind, code=code).response()
-
-    return handle

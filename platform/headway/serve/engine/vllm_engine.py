@@ -125,9 +125,11 @@ async def build_application(engine: "Failover", args: Namespace, log: Log) -> "F
     from vllm.entrypoints.launchers.api_server.app_state import init_app_state
     from vllm.entrypoints.launchers.app import build_app
 
-    from headway.serve.engine.error_handlers import install_error_handlers  # imports fastapi, too early for a start
+    # imports fastapi, too early for a start
+    from headway.serve.engine.error_handlers import install_error_handlers, shorten
 
     patches.cache_environment()
+    patches.shorten_errors(shorten)
     tasks = await engine.get_supported_tasks()
     app = build_app(args, tasks, engine.model_config)
     await init_app_state(cast("AsyncLLM", engine), app.state, args, tasks)
