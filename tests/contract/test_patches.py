@@ -88,7 +88,7 @@ ASSUMED_SOURCE: dict[str, dict[str, str]] = {
         "vllm/v1/engine/utils.py:CoreEngineProcManager.monitor_engine_liveness": "8f6c79e175d3f9c7",
         "vllm/v1/engine/core_client.py:MPClient.start_engine_core_monitor": "598b77f23a2ab15c",
     },
-    "requests_without_token": {
+    "begun_requests": {
         "vllm/v1/engine/output_processor.py:RequestState.__init__": "a3552ad56c51f068",
         "vllm/v1/engine/output_processor.py:OutputProcessor.add_request": "f80035cd4d329be8",
         "vllm/v1/engine/output_processor.py:OutputProcessor.process_outputs": "f9fe5ccc1fd00ad6",
@@ -379,11 +379,11 @@ def test_a_request_is_without_a_token_until_its_first_output() -> None:
             data_parallel_rank=None,
         )
         processor.add_request(request, None, queue=Mock())
-    assert patches.requests_without_token(engine) == {"a", "b"}
+    assert patches.begun_requests(engine) == {"a": False, "b": False}
     processor.process_outputs([EngineCoreOutput(request_id="a-internal", new_token_ids=[1])])
-    assert patches.requests_without_token(engine) == {"b"}
+    assert patches.begun_requests(engine) == {"a": True, "b": False}
     processor.process_outputs([EngineCoreOutput(request_id="b-internal", new_token_ids=[1], finish_reason=None)])
-    assert patches.requests_without_token(engine) == set()
+    assert patches.begun_requests(engine) == {"a": True, "b": True}
 
 
 @VLLM

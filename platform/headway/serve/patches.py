@@ -187,14 +187,16 @@ def was_killed(engine: "AsyncLLM") -> bool:
     return any(each.exitcode in {-signal.SIGKILL, -signal.SIGTERM} for each in getattr(manager, "processes", ()))
 
 
-def requests_without_token(engine: "AsyncLLM") -> set[str]:
-    """IDs of the requests that an engine has begun, or will begin, and that have no token yet; as `generate` got them.
+def begun_requests(engine: "AsyncLLM") -> dict[str, bool]:
+    """The requests that an engine has begun, or will begin, by the ids that `generate` got: whether each has a token.
 
     Why: outputs of a response that is no stream arrive at its end, so nothing else says which requests the engine had
     computed when it died. Unnecessary once `EngineDeadError` names the requests of the step that failed.
     """
-    states = engine.output_processor.request_states.values()
-    return {each.external_req_id for each in states if each.is_prefilling}
+    requests: dict[str, bool] = {}
+    for state in engine.output_processor.request_states.values():  # one for each choice
+        requests[state.external_req_id] = requests.get(state.external_req_id, True) and not state.is_prefilling
+    return requests
 
 
 def open_grammar_backend(name: str, config: "VllmConfig", tokenizer: Any) -> Any:

@@ -6,7 +6,8 @@ computed again. Several are computed again one by one, so the next death shows w
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+import weakref
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -43,7 +44,7 @@ class Suspects:
 
     def __init__(self) -> None:
         self._computations: set[Computation] = set()
-        self._judged: AsyncLLM | None = None
+        self._judged: Callable[[], AsyncLLM | None] = lambda: None
         """The engine that died last."""
         self._was_suspicious = False
         """Whether its death has suspects."""
@@ -78,10 +79,11 @@ class Suspects:
 
     def judge(self, engine: "AsyncLLM | None") -> bool:
         """Find the suspects of the death of an engine; returns whether there are any."""
-        if engine is not None and engine is not self._judged:
-            self._judged = engine
-            waiting = set() if patches.was_killed(engine) else patches.requests_without_token(engine)
-            suspects = [each for each in self._computations if each.engine is engine and each.request_id in waiting]
+        if engine is not None and engine is not self._judged():
+            self._judged = weakref.ref(engine)
+            begun = {} if patches.was_killed(engine) else patches.begun_requests(engine)
+            here = [each for each in self._computations if each.engine is engine]
+            suspects = [each for each in here if begun.get(each.request_id) is False]
             suspects = [each for each in suspects if each.is_suspect] or suspects
             for each in suspects:
                 each.is_suspect = True
@@ -91,15 +93,12 @@ class Suspects:
 
     async def _watch(self, computation: Computation) -> None:
         """End the turn of a suspect once it has a token."""
-        was_waiting = False
-        while True:
+        has_token = False
+        while not has_token:
             await asyncio.sleep(POLL_SECONDS)
             engine = computation.engine
             if engine is not None and not engine.errored:
-                is_waiting = computation.request_id in patches.requests_without_token(engine)
-                if was_waiting and not is_waiting:
-                    break
-                was_waiting = is_waiting
+                has_token = patches.begun_requests(engine).get(computation.request_id, False)
         computation.is_suspect = False
         self._end_turn(computation)
 
