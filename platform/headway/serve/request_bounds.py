@@ -24,6 +24,7 @@ from headway.serve.field_bounds import (
     problem_in,
 )
 from headway.serve.grammar_bounds import GRAMMAR_BOUNDS
+from headway.serve.likelihood_bounds import likelihoods_problem
 
 MAX_TOKEN_IDS = MAX_INTEGERS
 """Token ids of a request."""
@@ -124,5 +125,6 @@ def request_problem(fields: dict[str, Any]) -> str | None:
     """What is wrong with the first part of a request that exceeds its bound; None if all are within theirs."""
     if problem := document_problem(fields):
         return f"The body {problem}."
-    problem = problem_in(fields, BOUNDS) or problem_in(fields, GRAMMAR_BOUNDS)
-    return f"{problem}." if problem else None
+    if problem := problem_in(fields, BOUNDS) or problem_in(fields, GRAMMAR_BOUNDS):
+        return f"{problem}."
+    return likelihoods_problem(fields)

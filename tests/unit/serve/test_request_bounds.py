@@ -15,7 +15,7 @@ from starlette.testclient import TestClient
 from starlette.types import Receive, Scope, Send
 from tests.unit.serve.replicas import behind, config
 
-from headway.serve import document_bounds, grammar_bounds, request_bounds
+from headway.serve import document_bounds, grammar_bounds, likelihood_bounds, request_bounds
 from headway.serve.field_bounds import MAX_TOKEN_ID
 from headway.serve.memory_budget import MemoryBudget
 from headway.serve.middleware.buffering import Buffering
@@ -167,6 +167,26 @@ COUNTED: dict[str, tuple[int, Callable[[int], dict[str, Any]]]] = {
                 "json": {"minProperties": 0, "maxProperties": size} | {"properties": properties(100)}
             }
         },
+    ),
+    "likelihoods of an answer": (
+        likelihood_bounds.MAX_LIKELIHOODS // 8 // 6,
+        lambda size: {"logprobs": 5, "n": 8, "max_tokens": size},
+    ),
+    "likelihoods of answers": (
+        likelihood_bounds.MAX_LIKELIHOODS // 8 // 6,
+        lambda size: {"logprobs": True, "top_logprobs": 5, "n": 2, "prompt": ["a"] * 4, "max_completion_tokens": size},
+    ),
+    "likelihoods of an echoed text": (
+        likelihood_bounds.MAX_LIKELIHOODS // 8 // 6,
+        lambda size: {"logprobs": 5, "n": 8, "prompt": "a" * size, "echo": True},
+    ),
+    "likelihoods of a prompt": (
+        likelihood_bounds.MAX_LIKELIHOODS // 4,
+        lambda size: {"prompt_logprobs": 3, "prompt": [1] * size},
+    ),
+    "likelihoods of a conversation": (
+        likelihood_bounds.MAX_LIKELIHOODS // 2 - len("user") - 1,
+        lambda size: {"prompt_logprobs": 1, "messages": [{"role": "user", "content": "a" * size}]},
     ),
     "choices": (grammar_bounds.MAX_VALUES - 2, lambda size: {"structured_outputs": {"choice": ["a"] * size}}),
     "an enumeration": (
