@@ -154,7 +154,7 @@ def shorten_errors(shorten: Callable[[str], str]) -> None:
     from vllm.entrypoints.serve.exception_handling.utils import sanitize_message
 
     for module in (error_response, http):
-        module.sanitize_message = lambda message: sanitize_message(shorten(message))  # type: ignore[assignment]
+        module.sanitize_message = lambda message: sanitize_message(shorten(message))  # type: ignore[attr-defined]
 
 
 def keep_renderer(engine: "AsyncLLM") -> None:
@@ -209,7 +209,7 @@ def open_grammar_backend(name: str, config: "VllmConfig", tokenizer: Any) -> Any
     from vllm.v1.structured_output.backend_outlines import OutlinesBackend
     from vllm.v1.structured_output.backend_xgrammar import XgrammarBackend
 
-    backends = {"xgrammar": XgrammarBackend, "guidance": GuidanceBackend, "outlines": OutlinesBackend}
+    backends: dict[str, Any] = {"xgrammar": XgrammarBackend, "guidance": GuidanceBackend, "outlines": OutlinesBackend}
     return backends[name](config, tokenizer=tokenizer, vocab_size=config.model_config.get_vocab_size())
 
 

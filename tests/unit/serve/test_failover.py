@@ -35,7 +35,7 @@ class Engine:
         self.errored = self.is_shut_down = False
         self.renderer = None
         self.started = asyncio.Event()
-        self._report: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._report: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self.output_processor = SimpleNamespace(propagate_error=self._propagate_error, request_states={})
 
     def _propagate_error(self, error: Exception) -> None:
@@ -85,7 +85,7 @@ class Vulnerable(Engine):
             await self._report
         state.is_prefilling = False
         yield output(finished=False)
-        waiting = asyncio.ensure_future(self.goes_on.wait())
+        waiting: asyncio.Future[Any] = asyncio.ensure_future(self.goes_on.wait())
         await asyncio.wait({waiting, self._report}, return_when=asyncio.FIRST_COMPLETED)
         waiting.cancel()
         if self._report.done():

@@ -16,7 +16,7 @@ from starlette.types import Receive, Scope, Send
 from tests.unit.serve.replicas import behind, config
 
 from headway.serve import document_bounds, grammar_bounds, likelihood_bounds, request_bounds
-from headway.serve.field_bounds import MAX_TOKEN_ID
+from headway.serve.field_bounds import MAX_TOKEN_ID, integer, number
 from headway.serve.memory_budget import MemoryBudget
 from headway.serve.middleware.buffering import Buffering
 from headway.serve.middleware.validation import Validation
@@ -65,7 +65,7 @@ def tool(**keywords: Any) -> dict[str, Any]:
 
 def properties(count: int) -> dict[str, Any]:
     """The properties of a schema."""
-    return {f"p{number}": {} for number in range(count)}
+    return {f"p{index}": {} for index in range(count)}
 
 
 COUNTED: dict[str, tuple[int, Callable[[int], dict[str, Any]]]] = {
@@ -218,7 +218,8 @@ def test_one_more_is_too_many(name: str) -> None:
 @pytest.mark.parametrize("path", BODIES)
 def test_bounds_hold_on_each_route(path: str) -> None:
     """Whatever has a body is checked by one table."""
-    for fields in ({"messages": [{}] * 10_000}, {"n": "1"}, schema(minItems=10**7), {"prompt": [-1]}):
+    cases: list[dict[str, Any]] = [{"messages": [{}] * 10_000}, {"n": "1"}, schema(minItems=10**7), {"prompt": [-1]}]
+    for fields in cases:
         require_refusal(CLIENT.post(path, json=fields))
 
 
@@ -244,13 +245,13 @@ def test_a_range_costs_its_digits() -> None:
     limit = grammar_bounds.MAX_REPETITIONS // grammar_bounds.DIGIT_REPETITIONS
     for keyword in grammar_bounds.RANGES:
         for value, count in ((10**9, limit // 10), (1e300, limit // 301), (1e-300, limit // 302), (0.5, limit // 3)):
-            for number, is_within in ((count, True), (count + 1, False)):
-                fields = schema(anyOf=[{keyword: value} for _ in range(number)])
-                assert (request_problem(fields) is None) is is_within, (keyword, value, number)
+            for repeats, is_within in ((count, True), (count + 1, False)):
+                fields = schema(anyOf=[{keyword: value} for _ in range(repeats)])
+                assert (request_problem(fields) is None) is is_within, (keyword, value, repeats)
 
 
-INTEGERS = [name for name, bound in BOUNDS.items() if bound is request_bounds.integer]
-NUMBERS = [name for name, bound in BOUNDS.items() if bound is request_bounds.number]
+INTEGERS = [name for name, bound in BOUNDS.items() if bound is integer]
+NUMBERS = [name for name, bound in BOUNDS.items() if bound is number]
 
 
 def test_limits_are_in_the_table() -> None:
