@@ -20,7 +20,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from schemathesis.core import NotSet
 
-from headway.serve.request_bounds import MAX_MESSAGE_CONTAINERS, MAX_MESSAGES, MAX_TOOLS
+from headway.serve.request_bounds import MAX_MESSAGE_ENTRIES, MAX_MESSAGES, MAX_TOOLS
 from headway.serve.routes import ROUTES
 from tests.integration.serving import ASK, NAME, Served
 
@@ -228,22 +228,26 @@ GROWING: dict[str, tuple[str, dict[str, Any]]] = {
     "empty messages within bounds": ("/v1/chat/completions", {"messages": [{}] * MAX_MESSAGES}),
     "empty parts within bounds": (
         "/v1/chat/completions",
-        {"messages": [{"role": "user", "content": [{}] * (MAX_MESSAGE_CONTAINERS - 3)}]},
+        {"messages": [{"role": "user", "content": [{}] * (MAX_MESSAGE_ENTRIES)}]},
     ),
     "odd parts within bounds": (
         "/v1/chat/completions",
-        {"messages": [{"role": "user", "content": [{"type": "text", "text": 1}] * (MAX_MESSAGE_CONTAINERS - 3)}]},
+        {"messages": [{"role": "user", "content": [{"type": "text", "text": 1}] * (MAX_MESSAGE_ENTRIES)}]},
     ),
     "empty calls within bounds": (
         "/v1/chat/completions",
-        {"messages": [{"role": "assistant", "tool_calls": [{}] * (MAX_MESSAGE_CONTAINERS - 3)}]},
+        {"messages": [{"role": "assistant", "tool_calls": [{}] * (MAX_MESSAGE_ENTRIES)}]},
     ),
     "empty tools within bounds": ("/v1/chat/completions", {"messages": [MESSAGE], "tools": [{}] * MAX_TOOLS}),
     "empty items": ("/v1/responses", {"input": [{}] * 10_000}),
     "empty items within bounds": ("/v1/responses", {"input": [{}] * MAX_MESSAGES}),
+    "odd contents within bounds": (
+        "/v1/responses",
+        {"input": [{"role": "user", "content": [1.5] * MAX_MESSAGE_ENTRIES}] * 15},
+    ),
     "empty contents within bounds": (
         "/v1/responses",
-        {"input": [{"role": "user", "content": [{}] * (MAX_MESSAGE_CONTAINERS - 3)}]},
+        {"input": [{"role": "user", "content": [{}] * (MAX_MESSAGE_ENTRIES)}]},
     ),
     "empty messages to tokenize": ("/tokenize", {"messages": [{}] * MAX_MESSAGES}),
     "an expression of paths": (

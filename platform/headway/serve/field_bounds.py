@@ -129,12 +129,14 @@ class Biases:
 
 @dataclass(frozen=True)
 class Objects:
-    """A list of objects."""
+    """A list of objects, each of which a model of the engine's API is tried on."""
 
     count: int
     """Most objects."""
-    containers: int
-    """Most objects and lists in all of it: a model of the engine's API is tried on each, and reports each."""
+    values: int
+    """Most objects, lists and entries of lists in all of it."""
+    entries: int
+    """Most entries of a list in it."""
 
     def __call__(self, value: Any) -> str | None:
         """Accept few enough objects; a text is accepted where the engine takes one in their place."""
@@ -146,8 +148,22 @@ class Objects:
             return f"has more than {self.count} entries"
         if not all(isinstance(item, dict) for item in value):
             return "must hold objects only"
-        if count_containers(value, self.containers) > self.containers:
-            return f"has more than {self.containers} objects and lists in it"
+        return self._parts_problem(value)
+
+    def _parts_problem(self, objects: list[Any]) -> str | None:
+        """What is wrong with what is in the objects."""
+        values, pending = 0, [*objects]
+        while pending:
+            item = pending.pop()
+            values += 1
+            if isinstance(item, dict):
+                pending.extend(each for each in item.values() if isinstance(each, (dict, list)))
+            elif isinstance(item, list):
+                if len(item) > self.entries:
+                    return f"has a list of more than {self.entries} entries in it"
+                pending.extend(item)
+            if values + len(pending) > self.values:
+                return f"has more than {self.values} objects, lists and entries of lists in it"
         return None
 
 
@@ -172,14 +188,3 @@ def problem_in(fields: dict[str, Any], bounds: dict[str, Bound]) -> str | None:
         if value is not None and (problem := bound(value)):
             return f"{name} {problem}"
     return None
-
-
-def count_containers(value: Any, limit: int) -> int:
-    """Count the objects and lists in a JSON value, itself included; stops beyond `limit`."""
-    count, pending = 0, [value]
-    while pending and count <= limit:
-        item = pending.pop()
-        if isinstance(item, (dict, list)):
-            count += 1
-            pending.extend(item.values() if isinstance(item, dict) else item)
-    return count

@@ -32,12 +32,14 @@ MAX_PROMPTS = 1024
 """Prompts of a request, as vLLM; `--max-choices` is usually less."""
 MAX_MESSAGES = 1024
 """Messages of a conversation, and items of an input of the responses API."""
-MAX_MESSAGE_CONTAINERS = 4096
-"""Objects and lists in all messages: parts of their content, calls of tools."""
+MAX_MESSAGE_VALUES = 4096
+"""Objects, lists and entries of lists in all messages: parts of their content, calls of tools."""
+MAX_MESSAGE_ENTRIES = 256
+"""Entries of a list in a message: several models are tried on each, each of which has several problems with it."""
 MAX_TOOLS = 128
 """Tools of a request, as OpenAI's API."""
-MAX_TOOL_CONTAINERS = 2**14
-"""Objects and lists in all tools: schemas of their parameters."""
+MAX_TOOL_VALUES = 2**14
+"""Objects, lists and entries of lists in all tools: schemas of their parameters."""
 MAX_DOCUMENTS = 1024
 """Documents of a request."""
 MAX_STOP_TEXTS = 4
@@ -63,7 +65,7 @@ MAX_INCLUDES = 64
 
 
 _name = Text(MAX_NAME_CHARACTERS)
-_messages = Objects(MAX_MESSAGES, MAX_MESSAGE_CONTAINERS)
+_messages = Objects(MAX_MESSAGES, MAX_MESSAGE_VALUES, MAX_MESSAGE_ENTRIES)
 _prompts = Prompts(MAX_PROMPTS, MAX_TOKEN_IDS)
 
 
@@ -113,8 +115,8 @@ BOUNDS: dict[str, Bound] = {
     "bad_words": Texts(MAX_BAD_WORDS, MAX_WORD_CHARACTERS),
     "include": Texts(MAX_INCLUDES, MAX_NAME_CHARACTERS),
     "messages": _messages,
-    "tools": Objects(MAX_TOOLS, MAX_TOOL_CONTAINERS),
-    "documents": Objects(MAX_DOCUMENTS, MAX_DOCUMENTS + 1),
+    "tools": Objects(MAX_TOOLS, MAX_TOOL_VALUES, MAX_TOOL_VALUES),
+    "documents": Objects(MAX_DOCUMENTS, MAX_DOCUMENTS, 0),
     "previous_input_messages": _messages,
     "repetition_detection": Fields(dict.fromkeys(("min_pattern_size", "max_pattern_size", "min_count"), _pattern_size)),
 }

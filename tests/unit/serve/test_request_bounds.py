@@ -96,8 +96,12 @@ COUNTED: dict[str, tuple[int, Callable[[int], dict[str, Any]]]] = {
     "empty messages": (request_bounds.MAX_MESSAGES, lambda size: {"messages": [{}] * size}),
     "items": (request_bounds.MAX_MESSAGES, lambda size: {"input": [MESSAGE] * size}),
     "parts": (
-        request_bounds.MAX_MESSAGE_CONTAINERS,
-        lambda size: {"messages": [{"role": "user", "content": [{}] * (size - 3)}]},
+        request_bounds.MAX_MESSAGE_ENTRIES,
+        lambda size: {"messages": [{"role": "user", "content": [1.5] * size}]},
+    ),
+    "parts of all messages": (
+        request_bounds.MAX_MESSAGE_VALUES - 20 * 202,
+        lambda size: {"input": [{"content": [{}] * 200}] * 20 + [{}] * size},
     ),
     "tools": (request_bounds.MAX_TOOLS, lambda size: {"tools": [tool()] * size}),
     "documents": (request_bounds.MAX_DOCUMENTS, lambda size: {"documents": [{"a": "b"}] * size}),

@@ -122,6 +122,8 @@ async def generate_first_token(engine: "AsyncLLM") -> None:
 
 async def build_application(engine: "Failover", args: Namespace, log: Log) -> "FastAPI":
     """Build vLLM's own OpenAI application around `engine`; `log` gets the errors of its requests."""
+    patches.stop_at_first_message()  # before the routes are imported
+
     from vllm.entrypoints.launchers.api_server.app_state import init_app_state
     from vllm.entrypoints.launchers.app import build_app
 
