@@ -11,6 +11,7 @@ import inspect
 import socket
 import subprocess
 import sys
+import textwrap
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -73,6 +74,11 @@ ASSUMED_SOURCE: dict[str, dict[str, str]] = {
         f"{REGISTERS}/exception_handling/error_response.py:create_error_response": "20df2fe45978de43",
         f"{REGISTERS}/exception_handling/handlers/http.py:http_exception_handler": "134418f45f335af5",
         f"{REGISTERS}/exception_handling/utils.py:sanitize_message": "b7119ed1b45d84b1",
+    },
+    "stop_at_first_message": {
+        "vllm/entrypoints/openai/chat_completion/protocol.py:ChatCompletionRequest": "8b39186879db069e",
+        "vllm/entrypoints/openai/responses/protocol.py:ResponsesRequest": "97e4dc446f0fb45e",
+        "vllm/entrypoints/serve/tokenize/protocol.py:TokenizeChatRequest": "80c16c33a8fd5a41",
     },
     "keep_renderer": {
         f"{ASYNC_LLM}:AsyncLLM.shutdown": "b62bf75241885065",
@@ -277,6 +283,34 @@ def test_vllm_shortens_its_errors_first(monkeypatch: pytest.MonkeyPatch) -> None
     for error in (VLLMValidationError("no", parameter="stop", value="/a" * 100_000), "/a" * 100_000):
         message = error_response.create_error_response(error).error.message
         assert len(message) <= MAX_CHARACTERS + 3
+
+
+@VLLM
+def test_vllms_models_stop_at_the_first_message() -> None:
+    """In a process of its own, because the models stay changed; the routes copy them later."""
+    code = """
+        import sys
+        from pydantic import TypeAdapter, ValidationError
+        from headway.serve import patches
+        patches.stop_at_first_message()
+        from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest
+        from vllm.entrypoints.openai.responses.protocol import ResponsesRequest
+        from vllm.entrypoints.serve.tokenize.protocol import TokenizeRequest
+        assert not any("api_router" in name for name in sys.modules)
+        message = {"role": "user", "content": "a"}
+        fields = {ChatCompletionRequest: "messages", ResponsesRequest: "input", TokenizeRequest: "messages"}
+        for model, field in fields.items():
+            counts = []
+            for wrong in (1, 100):
+                try:
+                    TypeAdapter(model).validate_python({field: [message, *[{}] * wrong]})
+                except ValidationError as error:
+                    counts.append(error.error_count())
+            assert counts[0] == counts[1], (model, counts)
+            TypeAdapter(model).validate_python({field: [message] * 3})
+        TypeAdapter(ResponsesRequest).validate_python({"input": "a"})
+    """
+    subprocess.run([sys.executable, "-c", textwrap.dedent(code)], check=True, timeout=120)
 
 
 @VLLM

@@ -26,11 +26,13 @@ CHECK_SECONDS = 0.25
 """CPU time that vLLM's check of a grammar may take [s]: the replica's event loop would stand still."""
 WALL_SECONDS = 20
 """Time that a fork has in all [s], on a machine with much else to do."""
-MEMORY_BYTES = 512 * 2**20
-"""Memory that a grammar may take beyond what the process has."""
+MEMORY_BYTES = 256 * 2**20
+"""Memory that a grammar may take beyond what the process has, the stacks of a library's threads included."""
 NICENESS = 10
 """Priority below that of the engine and the replica."""
 PAGE_BYTES = resource.getpagesize()
+DATA_FIELD = 5
+"""Place of the size of private memory in `/proc/PID/statm`: addresses that are only reserved do not count."""
 TOO_EXPENSIVE = "The grammar or schema takes too much time or memory to compile. Make it smaller."
 NOT_COMPILED = "The grammar or schema can be neither compiled nor followed."
 
@@ -120,10 +122,10 @@ def _run(work: Callable[[], None], writer: int) -> None:
 
 def _limit() -> None:
     """Limit the time and the memory of this process."""
-    size = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0]) * PAGE_BYTES
+    size = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[DATA_FIELD]) * PAGE_BYTES
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     signal.alarm(WALL_SECONDS)
     resource.setrlimit(resource.RLIMIT_CPU, (CPU_SECONDS, CPU_SECONDS + 1))
-    resource.setrlimit(resource.RLIMIT_AS, (size + MEMORY_BYTES, size + MEMORY_BYTES))
+    resource.setrlimit(resource.RLIMIT_DATA, (size + MEMORY_BYTES, size + MEMORY_BYTES))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     os.nice(NICENESS)
