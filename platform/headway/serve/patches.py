@@ -174,9 +174,10 @@ def stop_at_first_message() -> None:
 
     items: Any = Annotated[list[ResponseInputOutputItem], HashableFailFast()]
     ResponsesRequest.model_fields["input"].annotation = str | items
-    for model in (ChatCompletionRequest, TokenizeChatRequest):
+    models: tuple[Any, ...] = (ChatCompletionRequest, TokenizeChatRequest)
+    for model in models:
         model.model_fields["messages"].metadata.append(FailFast())
-    for model in (ChatCompletionRequest, TokenizeChatRequest, ResponsesRequest):
+    for model in (*models, ResponsesRequest):
         model.model_rebuild(force=True)
 
 
