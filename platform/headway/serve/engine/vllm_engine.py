@@ -4,7 +4,8 @@ import asyncio
 import os
 from argparse import Namespace
 from collections.abc import Callable
-from multiprocessing import forkserver
+from multiprocessing import forkserver, get_context
+from multiprocessing.context import ForkServerContext, SpawnContext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -64,6 +65,11 @@ def set_engine_environment(config: ServeConfig) -> None:
         modules = ("forkserver_death", "engine_preload")
         forkserver.set_forkserver_preload([f"headway.serve.engine.{module}" for module in modules])
         forkserver.ensure_running()
+
+
+def process_context() -> ForkServerContext | SpawnContext:
+    """How this process starts another that uses vLLM: on a CPU, from the forkserver, which has loaded it."""
+    return get_context("spawn") if on_gpu() else get_context("forkserver")
 
 
 def engine_arguments(config: ServeConfig) -> Namespace:
@@ -132,12 +138,16 @@ async def generate_first_token(engine: "AsyncLLM") -> None:
 
 async def build_application(engine: "Failover", args: Namespace, log: Log) -> "FastAPI":
     """Build vLLM's own OpenAI application around `engine`; `log` gets the errors of its requests."""
+    patches.stop_at_first_message()  # before the routes are imported
+
     from vllm.entrypoints.launchers.api_server.app_state import init_app_state
     from vllm.entrypoints.launchers.app import build_app
 
-    from headway.serve.engine.error_handlers import install_error_handlers  # imports fastapi, too early for a start
+    # imports fastapi, too early for a start
+    from headway.serve.engine.error_handlers import install_error_handlers, shorten
 
     patches.cache_environment()
+    patches.shorten_errors(shorten)
     tasks = await engine.get_supported_tasks()
     app = build_app(args, tasks, engine.model_config)
     await init_app_state(cast("AsyncLLM", engine), app.state, args, tasks)

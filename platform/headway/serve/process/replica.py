@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Any
 from headway.serve import patches
 from headway.serve.engine.failover import Failover
 from headway.serve.engine.fair_queue import FairQueue
+from headway.serve.engine.grammar_trial import GrammarTrial
 from headway.serve.engine.vllm_engine import (
     build_application,
     engine_arguments,
     generate_first_token,
+    process_context,
     set_engine_environment,
     start_engine,
 )
@@ -40,7 +42,10 @@ class Replica:
         self._stage_done("engine")
         await generate_first_token(engine)
         self._stage_done("first token")
-        self.runtime.engine = self.engine = Failover(engine, self._start_next_engine, self.queue, sinks)
+        trial = GrammarTrial(engine.vllm_config, self.runtime.config, process_context())
+        self.runtime.engine = self.engine = Failover(
+            engine, self._start_next_engine, self.queue, sinks, trial.require_compilable
+        )
         sinks.metrics.register_engine(
             busy_seconds=lambda: self.queue.busy_seconds,
             computed_requests=lambda: capacity.running,
