@@ -20,7 +20,9 @@ class Core:
     """The process of an engine, without one."""
 
     def __init__(self) -> None:
-        self.resources = SimpleNamespace(engine_dead=False)
+        self.resources = SimpleNamespace(
+            engine_manager=SimpleNamespace(processes=[SimpleNamespace(exitcode=-9)]), engine_dead=False
+        )
         self.requests: dict[str, EngineCoreRequest] = {}
         """What it computes, by its own ids."""
         self.generated: dict[str, int] = {}
@@ -88,7 +90,7 @@ class Engine(AsyncLLM):
         )
         self.vllm_config = cast("Any", SimpleNamespace(cache_config=SimpleNamespace(kv_sharing_fast_prefill=False)))
         self.scheduler_config = cast("Any", SimpleNamespace(max_num_queued_reqs=None, max_num_queued_tokens=None))
-        self.model_config = cast("Any", SimpleNamespace(is_encoder_decoder=False))
+        self.model_config = cast("Any", SimpleNamespace(is_encoder_decoder=False, get_vocab_size=lambda: 2**20))
         self.renderer = cast("Any", SimpleNamespace(mm_processor_cache=None, stat_mm_cache=lambda: None))
         self.logger_manager = cast("Any", SimpleNamespace(record=self._record))
         self.log_stats, self.log_requests, self.output_handler = True, False, None

@@ -6,6 +6,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, cast
+from unittest.mock import AsyncMock
 
 import pytest
 from prometheus_client import CollectorRegistry
@@ -45,7 +46,7 @@ class Service:
         self.runtime = ReplicaRuntime(settings, open_sinks(settings, registry=CollectorRegistry()))
         self.engines = [self.new_engine()]
         queue = FairQueue(self.runtime.capacity)
-        self.failover = Failover(self.engines[0], self.next_engine, queue, self.runtime.sinks)
+        self.failover = Failover(self.engines[0], self.next_engine, queue, self.runtime.sinks, AsyncMock())
         self.runtime.engine, self.runtime.application = self.failover, self.application
         path: list[Any] = request_path(self.runtime)
         self.meter = next(each.kwargs["meter"] for each in path if each.cls is QuotaEnforcement)
