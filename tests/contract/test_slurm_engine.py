@@ -37,17 +37,28 @@ def processes(folder: Path) -> set[psutil.Process]:
     members = set()
     for process in psutil.process_iter():
         try:
-            ours = process.environ().get("SLURM_CONF") == str(folder / "slurm.conf")
-            if ours and process.status() != psutil.STATUS_ZOMBIE:
+            if process.environ().get("SLURM_CONF") == str(folder / "slurm.conf") and is_alive(process):
                 members.add(process)
         except psutil.Error:
             continue
     return members
 
 
+def is_alive(process: psutil.Process) -> bool:
+    """Whether a process is there and no zombie; it may end at any moment."""
+    with suppress(psutil.NoSuchProcess):
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    return False
+
+
 def sleepers(folder: Path) -> set[psutil.Process]:
     """The processes of jobs in which `sleep 300` is run."""
-    return {process for process in processes(folder) if process.cmdline() == ["sleep", "300"]}
+    asleep = set()
+    for process in processes(folder):
+        with suppress(psutil.NoSuchProcess):  # it has ended since
+            if process.cmdline() == ["sleep", "300"]:
+                asleep.add(process)
+    return asleep
 
 
 def namespaces(members: set[psutil.Process]) -> set[str]:
@@ -199,7 +210,7 @@ def test_nothing_is_left_behind(tmp_path: Path, *, hosts: bool) -> None:
             cluster.cut_network("node3")
             assert len(sleepers(tmp_path)) == 4
         end = time.time()
-    assert not [process for process in members if process.is_running() and process.status() != psutil.STATUS_ZOMBIE]
+    assert not [process for process in members if is_alive(process)]
     # what began later may be another cluster's: the kernel gives the names of namespaces out again
     assert not theirs & namespaces({process for process in psutil.process_iter() if began_before(process, end)})
     assert_nothing_left(tmp_path, links)

@@ -50,15 +50,15 @@ class Site:
 
     def ranks(self, node: str) -> list[psutil.Process]:
         """The training processes on a node, as this machine counts processes."""
-        family = []
+        parents: dict[psutil.Process, int] = {}
         for process in psutil.process_iter():
             try:
                 if "forkserver" in " ".join(process.cmdline()) and self._is_on(node, process.environ()):
-                    family.append(process)
+                    parents[process] = process.ppid()
             except psutil.Error:
                 continue
-        servers = {process.pid for process in family}
-        return [process for process in family if process.ppid() in servers]
+        servers = {process.pid for process in parents}
+        return [process for process, parent in parents.items() if parent in servers]
 
     def _is_on(self, node: str, environment: dict[str, str]) -> bool:
         """Whether a process with this environment belongs to a node of this cluster, for there may be others."""
