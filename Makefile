@@ -10,7 +10,7 @@ WORKERS ?= 2
 PYTEST := $(BIN)/pytest --quiet --numprocesses $(WORKERS) --dist loadgroup
 
 .DEFAULT_GOAL := help
-.PHONY: help setup system engines lock fmt check docs test test-fast test-kills test-protocol test-slurm test-soak test-forger test-signals test-sources s3 slurm quickstart bench gpu-kit clean
+.PHONY: help setup system engines lock fmt check docs test test-fast test-kills test-protocol test-slurm test-soak test-forger test-charges test-signals test-serve-signals test-sources s3 slurm quickstart bench gpu-kit clean
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -76,6 +76,13 @@ test-forger: $(READY) $(ENGINES) ## stores that somebody forged, at length: HEAD
 
 test-signals: $(READY) ## TERM and HUP at all 60 points of moment, ranks and output: HEADWAY_SIGNAL_SEED=1
 	HEADWAY_SIGNAL_POINTS=$${HEADWAY_SIGNAL_POINTS:-60} $(PYTEST) tests/integration/test_signals.py
+
+test-serve-signals: $(READY) ## signals at all 60 points of a service's life, and 20 kills of each of its processes: HEADWAY_SERVE_SEED=1
+	HEADWAY_SERVE_POINTS=$${HEADWAY_SERVE_POINTS:-60} HEADWAY_SERVE_KILLS=$${HEADWAY_SERVE_KILLS:-100} \
+		$(PYTEST) --timeout 600 tests/integration/test_serve_signals.py
+
+test-charges: $(READY) ## what tenants are charged, over requests that end in every way: HEADWAY_CHARGES=1000 HEADWAY_CHARGE_SEED=1
+	HEADWAY_CHARGES=$${HEADWAY_CHARGES:-1000} $(BIN)/pytest --quiet -s tests/integration/test_serve_telemetry.py
 
 test-sources: $(READY) ## data built from damaged, mislabelled and circular sources, at length: HEADWAY_DAMAGES=2000
 	HEADWAY_DAMAGES=$${HEADWAY_DAMAGES:-2000} $(PYTEST) --timeout 7200 tests/sources

@@ -8,7 +8,6 @@ import pwd
 import secrets
 import socket
 import stat
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -27,20 +26,17 @@ POLL_SECONDS = 0.05
 MAX_HOLDER_BYTES = 200
 """Longest name of a lock's holder that is read from its file [bytes]."""
 WRITABLE_BY_OTHERS = 0o022
-SOCKET_PATH_BYTES = 107
-"""Longest path of a Unix socket [bytes]; see unix(7)."""
-TEMPORARY_FOLDERS = ("/tmp", "/var/tmp", "/dev/shm")  # noqa: S108 - sockets go into private folders below
-"""Folders for temporary files where `TMPDIR` has too long a path."""
 
 
 @contextmanager
 def replacing(path: Path, *, durable: bool = True, mode: int = 0o666, like_old: bool = False) -> Iterator[IO[bytes]]:
-    """Open a new file that replaces `path` atomically when the block ends. After an error nothing changes.
+    """Open a new file that replaces `path` atomically when the block ends. After an error nothing has changed.
 
     A `durable` file survives a power cut. `mode` is the permissions of the new file, before the umask. With `like_old`
     it gets owner, group and permissions of the old file, if there is one, but only its owner may write to it.
 
     Raises:
+        OSError: it cannot be written; names `path`, which `write` and `fsync` do not know.
         UsageError: it is to be like the old one, which is a link, not a file, or another user's.
     """
     old = _replaceable(path) if like_old else None
@@ -54,6 +50,10 @@ def replacing(path: Path, *, durable: bool = True, mode: int = 0o666, like_old: 
             if durable:
                 os.fsync(file.fileno())
         partial.replace(path)
+    except OSError as error:
+        if error.filename in {None, os.fspath(partial)}:
+            error.filename = os.fspath(path)
+        raise
     finally:
         partial.unlink(missing_ok=True)
     if durable:
@@ -87,8 +87,9 @@ def locked(path: Path, *, seconds: float = LOCK_SECONDS) -> Iterator[None]:
                 holder = _holder(lock)
                 raise HeadwayError(f"{path} is locked by {holder} for more than {seconds:.0f} s; end it, or try again")
             time.sleep(POLL_SECONDS)
-        os.ftruncate(lock.fileno(), 0)
-        os.pwrite(lock.fileno(), f"process {os.getpid()} on {socket.gethostname()}".encode(), 0)
+        with suppress(OSError):  # on a full disk the lock is held without a name
+            os.ftruncate(lock.fileno(), 0)
+            os.pwrite(lock.fileno(), f"process {os.getpid()} on {socket.gethostname()}".encode(), 0)
         yield
 
 
@@ -202,18 +203,6 @@ def local_path(text: str | Path) -> Path:
         return Path(text).expanduser()
     except RuntimeError as error:
         raise UsageError(f"{text}: this user has no home folder; write the whole path") from error
-
-
-def short_temporary_folder(room: int) -> Path:
-    """A folder for temporary files in which the path of a socket may be `room` bytes longer: `TMPDIR`'s if possible.
-
-    Raises:
-        UsageError: no temporary folder is short enough and writable.
-    """
-    for folder in (tempfile.gettempdir(), *TEMPORARY_FOLDERS):
-        if len(os.fsencode(folder)) + room <= SOCKET_PATH_BYTES and os.access(folder, os.W_OK | os.X_OK):
-            return Path(folder)
-    raise UsageError(f"set TMPDIR to a writable folder whose path has at most {SOCKET_PATH_BYTES - room} bytes")
 
 
 def cache_folder() -> Path:

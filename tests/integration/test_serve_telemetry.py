@@ -1,10 +1,14 @@
-"""Metrics, logs and traces of a real service: one id for each request everywhere, and sums that agree."""
+"""Metrics, logs and traces of a real service: one id for each request everywhere, and sums that agree.
+
+HEADWAY_CHARGES sets how many requests are charged, HEADWAY_CHARGE_SEED which; see `make test-charges`.
+"""
 
 import json
 import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +21,17 @@ from headway import registry
 from headway.objectstore import open_store
 from headway.serve.tenants.key_file import KeyStore
 from headway.telemetry import Trace
-from tests.integration.serving import NAME, Served
-from tests.integration.training import DEADLINE
+from tests.integration import charges
+from tests.integration.serving import NAME, Served, engine_of
+from tests.integration.training import DEADLINE, until
 
 pytestmark = pytest.mark.slow
 
+CHARGES = int(os.environ.get("HEADWAY_CHARGES", "100"))
+CHARGE_SEED = int(os.environ.get("HEADWAY_CHARGE_SEED", "20261127"))
+CLIENTS = 8
+"""Requests at a time."""
+KINDS = ("prompt", "answer")
 GOOD: dict[str, Any] = {"model": NAME, "prompt": "def ", "max_tokens": 8}
 ENDS: dict[str, tuple[dict[str, Any], dict[str, str], int, str]] = {
     "whole": (GOOD, {}, 200, "ok"),
@@ -101,6 +111,53 @@ def test_what_tenants_are_charged_adds_up(observed: Observed) -> None:
     assert charged == pytest.approx(observed.total("headway_serve_device_seconds_total"))
     assert observed.total("headway_serve_tenant_device_seconds_total", tenant="team-b") > 0
     assert observed.total("headway_serve_tenant_cost_total") == pytest.approx(charged * 3.6 / 3600)
+
+
+def test_what_tenants_are_charged_is_what_the_engine_computed(observed: Observed) -> None:
+    """To the token, over requests that end in every way; at last their engine is killed under them.
+
+    vLLM's own metrics begin anew with the next engine; what all engines have counted stands in Headway's.
+    """
+    requests = charges.drawn(CHARGE_SEED, CHARGES)
+    first, second = requests[: 3 * CHARGES // 4], requests[3 * CHARGES // 4 :]
+    charge(observed, first)
+    for kind, name in zip(KINDS, ("vllm:prompt_tokens_total", "vllm:generation_tokens_total"), strict=True):
+        assert observed.total(name) == observed.total("headway_serve_engine_tokens_total", kind=kind) > 0
+    with ThreadPoolExecutor(1) as background:
+        going = background.submit(charge, observed, second)
+        until(lambda: observed.total("headway_serve_computed_requests") > 0, "no request is computed")
+        engine_of(observed).kill()
+        going.result(DEADLINE * 10)
+    assert observed.total("headway_serve_engine_deaths_total") == 1
+    assert observed.total("headway_serve_overhead_tokens_total", reason="start", kind="answer") == 2
+
+
+def charge(observed: Observed, requests: list[charges.Charge]) -> None:
+    """Send requests, several at a time; assert that tenants, engines, the log and whole responses agree afterwards."""
+    url = f"{observed.url}/v1/completions"
+    tenants = ["team-a", "team-b"]
+    lines = len(observed.events("request.ended"))
+    before = {kind: observed.total("headway_serve_tokens_total", kind=kind) for kind in KINDS}
+    with ThreadPoolExecutor(CLIENTS) as pool:
+        keys = [observed.keys[tenants[number % 2]] for number in range(len(requests))]
+        usages = list(pool.map(charges.send, requests, [url] * len(requests), keys))
+    until(
+        lambda: observed.total("headway_serve_computed_requests") + observed.total("vllm:num_requests_running") == 0,
+        "the engine computes for nobody",
+    )
+    until(lambda: len(observed.events("request.ended")) == lines + len(requests), "a request is not in the log")
+    ended = observed.events("request.ended")[lines:]
+    for kind, field in zip(KINDS, ("prompt_tokens", "answer_tokens"), strict=True):
+        charged = observed.total("headway_serve_tokens_total", kind=kind)
+        overhead = observed.total("headway_serve_overhead_tokens_total", kind=kind)
+        assert charged + overhead == observed.total("headway_serve_engine_tokens_total", kind=kind)
+        assert charged - before[kind] == sum(line[field] for line in ended)
+    told = sum(usage["total_tokens"] for usage in usages if usage)
+    assert 0 < told < observed.total("headway_serve_tokens_total")
+    shares = observed.total("headway_serve_tenant_device_seconds_total")
+    assert shares == pytest.approx(observed.total("headway_serve_device_seconds_total"))
+    outcomes = {line["outcome"] for line in ended}
+    assert len(requests) < 60 or outcomes >= {"ok", "refused", "late", "gone"}
 
 
 def test_one_id_leads_to_the_log_line_the_exemplar_and_the_span_of_a_request(

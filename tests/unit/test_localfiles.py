@@ -1,21 +1,19 @@
 """Local files are replaced whole, locked against other processes, and cached where the environment says."""
 
 import os
-import tempfile
 import threading
 from pathlib import Path
 
 import pytest
+from tests.unit.full_disk import short_files
 
 from headway.errors import HeadwayError, UsageError
 from headway.localfiles import (
-    SOCKET_PATH_BYTES,
     cache_folder,
     local_path,
     locked,
     private_folder,
     replacing,
-    short_temporary_folder,
 )
 
 
@@ -103,14 +101,22 @@ def test_a_tilde_is_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         local_path("~nobody-here/a")
 
 
-def test_a_temporary_folder_has_room_for_sockets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The user's own, unless its path is too long."""
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    room = SOCKET_PATH_BYTES - len(str(tmp_path))
-    assert short_temporary_folder(room) == tmp_path
-    assert short_temporary_folder(room + 1) == Path("/tmp")  # noqa: S108
-    with pytest.raises(UsageError, match="a writable folder whose path has at most 3 bytes"):
-        short_temporary_folder(SOCKET_PATH_BYTES - 3)
+@pytest.mark.parametrize("size", [2000, 2**20], ids=["flush", "write"])
+def test_a_full_disk_is_an_error_that_names_the_file(tmp_path: Path, size: int) -> None:
+    """Whether it is noticed at once or at the end; the old file is whole, and nothing is left beside it."""
+    path = tmp_path / "file"
+    path.write_text("old")
+    with pytest.raises(OSError, match="File too large") as error, short_files(1000), replacing(path) as file:
+        file.write(b" " * size)
+    assert error.value.filename == str(path)
+    assert [each.read_text() for each in tmp_path.iterdir()] == ["old"]
+
+
+def test_a_folder_that_cannot_be_written_is_an_error_that_names_the_file(tmp_path: Path) -> None:
+    """Not the name of the file that would have replaced it."""
+    with pytest.raises(FileNotFoundError) as error, replacing(tmp_path / "none" / "file"):
+        pass
+    assert error.value.filename == str(tmp_path / "none" / "file")
 
 
 def test_nobody_but_its_owner_can_hold_a_lock(tmp_path: Path) -> None:

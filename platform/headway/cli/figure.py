@@ -14,6 +14,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
+from headway.localfiles import replacing
 from headway.reports.curve import Curve
 from headway.reports.status import RunStatus
 from headway.reports.time_accounting import TimeAccounting
@@ -74,7 +75,11 @@ MAX_VALUE = 1e100
 
 
 def draw(target: Path, status: RunStatus, curve: Curve, accounting: TimeAccounting) -> None:
-    """Writes the figure: four panels below each other, the upper three over tokens."""
+    """Writes the figure: four panels below each other, the upper three over tokens.
+
+    Raises:
+        OSError: it cannot be written; a file that was there before is unchanged.
+    """
     attempts = len({line.attempt for line in accounting.rank_times})
     height = min(3.4, 0.55 + 0.24 * max(2, attempts))
     with mpl.rc_context(STYLE):
@@ -96,7 +101,8 @@ def draw(target: Path, status: RunStatus, curve: Curve, accounting: TimeAccounti
         phases = [Patch(color=PHASE_COLOURS[phase], label=phase) for phase in PHASES if accounting.phases[phase]]
         figure.legend(handles=phases, loc="outside lower center", ncols=len(PHASES), handlelength=1)
         figure.suptitle(_title(status), x=0.01, ha="left", fontsize=10.5, color=INK)
-        figure.savefig(target)
+        with replacing(target) as file:
+            figure.savefig(file, format=target.suffix.removeprefix("."))
 
 
 def _title(status: RunStatus) -> str:

@@ -3,7 +3,6 @@
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Annotated
 
 import typer
@@ -14,6 +13,7 @@ from headway.cli.screen import bar
 from headway.errors import UsageError
 from headway.localfiles import local_path
 from headway.registry.model_folder import check_model_folder
+from headway.temporary_folder import temporary_folder
 
 RUN = "run:"
 """Prefix of a MODEL that is a run."""
@@ -73,7 +73,7 @@ def _exported(reference: str, store: str | None, stack: ExitStack, *, quiet: boo
     from headway.checkpoint.reader import StoredCheckpoint
 
     checkpoint = StoredCheckpoint(run.store, commit)
-    folder = Path(stack.enter_context(TemporaryDirectory(prefix="headway-model-"))) / name
+    folder = stack.enter_context(temporary_folder()) / name
     with bar(quiet=quiet) as progress:
         task = progress.add_task("exporting", total=export.parameter_bytes(checkpoint), note="")
         export.write_checkpoint(

@@ -3,8 +3,6 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -26,6 +24,7 @@ from headway.objectstore.probe import check_creates
 from headway.registry import RegisteredModel, Version
 from headway.runs import Committed, Run
 from headway.telemetry import Spans, Trace, environment_trace
+from headway.temporary_folder import temporary_folder
 
 if TYPE_CHECKING:
     from headway.checkpoint.reader import StoredCheckpoint
@@ -110,13 +109,13 @@ def _publish(
     held_out = checkpoint.manifest.progress.held_out
     origin = _trace(run, commit)
     with (
-        TemporaryDirectory(prefix="headway-publish-") as scratch,
+        temporary_folder() as scratch,
         bar(quiet=quiet) as progress,
         Spans("headway-publish", trace=origin, resource={"headway.run.id": run.name}) as spans,
         spans.span("registry.publish", model=model.name, tokens=commit.tokens) as span,
     ):
         task = progress.add_task("exporting", total=export.parameter_bytes(checkpoint), note="")
-        folder = Path(scratch) / model.name
+        folder = scratch / model.name
         files = export.write_checkpoint(
             run, checkpoint, folder, data=data, dtype=dtype, advance=lambda done: progress.advance(task, done)
         )

@@ -3,7 +3,6 @@
 from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Annotated
 
 import typer
@@ -14,6 +13,7 @@ from headway.cli.screen import percent, result, show, size
 from headway.errors import UsageError
 from headway.localfiles import local_path
 from headway.registry import RegisteredModel, Version, VersionManifest
+from headway.temporary_folder import temporary_folder
 
 
 def quantize(
@@ -54,7 +54,7 @@ def quantize(
 
         from headway import export
 
-        folder = to or Path(stack.enter_context(TemporaryDirectory(prefix="headway-quantize-"))) / "model"
+        folder = to or stack.enter_context(temporary_folder()) / "model"
         comparison = export.quantize(choice.folder, folder)
         version = _published(target, folder, choice, export.INT8, alias) if target else None
     document = {

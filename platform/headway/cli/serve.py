@@ -3,7 +3,8 @@
 import signal
 import sys
 import time
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,7 +16,7 @@ from headway.cli.options import Json, Quiet, StoreUrl
 from headway.cli.screen import TextConsole, result, show
 from headway.errors import ServeError, UsageError
 from headway.localfiles import local_path
-from headway.stop_signals import stop_signals
+from headway.stop_signals import SignalFlag, stop_signals
 
 if TYPE_CHECKING:
     from headway.serve import Service
@@ -53,6 +54,14 @@ FallbackUrl = Annotated[
 ]
 MetricsRole = Annotated[Role, typer.Option(help="Role label on metrics.")]
 Price = Annotated[float, typer.Option(min=0, help="Device price per hour, for per-tenant cost metrics.")]
+Connections = Annotated[
+    int,
+    typer.Option(
+        metavar="N",
+        min=0,
+        help="Most connections of one client address. 0: no limit; all clients of a router share its address.",
+    ),
+]
 BodyMib = Annotated[int, typer.Option(metavar="MIB", min=1, help="Largest request body [MiB].")]
 
 
@@ -70,6 +79,7 @@ def serve(
     role: MetricsRole = Role.STABLE,
     price: Price = 0.0,
     body_mib: BodyMib = 4,
+    connections_per_address: Connections = 0,
     store: StoreUrl = None,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -81,9 +91,7 @@ def serve(
     Example: **headway serve coder@stable**, then **openai.OpenAI(base_url="http://127.0.0.1:8000/v1", api_key="-")**
     """
     start = time.time()
-    for number in set(stop_signals()) - {signal.SIGINT}:
-        signal.signal(number, lambda *_: sys.exit(0))  # exit in order before the service handles the signal
-    with ExitStack() as stack:
+    with _early_stop(), ExitStack() as stack:
         choice = choose_model(model, store, stack, quiet=quiet)
 
         from headway.serve import ServeConfig, Service
@@ -102,13 +110,36 @@ def serve(
             queue=queue,
             key_file=keys and _key_file(keys),
             max_body_bytes=body_mib * 2**20,
+            connections_per_address=connections_per_address,
         )
         if keys is None and host not in LOOPBACK:
             show(
                 f"headway: {host}:{port} accepts requests without an API key; headway keys add TENANT, then --keys FILE"
             )
-        service = stack.enter_context(Service(config))
-        _run(service, config.name, choice.version, start, as_json=as_json, quiet=quiet)
+        with Service(config) as service:
+            _run(service, config.name, choice.version, start, as_json=as_json, quiet=quiet)
+
+
+@contextmanager
+def _early_stop() -> Iterator[None]:
+    """Exit in order at a signal, until the service handles signals.
+
+    The exit may interrupt an import that catches it, or leaves half a module: then the block ends with another error.
+    """
+    is_stopping = SignalFlag()
+
+    def stop(*_: Any) -> None:
+        is_stopping.set()
+        sys.exit(0)
+
+    for number in stop_signals():
+        signal.signal(number, stop)
+    try:
+        yield
+    except Exception:
+        if is_stopping.is_set():
+            sys.exit(0)
+        raise
 
 
 def _model_fields(choice: ModelChoice) -> dict[str, Any]:
@@ -130,12 +161,11 @@ def _run(service: "Service", name: str, version: str, start: float, *, as_json: 
     Raises:
         ServeError: requests were cut off at the end.
     """
-    startup: dict[str, float] = {"ray": round(time.time() - start, 3)}
     with TextConsole(stderr=True, quiet=quiet).status("loading") as status:
         ready = service.start(lambda stages: status.update(f"loading: {', '.join(stages)} done"))
     if not ready:
         return
-    startup |= service.stages() | {"total": round(time.time() - start, 3)}
+    startup = service.stages() | {"total": round(time.time() - start, 3)}
     document = {"model": name, "version": version, "url": service.url, "startup": startup}
     title = f"{name} (version {version})" if version else name
     result(document, f"{title} is served at {service.url}", as_json=as_json)

@@ -40,6 +40,18 @@ class RequestEnded(LogEvent):
     """Model of the fallback service that responded; null if this service did."""
 
 
+@event("request.failed", level="warning")
+class RequestFailed(LogEvent):
+    """The service itself failed at a request: an error that neither the client nor the engine caused."""
+
+    request: str
+    """ID of the request."""
+    problem: str
+    """The exception."""
+    place: str
+    """File, line and function that raised it; empty if unknown."""
+
+
 @event("request.unread", level="warning")
 class RequestUnread(LogEvent):
     """A client does not read its response, so its connection was closed."""
@@ -97,5 +109,12 @@ class KeysUnreadable(LogEvent):
 
 
 ServingEvent = (
-    RequestEnded | RequestUnread | RequestUnreadable | RequestResumed | EngineDied | EngineReplaced | KeysUnreadable
+    RequestEnded
+    | RequestFailed
+    | RequestUnread
+    | RequestUnreadable
+    | RequestResumed
+    | EngineDied
+    | EngineReplaced
+    | KeysUnreadable
 )

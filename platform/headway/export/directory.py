@@ -2,21 +2,22 @@
 
 import json
 import shutil
-import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from headway.data.tokenizer_file import read_tokenizer
-from headway.errors import DamageError, DataError, UsageError
+from headway.errors import DamageError, DataError, HeadwayError, UsageError
 from headway.export.card import card
 from headway.localfiles import sync
 from headway.model import ARCHITECTURES, HuggingFaceFormat
 from headway.recipe import Recipe
+from headway.temporary_folder import temporary_folder
 
 SHARD_BYTES = 5_000_000_000
 """Largest weights file [bytes]: 5 GB, as in transformers and on the Hugging Face hub."""
@@ -50,7 +51,7 @@ def write(
     end = _end_token(tokenizer, end_of_document, vocabulary)
     hub = huggingface_format(recipe)
     settings = hub.configuration(recipe.model, vocabulary, recipe.data.block_tokens, end_of_document, dtype)
-    with _replacing_folder(target) as folder:
+    with replacing_folder(target) as folder:
         checked = _checked(tensors, recipe, vocabulary, getattr(torch, dtype))
         _write_weights(folder, ((hub.name(name), tensor) for name, tensor in checked), shard_bytes)
         _write_json(folder / "config.json", settings)
@@ -90,21 +91,27 @@ def huggingface_format(recipe: Recipe) -> HuggingFaceFormat[Any]:
 
 
 @contextmanager
-def _replacing_folder(target: Path) -> Iterator[Path]:
-    """A new folder beside `target`, renamed to it when the block succeeds, and deleted on an error."""
-    folder = target.with_name(f"{target.name}.partial-{uuid.uuid4().hex[:8]}")
-    folder.mkdir(parents=True)
+def replacing_folder(target: Path) -> Iterator[Path]:
+    """A new folder beside `target`, renamed to it when the block succeeds, and deleted on an error.
+
+    Raises:
+        HeadwayError: it cannot be written.
+    """
     try:
-        yield folder
-        for file in folder.iterdir():
-            sync(file)  # a power cut after the rename must not leave empty files
-        sync(folder)
-        refuse_occupied(target)
-        folder.replace(target)
-        sync(target.parent)
-    except BaseException:
-        shutil.rmtree(folder, ignore_errors=True)
-        raise
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with temporary_folder(parent=target.parent) as parent:
+            folder = parent / target.name
+            folder.mkdir()
+            yield folder
+            for file in folder.iterdir():
+                sync(file)  # a power cut after the rename must not leave empty files
+            sync(folder)
+            refuse_occupied(target)
+            folder.replace(target)
+            sync(target.parent)
+    except (OSError, SafetensorError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise HeadwayError(f"{target}: cannot be written: {reason}") from error
 
 
 def refuse_occupied(target: Path) -> None:

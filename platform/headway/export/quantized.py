@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from headway.errors import UsageError
-from headway.export.directory import refuse_occupied
+from headway.export.directory import refuse_occupied, replacing_folder
 from headway.export.sample import errors_named, load, quiet, weight_bytes
 from headway.registry.model_folder import check_model_folder
 
@@ -48,6 +48,7 @@ def quantize(original: Path, directory: Path) -> Comparison:
     """Quantize the model in `original` to `directory`; returns a comparison of the two.
 
     Raises:
+        HeadwayError: `directory` cannot be written; nothing is left there.
         UsageError: `directory` is not empty, or `original` is quantized already or holds no safetensors weights.
     """
     from compressed_tensors.compressors import ModelCompressor
@@ -64,13 +65,14 @@ def quantize(original: Path, directory: Path) -> Comparison:
     _round_weights(model)
     after = _logits(model, texts)
     compressor = ModelCompressor.from_pretrained_model(model)
-    with quiet(), redirect_stderr(io.StringIO()):  # compressed-tensors shows its own progress bars
-        compressor.compress_model(model)
-        model.save_pretrained(directory)
-    compressor.update_config(str(directory))
-    for name in COPIED:
-        if (original / name).is_file():
-            shutil.copyfile(original / name, directory / name)
+    with replacing_folder(directory) as folder:
+        with quiet(), redirect_stderr(io.StringIO()):  # compressed-tensors shows its own progress bars
+            compressor.compress_model(model)
+            model.save_pretrained(folder)
+        compressor.update_config(str(folder))
+        for name in COPIED:
+            if (original / name).is_file():
+                shutil.copyfile(original / name, folder / name)
     return Comparison(
         positions=texts[:, 1:].numel(),
         agreement=float((before.argmax(-1) == after.argmax(-1)).double().mean()),

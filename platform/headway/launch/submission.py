@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from submitit import SlurmExecutor
-from submitit.core.utils import FailedJobError
+from submitit.core.utils import FailedJobError, JobPaths
 
 from headway.errors import MissingObject, UsageError
 from headway.launch import cluster, preflight
@@ -72,11 +72,11 @@ class Batch(SlurmExecutor):
                 self.file.unlink(missing_ok=True)  # the file stays under the job's ID
 
     def _make_submission_file_text(self, command: str, uid: str) -> str:
-        del command, uid  # the text is complete
+        del command  # the text is complete
+        self.file = JobPaths.get_first_id_independent_folder(self.folder) / f".submission_file_{uid}.sh"
         return self.text
 
     def _make_submission_command(self, submission_file_path: Path) -> list[str]:
-        self.file = submission_file_path
         return ["sbatch", *self.options, str(submission_file_path)]
 
 

@@ -16,6 +16,7 @@ from headway.localfiles import cache_folder
 from headway.objectstore.folder import FolderStore
 from headway.registry.files import MANIFEST
 from headway.registry.version import Version, VersionReader
+from headway.temporary_folder import temporary_folder
 
 Advance = Callable[[int], object]
 """Progress callback: takes the number of bytes processed since its last call."""
@@ -86,28 +87,28 @@ def _download(reader: VersionReader, target: Path, advance: Advance, *, replace:
         StoreError: the files could not be written, or the disk has no room for them.
     """
     reader.check_files()
-    partial = target.with_name(f"{target.name}.partial-{uuid.uuid4().hex[:8]}")
     try:
-        partial.mkdir(parents=True)
-        _check_room(reader, partial)
-        (partial / MANIFEST).write_bytes(reader.manifest_bytes)
-        for name in reader.manifest.files:
-            with (partial / name).open("xb") as file:
-                for chunk in reader.read(name):
-                    file.write(chunk)
-                    advance(chunk.nbytes)
-        if replace:
-            _delete_copy(target, reader)
-        try:
-            partial.replace(target)
-        except OSError:
-            if not target.is_dir():
-                raise
-            return _verify(reader.version, target, lambda _: None)  # another process has just downloaded it
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with temporary_folder(parent=target.parent) as folder:
+            partial = folder / target.name
+            partial.mkdir()
+            _check_room(reader, target.parent)
+            (partial / MANIFEST).write_bytes(reader.manifest_bytes)
+            for name in reader.manifest.files:
+                with (partial / name).open("xb") as file:
+                    for chunk in reader.read(name):
+                        file.write(chunk)
+                        advance(chunk.nbytes)
+            if replace:
+                _delete_copy(target, reader)
+            try:
+                partial.replace(target)
+            except OSError:
+                if not target.is_dir():
+                    raise
+                return _verify(reader.version, target, lambda _: None)  # another process has just downloaded it
     except OSError as error:
         raise StoreError(f"{reader.version}: cannot be written to {target}: {error.strerror}") from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     return target
 
 
@@ -120,7 +121,7 @@ def _check_room(reader: VersionReader, folder: Path) -> None:
     free = shutil.disk_usage(folder).free
     size = reader.manifest.size
     if size > free:
-        raise StoreError(f"{reader.version}: its files have {size:,} bytes, but {folder.parent} has room for {free:,}")
+        raise StoreError(f"{reader.version}: its files have {size:,} bytes, but {folder} has room for {free:,}")
 
 
 def _delete_copy(target: Path, reader: VersionReader) -> None:

@@ -46,6 +46,16 @@ class ServeConfig(BaseModel):
     """Longest request body [bytes]."""
     body_timeout_seconds: float = Field(default=30.0, gt=0)
     """How long a request body may take to arrive [s]."""
+    max_head_bytes: int = Field(default=64 * 1024, ge=1)
+    """Longest head of a request: its URL and header fields [bytes]."""
+    max_head_fields: int = Field(default=256, ge=1)
+    """Most header fields of a request."""
+    head_timeout_seconds: float = Field(default=30.0, gt=0)
+    """How long the head of a request may take to arrive [s]."""
+    max_open_heads: int = Field(default=1024, ge=1)
+    """Most requests whose heads are incomplete at a time; beyond it, the oldest is given up."""
+    connections_per_address: int = Field(default=0, ge=0)
+    """Most connections of one client address; 0: no limit, as behind a router, whose clients share its address."""
     fallback: str | None = None
     """Base URL (`.../v1`) of another service, which responds while the engine cannot."""
     write_timeout_seconds: float = Field(default=10.0, gt=0)

@@ -1,4 +1,4 @@
-"""Control client: a replica's end of the control channel, a Unix-domain socket that keeps messages apart.
+"""Control client: a replica's or a node's end of the control channel, a Unix-domain socket that keeps messages apart.
 
 Sending never waits: a message that does not fit into the socket's buffer is dropped whole.
 """
@@ -16,9 +16,9 @@ from headway.errors import ServeError
 from headway.serve.control_messages import (
     MAX_MESSAGE_BYTES,
     Configuration,
+    Finished,
     FromReplica,
     FromService,
-    InFlight,
     LogText,
     decode_from_service,
     encode,
@@ -30,7 +30,7 @@ BUFFER_BYTES = 2**20
 """How far a replica may be ahead of the service [bytes]; the kernel may allow less."""
 CONNECT_SECONDS = 30.0
 """How long the service may take to send the configuration [s]."""
-REPORT_SECONDS = 0.05
+POLL_SECONDS = 0.05
 """Interval between looks at the number of requests in flight while the replica drains [s]."""
 
 
@@ -76,31 +76,46 @@ class ControlClient:
             return False
         return True
 
-    def follow(self, on_drain: Callable[[], None], in_flight: Callable[[], int]) -> None:
-        """Wait for `Drain` in a thread: it calls `on_drain`, and then reports `in_flight` whenever that has changed.
+    def follow(
+        self,
+        on_drain: Callable[[], None],
+        in_flight: Callable[[], int],
+        *,
+        finish: Callable[[], None] = lambda: None,
+        on_lost: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Wait for `Drain` in a thread: it calls `on_drain`, and `finish` once `in_flight` is 0; then it reports that.
 
         A request must be counted in `in_flight` before it checks whether `on_drain` was called: then none is missed.
+        `on_lost` is called when the service has ended.
         """
-        threading.Thread(target=self._run, args=(on_drain, in_flight), name="control", daemon=True).start()
+        follower = (on_drain, in_flight, finish, on_lost)
+        threading.Thread(target=self._run, args=follower, name="control", daemon=True).start()
 
     def close(self) -> None:
         """Disconnect; the service keeps what was sent."""
         self._socket.close()
 
-    def _run(self, on_drain: Callable[[], None], in_flight: Callable[[], int]) -> None:
+    def _run(
+        self,
+        on_drain: Callable[[], None],
+        in_flight: Callable[[], int],
+        finish: Callable[[], None],
+        on_lost: Callable[[], None],
+    ) -> None:
         poller = select.poll()
         poller.register(self._socket, select.POLLIN)
-        timeout: float | None = None
-        reported: int | None = None
+        is_draining = is_finished = False
         while True:
-            if poller.poll(timeout):
+            if poller.poll(POLL_SECONDS * 1000 if is_draining and not is_finished else None):
                 if self._receive() is None:
+                    on_lost()
                     return
                 on_drain()
-                timeout = REPORT_SECONDS * 1000
-            count = in_flight()
-            if count != reported and self.send(InFlight(count)):
-                reported = count
+                is_draining = True
+            if is_draining and not is_finished and in_flight() == 0:
+                finish()
+                is_finished = self.send(Finished())
 
     def _receive(self) -> FromService | None:
         """The next message; None if the service has ended."""

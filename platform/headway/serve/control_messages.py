@@ -1,7 +1,7 @@
-"""Messages between a service and its replicas. Each is one packet of JSON on the control channel.
+"""Messages between a service and its other processes. Each is one packet of JSON on the control channel.
 
-The service sends `Configuration` when a replica connects, and `Drain` when it was asked to stop. A replica sends
-`LogText` and `StageDone` at any time, and after `Drain` its number of requests in flight whenever that has changed.
+The service sends `Configuration` when a process connects, and `Drain` when it was asked to stop. A process sends
+`LogText` and `StageDone` at any time, and after `Drain` one `Finished`. The node sends `Deployed`.
 """
 
 from dataclasses import dataclass
@@ -29,7 +29,7 @@ class Configuration:
 
 @dataclass(frozen=True)
 class Drain:
-    """The service was asked to stop: a replica refuses new requests, and completes those in flight."""
+    """The service was asked to stop: refuse new requests, and complete those in flight."""
 
     kind: Literal["drain"] = "drain"
 
@@ -55,15 +55,23 @@ class StageDone:
 
 
 @dataclass(frozen=True)
-class InFlight:
-    """Requests in flight of a replica that refuses new ones. After 0 there will be none."""
+class Deployed:
+    """Ray Serve has started the replica, or has failed to."""
 
-    count: Count
-    kind: Literal["in_flight"] = "in_flight"
+    failure: str | None
+    """Why the replica did not start; None: it responds."""
+    kind: Literal["deployed"] = "deployed"
+
+
+@dataclass(frozen=True)
+class Finished:
+    """All requests in flight are complete, and their responses are sent; the process can be killed."""
+
+    kind: Literal["finished"] = "finished"
 
 
 FromService: TypeAlias = Annotated[Configuration | Drain, Field(discriminator="kind")]
-FromReplica: TypeAlias = Annotated[LogText | StageDone | InFlight, Field(discriminator="kind")]
+FromReplica: TypeAlias = Annotated[LogText | StageDone | Deployed | Finished, Field(discriminator="kind")]
 _FROM_SERVICE: TypeAdapter[FromService] = TypeAdapter(FromService)
 _FROM_REPLICA: TypeAdapter[FromReplica] = TypeAdapter(FromReplica)
 

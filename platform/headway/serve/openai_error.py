@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from http import HTTPStatus
 from typing import Any
 
 from pydantic_core import to_json
@@ -9,6 +10,10 @@ from starlette.responses import Response
 
 INVALID_REQUEST = "invalid_request_error"
 """Type of an error that the request caused; sending it again does not help."""
+SERVER_FAULT = "server_error"
+"""Type of an error that the service caused."""
+INTERNAL_ERROR = "internal_error"
+"""Code of an error at which the service itself failed."""
 
 
 class ApiError(Exception):
@@ -32,3 +37,17 @@ class ApiError(Exception):
 
     def _document(self) -> dict[str, Any]:
         return {"error": {"message": str(self), "type": self.kind, "param": None, "code": self.code}}
+
+
+def error_of_status(status: int) -> ApiError:
+    """The error for a status of which nothing else is known."""
+    kind = SERVER_FAULT if status >= 500 else INVALID_REQUEST
+    phrase = HTTPStatus(status).phrase if status in set(HTTPStatus) else "Error"
+    return ApiError(status, f"{phrase}.", kind=kind, code=str(status))
+
+
+def internal_error(request_id: str) -> ApiError:
+    """The error of a request at which the service itself failed. What failed stands in the log only."""
+    message = f"The service failed at this request. Its log says why, under the request ID {request_id}."
+    headers = {"Connection": "close"}  # the server closes it when it sees what failed
+    return ApiError(500, message, kind=SERVER_FAULT, code=INTERNAL_ERROR, headers=headers)

@@ -5,32 +5,53 @@ around `send`, and a wrapper for each middleware would cost.
 """
 
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from types import TracebackType
 from typing import Self
 
-from starlette.datastructures import Headers
+from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import Message, Send
 
-from headway.serve.openai_error import ApiError
+from headway.serve.openai_error import ApiError, error_of_status
 
 StartHook = Callable[[Message], Awaitable[None]]
 """Gets the message that holds status and headers before the client does, and may change it."""
 EndHook = Callable[[], Awaitable[None]]
 """Gets nothing: it is called when a response ends."""
-SERVER_ERROR = 500
-"""Lowest status that says that the service failed."""
+Report = Callable[[Exception], None]
+"""Gets an error that no client caused."""
+CLIENT_ERROR, SERVER_ERROR = 400, 500
+"""Lowest statuses that say that the request was wrong, and that the service failed."""
 
 
 async def discard(_: Message) -> None:
     """Drop a message: the `send` of a response that no client reads."""
 
 
+def ignore(_: Exception) -> None:
+    """Report an error to nobody: there is no request."""
+
+
+async def call_each(hooks: Iterable[EndHook], report: Report) -> None:
+    """Call hooks. One that fails, or at which the task is cancelled, keeps none of the others from being called."""
+    cancellation: BaseException | None = None
+    for hook in hooks:
+        try:
+            await hook()
+        except Exception as error:  # any: the others have to be called
+            report(error)
+        except BaseException as error:
+            cancellation = error
+    if cancellation is not None:
+        raise cancellation
+
+
 class ResponseHooks:
     """Forwards a response to the client, calls the hooks, and tracks how far the response got."""
 
-    def __init__(self, send: Send = discard) -> None:
-        self._send = send
+    def __init__(self, send: Send = discard, report: Report = ignore) -> None:
+        """`report` gets the errors of the hooks of the end, which change nothing for the client."""
+        self._send, self._report = send, report
         self.on_start: list[StartHook] = []
         """Called before the response starts, the innermost middleware's first, as the response passes them."""
         self.on_end: list[EndHook] = []
@@ -78,8 +99,7 @@ class ResponseHooks:
     async def close(self) -> None:
         """Call the hooks of the end, unless they were called: the request is over."""
         hooks, self.on_end = self.on_end, []
-        for hook in reversed(hooks):
-            await hook()
+        await call_each(reversed(hooks), self._report)
 
     async def _forward(self, message: Message) -> None:
         if message["type"] == "http.response.start":
@@ -89,6 +109,9 @@ class ResponseHooks:
                     return
             self.status = message["status"]
             self._headers = message["headers"]
+            if self.status >= CLIENT_ERROR and not self.has_failed and not _has_json(self._headers):
+                await self._send_in_shape(message)
+                return
         elif not message.get("more_body", False):
             self.is_ending = True
             await self.close()
@@ -96,6 +119,19 @@ class ResponseHooks:
         await self._send(message)
         self.sending_since = None
         self.complete = self.is_ending
+
+    async def _send_in_shape(self, message: Message) -> None:
+        """Send an error whose body is no JSON in OpenAI's shape, with its own headers; drop its body.
+
+        Such are the errors of Starlette, of Ray Serve, of Prometheus's client, and of whatever stands in front of an
+        upstream.
+        """
+        self.has_failed = self._drops = True
+        content = bytes(error_of_status(self.status).response().body)
+        headers = MutableHeaders(raw=list(self._headers))
+        headers["content-type"], headers["content-length"] = "application/json", str(len(content))
+        await self._send({**message, "headers": headers.raw})
+        await self._forward({"type": "http.response.body", "body": content})
 
 
 class TentativeResponse:
@@ -120,3 +156,7 @@ class TentativeResponse:
         if message["status"] >= SERVER_ERROR and not self.response.has_failed:
             self.failure = RuntimeError(f"status {message['status']}")
             self.response.hold_back()
+
+
+def _has_json(raw_headers: list[tuple[bytes, bytes]]) -> bool:
+    return Headers(raw=raw_headers).get("content-type", "").startswith("application/json")

@@ -4,11 +4,13 @@ Ray Serve builds the middleware (`middleware_stack`) and the deployment (`Replic
 the middleware no arguments. Both get what they share here.
 """
 
+from collections.abc import Callable
 from functools import cache
 from typing import Protocol
 
 from starlette.types import ASGIApp
 
+from headway.parent_death import end_process
 from headway.serve.capacity import Capacity
 from headway.serve.config import ServeConfig
 from headway.serve.control_client import ControlClient
@@ -40,6 +42,8 @@ class ReplicaRuntime:
         """vLLM's application around the engine, once it is built."""
         self.draining = False
         """Whether the service was asked to stop, so that new requests are refused."""
+        self.close_server: Callable[[], None] = lambda: None
+        """Closes the HTTP server of this process, if it has one, once it has sent its responses; waits for it."""
 
     @property
     def healthy(self) -> bool:
@@ -50,6 +54,11 @@ class ReplicaRuntime:
         """Refuse new requests from now on."""
         self.draining = True
 
+    def finish(self) -> None:
+        """Send all responses and the last spans: the process is about to be killed."""
+        self.close_server()
+        self.sinks.spans.close()
+
 
 @cache
 def replica_runtime() -> ReplicaRuntime:
@@ -57,5 +66,10 @@ def replica_runtime() -> ReplicaRuntime:
     control = ControlClient.from_environment()
     config = control.configuration.config
     runtime = ReplicaRuntime(config, open_sinks(config, control))
-    control.follow(on_drain=runtime.drain, in_flight=lambda: runtime.capacity.open)
+    control.follow(
+        on_drain=runtime.drain,
+        in_flight=lambda: runtime.capacity.open,
+        finish=runtime.finish,
+        on_lost=end_process,
+    )
     return runtime

@@ -16,6 +16,8 @@ TOKEN_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2,
 MODEL_LABELS = ("model", "version", "role", "device", "quantization")
 """Labels of every family."""
 TENANT_LABELS = (*MODEL_LABELS, "tenant")
+KINDS = ("prompt", "answer")
+"""Kinds of tokens."""
 
 
 class RequestMetrics:
@@ -58,7 +60,7 @@ class RequestMetrics:
         )
         self.tokens = Counter(
             "headway_serve_tokens_total",
-            "Tokens, by kind: prompt, answer.",
+            "Tokens that the tenant is charged, by kind: prompt, answer.",
             [*TENANT_LABELS, "kind"],
             registry=registry,
         )
@@ -80,9 +82,21 @@ class CostMetrics:
 
 
 class EngineMetrics:
-    """Deaths of the engine, and the requests that survived them."""
+    """The tokens that engines compute, their deaths, and the requests that survived them."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
+        self.tokens = Counter(
+            "headway_serve_engine_tokens_total",
+            "Tokens that the engines counted, by kind: prompt, answer.",
+            [*MODEL_LABELS, "kind"],
+            registry=registry,
+        )
+        self.overhead = Counter(
+            "headway_serve_overhead_tokens_total",
+            "Tokens that no tenant is charged, by kind and reason: start (of an engine), replay (after one died).",
+            [*MODEL_LABELS, "kind", "reason"],
+            registry=registry,
+        )
         self.resumed = Counter(
             "headway_serve_resumed_total",
             "Requests resumed on another engine after theirs died.",
@@ -106,6 +120,11 @@ class ServingMetrics:
         self._engine = EngineMetrics(registry)
         for counter in (self._engine.resumed, self._engine.deaths):
             counter.labels(*self._model)
+        self._step_tokens = [self._engine.tokens.labels(*self._model, kind) for kind in KINDS]
+        self._overhead = {
+            reason: [self._engine.overhead.labels(*self._model, kind, reason) for kind in KINDS]
+            for reason in ("start", "replay")
+        }
         Info("headway_serve_model", "Served model.", MODEL_LABELS, registry=registry).labels(*self._model).info({})
 
     def register_engine(
@@ -152,8 +171,23 @@ class ServingMetrics:
         if token_seconds is not None:
             self._requests.per_token.labels(*labels).observe(token_seconds, exemplar)
         self._requests.queue.labels(*labels).observe(queue_seconds, exemplar)
-        self._requests.tokens.labels(*labels, "prompt").inc(prompt_tokens)
-        self._requests.tokens.labels(*labels, "answer").inc(generated_tokens)
+        for kind, count in zip(KINDS, (prompt_tokens, generated_tokens), strict=True):
+            self._requests.tokens.labels(*labels, kind).inc(count)
+
+    def record_step(self, *, prompt_tokens: int, generated_tokens: int) -> None:
+        """Record the tokens that an engine has counted in one step."""
+        self._step_tokens[0].inc(prompt_tokens)
+        self._step_tokens[1].inc(generated_tokens)
+
+    def record_start(self, *, prompt_tokens: int, generated_tokens: int) -> None:
+        """Record tokens that an engine computed for no request, when it started."""
+        self._overhead["start"][0].inc(prompt_tokens)
+        self._overhead["start"][1].inc(generated_tokens)
+
+    def record_replay(self, *, prompt_tokens: int, generated_tokens: int) -> None:
+        """Record tokens of a request that were computed in vain, or again, because an engine died."""
+        self._overhead["replay"][0].inc(prompt_tokens)
+        self._overhead["replay"][1].inc(generated_tokens)
 
     def record_device_time(self, *, tenant: str, seconds: float, cost: float) -> None:
         """Record device time of a request, and its cost."""

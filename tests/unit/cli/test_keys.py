@@ -1,5 +1,8 @@
 """`headway keys`: what it prints, stores and rejects, with and without `--quiet`."""
 
+import resource
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -94,3 +97,21 @@ def test_quiet_says_only_results(headway: Headway, file: Path) -> None:
         headway("keys", "revoke", KeyStore(file).load().keys[0].key_id, "--quiet", "--json").document["tenant"]
         == "team-a"
     )
+
+
+def test_a_full_disk_is_one_line_and_changes_nothing(headway: Headway, file: Path) -> None:
+    """The keys are those of before, and no part of a file is left; a limit of file sizes is the double of a disk."""
+    headway("keys", "add", "team-a")
+    before = file.read_bytes()
+    most = len(before) + 10
+    done = subprocess.run(
+        [sys.executable, "-m", "headway.cli", "keys", "add", "team-b"],
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (most, most)),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", "headway: keys.json: File too large\n")
+    assert file.read_bytes() == before
+    assert sorted(each.name for each in file.parent.iterdir()) == [".keys.json.lock", "keys.json"]

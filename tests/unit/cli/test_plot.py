@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from tests.unit.cli.conftest import Headway
 from tests.unit.cli.story import BATCH, Story, restored, said, step, steps, trained
+from tests.unit.full_disk import short_files
 
 from headway.events.log_line import LogLine
 from headway.events.training_events import AttemptClaimed, CheckpointRestored, EvaluationDone
@@ -65,6 +66,18 @@ def test_a_picture_is_written(headway: Headway, store: FolderStore, name: str, b
     answer = headway("plot", "tale", "--json", *(["--to", name] if name != "tale.png" else []))
     assert answer.document == {"run": "tale", "file": name, "points": 10, "held_out": 1, "attempts": 5}
     assert Path(name).read_bytes().startswith(begins)
+
+
+def test_a_full_disk_keeps_the_picture_of_before(headway: Headway, store: FolderStore) -> None:
+    """The message names the file, and no part of another is left."""
+    trained(Story(store, "tale"))
+    Path("x.svg").write_text("old")
+    before = sorted(Path().iterdir())
+    with short_files(1000):
+        answer = headway("plot", "tale", "--to", "x.svg")
+    assert (answer.code, answer.err) == (1, "headway: x.svg: cannot be written: File too large\n")
+    assert Path("x.svg").read_text() == "old"
+    assert sorted(Path().iterdir()) == before
 
 
 def test_a_picture_shows_every_way_to_stop(headway: Headway, store: FolderStore) -> None:

@@ -10,11 +10,12 @@ import pytest
 import torch
 import transformers
 from safetensors.torch import load_file
+from tests.unit.full_disk import short_files
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import Tensor
 
 from headway import export
-from headway.errors import DamageError, DataError, UsageError
+from headway.errors import DamageError, DataError, HeadwayError, UsageError
 from headway.model import ARCHITECTURES, LanguageModel, initialize
 from headway.recipe import Recipe
 
@@ -182,6 +183,15 @@ def test_failed_export_leaves_nothing(tmp_path: Path, tokenizer: Path) -> None:
 
     with pytest.raises(KeyboardInterrupt):
         write(tmp_path / "out", tokenizer, whose, decoder(whose), tensors=broken(), shard_bytes=1)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("most", [100, 20_000], ids=["text", "weights"])
+def test_a_full_disk_leaves_nothing(tmp_path: Path, tokenizer: Path, most: int) -> None:
+    """Whoever writes the file that does not fit; the message names the directory."""
+    whose = recipe()
+    with pytest.raises(HeadwayError, match=r"out: cannot be written: .*File too large"), short_files(most):
+        write(tmp_path / "out", tokenizer, whose, decoder(whose))
     assert list(tmp_path.iterdir()) == []
 
 

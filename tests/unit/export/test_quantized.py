@@ -8,9 +8,10 @@ import pytest
 import torch
 import transformers
 from safetensors.torch import load_file, save_file
+from tests.unit.full_disk import short_files
 
 from headway import export
-from headway.errors import UsageError
+from headway.errors import HeadwayError, UsageError
 from headway.export.sample import load
 
 STEPS = 127.5
@@ -194,3 +195,10 @@ def test_settings_of_the_sampler_are_not_taken_from_the_model(original: Path, co
     """A thousand beams would take a thousand times the memory."""
     (copy / "generation_config.json").write_text('{"num_beams": 1000, "num_return_sequences": 1000}')
     assert export.quantize(copy, copy.parent / "out") == export.quantize(original, copy.parent / "same")
+
+
+def test_a_full_disk_leaves_no_quantized_model(original: Path, tmp_path: Path) -> None:
+    """Not the files that did fit either."""
+    with pytest.raises(HeadwayError, match=r"out: cannot be written: .*File too large"), short_files(10_000):
+        export.quantize(original, tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []

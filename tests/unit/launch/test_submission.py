@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 from tests.memory import MemoryStore
 from tests.unit.cli.story import Story
+from tests.unit.full_disk import short_files
 from tests.unit.launch.answers import PARTITION
 
 from headway.errors import UsageError
 from headway.launch.resources import plan_resources
-from headway.launch.submission import SubmissionRequest, submit
+from headway.launch.submission import Batch, SubmissionRequest, submit
 from headway.launch.sweep import sweep_members
 from headway.objectstore import Store
 from headway.objectstore.folder import FolderStore
@@ -180,3 +181,11 @@ def test_a_run_without_such_a_checkpoint_is_not_submitted(programs: Path, tmp_pa
         submit(store, composed(store=store, logs=tmp_path / "logs"), RESOURCES, 1000)
     assert submissions.find(store, "slm") is None
     assert len(Run(store, "slm").journal.read()) == entries
+
+
+def test_a_full_disk_leaves_no_batch_file(tmp_path: Path) -> None:
+    """Neither a part of it."""
+    batch = Batch(tmp_path, text="#" * 2000)
+    with pytest.raises(OSError, match="File too large"), short_files(1000):
+        batch.send()
+    assert list(tmp_path.iterdir()) == []

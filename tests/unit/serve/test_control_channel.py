@@ -17,7 +17,8 @@ from headway.serve.control_client import BUFFER_BYTES, SOCKET_VARIABLE, ControlC
 from headway.serve.control_messages import (
     MAX_MESSAGE_BYTES,
     Configuration,
-    InFlight,
+    Deployed,
+    Finished,
     LogText,
     StageDone,
     decode_from_replica,
@@ -122,6 +123,8 @@ def test_ray_serve_gets_the_middleware_of_the_connected_process(
 ) -> None:
     """Only an environment variable leads to the configuration; the innermost comes first."""
     monkeypatch.setenv(SOCKET_VARIABLE, str(channel.path))
+    lost = threading.Event()
+    monkeypatch.setattr(runtime, "end_process", lost.set)
     runtime.replica_runtime.cache_clear()
     classes: list[Any] = [each.cls for each in middleware_stack()]
     assert (classes[0], classes[-1]) == (ServeBypass, RequestId)
@@ -130,6 +133,8 @@ def test_ray_serve_gets_the_middleware_of_the_connected_process(
     assert channel.server.drained.wait(SECONDS)
     assert runtime.replica_runtime().draining
     runtime.replica_runtime.cache_clear()
+    channel.close()
+    assert lost.wait(SECONDS)
 
 
 def test_lines_of_all_replicas_arrive_whole_and_in_order(channel: Channel) -> None:
@@ -196,11 +201,11 @@ def test_stages_of_a_start_are_known_at_once(channel: Channel) -> None:
         assert channel.server.stages == {"imports": seconds}
 
 
-def test_a_replica_reports_its_requests_in_flight_until_there_are_none(channel: Channel) -> None:
-    """The service waits for all of them."""
+def test_a_replica_finishes_when_no_request_is_in_flight(channel: Channel) -> None:
+    """The service waits for all of them; each has closed its server by then."""
     busy, idle = channel.connect(), channel.connect()
-    in_flight, drained = [2], [threading.Event(), threading.Event()]
-    busy.follow(drained[0].set, lambda: in_flight[0])
+    in_flight, drained, finished = [2], [threading.Event(), threading.Event()], threading.Event()
+    busy.follow(drained[0].set, lambda: in_flight[0], finish=finished.set)
     idle.follow(drained[1].set, lambda: 0)
     channel.server.drain()
     assert all(event.wait(SECONDS) for event in drained)
@@ -209,8 +214,33 @@ def test_a_replica_reports_its_requests_in_flight_until_there_are_none(channel: 
         ControlLogStream(busy).write("mark\n")
         channel.read("mark\n")
         assert not channel.server.drained.is_set()
+        assert not finished.is_set()
     in_flight[0] = 0
     assert channel.server.drained.wait(SECONDS)
+    assert finished.is_set()
+
+
+def test_the_end_of_a_replica_is_noticed(channel: Channel) -> None:
+    """Unless it has finished. Ray Serve's proxy, which takes no part in the start, may come and go."""
+    proxy, finished, replica = channel.connect(), channel.connect(), channel.connect()
+    for client in (finished, replica):
+        assert client.send(StageDone("imports", 1.0))
+    assert finished.send(Finished())
+    for client in (proxy, finished):
+        client.close()
+    ControlLogStream(replica).write("mark\n")
+    channel.read("mark\n")
+    assert not channel.server.lost.is_set()
+    replica.close()
+    assert channel.server.lost.wait(SECONDS)
+
+
+@pytest.mark.parametrize("failure", [None, "no model", "\u2028" * 10_000])
+def test_a_node_reports_whether_the_replica_has_started(channel: Channel, failure: str | None) -> None:
+    """With the replica's own words."""
+    assert channel.connect().send(Deployed(failure))
+    until(lambda: channel.server.deployed is not None)
+    assert channel.server.deployed == Deployed(failure)
 
 
 def test_a_replica_that_reports_nothing_is_waited_for(channel: Channel) -> None:
@@ -255,9 +285,9 @@ def test_what_a_replica_sent_before_its_end_is_written(channel: Channel) -> None
         b"[]",
         b'{"kind":"unknown"}',
         b'{"kind":"drain"}',
-        b'{"kind":"in_flight","count":-1}',
-        b'{"kind":"in_flight","count":"many"}',
-        b'{"kind":"in_flight","count":9223372036854775808}',
+        b'{"kind":"deployed","failure":1}',
+        b'{"kind":"log_text","text":"","dropped":-1}',
+        b'{"kind":"log_text","text":"","dropped":9223372036854775808}',
         b'{"kind":"log_text","text":"","dropped":' + b"9" * 4000 + b"}",
         b'{"kind":"stage_done","stage":"x","seconds":NaN}',
         b'{"kind":"stage_done","stage":"' + b"x" * 65 + b'","seconds":1}',
@@ -280,7 +310,7 @@ def test_a_replica_that_sends_an_empty_packet_is_disconnected(channel: Channel) 
     connection_of(client).send(b"")
     assert select.select([connection_of(client)], [], [], SECONDS)[0]
     assert connection_of(client).recv(1) == b""
-    assert not client.send(InFlight(1))
+    assert not client.send(Finished())
 
 
 def test_stages_and_replicas_are_bounded(channel: Channel) -> None:
@@ -339,25 +369,27 @@ def test_a_path_that_is_too_long_is_refused(tmp_path: Path) -> None:
         ControlServer(folder / "control", CONFIGURATION, lambda _: True)
 
 
-def test_a_replica_whose_service_has_ended_goes_on(channel: Channel) -> None:
-    """It loses its log; its thread ends; no other can connect."""
-    client, drained = channel.connect(), threading.Event()
-    client.follow(drained.set, lambda: 0)
+def test_a_replica_notices_the_end_of_its_service(channel: Channel) -> None:
+    """Its thread ends; no other can connect."""
+    client, drained, lost = channel.connect(), threading.Event(), threading.Event()
+    client.follow(drained.set, lambda: 0, on_lost=lost.set)
     channel.close()
     channel.path.unlink()
+    assert lost.wait(SECONDS)
     until(lambda: not any(thread.name == "control" for thread in threading.enumerate()))
-    assert not client.send(InFlight(0))
+    assert not client.send(Finished())
     assert not drained.is_set()
     with pytest.raises(ServeError, match="does not respond"):
         channel.connect()
 
 
 @pytest.mark.filterwarnings("error::pytest.PytestUnhandledThreadExceptionWarning")
-def test_a_replica_whose_service_was_killed_goes_on(silent: tuple[ControlClient, socket.socket]) -> None:
+def test_a_replica_notices_that_its_service_was_killed(silent: tuple[ControlClient, socket.socket]) -> None:
     """The service had not read its last line."""
     client, connection = silent
-    client.follow(lambda: None, lambda: 0)
+    lost = threading.Event()
+    client.follow(lambda: None, lambda: 0, on_lost=lost.set)
     ControlLogStream(client).write("unread\n")
     connection.close()
-    until(lambda: not any(thread.name == "control" for thread in threading.enumerate()))
-    assert not client.send(InFlight(0))
+    assert lost.wait(SECONDS)
+    assert not client.send(Finished())

@@ -5,6 +5,7 @@ from collections.abc import AsyncGenerator
 from contextlib import suppress
 from types import SimpleNamespace
 from typing import Any, cast
+from unittest.mock import AsyncMock
 
 from tests.unit.serve.replicas import capacity
 
@@ -17,6 +18,7 @@ class Engine:
     """An engine that generates a token each time it is resumed, and counts its open streams."""
 
     errored = False
+    model_config = SimpleNamespace(get_vocab_size=lambda: 1024)
 
     def __init__(self) -> None:
         self.open = 0
@@ -40,7 +42,7 @@ def test_a_closed_context_holds_no_slot() -> None:
     async def run() -> None:
         engine, queue = Engine(), FairQueue(capacity(2))
         sinks = cast("Any", SimpleNamespace(log=None, metrics=None))
-        failover = Failover(cast("Any", engine), cast("Any", None), queue, sinks)
+        failover = Failover(cast("Any", engine), cast("Any", None), queue, sinks, AsyncMock())
         context = RequestContext("x")
         CURRENT_REQUEST.set(context)
         generations = [failover.generate({"prompt_token_ids": [0]}, SamplingParams(), str(n)) for n in range(10)]

@@ -6,13 +6,14 @@ from typing import Any
 import pytest
 from fastapi import FastAPI
 from pydantic import BaseModel, model_validator
+from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.responses import JSONResponse
 from starlette.testclient import TestClient
 from starlette.types import Message, Receive, Scope, Send
 from tests.unit.serve.replicas import behind, config, replica_runtime
 
-from headway.serve.engine.error_handlers import install_error_handlers
+from headway.serve.engine.error_handlers import MAX_CHARACTERS, MAX_PROBLEMS, install_error_handlers
 from headway.serve.memory_budget import MemoryBudget
 from headway.serve.middleware.buffering import Buffering
 from headway.serve.middleware.route_allowlist import RouteAllowlist
@@ -76,7 +77,7 @@ def test_a_body_that_is_not_a_json_object_is_refused(text: str) -> None:
 )
 def test_integers_must_fit_into_64_bits(value: object, status: int) -> None:
     """At any depth; digits in a string are no number."""
-    assert echo_behind(*VALIDATION).post("/v1/completions", json={"seed": value}).status_code == status
+    assert echo_behind(*VALIDATION).post("/v1/completions", json={"unknown": value}).status_code == status
 
 
 @pytest.mark.parametrize(
@@ -89,11 +90,15 @@ def test_integers_must_fit_into_64_bits(value: object, status: int) -> None:
         ({"prompt": [[1]] * 4, "n": 2}, 200),
         ({"prompt": [[1]] * 4, "n": 3}, 400),
         ({"prompt": [1] * 900}, 200),
-        ({"n": "many"}, 200),
+        ({"n": "many"}, 400),
+        ({"n": "9"}, 400),
+        ({"n": "1"}, 400),
+        ({"n": 9.0}, 400),
+        ({"n": True}, 400),
     ],
 )
 def test_the_number_of_choices_is_limited(fields: dict[str, Any], status: int) -> None:
-    """Prompts times n count; values of the wrong type are left to the engine."""
+    """Prompts times n count; what the engine would make a number of is refused."""
     response = echo_behind(*VALIDATION).post("/v1/completions", json=fields)
     assert response.status_code == status
     if response.is_success:
@@ -118,6 +123,52 @@ class Body(BaseModel):
         """Fail if `options` is not an object."""
         data.get("options", {}).get("a")
         return data
+
+
+class Item(BaseModel):
+    """A part of a body that has many kinds, each of which a model tries."""
+
+    kind: int
+    text: str
+
+
+class Items(BaseModel):
+    """A body with a list."""
+
+    items: list[Item | list[int] | bool] = []
+    names: dict[str, int] = {}
+
+
+def test_a_message_names_few_problems_and_repeats_nothing() -> None:
+    """However many there are, and however long a part of the body is; nor does an error of the framework."""
+    app = FastAPI()
+    app.exception_handler(Exception)(print)
+    install_error_handlers(app, open_log())
+
+    @app.post("/v1/completions")
+    async def complete(body: Items) -> int:
+        if body.items:
+            return 0
+        raise HTTPException(404, "secret" * 1000)
+
+    client = TestClient(behind(app), raise_server_exceptions=False)
+    secret = "secret" * 1000
+    for fields, more in (
+        ({"items": [{"kind": secret}] * 500}, 1990),
+        ({"items": [secret] * 500}, 1490),
+        ({"names": {secret: secret}}, 0),
+        ({"names": {f"{secret}{number}": secret for number in range(100)}}, 90),
+    ):
+        response = client.post("/v1/completions", json=fields)
+        error = response.json()["error"]
+        assert (response.status_code, error["type"], error["code"]) == (400, "invalid_request_error", "invalid_body")
+        assert error["message"].endswith(f"; and {more} more." if more else ".")
+        assert error["message"].count(";") == min(more, MAX_PROBLEMS)
+        assert len(response.content) <= MAX_PROBLEMS * (2 * MAX_CHARACTERS + 20) + 200
+        assert secret not in response.text
+    response = client.post("/v1/completions", json={})
+    assert response.status_code == 404
+    assert len(response.content) < MAX_CHARACTERS + 200
 
 
 def test_a_shape_error_is_a_400_until_the_engine_is_called() -> None:

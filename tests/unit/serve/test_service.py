@@ -1,19 +1,18 @@
 """A service with a real control channel and a real port; a double stands for Ray, which needs seconds to start."""
 
 import os
+import shutil
 import signal
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, cast
 
 import pytest
 from tests.unit.serve.replicas import config
 
 from headway.errors import ServeError, UsageError
 from headway.serve.control_client import ControlClient
-from headway.serve.control_messages import StageDone
+from headway.serve.control_messages import Deployed, StageDone
 from headway.serve.process.service import Service
 
 SECONDS = 60
@@ -21,55 +20,48 @@ SECONDS = 60
 
 
 class Node:
-    """A Ray node that starts nothing; its replica is played by the test."""
-
-    grace_seconds = float(SECONDS)
+    """A node that starts nothing; the test plays it and its replica."""
 
     def __init__(self) -> None:
-        self.folder = Path()
         self.control_socket = Path()
+        self.problem: str | None = None
+        """What of it has ended."""
         self.error: Exception | None = None
-        """What `start` and `deploy` raise."""
-        self.deploying = threading.Event()
-        self.responds = threading.Event()
-        """Set once the replica responds."""
-        self.deleted = threading.Event()
-        self.is_shut_down = False
+        """What its start raises."""
+        self.is_killed = False
 
-    def start(self, folder: Path, control_socket: Path) -> None:
-        """Remember where it would be."""
-        self.folder, self.control_socket = folder, control_socket
+    def started(self, _folder: Path, control_socket: Path) -> "Node":
+        """Itself, once the service starts it."""
+        self.control_socket = control_socket
         if self.error:
             raise self.error
+        return self
 
-    def deploy(self) -> None:
-        """Wait for the test to say that the replica responds."""
-        self.deploying.set()
-        assert self.responds.wait(SECONDS)
-        if self.error:
-            raise self.error
+    def failure(self) -> str | None:
+        """What of it has ended."""
+        return self.problem
 
-    def status(self) -> str | None:
-        """Ray Serve's status."""
-        return None if self.deleted.is_set() else "RUNNING"
+    def kill(self) -> None:
+        """End it."""
+        self.is_killed = True
 
-    def failure_message(self) -> str:
-        """Why the replica did not start."""
-        return "its own words"
+    def deploy(self, failure: str | None = None) -> None:
+        """Report that the replica has started, or why it has not."""
+        assert ControlClient(self.control_socket).send(Deployed(failure))
 
-    def delete(self) -> None:
-        """Stop the replica."""
-        self.deleted.set()
-
-    def shutdown(self) -> None:
-        """Stop Ray."""
-        self.is_shut_down = True
+    def replica(self) -> ControlClient:
+        """A replica that has begun to start."""
+        client = ControlClient(self.control_socket)
+        assert client.send(StageDone("imports", 1.0))
+        return client
 
 
 @pytest.fixture
-def node() -> Node:
+def node(monkeypatch: pytest.MonkeyPatch) -> Node:
     """The node of the service."""
-    return Node()
+    node = Node()
+    monkeypatch.setattr("headway.serve.process.service.NodeProcess", node.started)
+    return node
 
 
 @pytest.fixture
@@ -77,11 +69,10 @@ def stopped(node: Node, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iter
     """A service that was not entered; its temporary folder is in the test's, and signals are restored at the end."""
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     monkeypatch.setattr("headway.serve.process.service.SOCKET_ROOM", 0)  # there is no Ray
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)}
-    service = Service(config(port=1))
     monkeypatch.setattr("headway.serve.process.service.require_free_port", lambda _: None)
-    service._node = cast("Any", node)  # noqa: SLF001 - Ray's place
-    yield service
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)}
+    yield Service(config(port=1))
+    assert node.is_killed or node.error
     for number, handler in handlers.items():
         signal.signal(number, handler)
 
@@ -112,32 +103,38 @@ class Draining(threading.Thread):
         return self.complete
 
 
-def test_a_service_deletes_its_replica_once_nothing_is_in_flight(service: Service, node: Node) -> None:
+def test_a_service_waits_for_what_is_in_flight(service: Service, node: Node) -> None:
     """Until then the replica responds to scrapes, and refuses requests."""
-    in_flight, told = [1], threading.Event()
-    ControlClient(node.control_socket).follow(told.set, lambda: in_flight[0])
+    in_flight, draining_replica = [1], threading.Event()
+    node.replica().follow(draining_replica.set, lambda: in_flight[0])
     draining = Draining(service)
-    assert told.wait(SECONDS)
-    [replica] = service._control._replicas  # noqa: SLF001 - to know what the service has read
-    while replica.in_flight is None:
-        time.sleep(0)
-    assert not node.deleted.is_set()
+    assert draining_replica.wait(SECONDS)
+    assert draining.is_alive()
     in_flight[0] = 0
     assert draining.result() is True
-    assert node.deleted.is_set()
 
 
-def test_a_second_signal_cuts_requests_off(service: Service, node: Node) -> None:
-    """The first one only asks the service to stop."""
-    ControlClient(node.control_socket).follow(lambda: None, lambda: 1)
+def test_a_replica_that_ends_before_it_has_finished_has_cut_requests_off(service: Service, node: Node) -> None:
+    """Then not all of them completed."""
+    replica = node.replica()
+    draining = Draining(service)
+    replica.close()
+    assert draining.result() is False
+
+
+def test_a_second_signal_cuts_requests_off(service: Service, node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first one only asks the service to stop; a copy of it, as `timeout` sends one, says nothing new."""
+    node.replica().follow(lambda: None, lambda: 1)
     os.kill(os.getpid(), signal.SIGTERM)
     assert service.stopping.is_set()
     service.supervise()  # returns at once
     draining = Draining(service)
     os.kill(os.getpid(), signal.SIGTERM)
-    node.status = lambda: "RUNNING"  # type: ignore[method-assign]  # it does not stop in time
+    draining.join(0.5)
+    assert draining.is_alive()
+    monkeypatch.setattr("headway.serve.process.service.COPY_SECONDS", 0.0)
+    os.kill(os.getpid(), signal.SIGTERM)
     assert draining.result() is False
-    assert node.deleted.is_set()
 
 
 def test_the_stages_of_a_start_are_reported(service: Service, node: Node) -> None:
@@ -151,33 +148,63 @@ def test_the_stages_of_a_start_are_reported(service: Service, node: Node) -> Non
         else:
             replica.send(StageDone("engine", 2.0))
 
-    replica = ControlClient(node.control_socket)
-    replica.send(StageDone("imports", 1.0))
+    replica = node.replica()
     assert service.start(report) is False
     assert reports == [{"imports": 1.0}, {"imports": 1.0, "engine": 2.0}]
-    node.responds.set()
 
 
 def test_a_replica_that_does_not_start_is_an_error(service: Service, node: Node) -> None:
-    """The message holds the replica's own, and Ray Serve's."""
-    node.error = RuntimeError("the error of Ray Serve")
-    node.responds.set()
-    with pytest.raises(ServeError, match="its own words\nthe error of Ray Serve"):
+    """The message holds the replica's own."""
+    node.deploy("its own words")
+    with pytest.raises(ServeError, match="the model did not start: its own words"):
         service.start(lambda _: None)
 
 
 def test_a_replica_at_another_port_is_an_error(service: Service, node: Node) -> None:
     """Ray Serve takes the next port if another process has taken ours meanwhile."""
-    node.responds.set()
+    node.deploy()
     with pytest.raises(ServeError, match="--port"):
         service.start(lambda _: None)
 
 
-def test_a_dead_engine_ends_the_service(service: Service, node: Node) -> None:
+def test_a_node_that_dies_ends_the_start(service: Service, node: Node) -> None:
+    """Nothing would ever report."""
+    node.problem = "Ray's raylet"
+    with pytest.raises(ServeError, match="Ray's raylet died before the model was loaded"):
+        service.start(lambda _: None)
+
+
+@pytest.mark.parametrize("signalled", [False, True])
+def test_a_node_that_dies_ends_the_service(service: Service, node: Node, signalled: bool) -> None:  # noqa: FBT001
+    """What is in flight completes as far as it can; a signal is followed, as ever."""
+    finished = threading.Event()
+    node.replica().follow(lambda: None, lambda: 0, finish=finished.set)
+    node.problem = "Ray's raylet"
+    if signalled:
+        os.kill(os.getpid(), signal.SIGTERM)
+        service.supervise()
+        assert service.drain()
+    else:
+        with pytest.raises(ServeError, match="Ray's raylet died"):
+            service.supervise()
+    assert finished.is_set()
+
+
+def test_a_replica_that_dies_ends_the_service(service: Service, node: Node) -> None:
     """Whoever keeps it starts it again."""
-    node.deleted.set()
+    node.replica().close()
     with pytest.raises(ServeError, match="died"):
         service.supervise()
+
+
+def test_a_folder_that_is_deleted_ends_the_service(service: Service, node: Node) -> None:
+    """No engine could be replaced without it. What is in flight completes."""
+    finished = threading.Event()
+    node.replica().follow(lambda: None, lambda: 0, finish=finished.set)
+    shutil.rmtree(node.control_socket.parent)
+    with pytest.raises(ServeError, match=r"was deleted .* set TMPDIR"):
+        service.supervise()
+    assert finished.is_set()
 
 
 def test_a_service_leaves_nothing_behind(stopped: Service, node: Node, tmp_path: Path) -> None:
@@ -186,7 +213,7 @@ def test_a_service_leaves_nothing_behind(stopped: Service, node: Node, tmp_path:
         [folder] = tmp_path.iterdir()
         assert folder.stat().st_mode & 0o777 == 0o700
         assert node.control_socket.exists()
-    assert node.is_shut_down
+    assert node.is_killed
     assert not [*tmp_path.iterdir()]
 
 
@@ -195,5 +222,4 @@ def test_a_node_that_does_not_start_leaves_nothing_behind(stopped: Service, node
     node.error = UsageError("no Ray")
     with pytest.raises(UsageError, match="no Ray"), stopped:
         pass
-    assert node.is_shut_down
     assert not [*tmp_path.iterdir()]

@@ -5,6 +5,8 @@ engine. A request without output starts again. One with output continues: its to
 Where that could change the output (stop strings, penalties, a grammar) but the output is determined (greedy, or with a
 seed), the new engine computes it again, and the part that was sent already is skipped if it is the same. Any other
 request ends with an error, so no truncated response looks complete.
+
+A request that killed an engine (`suspects.py`) is refused, and its engine's death says nothing about the next.
 """
 
 import asyncio
@@ -18,7 +20,11 @@ from headway.events.serving_events import EngineDied, EngineReplaced, RequestRes
 from headway.serve import patches
 from headway.serve.engine.error_handlers import has_failed, is_request_error
 from headway.serve.engine.fair_queue import FairQueue
+from headway.serve.engine.grammar_process import NOT_COMPILED
 from headway.serve.engine.resumable_generation import ResumableGeneration
+from headway.serve.engine.suspects import Computation, Suspects
+from headway.serve.engine.token_counts import GenerationTokens
+from headway.serve.engine.token_ids import require_token_ids
 from headway.serve.request_context import CURRENT_REQUEST, RequestContext
 from headway.serve.telemetry_sinks import TelemetrySinks
 
@@ -26,11 +32,15 @@ if TYPE_CHECKING:
     from vllm import SamplingParams
     from vllm.outputs import RequestOutput
     from vllm.v1.engine.async_llm import AsyncLLM
+    from vllm.v1.engine.exceptions import EngineDeadError
 
 POLL_SECONDS = 0.1
 """Interval between checks of an idle engine [s]."""
 MAX_DEATHS, WINDOW_SECONDS = 3, 120.0
-"""After so many deaths within so long [s] no engine is started any more: the cause is something else."""
+"""After so many deaths without suspects within so long [s] no engine is started any more."""
+KILLED = "The engine failed when it began this request, which is not computed again. Change it."
+GrammarCheck = Callable[["SamplingParams", RequestContext], Awaitable[None]]
+"""Refuses a request whose grammar is too expensive."""
 
 
 class Failover:
@@ -42,10 +52,12 @@ class Failover:
         start_engine: Callable[[], Awaitable["AsyncLLM"]],
         queue: FairQueue,
         sinks: TelemetrySinks,
+        check_grammar: GrammarCheck,
     ) -> None:
         """`start_engine`: starts another engine, and returns when it has generated a token."""
         self._engine, self._start_engine, self.queue = engine, start_engine, queue
         self._log, self._metrics = sinks.log, sinks.metrics
+        self._check_grammar, self._suspects = check_grammar, Suspects()
         self._replacement: asyncio.Task[None] | None = None
         """The task that starts another engine, or the last such task."""
         self._death_times: deque[float] = deque(maxlen=MAX_DEATHS)
@@ -84,7 +96,12 @@ class Failover:
     def generate(
         self, prompt: Any, sampling_params: "SamplingParams", request_id: str, **kwargs: Any
     ) -> AsyncGenerator["RequestOutput", None]:
-        """Generate outputs, as `AsyncLLM.generate` does; closing the request's context ends them."""
+        """Generate outputs, as `AsyncLLM.generate` does; closing the request's context ends them.
+
+        Raises:
+            VLLMValidationError: the prompt has a token that the model does not have.
+        """
+        require_token_ids(prompt, self._engine.model_config.get_vocab_size())
         context = CURRENT_REQUEST.get() or RequestContext(request_id)
         generation = self._generate(context, prompt, sampling_params, request_id, **kwargs)
         context.generations.append(generation)
@@ -103,36 +120,61 @@ class Failover:
         from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
 
         context.reached_engine = True
-        generation, was_resumed = ResumableGeneration(prompt, sampling_params), False
-        async with self.queue.slot(context):
-            while not context.closed:
-                engine = await self._live_engine()
-                stream = engine.generate(generation.prompt, generation.params, request_id, **kwargs)
-                try:
-                    async with aclosing(stream) as outputs:
-                        async for output in outputs:
-                            if sampling_params.structured_outputs and has_failed(output):
-                                raise VLLMValidationError("The grammar or schema can be neither compiled nor followed.")
-                            if context.closed:
-                                return
-                            if (new_output := generation.advance(output)) is not None:
-                                _record_output(context, new_output)
-                                yield new_output
-                except EngineGenerateError as error:
-                    if is_request_error(error):
-                        raise VLLMValidationError(f"The request cannot be computed: {error.__cause__}") from error
-                    raise
-                except EngineDeadError:
-                    # A request that has seen two engines die may be the cause.
-                    if was_resumed or not generation.prepare_resume():
-                        context.problem = "engine_died"
-                        raise
-                    was_resumed = True
-                    context.resumptions += 1
-                    self._metrics.record_resumption()
-                    self._log.write(RequestResumed(request=context.request_id, tokens=generation.token_count))
-                else:
-                    return
+        generation = ResumableGeneration(prompt, sampling_params)
+        async with self.queue.slot(context), GenerationTokens(context, request_id) as tokens:
+            await self._check_grammar(sampling_params, context)
+            with self._suspects.track(request_id) as computation:
+                while not context.closed:
+                    async with self._suspects.turn(computation):
+                        engine = computation.engine = await self._live_engine()
+                        stream = engine.generate(generation.prompt, generation.params, request_id, **kwargs)
+                        try:
+                            async with aclosing(stream) as outputs:
+                                async for output in outputs:
+                                    if sampling_params.structured_outputs and has_failed(output):
+                                        raise VLLMValidationError(NOT_COMPILED)
+                                    if context.closed:
+                                        return
+                                    if (new_output := generation.advance(output)) is not None:
+                                        yield new_output
+                        except EngineGenerateError as error:
+                            if is_request_error(error):
+                                message = f"The request cannot be computed: {error.__cause__}"
+                                raise VLLMValidationError(message) from error
+                            raise
+                        except EngineDeadError as error:
+                            self._prepare_next_engine(context, computation, generation, error)
+                            generation.account_for_replay(tokens)
+                        else:
+                            return
+
+    def _prepare_next_engine(
+        self,
+        context: RequestContext,
+        computation: Computation,
+        generation: ResumableGeneration,
+        error: "EngineDeadError",
+    ) -> None:
+        """Prepare a request whose engine died for the next one.
+
+        Raises:
+            EngineDeadError: no other engine can continue it.
+            VLLMValidationError: it has killed the engine.
+        """
+        from vllm.exceptions import VLLMValidationError
+
+        has_suspects = self._suspects.judge(computation.engine)
+        if computation.is_culprit:
+            context.problem = "engine_killed"
+            raise VLLMValidationError(KILLED) from error
+        # A request that has seen two engines die may be the cause, unless others are suspects.
+        if computation.was_resumed or not generation.prepare_resume():
+            context.problem = "engine_died"
+            raise error
+        computation.was_resumed = not has_suspects
+        context.resumptions += 1
+        self._metrics.record_resumption()
+        self._log.write(RequestResumed(request=context.request_id, tokens=generation.token_count))
 
     async def _live_engine(self) -> "AsyncLLM":
         """Return the live engine; waits for it while it is replaced.
@@ -166,10 +208,11 @@ class Failover:
     async def _replace_engine(self) -> None:
         """Shut the dead engine down and start another; sets `failure` if that fails."""
         start = time.monotonic()
-        self._death_times.append(start)
-        if len(self._death_times) == MAX_DEATHS and start - self._death_times[0] < WINDOW_SECONDS:
-            self.failure = RuntimeError(f"{MAX_DEATHS} engines died within {start - self._death_times[0]:.0f} s")
-            return
+        if not self._suspects.judge(self._engine):
+            self._death_times.append(start)
+            if len(self._death_times) == MAX_DEATHS and start - self._death_times[0] < WINDOW_SECONDS:
+                self.failure = RuntimeError(f"{MAX_DEATHS} engines died within {start - self._death_times[0]:.0f} s")
+                return
         try:
             self._metrics.record_engine_death()
             self._log.write(EngineDied(action="another engine is starting; requests wait for it"))
@@ -180,16 +223,3 @@ class Failover:
             self._log.write(EngineReplaced(seconds=round(time.monotonic() - start, 3)))
         except Exception as error:  # any error: requests wait for this task and need to see that it failed
             self.failure = error
-
-
-def _record_output(context: RequestContext, output: "RequestOutput") -> None:
-    """Record the tokens and times of an output in the request's context."""
-    now = time.perf_counter()
-    tokens = sum(len(choice.token_ids) for choice in output.outputs)
-    if context.first_token is None and tokens:
-        # A response that is no stream arrives in one output; the engine knows how long it took after the first token.
-        since_first = output.metrics.last_token_ts - output.metrics.first_token_ts if output.metrics else 0.0
-        context.first_token = now - since_first
-        context.prompt_tokens += len(output.prompt_token_ids or ())
-    context.generated_tokens += tokens
-    context.last_token = now

@@ -27,7 +27,7 @@ class FairQueue:
         """Time in which at least one request was running [s]."""
         self.cache_usage = 0.0
         """Share of the KV cache in use, 0 to 1, as the engine last reported it."""
-        self._queues: dict[str, deque[asyncio.Future[None]]] = {}
+        self._queues: dict[str, deque[asyncio.Future[float]]] = {}
         """Waiting requests by tenant; the tenant whose turn is next comes first."""
         self._share_seconds = 0.0
         """Busy time charged to a request that has been running all along [s]."""
@@ -39,15 +39,17 @@ class FairQueue:
         arrival = self._clock()
         if self._has_slot():
             self._start_one()
+            before = self._share_seconds
         else:
-            await self._wait(context.tenant)
+            before = await self._wait(context)
         context.queue_seconds += self._clock() - arrival
-        before = self._share_seconds
+        context.hold_slot()
         try:
             yield
         finally:
             self._charge_time()
             context.busy_seconds += self._share_seconds - before
+            context.release_slot()
             self.capacity.running -= 1
             self._admit()
 
@@ -62,23 +64,25 @@ class FairQueue:
             self.capacity.running < self.capacity.slots and self.cache_usage < FULL_CACHE
         )
 
-    async def _wait(self, tenant: str) -> None:
-        """Wait in the tenant's queue until a slot is held."""
-        turn = asyncio.get_running_loop().create_future()
+    async def _wait(self, context: RequestContext) -> float:
+        """Wait in the tenant's queue until a slot is held; returns the share of busy time at that moment."""
+        tenant = context.tenant
+        turn: asyncio.Future[float] = asyncio.get_running_loop().create_future()
         self._queues.setdefault(tenant, deque()).append(turn)
         self.capacity.waiting += 1
         try:
-            await turn
+            return await turn
         except asyncio.CancelledError:
             if turn.done() and not turn.cancelled():  # admitted and cancelled at the same moment
                 self._charge_time()
+                context.busy_seconds += self._share_seconds - turn.result()
                 self.capacity.running -= 1
             else:
                 self._remove(tenant, turn)
             self._admit()
             raise
 
-    def _remove(self, tenant: str, turn: asyncio.Future[None]) -> None:
+    def _remove(self, tenant: str, turn: asyncio.Future[float]) -> None:
         queue = self._queues.get(tenant, deque())
         with suppress(ValueError):  # `_admit` has skipped it already
             queue.remove(turn)
@@ -97,7 +101,7 @@ class FairQueue:
                 self._queues[tenant] = queue
             if not turn.cancelled():
                 self._start_one()
-                turn.set_result(None)
+                turn.set_result(self._share_seconds)
 
     def _start_one(self) -> None:
         self._charge_time()

@@ -2,6 +2,8 @@
 
 from typing import TYPE_CHECKING, Any
 
+from headway.serve.engine.token_counts import GenerationTokens
+
 if TYPE_CHECKING:
     from vllm import SamplingParams
     from vllm.outputs import CompletionOutput, RequestOutput
@@ -68,6 +70,13 @@ class ResumableGeneration:
             self._repeated_tokens, self._repeated_characters = list(self._tokens), self._characters
             return True
         return False
+
+    def account_for_replay(self, tokens: GenerationTokens) -> None:
+        """Tell the count of its tokens what the next engine computes again, after `prepare_resume`."""
+        in_prompt = 0
+        if self._original_prompt is not None:
+            in_prompt = len(self.prompt["prompt_token_ids"]) - len(self._original_prompt)
+        tokens.replay(kept=self.token_count, in_prompt=in_prompt, repeated=len(self._repeated_tokens))
 
     def _extend_prompt(self) -> None:
         """Append the forwarded tokens to the prompt."""

@@ -4,12 +4,16 @@ import asyncio
 import os
 from argparse import Namespace
 from collections.abc import Callable
-from multiprocessing import forkserver
+from multiprocessing import forkserver, get_context
+from multiprocessing.context import ForkServerContext, SpawnContext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from headway.parent_death import PARENT_VARIABLE
 from headway.serve import patches
 from headway.serve.config import ServeConfig
+from headway.serve.engine.token_counts import EngineTokens
+from headway.serve.request_context import CURRENT_REQUEST
 from headway.telemetry import Log
 
 if TYPE_CHECKING:
@@ -17,6 +21,7 @@ if TYPE_CHECKING:
     from vllm.v1.engine.async_llm import AsyncLLM
 
     from headway.serve.engine.failover import Failover
+    from headway.telemetry.serving_metrics import ServingMetrics
 
 OFFLINE_ENVIRONMENT = {
     "DO_NOT_TRACK": "1",
@@ -56,8 +61,15 @@ def set_engine_environment(config: ServeConfig) -> None:
     os.environ.update(OFFLINE_ENVIRONMENT)
     if not on_gpu():
         os.environ.update(cpu_environment(config))
-        forkserver.set_forkserver_preload(["headway.serve.engine.engine_preload"])
+        os.environ[PARENT_VARIABLE] = str(os.getpid())
+        modules = ("forkserver_death", "engine_preload")
+        forkserver.set_forkserver_preload([f"headway.serve.engine.{module}" for module in modules])
         forkserver.ensure_running()
+
+
+def process_context() -> ForkServerContext | SpawnContext:
+    """How this process starts another that uses vLLM: on a CPU, from the forkserver, which has loaded it."""
+    return get_context("spawn") if on_gpu() else get_context("forkserver")
 
 
 def engine_arguments(config: ServeConfig) -> Namespace:
@@ -75,24 +87,31 @@ def engine_arguments(config: ServeConfig) -> Namespace:
     return args
 
 
-async def start_engine(args: Namespace, on_cache_usage: Callable[[float], None]) -> "AsyncLLM":
+async def start_engine(
+    args: Namespace, on_cache_usage: Callable[[float], None], metrics: "ServingMetrics"
+) -> "AsyncLLM":
     """Start an engine in its own process. Returns when it has loaded the model.
 
-    `on_cache_usage` gets the usage of the KV cache, 0 to 1, after each step.
+    `on_cache_usage` gets the usage of the KV cache, 0 to 1, after each step; `metrics` get the tokens of each step.
     """
     from vllm.engine.arg_utils import AsyncEngineArgs
     from vllm.usage.usage_lib import UsageContext
     from vllm.v1.engine.async_llm import AsyncLLM
     from vllm.v1.metrics.loggers import StatLoggerBase
 
-    class CacheUsageLogger(StatLoggerBase):
-        """Passes the usage of the KV cache on; vLLM calls it after each step."""
+    class StepLogger(StatLoggerBase):
+        """Passes the usage of the KV cache and the tokens on; vLLM calls it after each step."""
 
         def __init__(self, *_: Any) -> None: ...
 
-        def record(self, scheduler_stats: Any, *_: Any, **__: Any) -> None:
+        def record(self, scheduler_stats: Any, iteration_stats: Any, *_: Any, **__: Any) -> None:
             if scheduler_stats is not None:
                 on_cache_usage(scheduler_stats.kv_cache_usage)
+            if iteration_stats is not None:
+                metrics.record_step(
+                    prompt_tokens=iteration_stats.num_prompt_tokens,
+                    generated_tokens=iteration_stats.num_generation_tokens,
+                )
 
         def log_engine_initialized(self) -> None: ...
 
@@ -101,27 +120,34 @@ async def start_engine(args: Namespace, on_cache_usage: Callable[[float], None])
             patches.use_forkserver()
         context = UsageContext.OPENAI_API_SERVER
         config = AsyncEngineArgs.from_cli_args(args).create_engine_config(usage_context=context)
-        return AsyncLLM.from_vllm_config(config, usage_context=context, stat_loggers=[CacheUsageLogger])
+        return AsyncLLM.from_vllm_config(config, usage_context=context, stat_loggers=[StepLogger])
 
-    return await asyncio.to_thread(start)  # the event loop goes on with waiting requests
+    engine = await asyncio.to_thread(start)  # the event loop goes on with waiting requests
+    EngineTokens(engine, metrics)
+    return engine
 
 
 async def generate_first_token(engine: "AsyncLLM") -> None:
     """Generate one token: an engine counts as ready only after it."""
     from vllm import SamplingParams
 
+    CURRENT_REQUEST.set(None)  # a request in whose task an engine is replaced is not charged for it
     async for _ in engine.generate({"prompt_token_ids": [0]}, SamplingParams(max_tokens=1), "ready"):
         pass
 
 
 async def build_application(engine: "Failover", args: Namespace, log: Log) -> "FastAPI":
     """Build vLLM's own OpenAI application around `engine`; `log` gets the errors of its requests."""
+    patches.stop_at_first_message()  # before the routes are imported
+
     from vllm.entrypoints.launchers.api_server.app_state import init_app_state
     from vllm.entrypoints.launchers.app import build_app
 
-    from headway.serve.engine.error_handlers import install_error_handlers  # imports fastapi, too early for a start
+    # imports fastapi, too early for a start
+    from headway.serve.engine.error_handlers import install_error_handlers, shorten
 
     patches.cache_environment()
+    patches.shorten_errors(shorten)
     tasks = await engine.get_supported_tasks()
     app = build_app(args, tasks, engine.model_config)
     await init_app_state(cast("AsyncLLM", engine), app.state, args, tasks)

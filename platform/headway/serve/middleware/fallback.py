@@ -44,7 +44,8 @@ class Fallback(HttpMiddleware):
 
     async def _respond_from_engine(self, scope: Scope, receive: Receive, send: Send) -> bool:
         """Respond from the engine; False if it failed before the client received anything."""
-        response = context_of(scope).response
+        context = context_of(scope)
+        response = context.response
         with TentativeResponse(response) as attempt:
             try:
                 await self.app(scope, receive, send)
@@ -55,6 +56,7 @@ class Fallback(HttpMiddleware):
                 if response.status:
                     self.engine_breaker.record(error)
                     raise
+                context.report(error)
         self.engine_breaker.record(attempt.failure)
         return attempt.failure is None
 

@@ -4,14 +4,16 @@ The id is the trace id, unless the client sent its own; then log lines, spans an
 """
 
 import time
+from functools import partial
 from typing import Any
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from headway.events.serving_events import RequestEnded
 from headway.serve.middleware.http_middleware import HttpMiddleware
-from headway.serve.request_context import DEADLINE_EXCEEDED, RequestContext, context_of
-from headway.serve.routes import HttpRoute, route_of
+from headway.serve.request_context import CANCELLED, DEADLINE_EXCEEDED, RequestContext, context_of
+from headway.serve.response_hooks import SERVER_ERROR
+from headway.serve.routes import route_of
 from headway.serve.telemetry_sinks import TelemetrySinks
 
 CLIENT_CLOSED = 499
@@ -25,27 +27,42 @@ class RequestTelemetry(HttpMiddleware):
         super().__init__(app)
         self.sinks = sinks
 
-    def applies(self, route: HttpRoute) -> bool:
-        """Whether its requests are recorded."""
-        return not route.probe
-
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on, and record how it ended."""
+        """Pass the request on, and record how it ended, once the engine computes nothing more for it."""
         context = context_of(scope)
         try:
             await self.app(scope, receive, send)
+        except Exception as error:  # any: it counts as the response that the client gets
+            await context.fail(error)
+            raise
         except BaseException:
-            context.response.status = context.response.status or 500
+            context.problem = context.problem or CANCELLED
             raise
         finally:
-            self._record(scope, context)
+            try:
+                await context.stop()
+            finally:
+                self._record(scope, context)
 
     def _record(self, scope: Scope, context: RequestContext) -> None:
-        code = context.response.status or CLIENT_CLOSED
+        """Record a request in each place. One that fails keeps it out of none of the others."""
+        if route_of(scope).probe and not context.is_broken:
+            return
+        code = context.response.status or (SERVER_ERROR if context.problem else CLIENT_CLOSED)
         outcome = _outcome(context, code)
         seconds = time.perf_counter() - context.arrival
-        self._update_metrics(context, code, outcome, seconds)
-        self._end_span(scope, context, code)
+        records = (
+            partial(self._update_metrics, context, code, outcome, seconds),
+            partial(self._end_span, scope, context, code),
+            partial(self._write_line, context, code, outcome, seconds),
+        )
+        for record in records:
+            try:
+                record()
+            except Exception as error:  # any: telemetry is no reason to break a connection
+                context.report(error)
+
+    def _write_line(self, context: RequestContext, code: int, outcome: str, seconds: float) -> None:
         ended = RequestEnded(
             request=context.request_id,
             trace=context.span.trace.trace_id,
@@ -72,7 +89,8 @@ class RequestTelemetry(HttpMiddleware):
         metrics.record_request(
             tenant=tenant, path=context.path_label, code=code, outcome=outcome, seconds=seconds, exemplar=exemplar
         )
-        if context.prompt_tokens:
+        metrics.record_replay(prompt_tokens=context.replayed_prompt_tokens, generated_tokens=context.replayed_tokens)
+        if context.prompt_tokens or context.generated_tokens:
             metrics.record_generation(
                 tenant=tenant,
                 first_token_seconds=context.first_token_seconds,
@@ -116,7 +134,7 @@ def _outcome(context: RequestContext, code: int) -> str:
         return "late"
     if context.problem or code >= 500:
         return "failed"
-    if code >= 400 and code != CLIENT_CLOSED:
+    if code >= 400 and context.response.status:
         return "refused"
     return "ok" if context.response.complete else "gone"
 

@@ -30,7 +30,7 @@ def request_path(runtime: ReplicaRuntime) -> list[Middleware]:
     """The middleware of a replica, in the order that a request passes it; responses pass it in the reverse order."""
     config, sinks, tenants = runtime.config, runtime.sinks, runtime.tenants
     return [
-        Middleware(RequestId, spans=sinks.spans, run_trace=sinks.run_trace),
+        Middleware(RequestId, spans=sinks.spans, run_trace=sinks.run_trace, log=sinks.log),
         Middleware(RequestTelemetry, sinks=sinks),
         Middleware(CrossOrigin),
         Middleware(WriteTimeout, timeout_seconds=config.write_timeout_seconds, sinks=sinks),

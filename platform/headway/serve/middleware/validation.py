@@ -1,25 +1,20 @@
-"""Validation of request bodies: refuses with a clear message what no engine can process.
+"""Validation of request bodies: refuses with a clear message what no engine can process, or not within bounds.
 
-vLLM checks fields one by one, and reports some invalid requests as its own failure. This module checks the body as a
-whole: it is a JSON object, its integers fit into 64 bits, and it asks for few enough choices. The engine would start
-all choices at once, and all other requests would wait behind them.
+vLLM checks fields one by one, reports some invalid requests as its own failure, and takes memory and time without end
+for others. This module checks the body as a whole: it is a JSON object, each of its parts is within its bound
+(`request_bounds.py`), and it asks for few enough choices. The engine would start all choices at once, and all other
+requests would wait behind them.
 """
-
-import re
-from typing import Any
 
 from starlette.types import ASGIApp, Scope
 
 from headway.serve.middleware.http_middleware import RequestCheck
 from headway.serve.openai_error import INVALID_REQUEST, ApiError
 from headway.serve.request_body import RequestBody
+from headway.serve.request_bounds import request_problem
 from headway.serve.request_context import body_of
 from headway.serve.routes import HttpRoute, route_of
 from headway.serve.tenants.estimate import count_choices
-
-LONG_NUMBER = re.compile(rb"\d{19}")
-"""A body without so many digits in a row holds no integer that is too large."""
-INT64_MIN, INT64_MAX = -(2**63), 2**63 - 1
 
 
 class Validation(RequestCheck):
@@ -48,22 +43,8 @@ class Validation(RequestCheck):
         fields = body.fields
         if fields is None:
             return body.problem
-        if LONG_NUMBER.search(body.content) and _exceeds_int64(fields):
-            return "A number in the body does not fit into 64 bits."
+        if problem := request_problem(fields):
+            return problem
         if (count := count_choices(fields)) > self.max_choices:
             return f"The request asks for {count} choices (prompts times n); at most {self.max_choices} are allowed."
         return None
-
-
-def _exceeds_int64(value: Any) -> bool:
-    """Whether a JSON value holds an integer that does not fit into 64 bits."""
-    pending = [value]
-    while pending:
-        item = pending.pop()
-        if isinstance(item, dict):
-            pending.extend(item.values())
-        elif isinstance(item, list):
-            pending.extend(item)
-        elif isinstance(item, int) and not INT64_MIN <= item <= INT64_MAX:
-            return True
-    return False

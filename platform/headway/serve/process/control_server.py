@@ -1,6 +1,6 @@
-"""Control server: the service's end of the control channel, to which every process of its replicas connects.
+"""Control server: the service's end of the control channel, to which its node and all processes of replicas connect.
 
-A replica that connects gets the configuration, and `Drain` if the service is stopping. Messages of replicas are read
+Who connects gets the configuration, and `Drain` if the service is stopping. Messages of replicas are read
 every `READ_SECONDS`: to be woken by each line of their log would cost more than the line.
 """
 
@@ -15,9 +15,10 @@ from headway.errors import UsageError
 from headway.serve.control_messages import (
     MAX_MESSAGE_BYTES,
     Configuration,
+    Deployed,
     Drain,
+    Finished,
     FromService,
-    InFlight,
     LogText,
     StageDone,
     decode_from_replica,
@@ -44,8 +45,10 @@ class ReplicaConnection:
         """Whether the other end is there, as far as is known."""
         self.is_draining = False
         """Whether it was told to drain."""
-        self.in_flight: int | None = None
-        """Requests in flight, as it last reported them; None: it has reported none."""
+        self.is_finished = False
+        """Whether all its requests are complete, after it was told to drain."""
+        self.is_essential = False
+        """Whether it has reported a stage of the start: the service cannot go on without it."""
 
     def send(self, message: FromService) -> None:
         """Send a message; a replica that takes none has ended."""
@@ -90,7 +93,11 @@ class ControlServer:
         self.stages: dict[str, float] = {}
         """Seconds of each stage of the replica's start so far."""
         self.drained = threading.Event()
-        """Set while the replicas have been told to drain, and no request is in flight."""
+        """Set while all have been told to drain and have finished."""
+        self.lost = threading.Event()
+        """Set once a process has ended without which the service cannot go on."""
+        self.deployed: Deployed | None = None
+        """Whether the replica has started, as the node reports it; None: it is starting."""
         self._dropped = 0
         """Lines and malformed messages that were dropped and are not reported yet."""
         self._draining = self._closing = False
@@ -127,7 +134,7 @@ class ControlServer:
                     replica.send(Drain())
                     replica.is_draining = True
             self._read()
-            drained = draining and all(replica.in_flight == 0 for replica in self._replicas)
+            drained = draining and all(replica.is_finished for replica in self._replicas)
             (self.drained.set if drained else self.drained.clear)()
 
     def _accept(self) -> None:
@@ -155,6 +162,8 @@ class ControlServer:
         for replica in self._replicas:
             if not replica.is_open:
                 replica.connection.close()
+                if replica.is_essential and not replica.is_finished:
+                    self.lost.set()
         self._replicas = [replica for replica in self._replicas if replica.is_open]
 
     def _read_replica(self, replica: ReplicaConnection, texts: list[str]) -> None:
@@ -175,9 +184,12 @@ class ControlServer:
                     self._dropped += dropped
                     characters += len(text)
                 case StageDone(stage, seconds):
+                    replica.is_essential = True
                     if stage in self.stages or len(self.stages) < MAX_STAGES:
                         self.stages = {**self.stages, stage: seconds}
-                case InFlight(count):
-                    replica.in_flight = count
+                case Deployed():
+                    self.deployed = message
+                case Finished():
+                    replica.is_finished = True
             if characters >= MAX_READ_CHARACTERS:
                 return

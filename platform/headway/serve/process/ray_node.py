@@ -14,7 +14,6 @@ from typing import Any
 from headway.errors import ServeError
 from headway.serve import patches
 from headway.serve.config import ServeConfig
-from headway.serve.control_client import SOCKET_VARIABLE
 from headway.serve.engine.vllm_engine import on_gpu
 from headway.serve.middleware.stack import STACK_PATH
 
@@ -22,23 +21,19 @@ APPLICATION = "headway"
 """Name of the Ray Serve application."""
 HEALTH_SECONDS = 1.0
 """Interval between health checks of the replica [s]."""
-MIN_GRACE_SECONDS = 35.0
-"""Shortest time that Ray Serve waits for a replica with direct ingress [s]."""
 OBJECT_STORE_BYTES = 100 * 2**20
 """Size of Ray's shared memory, which the service does not use [bytes]."""
 
 
 class RayNode:
-    """Starts Ray and the replica, says how they are, and stops them."""
+    """Starts Ray and the replica."""
 
     def __init__(self, config: ServeConfig) -> None:
         self.config = config
-        self.grace_seconds = max(MIN_GRACE_SECONDS, config.grace_seconds)
-        """How long requests in flight may take after the service is asked to stop [s]."""
 
-    def start(self, folder: Path, control_socket: Path) -> None:
-        """Start Ray, with its files in `folder`; the replica will connect to `control_socket`."""
-        os.environ |= ray_environment(self.config.port, control_socket) | {"TMPDIR": str(folder.parent)}
+    def start(self, folder: Path) -> None:
+        """Start Ray, with its files in `folder`."""
+        os.environ |= ray_environment(self.config.port)
         files = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
         resource.setrlimit(resource.RLIMIT_NOFILE, (files, files))  # the replica inherits it; a connection is a file
         import ray
@@ -60,7 +55,7 @@ class RayNode:
         """Start the replica, and return once it responds.
 
         Raises:
-            Exception: whatever Ray Serve raises if the replica does not start; see `failure_message`.
+            ServeError: the replica did not start; holds its own message and Ray Serve's.
         """
         from ray import serve
 
@@ -76,27 +71,14 @@ class RayNode:
             ray_actor_options={"num_cpus": 1, "num_gpus": int(on_gpu())},
             health_check_period_s=HEALTH_SECONDS,
             max_constructor_retry_count=1,
-            graceful_shutdown_timeout_s=self.grace_seconds,
         )
-        serve.run(deployment.bind(), name=APPLICATION, route_prefix="/")
-
-    def status(self) -> str | None:
-        """Ray Serve's status of the application; None if it has none.
-
-        Raises:
-            ServeError: Ray died.
-        """
-        from ray import serve
-        from ray.exceptions import RayError
-
         try:
-            application = serve.status().applications.get(APPLICATION)
-        except RayError as error:
-            raise ServeError(f"Ray died under {self.config.name}; start the service again") from error
-        return application.status if application else None
+            serve.run(deployment.bind(), name=APPLICATION, route_prefix="/")
+        except Exception as error:  # any error: Ray Serve raises what it likes
+            raise ServeError("\n".join(filter(None, [self._failure_message(), str(error)]))) from error
 
-    def failure_message(self) -> str:
-        """Why the replica did not start, in its own words; empty if Ray Serve does not know."""
+    def _failure_message(self) -> str:
+        """The replica's own words about why it did not start; empty if Ray Serve does not know."""
         from ray import serve
         from ray.exceptions import RayError
         from ray.serve.exceptions import RayServeException
@@ -107,18 +89,8 @@ class RayNode:
                 messages = [deployment.message for deployment in application.deployments.values()]
         return "\n".join(filter(None, messages))
 
-    def delete(self) -> None:
-        """Ask Ray Serve to stop the replica; it has stopped once `status` is None."""
-        patches.delete_application(APPLICATION)
 
-    def shutdown(self) -> None:
-        """Stop all processes of the node, however far its start got."""
-        import ray
-
-        ray.shutdown(wait_for_processes=True)
-
-
-def ray_environment(port: int, control_socket: Path) -> dict[str, str]:
+def ray_environment(port: int) -> dict[str, str]:
     """Environment variables of the replica, and those that Ray and Ray Serve read at their import."""
     return {
         "RAY_SERVE_ENABLE_DIRECT_INGRESS": "1",
@@ -129,5 +101,4 @@ def ray_environment(port: int, control_socket: Path) -> dict[str, str]:
         "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
         "RAY_SERVE_FORCE_STOP_UNHEALTHY_REPLICAS": "1",
         "RAY_USAGE_STATS_ENABLED": "0",
-        SOCKET_VARIABLE: str(control_socket),
     }

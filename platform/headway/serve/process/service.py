@@ -1,59 +1,60 @@
-"""Service: starts one node and its replica, watches them, and lets requests in flight complete at SIGTERM or SIGINT."""
+"""Service: starts a node and its replica, watches them, and lets requests in flight complete at a stop signal.
 
-import shutil
+Nothing here waits for Ray, so a signal is followed at any moment, and no process outlives the service.
+"""
+
 import signal
 import sys
-import tempfile
-import threading
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
-from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from headway.errors import ServeError
-from headway.localfiles import short_temporary_folder
 from headway.serve.config import ServeConfig
 from headway.serve.control_messages import Configuration
 from headway.serve.process.control_server import ControlServer
+from headway.serve.process.node_process import NodeProcess
 from headway.serve.process.port import owns_port, require_free_port
-from headway.serve.process.ray_node import HEALTH_SECONDS, RayNode
-from headway.stop_signals import stop_signals
+from headway.stop_signals import SignalFlag, stop_signals
+from headway.temporary_folder import temporary_folder
 
 SOCKET_ROOM = len("/headway-12345678/ray/session_2026-01-01_00-00-00_123456_1234567/sockets/plasma_store")
 """Length of the path of Ray's longest socket below the temporary folder [bytes]."""
 POLL_SECONDS = 0.2
 """Interval between checks while the service starts and drains [s]."""
+HEALTH_SECONDS = 1.0
+"""Interval between checks while it serves [s]."""
+COPY_SECONDS = 1.0
+"""Time after a signal within which another one is its copy: `timeout` signals its child and the child's group [s]."""
 
 
 class Service:
-    """A service from start to end. As a context manager, it leaves no process behind."""
+    """A service from start to end. As a context manager, it leaves neither processes nor files behind."""
 
     def __init__(self, config: ServeConfig) -> None:
         self.config = config
         self.url = f"http://{config.host}:{config.port}/v1"
         """Base URL for an OpenAI client."""
-        self.stopping = threading.Event()
-        """Set by the first SIGTERM or SIGINT."""
-        self._aborting = threading.Event()
-        """Set by the second SIGTERM or SIGINT: requests in flight are cut off."""
-        self._failure: BaseException | None = None
-        self._node = RayNode(config)
+        self.stopping = SignalFlag()
+        """Set by the first signal that asks the service to stop."""
+        self._aborting = SignalFlag()
+        """Set by the second one: requests in flight are cut off."""
+        self._first_signal = 0.0
         self._resources = ExitStack()
 
     def __enter__(self) -> Self:
         require_free_port(self.config)
+        for number in stop_signals():  # from here on nothing interrupts this thread
+            signal.signal(number, lambda *_: self._on_signal())
         with ExitStack() as stack:
-            folder = Path(tempfile.mkdtemp(prefix="headway-", dir=short_temporary_folder(SOCKET_ROOM)))
-            stack.callback(shutil.rmtree, folder, ignore_errors=True)
+            self._folder = stack.enter_context(temporary_folder(SOCKET_ROOM))
             configuration = Configuration(self.config, terminal=sys.stderr.isatty())
-            self._control = ControlServer(folder / "control", configuration, sys.stderr.write)
+            self._control = ControlServer(self._folder / "control", configuration, sys.stderr.write)
             stack.callback(self._control.close)
-            stack.callback(self._node.shutdown)
-            self._node.start(folder / "ray", folder / "control")
-            for number in stop_signals():  # after Ray has started, which sets its own handlers
-                signal.signal(number, lambda *_: self._on_signal())
+            self._node = NodeProcess(self._folder, self._folder / "control")
+            stack.callback(self._node.kill)
             self._resources = stack.pop_all()
         return self
 
@@ -63,66 +64,70 @@ class Service:
         self._resources.close()
 
     def start(self, on_progress: Callable[[dict[str, float]], None]) -> bool:
-        """Start the replica. Returns True once it responds, False if a signal stops the service first.
+        """Wait for the replica. Returns True once it responds, False if a signal stops the service first.
 
         `on_progress` gets the seconds of all stages so far whenever a stage of the start ends.
 
         Raises:
             ServeError: the replica did not start; the message holds the replica's own.
         """
-        thread = threading.Thread(target=self._deploy, name="serve", daemon=True)
-        thread.start()
         last_stages: dict[str, float] = {}
-        while thread.is_alive() and not self.stopping.is_set():
-            thread.join(POLL_SECONDS)
+        while not self._control.deployed and not self.stopping.wait(POLL_SECONDS):
             if (stages := self.stages()) != last_stages:
                 on_progress(stages)
                 last_stages = stages
-        if self._failure:
-            message = "\n".join(filter(None, [self._node.failure_message(), str(self._failure)]))
-            raise ServeError(f"the model did not start: {message}") from self._failure
+            if failure := self._node.failure():
+                raise ServeError(f"{failure} died before the model was loaded; see the messages above")
         if self.stopping.is_set():
             return False
+        if self._control.deployed and self._control.deployed.failure is not None:
+            raise ServeError(f"the model did not start: {self._control.deployed.failure}")
         if not owns_port(self.config):
             raise ServeError(f"another process responds at port {self.config.port}; choose another port with --port")
         return True
 
     def stages(self) -> dict[str, float]:
-        """Seconds of each stage of the replica's start so far."""
+        """Seconds of each stage of the start so far."""
         return self._control.stages
 
     def supervise(self) -> None:
         """Watch the replica until a signal stops the service.
 
         Raises:
-            ServeError: the engine died.
+            ServeError: the service cannot go on. Requests in flight are complete, unless what died computed them.
         """
         while not self.stopping.wait(HEALTH_SECONDS):
-            if self._node.status() not in {"RUNNING", "DEPLOYING"}:
-                raise ServeError(f"the engine of {self.config.name} died; start the service again")
+            if problem := self._problem():
+                self.drain()
+                raise ServeError(f"{problem}; start the service again")
 
     def drain(self) -> bool:
         """Refuse new requests, and wait for those in flight within the grace period.
 
         Returns whether all completed. A second signal ends the grace period.
         """
-        deadline = time.monotonic() + self._node.grace_seconds
+        deadline = time.monotonic() + self.config.grace_seconds
         self._control.drain()
-        self._wait_until(self._control.drained.is_set, deadline)
-        self._node.delete()  # only now: the replica had to serve /metrics and send its refusals
-        return self._wait_until(lambda: self._node.status() is None, deadline)
+        while not (is_drained := self._control.drained.is_set()) and time.monotonic() < deadline:
+            if self._aborting.wait(POLL_SECONDS):
+                break
+        return is_drained and not self._control.lost.is_set()
 
-    def _wait_until(self, condition: Callable[[], bool], deadline: float) -> bool:
-        """Wait for `condition`; False at the deadline [s, `time.monotonic`] or at a second signal."""
-        while not (is_met := condition()) and time.monotonic() < deadline and not self._aborting.wait(POLL_SECONDS):
-            pass
-        return is_met
-
-    def _deploy(self) -> None:
-        try:
-            self._node.deploy()
-        except Exception as error:  # any error: `start` reports it
-            self._failure = error
+    def _problem(self) -> str | None:
+        """Why the service cannot go on; None: it can."""
+        if failure := self._node.failure():
+            return f"{failure} died under {self.config.name}"
+        if self._control.lost.is_set():
+            return f"the engine of {self.config.name} died"
+        if not (self._folder / "control").exists():
+            return f"{self._folder} was deleted under {self.config.name}; set TMPDIR to a folder that nobody cleans"
+        return None
 
     def _on_signal(self) -> None:
-        (self._aborting if self.stopping.is_set() else self.stopping).set()
+        """Follow a signal; it may come at any moment, so it only sets flags."""
+        now = time.monotonic()
+        if not self.stopping.is_set():
+            self._first_signal = now
+            self.stopping.set()
+        elif now - self._first_signal >= COPY_SECONDS:
+            self._aborting.set()

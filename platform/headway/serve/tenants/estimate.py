@@ -12,7 +12,7 @@ BYTES_PER_TOKEN = 4
 DEFAULT_MAX_TOKENS = 256
 """Estimated length of a completion whose request sets no limit [tokens]."""
 LIMIT_FIELDS = ("max_completion_tokens", "max_tokens", "max_output_tokens")
-"""Fields that limit the length of a completion; the first with a positive number counts."""
+"""Fields that limit the length of a completion; each API reads its own, so the largest counts."""
 
 
 def estimate_tokens(body: RequestBody) -> int:
@@ -31,8 +31,8 @@ def count_choices(fields: dict[str, Any]) -> int:
 
 def _completion_tokens(fields: dict[str, Any]) -> int:
     """Estimate the tokens of all completions."""
-    limits = (_positive_int(fields.get(name)) for name in LIMIT_FIELDS)
-    return next(filter(None, limits), DEFAULT_MAX_TOKENS) * count_choices(fields)
+    limit = max(_positive_int(fields.get(name)) for name in LIMIT_FIELDS)
+    return (limit or DEFAULT_MAX_TOKENS) * count_choices(fields)
 
 
 def _count_prompts(fields: dict[str, Any]) -> int:

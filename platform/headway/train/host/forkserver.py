@@ -9,8 +9,8 @@ import tempfile
 from collections.abc import Iterator
 from typing import Any
 
-from headway.localfiles import short_temporary_folder
 from headway.stop_signals import PREEMPTED, signals_blocked, stop_signals
+from headway.temporary_folder import temporary_folder
 
 SOCKET_ROOM = len("/headway-12345678/listener-12345678")
 """Length of the path of multiprocessing's socket below the temporary folder [bytes]."""
@@ -29,7 +29,7 @@ def rank_forkserver(main_module: str) -> Iterator[None]:
         signal.signal(number, lambda *_: sys.exit(PREEMPTED))
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # it warns of addresses without a host name
     forkserver.set_forkserver_preload(["headway.train.preload", main_module])
-    with _temporary_folder():
+    with _own_temporary_folder():
         with signals_blocked():
             resource_tracker.ensure_running()
         with signals_blocked():  # again, for the tracker unblocks some; `preload` receives them
@@ -44,13 +44,12 @@ def rank_forkserver(main_module: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _temporary_folder() -> Iterator[None]:
+def _own_temporary_folder() -> Iterator[None]:
     """Have this process, and no other, put its temporary files into a folder that is removed at the end."""
-    parent = short_temporary_folder(SOCKET_ROOM)
-    with tempfile.TemporaryDirectory(prefix="headway-", dir=parent, ignore_cleanup_errors=True) as folder:
-        tempfile.tempdir = folder
+    with temporary_folder(SOCKET_ROOM) as folder:
+        tempfile.tempdir = str(folder)
         # multiprocessing would make a folder in it, and remove that at the exit of the process, after this one is gone.
-        multiprocessing.current_process()._config["tempdir"] = folder  # type: ignore[attr-defined]  # noqa: SLF001
+        multiprocessing.current_process()._config["tempdir"] = str(folder)  # type: ignore[attr-defined]  # noqa: SLF001
         try:
             yield
         finally:
