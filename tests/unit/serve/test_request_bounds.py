@@ -15,13 +15,13 @@ from starlette.testclient import TestClient
 from starlette.types import Receive, Scope, Send
 from tests.unit.serve.replicas import behind, config
 
-from headway.serve import document_bounds, grammar_bounds, likelihood_bounds, request_bounds
-from headway.serve.field_bounds import MAX_TOKEN_ID, integer, number
+from headway.serve.bounds import document_bounds, grammar_bounds, likelihood_bounds, request_bounds
+from headway.serve.bounds.field_bounds import MAX_TOKEN_ID, integer, number
+from headway.serve.bounds.request_bounds import BOUNDS, request_problem
 from headway.serve.memory_budget import MemoryBudget
 from headway.serve.middleware.buffering import Buffering
 from headway.serve.middleware.validation import Validation
 from headway.serve.request_body import RequestBody
-from headway.serve.request_bounds import BOUNDS, request_problem
 from headway.serve.routes import ROUTES
 from headway.serve.tenants.estimate import count_choices, estimate_tokens
 

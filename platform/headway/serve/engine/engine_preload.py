@@ -7,7 +7,7 @@ import vllm.v1.executor.uniproc_executor
 import vllm.v1.worker.cpu_worker  # noqa: F401 - loaded for the processes that are forked from here
 
 from headway.parent_death import end_with_parent
-from headway.serve import patches
+from headway.serve.patches import engine_patches
 
 FORKSERVER = os.getpid()
 """The process that imports this module."""
@@ -16,7 +16,7 @@ FORKSERVER = os.getpid()
 def after_fork() -> None:
     """Prepare a process forked from this one: it ends with its parent, and it may use AMX."""
     end_with_parent(FORKSERVER)
-    patches.enable_amx()
+    engine_patches.enable_amx()
 
 
 os.register_at_fork(after_in_child=after_fork)

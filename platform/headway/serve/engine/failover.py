@@ -17,7 +17,6 @@ from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
 from headway.events.serving_events import EngineDied, EngineReplaced, RequestResumed
-from headway.serve import patches
 from headway.serve.engine.error_handlers import has_failed, is_request_error
 from headway.serve.engine.fair_queue import FairQueue
 from headway.serve.engine.grammar_process import NOT_COMPILED
@@ -25,6 +24,7 @@ from headway.serve.engine.resumable_generation import ResumableGeneration
 from headway.serve.engine.suspects import Computation, Suspects
 from headway.serve.engine.token_counts import GenerationTokens
 from headway.serve.engine.token_ids import require_token_ids
+from headway.serve.patches import engine_patches
 from headway.serve.request_context import CURRENT_REQUEST, RequestContext
 from headway.serve.telemetry_sinks import TelemetrySinks
 
@@ -216,8 +216,8 @@ class Failover:
         try:
             self._metrics.record_engine_death()
             self._log.write(EngineDied(action="another engine is starting; requests wait for it"))
-            patches.keep_renderer(self._engine)
-            patches.report_death(self._engine)
+            engine_patches.keep_renderer(self._engine)
+            engine_patches.report_death(self._engine)
             self._engine.shutdown()
             self._engine = await self._start_engine()
             self._log.write(EngineReplaced(seconds=round(time.monotonic() - start, 3)))

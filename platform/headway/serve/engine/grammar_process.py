@@ -14,7 +14,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from headway.serve import patches
+from headway.serve.patches import engine_patches
 
 if TYPE_CHECKING:
     from vllm.config import VllmConfig
@@ -45,7 +45,7 @@ class Compilers:
 
         self.config, self.tokenizer = config, cached_tokenizer_from_config(config.model_config)
         names = ("xgrammar", "guidance")
-        self._backends = {name: patches.open_grammar_backend(name, config, self.tokenizer) for name in names}
+        self._backends = {name: engine_patches.open_grammar_backend(name, config, self.tokenizer) for name in names}
 
     def compile(self, grammar: "StructuredOutputsParams") -> None:
         """Check and compile a grammar; an engine keeps its first backend, so each of them compiles it.
@@ -63,9 +63,9 @@ class Compilers:
         if time.process_time() - before > CHECK_SECONDS:
             raise VLLMValidationError(TOO_EXPENSIVE)
         kind, text = get_structured_output_key(grammar)
-        chosen = patches.chosen_grammar_backend(grammar)
+        chosen = engine_patches.chosen_grammar_backend(grammar)
         if chosen not in self._backends:  # rare, and forgotten with this fork
-            self._backends[chosen] = patches.open_grammar_backend(chosen, self.config, self.tokenizer)
+            self._backends[chosen] = engine_patches.open_grammar_backend(chosen, self.config, self.tokenizer)
         for name, backend in self._backends.items():
             try:
                 compiled = backend.compile_grammar(kind, text)

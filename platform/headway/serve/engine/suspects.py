@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from headway.serve import patches
+from headway.serve.patches import engine_patches
 
 if TYPE_CHECKING:
     from vllm.v1.engine.async_llm import AsyncLLM
@@ -81,7 +81,7 @@ class Suspects:
         """Find the suspects of the death of an engine; returns whether there are any."""
         if engine is not None and engine is not self._judged():
             self._judged = weakref.ref(engine)
-            begun = {} if patches.was_killed(engine) else patches.begun_requests(engine)
+            begun = {} if engine_patches.was_killed(engine) else engine_patches.begun_requests(engine)
             here = [each for each in self._computations if each.engine is engine]
             suspects = [each for each in here if begun.get(each.request_id) is False]
             suspects = [each for each in suspects if each.is_suspect] or suspects
@@ -98,7 +98,7 @@ class Suspects:
             await asyncio.sleep(POLL_SECONDS)
             engine = computation.engine
             if engine is not None and not engine.errored:
-                has_token = patches.begun_requests(engine).get(computation.request_id, False)
+                has_token = engine_patches.begun_requests(engine).get(computation.request_id, False)
         computation.is_suspect = False
         self._end_turn(computation)
 

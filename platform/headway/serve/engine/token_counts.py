@@ -1,9 +1,9 @@
 """Token counts: what the engine computes for each request, counted where the engine itself counts it.
 
 vLLM counts the tokens of every step, and shows only what a response holds: nothing of one that was broken off and is no
-stream. These counts grow in the same place (`patches.report_tokens`), so what tenants are charged adds up to what the
-engine counts, however their requests end. As in vLLM, a prompt counts once it is computed: whole, whether or not its
-tokens were cached, and once for each of its choices (`n`).
+stream. These counts grow in the same place (`engine_patches.report_tokens`), so what tenants are charged adds up to
+what the engine counts, however their requests end. As in vLLM, a prompt counts once it is computed: whole, whether or
+not its tokens were cached, and once for each of its choices (`n`).
 
 What another engine computes again because one died is charged to nobody: it counts as overhead.
 """
@@ -12,7 +12,7 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Self
 
-from headway.serve import patches
+from headway.serve.patches import engine_patches
 from headway.serve.request_context import CURRENT_REQUEST, RequestContext, TokenCount
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ class EngineTokens:
 
     def __init__(self, engine: "AsyncLLM", metrics: "ServingMetrics") -> None:
         self._engine, self._start = engine, StartTokens(metrics)
-        patches.report_tokens(engine, self._open)
+        engine_patches.report_tokens(engine, self._open)
 
     def _open(self, engine_request: str) -> TokenCount:
         """Open the count of a request of the engine; the task that passes it to the engine calls this."""
@@ -109,7 +109,7 @@ class EngineTokens:
         """Abort whatever the engine still computes for a request; returns when none of it can count any more."""
         from vllm.v1.engine.exceptions import EngineDeadError
 
-        running = patches.counted_requests(self._engine)
+        running = engine_patches.counted_requests(self._engine)
         ids = [each for each, count in running if isinstance(count, GenerationTokens) and count.context is context]
         if ids:
             with suppress(EngineDeadError):  # then it computes nothing

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from headway.parent_death import PARENT_VARIABLE
-from headway.serve import patches
 from headway.serve.config import ServeConfig
 from headway.serve.engine.token_counts import EngineTokens
+from headway.serve.patches import application_patches, engine_patches
 from headway.serve.request_context import CURRENT_REQUEST
 from headway.telemetry import Log
 
@@ -117,7 +117,7 @@ async def start_engine(
 
     def start() -> AsyncLLM:
         if not on_gpu():
-            patches.use_forkserver()
+            engine_patches.use_forkserver()
         context = UsageContext.OPENAI_API_SERVER
         config = AsyncEngineArgs.from_cli_args(args).create_engine_config(usage_context=context)
         return AsyncLLM.from_vllm_config(config, usage_context=context, stat_loggers=[StepLogger])
@@ -138,7 +138,7 @@ async def generate_first_token(engine: "AsyncLLM") -> None:
 
 async def build_application(engine: "Failover", args: Namespace, log: Log) -> "FastAPI":
     """Build vLLM's own OpenAI application around `engine`; `log` gets the errors of its requests."""
-    patches.stop_at_first_message()  # before the routes are imported
+    application_patches.stop_at_first_message()  # before the routes are imported
 
     from vllm.entrypoints.launchers.api_server.app_state import init_app_state
     from vllm.entrypoints.launchers.app import build_app
@@ -146,12 +146,12 @@ async def build_application(engine: "Failover", args: Namespace, log: Log) -> "F
     # imports fastapi, too early for a start
     from headway.serve.engine.error_handlers import install_error_handlers, shorten
 
-    patches.cache_environment()
-    patches.shorten_errors(shorten)
+    application_patches.cache_environment()
+    application_patches.shorten_errors(shorten)
     tasks = await engine.get_supported_tasks()
     app = build_app(args, tasks, engine.model_config)
     await init_app_state(cast("AsyncLLM", engine), app.state, args, tasks)
     install_error_handlers(app, log)
-    patches.remove_middleware(app)
-    patches.ignore_server_stop(app)
+    application_patches.remove_middleware(app)
+    application_patches.ignore_server_stop(app)
     return app

@@ -5,7 +5,7 @@ from collections.abc import Awaitable
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from headway.serve.middleware.http_middleware import HttpMiddleware
-from headway.serve.patches import bypass_request_handler
+from headway.serve.patches.ray_patches import bypass_request_handler
 from headway.serve.request_context import context_of
 from headway.serve.routes import HttpRoute, Responder
 from headway.serve.runtime import ReplicaRuntime

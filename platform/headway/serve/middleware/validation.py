@@ -8,10 +8,10 @@ requests would wait behind them.
 
 from starlette.types import ASGIApp, Scope
 
+from headway.serve.bounds.request_bounds import request_problem
 from headway.serve.middleware.http_middleware import RequestCheck
 from headway.serve.openai_error import INVALID_REQUEST, ApiError
 from headway.serve.request_body import RequestBody
-from headway.serve.request_bounds import request_problem
 from headway.serve.request_context import body_of
 from headway.serve.routes import HttpRoute, route_of
 from headway.serve.tenants.estimate import count_choices

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from headway.errors import ServeError
-from headway.serve import patches
 from headway.serve.config import ServeConfig
 from headway.serve.engine.vllm_engine import on_gpu
 from headway.serve.middleware.stack import STACK_PATH
+from headway.serve.patches import ray_patches
 
 APPLICATION = "headway"
 """Name of the Ray Serve application."""
@@ -39,7 +39,7 @@ class RayNode:
         import ray
         from ray import serve  # noqa: F401 - the import sets up its log
 
-        patches.use_process_groups()
+        ray_patches.use_process_groups()
         logging.getLogger("ray.serve").setLevel(logging.WARNING)
         ray.init(
             address="local",
@@ -48,7 +48,7 @@ class RayNode:
             include_dashboard=False,
             logging_level=logging.ERROR,
             log_to_driver=False,
-            **patches.ray_init_options(folder),
+            **ray_patches.ray_init_options(folder),
         )
 
     def deploy(self) -> None:

@@ -5,7 +5,6 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from headway.serve import patches
 from headway.serve.engine.failover import Failover
 from headway.serve.engine.fair_queue import FairQueue
 from headway.serve.engine.grammar_trial import GrammarTrial
@@ -17,6 +16,7 @@ from headway.serve.engine.vllm_engine import (
     set_engine_environment,
     start_engine,
 )
+from headway.serve.patches import ray_patches
 from headway.serve.runtime import replica_runtime
 from headway.telemetry.stage_timer import StageTimer
 
@@ -32,7 +32,7 @@ class Replica:
         self.runtime = replica_runtime()
         self._stages = StageTimer()
         capacity, sinks = self.runtime.capacity, self.runtime.sinks
-        patches.reuse_port()
+        ray_patches.reuse_port()
         self._adapt_http_server()
         set_engine_environment(self.runtime.config)
         self.arguments = engine_arguments(self.runtime.config)
@@ -73,7 +73,7 @@ class Replica:
         def keep(close: Callable[[], None]) -> None:
             self.runtime.close_server = close
 
-        patches.adapt_http_server(partial(BoundedProtocol, limits=limits), keep)
+        ray_patches.adapt_http_server(partial(BoundedProtocol, limits=limits), keep)
 
     def _stage_done(self, stage: str) -> None:
         """End a stage of the start now, and report it to the service."""

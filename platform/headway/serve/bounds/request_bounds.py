@@ -8,8 +8,8 @@ vLLM would turn into one.
 
 from typing import Any
 
-from headway.serve.document_bounds import MAX_INTEGERS, document_problem
-from headway.serve.field_bounds import (
+from headway.serve.bounds.document_bounds import MAX_INTEGERS, document_problem
+from headway.serve.bounds.field_bounds import (
     Biases,
     Bound,
     Fields,
@@ -23,8 +23,8 @@ from headway.serve.field_bounds import (
     number,
     problem_in,
 )
-from headway.serve.grammar_bounds import GRAMMAR_BOUNDS
-from headway.serve.likelihood_bounds import likelihoods_problem
+from headway.serve.bounds.grammar_bounds import GRAMMAR_BOUNDS
+from headway.serve.bounds.likelihood_bounds import likelihoods_problem
 
 MAX_TOKEN_IDS = MAX_INTEGERS
 """Token ids of a request."""

@@ -13,8 +13,8 @@ from typing import Any
 
 from pydantic_core import from_json
 
-from headway.serve.document_bounds import document_problem
-from headway.serve.field_bounds import Bound
+from headway.serve.bounds.document_bounds import document_problem
+from headway.serve.bounds.field_bounds import Bound
 
 MAX_CHARACTERS = 2**16
 """Characters of a grammar: keys, texts and expressions."""
