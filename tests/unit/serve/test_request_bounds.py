@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -72,6 +72,7 @@ COUNTED: dict[str, tuple[int, Callable[[int], dict[str, Any]]]] = {
     "depth": (document_bounds.MAX_DEPTH, lambda size: {"unknown": nested(size - 2, {})}),
     "values": (document_bounds.MAX_VALUES, lambda size: {"unknown": [None] * (size - 2)}),
     "integers": (document_bounds.MAX_INTEGERS, lambda size: {"unknown": [[1] * size]}),
+    "integers of all lists": (document_bounds.MAX_INTEGERS, lambda size: {"unknown": [[1] * 9, [1] * (size - 9)]}),
     "prompts": (request_bounds.MAX_PROMPTS, lambda size: {"prompt": ["a"] * size}),
     "inputs": (request_bounds.MAX_PROMPTS, lambda size: {"input": ["a"] * size}),
     "lists of token ids": (request_bounds.MAX_PROMPTS, lambda size: {"prompt": [[1]] * size}),
@@ -418,3 +419,71 @@ def test_a_document_has_one_meaning(pairs: list[tuple[str, Any]]) -> None:
     assert {key: type(value) for key, value in parsed.items()} == {
         key: type(value) for key, value in json.loads(content).items()
     }
+
+
+MARKS = '[]{},:"\\/\u00e9 a1'
+"""Characters that mean something in JSON, and some that do not."""
+
+
+@settings(deadline=None, max_examples=300, derandomize=True)
+@given(
+    document=st.recursive(
+        st.one_of(st.text(MARKS, max_size=6), st.integers(), st.booleans()),
+        lambda inner: st.one_of(st.lists(inner), st.dictionaries(st.text(MARKS, max_size=6), inner)),
+    ),
+    spaced=st.booleans(),
+)
+def test_the_text_of_a_document_is_measured_without_parsing_it(document: Any, *, spaced: bool) -> None:
+    """What stands in texts does not count, and the rest counts for what the parser would make of it."""
+    text = json.dumps(document, separators=(", ", ": ") if spaced else (",", ":")).encode()
+    entries = sum(max(len(each), 1) for each in containers(document))
+    quotes = 2 * sum(isinstance(each, str) for each in everything(document))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(document_bounds, "MAX_MARKS", entries)
+        patch.setattr(document_bounds, "MAX_QUOTES", quotes)
+        assert document_bounds.text_problem(text) is None
+        patch.setattr(document_bounds, "MAX_MARKS", entries - 1)
+        assert entries == 0 or document_bounds.text_problem(text)
+        patch.setattr(document_bounds, "MAX_MARKS", entries)
+        patch.setattr(document_bounds, "MAX_QUOTES", quotes - 1)
+        assert quotes == 0 or document_bounds.text_problem(text)
+
+
+def everything(document: Any) -> Iterator[Any]:
+    """All values of a document, and the keys of its objects."""
+    yield document
+    if isinstance(document, dict):
+        yield from document
+        document = [*document.values()]
+    for inner in document if isinstance(document, list) else ():
+        yield from everything(inner)
+
+
+def containers(document: Any) -> list[Any]:
+    """The lists and objects of a document."""
+    return [each for each in everything(document) if isinstance(each, (list, dict))]
+
+
+LONG: dict[str, bytes] = {
+    "lists": b"[" + b"[]," * 10**6 + b"[]]",
+    "objects": b"[" + b"{}," * 10**6 + b"{}]",
+    "integers": b"[" + b"1," * 10**6 + b"1]",
+    "texts": b"[" + b'"",' * 10**6 + b'""]',
+    "keys": b'{"a":1' + b',"b":1' * 500_000 + b"}",
+    "open lists": b"[[]," * 10**6,
+    "lists behind texts": b'["\\\\","\\"","' + b"[]" * 9 + b'",' + b"[]," * 10**6 + b"[]]",
+}
+"""Bodies that take the parser long."""
+
+
+@pytest.mark.parametrize("name", LONG)
+def test_what_takes_long_to_parse_is_refused_before(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The event loop would stand still meanwhile."""
+    monkeypatch.setattr(RequestBody, "_parse", lambda _: pytest.fail("it was parsed"))
+    require_refusal(CLIENT.post("/v1/completions", content=b'{"unknown":' + LONG[name] + b"}"))
+
+
+@pytest.mark.parametrize("text", [",[{" * 10**6, '\\"' * 10**6, "\\\\" * 10**6])
+def test_a_long_text_is_no_structure(text: str) -> None:
+    """Whatever it says."""
+    assert CLIENT.post("/v1/completions", content=json.dumps({"prompt": text})).status_code == 200

@@ -10,6 +10,7 @@ import time
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from headway.serve.bounds.document_bounds import text_problem
 from headway.serve.config import ServeConfig
 from headway.serve.memory_budget import Lease, MemoryBudget
 from headway.serve.middleware.http_middleware import HttpMiddleware
@@ -27,7 +28,7 @@ RETRY_SECONDS = 1
 
 
 class Buffering(HttpMiddleware):
-    """Middleware that reads the body of a request, within limits of size, time and memory."""
+    """Middleware that reads the body of a request, within limits of size, time and memory, and of what it parses to."""
 
     def __init__(self, app: ASGIApp, config: ServeConfig, budget: MemoryBudget) -> None:
         """`budget`: shared by all bodies, for what is longer than `UNMETERED_BYTES`."""
@@ -40,12 +41,18 @@ class Buffering(HttpMiddleware):
         return route.takes_body
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on with its whole body, or refuse it. Drops it if the client left."""
+        """Pass the request on with its whole body, or refuse it. Drops it if the client left.
+
+        Raises:
+            ApiError: the body exceeds a limit.
+        """
         context = context_of(scope)
         with self.budget.lease() as lease:  # until the response ends: the application keeps the body that long
             context.body = await self._read(Headers(scope=scope), receive, lease)
             if context.body is None:
                 return
+            if problem := text_problem(context.body.content):
+                raise ApiError(400, f"The body {problem}.", kind=INVALID_REQUEST, code="invalid_body")
             context.arrival = time.perf_counter()  # the client's upload is not part of the latency
             try:
                 await self.app(scope, receive, send)
