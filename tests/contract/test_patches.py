@@ -44,6 +44,11 @@ LAUNCHERS = "vllm/entrypoints/launchers"
 REGISTERS = "vllm/entrypoints/serve"
 ASSUMED_SOURCE: dict[str, dict[str, str]] = {
     "ray_init_options": {"ray/_private/worker.py:init": "fc0d533d5ca6b2eb"},
+    "loopback_environment": {
+        "ray/_private/services.py:get_node_ip_address": "4f551d998885d18d",
+        "ray/_private/services.py:resolve_ip_for_localhost": "12ead59b67456f17",
+    },
+    "keep_replica_local": {f"{REPLICA}:Replica._on_initialized": "2cc6e33180d70ca3"},
     "use_process_groups": {"ray/_private/services.py:start_ray_process": "42014293a5391d14"},
     "reuse_port": {
         f"{HTTP_UTIL}:start_asgi_http_server": "5d271e0361558862",
@@ -454,7 +459,13 @@ def test_ray_reads_the_variables_that_a_service_sets() -> None:
     assert spec
     assert spec.submodule_search_locations
     folder = Path(spec.submodule_search_locations[0])
-    files = ("serve/_private/constants.py", "_common/usage/usage_constants.py")
+    files = (
+        "serve/_private/constants.py",
+        "_common/usage/usage_constants.py",
+        "_private/ray_constants.py",
+        "_private/authentication/authentication_token_setup.py",
+        "_private/runtime_env/image_uri.py",
+    )
     source = "".join((folder / file).read_text(encoding="utf-8") for file in files)
     names = [name for name in ray_environment(8000) if name.startswith("RAY_")]
     assert len(names) > 5

@@ -43,6 +43,18 @@ def test_every_relative_link_leads_somewhere(page: Path) -> None:
     assert [link for link in local if link and not (page.parent / link).exists()] == []
 
 
+def test_what_the_security_page_says_has_its_tests() -> None:
+    """Each line about who can do what names at least one, and all that it names exist."""
+    lines = (ROOT / "docs/security.md").read_text(encoding="utf-8").partition("## Who can do what")[2].splitlines()
+    rows = [line for line in lines if line.startswith("| ") and line != "| | test |"]
+    assert len(rows) > 10
+    sources = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "tests").rglob("test_*.py"))
+    for row in rows:
+        names = re.findall(r"`(test_\w+)`", row)
+        assert names, row
+        assert [name for name in names if f"def {name}(" not in sources] == [], row
+
+
 def test_every_requirement_is_locked_by_hash_and_names_no_host() -> None:
     """Each requirement has an exact version and a SHA-256, and nothing says where it is to be fetched from."""
     text = (ROOT / "requirements.lock").read_text(encoding="utf-8")

@@ -51,6 +51,30 @@ def test_a_completion_counts_its_tokens(service: Served) -> None:
 
 
 @SHARED
+def test_a_salt_keeps_a_prompt_apart(service: Served) -> None:
+    """What was computed for a prompt is used again for the same beginning, but not from behind another salt."""
+
+    def cached_tokens(**fields: Any) -> float:
+        """Tokens of a prompt that were computed before."""
+        before = metric(service, "vllm:prefix_cache_hits_total{")
+        asked = ASK | {"prompt": [7, *range(3, 250)]} | fields
+        httpx.post(f"{service.url}/v1/completions", json=asked, timeout=DEADLINE).raise_for_status()
+        return metric(service, "vllm:prefix_cache_hits_total{") - before
+
+    cached_tokens()
+    assert cached_tokens() > 100
+    assert cached_tokens(cache_salt="mine") == 0
+    assert cached_tokens(cache_salt="mine") > 100
+    assert cached_tokens(cache_salt="yours") == 0
+
+
+def metric(service: Served, name: str) -> float:
+    """The first value of a metric of a service."""
+    lines = httpx.get(f"{service.url}/metrics", timeout=DEADLINE).text.splitlines()
+    return next(float(line.rpartition(" ")[2]) for line in lines if line.startswith(name))
+
+
+@SHARED
 def test_a_stream_says_what_the_whole_answer_says(service: Served) -> None:
     """Piece by piece, with the usage at its end."""
     ask = {"model": NAME, "prompt": "def ", "max_tokens": 24, "temperature": 0}

@@ -16,12 +16,31 @@ POLL_SECONDS = 0.02
 
 
 def ray_init_options(folder: Path) -> dict[str, Any]:
-    """Options of `ray.init` that Ray calls hidden: a node that lives in `folder` and listens at the loopback only.
+    """Options of `ray.init` that Ray calls hidden: a node that lives in `folder`.
 
-    Why: `/tmp/ray` is shared by all users of a machine, and by default Ray's ports listen at every address.
-    Unnecessary once Ray documents options for both.
+    Why: `/tmp/ray` is shared by all users of a machine. Unnecessary once Ray documents an option for it.
     """
-    return {"_temp_dir": str(folder), "_node_ip_address": "127.0.0.1"}
+    return {"_temp_dir": str(folder)}
+
+
+def loopback_environment() -> dict[str, str]:
+    """Environment variables, read at Ray's import, with which the ports of a node are reached from this machine only.
+
+    Why: Ray listens at every address, and replaces the loopback address by another one wherever it is given, except on
+    systems where it has no clusters. Unnecessary once Ray keeps an address that it is given.
+    """
+    return {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+
+
+def keep_replica_local() -> None:
+    """Make the port at which other deployments call a replica listen at the loopback only.
+
+    Why: it listens at every address, and unpickles what it is sent. Unnecessary once it listens where its node does.
+    """
+    from ray.serve._private import replica
+
+    add_port: Any = replica.add_port_to_grpc_server  # type: ignore[attr-defined]
+    replica.add_port_to_grpc_server = lambda server, _: add_port(server, "127.0.0.1:0")  # type: ignore[attr-defined]
 
 
 def use_process_groups() -> None:

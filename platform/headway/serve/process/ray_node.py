@@ -7,6 +7,7 @@ engine.
 import logging
 import os
 import resource
+import secrets
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -101,4 +102,7 @@ def ray_environment(port: int) -> dict[str, str]:
         "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
         "RAY_SERVE_FORCE_STOP_UNHEALTHY_REPLICAS": "1",
         "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_AUTH_MODE": "token",  # whoever reaches a port of Ray without it could run code as this user
+        "RAY_AUTH_TOKEN": secrets.token_hex(32),
+        **ray_patches.loopback_environment(),
     }

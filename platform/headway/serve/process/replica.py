@@ -33,6 +33,7 @@ class Replica:
         self._stages = StageTimer()
         capacity, sinks = self.runtime.capacity, self.runtime.sinks
         ray_patches.reuse_port()
+        ray_patches.keep_replica_local()
         self._adapt_http_server()
         set_engine_environment(self.runtime.config)
         self.arguments = engine_arguments(self.runtime.config)

@@ -1,0 +1,157 @@
+"""Whatever bytes are sent to a real service, no error is its own, its memory has an end, and others go on.
+
+HEADWAY_FUZZ sets how many requests are sent, HEADWAY_FUZZ_SEED draws others. With a thousand of them or more it is also
+measured how long the event loop is held.
+"""
+
+import itertools
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+import pytest
+
+from headway.serve.config import ServeConfig
+from tests.integration.fuzzed_requests import FuzzedRequest, fuzzed_requests
+from tests.integration.serving import Served, title
+from tests.integration.training import DEADLINE
+
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("service")]
+COUNT = int(os.environ.get("HEADWAY_FUZZ", "300"))
+SEED = os.environ.get("HEADWAY_FUZZ_SEED", "20261127")
+WARM_UP = 150
+"""Requests before memory is measured: they load what is loaded late."""
+AT_A_TIME = 4
+MAX_ERROR_BYTES = 16_000
+"""Longest error, its head included [bytes]."""
+MAX_GROWTH = 100 * 2**20
+"""Memory that requests may take beyond the room for bodies [bytes]."""
+MAX_HELD_SECONDS = 0.25
+"""How long the event loop may be held [s]."""
+PATIENCE_SECONDS = 1.0
+"""How long a client waits that has sent only a part, or what the service may take for a part [s]."""
+LATE = b"deadline_exceeded"
+"""In the response to a request that asked to be given up so early."""
+STATUS = re.compile(rb"(?:^|\n)HTTP/1\.1 (\d{3}) ")
+
+
+@dataclass(frozen=True)
+class Exchange:
+    """A request, and what came back."""
+
+    request: FuzzedRequest
+    received: bytes
+    start: float
+    end: float
+
+    @property
+    def statuses(self) -> list[int]:
+        """Statuses of the responses."""
+        return [int(code) for code in STATUS.findall(self.received)]
+
+
+def exchange(port: int, request: FuzzedRequest) -> Exchange:
+    """Send a request over a connection of its own, and read until the service closes it."""
+    start, received = time.monotonic(), bytearray()
+    with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=DEADLINE) as connection:
+        with suppress(ConnectionError):  # it does not read to the end of what it has refused
+            connection.sendall(request.content[: request.sent_bytes])
+        connection.settimeout(DEADLINE if request.is_sound else PATIENCE_SECONDS)
+        while part := connection.recv(2**16):
+            received += part
+    return Exchange(request, bytes(received), start, time.monotonic())
+
+
+PROBE = """
+import json, select, socket, sys, time
+connection = socket.create_connection(("127.0.0.1", int(sys.argv[1])))
+seen = []
+while not select.select([sys.stdin], [], [], 0.01)[0]:
+    start = time.monotonic()
+    connection.sendall(b"GET /ping HTTP/1.1\\r\\nHost: x\\r\\n\\r\\n")
+    assert connection.recv(2**16).startswith(b"HTTP/1.1 200"), "no ping"
+    seen.append((time.monotonic() - start, start))
+print(json.dumps(sorted(seen)[-20:]))
+"""
+"""Asks the event loop for something every 10 ms until its standard input ends; prints the longest waits."""
+
+
+@contextmanager
+def probed(port: int, waits: list[tuple[float, float]]) -> Iterator[None]:
+    """Fill in how long somebody else had to wait at most during the block, and when, in seconds."""
+    probe = subprocess.Popen([sys.executable, "-c", PROBE, str(port)], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    try:
+        yield
+        waits += map(tuple, json.loads(probe.communicate(timeout=DEADLINE)[0]))
+    finally:
+        probe.kill()
+        probe.wait()
+
+
+def processes(service: Served) -> list[psutil.Process]:
+    """The service's own process and its replica's."""
+    main = psutil.Process(service.process.pid)
+    return [main, *(each for each in main.children(recursive=True) if "ServeReplica" in title(each))]
+
+
+def peak_bytes(process: psutil.Process, *, reset: bool = False) -> int:
+    """The most memory that a process has had since the last reset [bytes]."""
+    folder = Path(f"/proc/{process.pid}")
+    if reset:
+        (folder / "clear_refs").write_text("5", encoding="ascii")
+    [line] = [line for line in (folder / "status").read_text(encoding="utf-8").splitlines() if line.startswith("VmHWM")]
+    return int(line.split()[1]) * 1024
+
+
+def test_whatever_bytes_are_sent_the_service_is_not_at_fault(service: Served) -> None:
+    """No error of its own, no long one, no traceback, no memory without end; at length, others never wait long."""
+    rows = json.loads((Path(service.model) / "config.json").read_text(encoding="utf-8"))["vocab_size"]
+    requests = fuzzed_requests(SEED, rows)
+    waits: list[tuple[float, float]] = []
+    with ThreadPoolExecutor(AT_A_TIME) as pool:
+        send: Any = lambda request: exchange(service.port, request)  # noqa: E731
+        exchanges = list(pool.map(send, itertools.islice(requests, WARM_UP)))
+        members = processes(service)
+        assert len(members) == 2
+        before = [peak_bytes(member, reset=True) for member in members]
+        with probed(service.port, waits):
+            exchanges += pool.map(send, itertools.islice(requests, COUNT))
+    growth = [peak_bytes(member) - size for member, size in zip(members, before, strict=True)]
+    print(f"\n{report(exchanges, growth, waits)}")  # noqa: T201 - the figures
+    for each in exchanges:
+        place = (each.request.path, each.request.content[:600], each.received[-600:])
+        assert max(each.statuses, default=0) < 500 or LATE in each.received, place
+        assert min(each.statuses, default=200) < 400 or len(each.received) <= MAX_ERROR_BYTES * len(each.statuses), (
+            place
+        )
+    assert sum(growth) <= MAX_GROWTH + AT_A_TIME * ServeConfig.model_fields["max_body_bytes"].default
+    assert COUNT < 1000 or max(waits)[0] <= MAX_HELD_SECONDS
+    assert "Traceback" not in service.log
+    assert not service.events("request.failed")
+    assert not service.events("engine.died")
+    assert httpx.get(f"{service.url}/health", timeout=DEADLINE).is_success
+
+
+def report(exchanges: list[Exchange], growth: list[int], waits: list[tuple[float, float]]) -> str:
+    """The figures, and what was going on during the longest waits."""
+    statuses = Counter(code for each in exchanges for code in each.statuses)
+    lines = [f"{len(exchanges)} requests: {dict(sorted(statuses.items()))}"]
+    lines += [f"service and replica grew by {[size // 2**20 for size in growth]} MiB"]
+    for seconds, start in reversed(waits[-8:]):
+        there = [each for each in exchanges if each.start < start + seconds and each.end > start]
+        kinds = [(each.request.path, len(each.request.content), each.statuses) for each in there]
+        lines += [f"somebody else waited for {1000 * seconds:.0f} ms: {kinds}"]
+    return "\n".join(lines)
