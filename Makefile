@@ -10,7 +10,7 @@ WORKERS ?= 2
 PYTEST := $(BIN)/pytest --quiet --numprocesses $(WORKERS) --dist loadgroup
 
 .DEFAULT_GOAL := help
-.PHONY: help setup system engines lock fmt check docs test test-fast test-kills test-protocol test-slurm test-soak test-forger test-charges test-signals test-serve-signals test-sources s3 slurm quickstart bench gpu-kit clean
+.PHONY: help setup system engines lock fmt check docs test test-fast test-kills test-protocol test-slurm test-soak test-forger test-charges test-fuzz test-signals test-serve-signals test-sources s3 slurm quickstart bench gpu-kit clean
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -83,6 +83,9 @@ test-serve-signals: $(READY) ## signals at all 60 points of a service's life, an
 
 test-charges: $(READY) ## what tenants are charged, over requests that end in every way: HEADWAY_CHARGES=1000 HEADWAY_CHARGE_SEED=1
 	HEADWAY_CHARGES=$${HEADWAY_CHARGES:-1000} $(BIN)/pytest --quiet -s tests/integration/test_serve_telemetry.py
+
+test-fuzz: $(READY) ## requests that nobody would write, to a real service: its errors, memory and event loop: HEADWAY_FUZZ=20000 HEADWAY_FUZZ_SEED=1
+	HEADWAY_FUZZ=$${HEADWAY_FUZZ:-20000} $(BIN)/pytest --quiet -s --timeout 7200 tests/integration/test_fuzz.py
 
 test-sources: $(READY) ## data built from damaged, mislabelled and circular sources, at length: HEADWAY_DAMAGES=2000
 	HEADWAY_DAMAGES=$${HEADWAY_DAMAGES:-2000} $(PYTEST) --timeout 7200 tests/sources
