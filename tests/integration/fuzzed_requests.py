@@ -127,7 +127,7 @@ def _changed(document: Any, change: Change, draw: Random) -> Any:
 
 def _repeat(value: Any, draw: Random) -> Any:
     """Many of the same."""
-    count = draw.choice(COUNTS)
+    count = min(draw.choice(COUNTS), MAX_BYTES // len(json.dumps(value)))
     if isinstance(value, str):
         return value * count
     return (value if isinstance(value, list) else [value]) * count

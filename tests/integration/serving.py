@@ -19,6 +19,7 @@ import httpx
 import openai
 import psutil
 
+from headway.serve.engine.grammar_process import PROCESS_NAME
 from headway.serve.tenants.key_file import KeyStore
 from tests.integration.training import DEADLINE, send_signal, until
 
@@ -214,6 +215,13 @@ class Limited:
         return httpx.post(self.completions, **{"headers": headers, "timeout": DEADLINE, **options})
 
 
+def name(process: psutil.Process) -> str:
+    """What the system calls a process; nothing if it has gone."""
+    with suppress(psutil.NoSuchProcess):
+        return process.name()
+    return ""
+
+
 def title(process: psutil.Process | None) -> str:
     """What a process calls itself; nothing if it has gone."""
     with suppress(psutil.NoSuchProcess):
@@ -252,7 +260,7 @@ def _parent(process: psutil.Process) -> psutil.Process | None:
 
 
 def engine_of(served: Served) -> psutil.Process:
-    """The engine's process, which the fork server started; waits until there is one.
+    """The engine's process, which the fork server started, as it did that for grammars; waits until there is one.
 
     Its own title is no sign of it: now and then vLLM's library cannot set it.
     """
@@ -261,7 +269,8 @@ def engine_of(served: Served) -> psutil.Process:
     def is_there() -> bool:
         members = psutil.Process(served.process.pid).children(recursive=True)
         served.members = list({*served.members, *members})
-        engines[:] = [member for member in members if FORK_SERVER in title(_parent(member))]
+        forked = [member for member in members if FORK_SERVER in title(_parent(member))]
+        engines[:] = [member for member in forked if name(member) not in {"", PROCESS_NAME}]
         return len(engines) == 1
 
     until(is_there, lambda: f"{engines} among {[title(member) for member in served.members]}\n{served.log}")

@@ -42,7 +42,7 @@ CONTRACT = {
     "alias": f"NAME@VERSION ALIAS --store {COMMON}",
     "quantize": f"MODEL --to --as --alias --store {COMMON}",
     "serve": "MODEL --name --host --port --context --streams --queue --keys --fallback --role --price --body-mib"
-    f" --store {COMMON}",
+    f" --connections-per-address --store {COMMON}",
     "keys add": f"TENANT --file {COMMON}",
     "keys ls": f"--file {COMMON}",
     "keys limit": f"TENANT --requests --tokens --file {COMMON}",

@@ -28,6 +28,8 @@ WALL_SECONDS = 20
 """Time that a fork has in all [s], on a machine with much else to do."""
 MEMORY_BYTES = 256 * 2**20
 """Memory that a grammar may take beyond what the process has, the stacks of a library's threads included."""
+PROCESS_NAME = "grammars"
+"""What `ps` and `top` call this process; it comes from the same forkserver as the engine."""
 NICENESS = 10
 """Priority below that of the engine and the replica."""
 PAGE_BYTES = resource.getpagesize()
@@ -77,6 +79,7 @@ class Compilers:
 
 def serve_trials(connection: Connection, config: "VllmConfig") -> None:
     """Compile what comes through a connection, until it ends; respond with why it cannot be used, or an empty text."""
+    Path("/proc/self/comm").write_text(PROCESS_NAME, encoding="ascii")
     compilers = Compilers(config)
     connection.send("")
     while True:
