@@ -6,7 +6,6 @@ HEADWAY_SCHEMA_EXAMPLES sets how many requests are made up for each operation.
 import json
 import os
 import socket
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -259,34 +258,33 @@ GROWING: dict[str, tuple[str, dict[str, Any]]] = {
     "texts for ids": ("/v1/completions", {"prompt": "a", "stop_token_ids": ["a"] * 1000}),
 }
 """What a model of vLLM's has many problems with."""
-BLOCKED_SECONDS = 1.0
-"""How long others may wait for such a request, on a machine with much else to do."""
 
 
 @pytest.mark.parametrize("case", GROWING)
-def test_an_error_is_short_and_soon(client: httpx.Client, case: str) -> None:
+def test_an_error_is_short(client: httpx.Client, case: str) -> None:
     """However many problems there are; nothing of what was sent is repeated."""
     path, fields = GROWING[case]
     content = json.dumps({"model": NAME} | fields).encode()
-    start = time.monotonic()
     answer = post(client, content, path)
-    seconds = time.monotonic() - start
     check(answer, case)
     assert answer.status_code in {400, 413}, answer.text
     assert len(answer.content) <= 15_000
-    assert seconds < BLOCKED_SECONDS
+
+
+MIN_ANSWERED = 10
+"""Answers to others while a grammar is tried, which takes a quarter of a second at least; one if they had to wait."""
 
 
 @pytest.mark.parametrize("expression", ["[a-z ]?" * 400, "(a|b)?" * 1000])
 def test_others_do_not_wait_for_a_grammar(client: httpx.Client, expression: str) -> None:
     """It takes the engine's library more than it may: it is refused, and who asks meanwhile is answered."""
+    answered = 0
     with ThreadPoolExecutor(1) as pool:
         grammar = pool.submit(post, client, body(structured_outputs={"regex": expression}))
         while not grammar.done():
-            start = time.monotonic()
             assert httpx.get(f"{client.base_url}/health", timeout=ANSWER_SECONDS).is_success
-            assert time.monotonic() - start < BLOCKED_SECONDS
-            time.sleep(0.05)
+            answered += 1
+    assert answered >= MIN_ANSWERED
     check(grammar.result(), expression[:20])
     assert post(client, body(structured_outputs={"regex": "a[bc]d"})).is_success
 

@@ -50,8 +50,14 @@ def reserve(address: str, count: int) -> tuple[socket.socket, range]:
 
 
 def sweep(configuration: str, nodes: Collection[str]) -> None:
-    """Kill what runs on nodes of the cluster that has this slurm.conf: steps outlive the daemon that started them."""
-    while processes := [process for process in psutil.process_iter() if _is_on(process, configuration, nodes)]:
+    """Kill what runs on nodes of the cluster that has this slurm.conf: steps outlive the daemon that started them.
+
+    A process shows no environment while it becomes another (execve), so nothing has to be seen twice.
+    """
+    looks_without = 0
+    while looks_without < 2:
+        processes = [process for process in psutil.process_iter() if _is_on(process, configuration, nodes)]
+        looks_without = 0 if processes else looks_without + 1
         for process in processes:
             with suppress(psutil.NoSuchProcess):
                 process.kill()
