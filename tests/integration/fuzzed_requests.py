@@ -111,7 +111,7 @@ def _changed(document: Any, change: Change, draw: Random) -> Any:
     """A document in which one value, anywhere in it, is changed, or another field is added."""
     if draw.random() < 0.15:
         name = draw.choice([*BOUNDS, "structured_outputs", "response_format", "stream_options", "suffix", "unknown"])
-        value = draw.choice(GRAMMARS) if name == "structured_outputs" else draw.choice(ODD_VALUES)
+        value = deepcopy(draw.choice(GRAMMARS if name == "structured_outputs" else ODD_VALUES))
         return document | {name: value} if isinstance(document, dict) else [document]
     places: list[tuple[Any, Any]] = []
     pending = [document]

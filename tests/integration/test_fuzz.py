@@ -17,8 +17,8 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import httpx
 import psutil
@@ -36,7 +36,7 @@ WARM_UP = 150
 """Requests before memory is measured: they load what is loaded late."""
 AT_LENGTH = 1000
 """Requests from which on it is measured how long others wait."""
-AT_A_TIME = 4
+AT_A_TIME, BATCH = 4, 100
 MAX_ERROR_BYTES = 16_000
 """Longest error, its head included [bytes]."""
 MAX_GROWTH = 100 * 2**20
@@ -52,21 +52,18 @@ STATUS = re.compile(rb"(?:^|\n)HTTP/1\.1 (\d{3}) ")
 
 @dataclass(frozen=True)
 class Exchange:
-    """A request, and what came back."""
+    """A request that was sent, and what became of it."""
 
-    request: FuzzedRequest
-    received: bytes
+    request: str
+    """Its path, its length and its end."""
+    statuses: list[int]
+    """Statuses of the responses."""
     start: float
     end: float
 
-    @property
-    def statuses(self) -> list[int]:
-        """Statuses of the responses."""
-        return [int(code) for code in STATUS.findall(self.received)]
-
 
 def exchange(port: int, request: FuzzedRequest) -> Exchange:
-    """Send a request over a connection of its own, and read until the service closes it."""
+    """Send a request over a connection of its own, and read until the service closes it; judge what came."""
     start, received = time.monotonic(), bytearray()
     with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=DEADLINE) as connection:
         with suppress(ConnectionError):  # it does not read to the end of what it has refused
@@ -74,7 +71,13 @@ def exchange(port: int, request: FuzzedRequest) -> Exchange:
         connection.settimeout(DEADLINE if request.is_sound else PATIENCE_SECONDS)
         while part := connection.recv(2**16):
             received += part
-    return Exchange(request, bytes(received), start, time.monotonic())
+    statuses = [int(code) for code in STATUS.findall(received)]
+    place = (request.path, request.content[:600], bytes(received[-600:]))
+    assert statuses or not request.is_sound, place
+    assert max(statuses, default=0) < 500 or LATE in received, place
+    assert min(statuses, default=200) < 400 or len(received) <= MAX_ERROR_BYTES * len(statuses), place
+    label = f"{request.path}, {len(request.content)} bytes ending in {request.content[-100:]!r}"
+    return Exchange(label, statuses, start, time.monotonic())
 
 
 PROBE = """
@@ -153,21 +156,21 @@ def test_whatever_bytes_are_sent_the_service_is_not_at_fault(service: Served) ->
     requests = fuzzed_requests(SEED, rows)
     waits: list[Wait] = []
     with ThreadPoolExecutor(AT_A_TIME) as pool:
-        send: Any = lambda request: exchange(service.port, request)  # noqa: E731
-        exchanges = list(pool.map(send, itertools.islice(requests, WARM_UP)))
+
+        def send(count: int) -> list[Exchange]:
+            """Send the next requests, some of them at a time: a pool takes all that it is given at once."""
+            batches = [min(BATCH, count - sent) for sent in range(0, count, BATCH)]
+            send_batch = partial(pool.map, partial(exchange, service.port))
+            return [each for size in batches for each in send_batch(itertools.islice(requests, size))]
+
+        send(WARM_UP)
         members = processes(service)
         assert len(members) == 2
         before = [peak_bytes(member, reset=True) for member in members]
         with probed(service, waits) if COUNT >= AT_LENGTH else nullcontext():
-            exchanges += pool.map(send, itertools.islice(requests, COUNT))
+            exchanges = send(COUNT)
     growth = [peak_bytes(member) - size for member, size in zip(members, before, strict=True)]
     print(f"\n{report(exchanges, growth, waits)}")  # noqa: T201 - the figures
-    for each in exchanges:
-        place = (each.request.path, each.request.content[:600], each.received[-600:])
-        assert max(each.statuses, default=0) < 500 or LATE in each.received, place
-        assert min(each.statuses, default=200) < 400 or len(each.received) <= MAX_ERROR_BYTES * len(each.statuses), (
-            place
-        )
     assert sum(growth) <= MAX_GROWTH + AT_A_TIME * ServeConfig.model_fields["max_body_bytes"].default
     assert not [each for each in waits if each.held > MAX_HELD_SECONDS]
     assert "Traceback" not in service.log
@@ -183,6 +186,6 @@ def report(exchanges: list[Exchange], growth: list[int], waits: list[Wait]) -> s
     lines += [f"service and replica grew by {[size // 2**20 for size in growth]} MiB"]
     for wait in reversed(waits[-8:]):
         there = [each for each in exchanges if each.start < wait.start + wait.waited and each.end > wait.start]
-        kinds = [(each.request.path, each.request.content[-200:], each.statuses) for each in there]
+        kinds = [(each.request, each.statuses) for each in there]
         lines += [f"held for {1000 * wait.held:.0f} ms, a wait of {1000 * wait.waited:.0f} ms: {kinds}"]
     return "\n".join(lines)
