@@ -229,13 +229,15 @@ def title(process: psutil.Process | None) -> str:
     return ""
 
 
+def metric_values(url: str, *names: str) -> list[float]:
+    """The first value of each of these metrics of a service; a name ends with the brace of its labels."""
+    lines = httpx.get(f"{url}/metrics", timeout=DEADLINE).text.splitlines()
+    return [next(float(line.rpartition(" ")[2]) for line in lines if line.startswith(name)) for name in names]
+
+
 def engine_at(url: str) -> tuple[int, int]:
     """How many requests the engine computes, and how many tokens it has generated so far."""
-    lines = httpx.get(f"{url}/metrics", timeout=DEADLINE).text.splitlines()
-    running, tokens = (
-        next(float(line.rpartition(" ")[2]) for line in lines if line.startswith(name))
-        for name in ("vllm:num_requests_running{", "vllm:generation_tokens_total{")
-    )
+    running, tokens = metric_values(url, "vllm:num_requests_running{", "vllm:generation_tokens_total{")
     return int(running), int(tokens)
 
 

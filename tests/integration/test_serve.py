@@ -17,7 +17,7 @@ import pytest
 
 from headway import registry
 from headway.objectstore import open_store
-from tests.integration.serving import ASK, NAME, Served, hang_up
+from tests.integration.serving import ASK, NAME, Served, hang_up, metric_values
 from tests.integration.training import DEADLINE, until
 
 pytestmark = pytest.mark.slow
@@ -56,22 +56,17 @@ def test_a_salt_keeps_a_prompt_apart(service: Served) -> None:
 
     def cached_tokens(**fields: Any) -> float:
         """Tokens of a prompt that were computed before."""
-        before = metric(service, "vllm:prefix_cache_hits_total{")
+        [before] = metric_values(service.url, "vllm:prefix_cache_hits_total{")
         asked = ASK | {"prompt": [7, *range(3, 250)]} | fields
         httpx.post(f"{service.url}/v1/completions", json=asked, timeout=DEADLINE).raise_for_status()
-        return metric(service, "vllm:prefix_cache_hits_total{") - before
+        [after] = metric_values(service.url, "vllm:prefix_cache_hits_total{")
+        return after - before
 
     cached_tokens()
     assert cached_tokens() > 100
     assert cached_tokens(cache_salt="mine") == 0
     assert cached_tokens(cache_salt="mine") > 100
     assert cached_tokens(cache_salt="yours") == 0
-
-
-def metric(service: Served, name: str) -> float:
-    """The first value of a metric of a service."""
-    lines = httpx.get(f"{service.url}/metrics", timeout=DEADLINE).text.splitlines()
-    return next(float(line.rpartition(" ")[2]) for line in lines if line.startswith(name))
 
 
 @SHARED

@@ -12,7 +12,7 @@ from pydantic_core import from_json
 from starlette.middleware import Middleware
 from starlette.responses import JSONResponse
 from starlette.testclient import TestClient
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 from tests.unit.serve.replicas import behind, config
 
 from headway.serve.bounds import document_bounds, grammar_bounds, likelihood_bounds, request_bounds
@@ -20,8 +20,10 @@ from headway.serve.bounds.field_bounds import MAX_TOKEN_ID, integer, number
 from headway.serve.bounds.request_bounds import BOUNDS, request_problem
 from headway.serve.memory_budget import MemoryBudget
 from headway.serve.middleware.buffering import Buffering
+from headway.serve.middleware.http_middleware import HttpMiddleware
 from headway.serve.middleware.validation import Validation
 from headway.serve.request_body import RequestBody
+from headway.serve.request_context import context_of
 from headway.serve.routes import ROUTES
 from headway.serve.tenants.estimate import count_choices, estimate_tokens
 
@@ -481,6 +483,26 @@ def test_what_takes_long_to_parse_is_refused_before(name: str, monkeypatch: pyte
     """The event loop would stand still meanwhile."""
     monkeypatch.setattr(RequestBody, "_parse", lambda _: pytest.fail("it was parsed"))
     require_refusal(CLIENT.post("/v1/completions", content=b'{"unknown":' + LONG[name] + b"}"))
+
+
+def test_a_body_that_is_refused_unparsed_is_let_go_before_its_client_hears_of_it() -> None:
+    """Its client may take its time to read, and the memory of bodies has been given back by then."""
+    bodies: list[RequestBody | None] = []
+
+    class Watch(HttpMiddleware):
+        async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+            context = context_of(scope)
+
+            async def look(_: Message) -> None:
+                bodies.append(context.body)
+
+            context.response.on_start.append(look)
+            await self.app(scope, receive, send)
+
+    buffering = Middleware(Buffering, config=config(), budget=MemoryBudget(2**30))
+    client = TestClient(behind(accept, Middleware(Watch), buffering))
+    require_refusal(client.post("/v1/completions", content=LONG["lists"]))
+    assert bodies == [None]
 
 
 @pytest.mark.parametrize("text", [",[{" * 10**6, '\\"' * 10**6, "\\\\" * 10**6])

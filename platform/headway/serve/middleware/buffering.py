@@ -51,10 +51,10 @@ class Buffering(HttpMiddleware):
             context.body = await self._read(Headers(scope=scope), receive, lease)
             if context.body is None:
                 return
-            if problem := text_problem(context.body.content):
-                raise ApiError(400, f"The body {problem}.", kind=INVALID_REQUEST, code="invalid_body")
             context.arrival = time.perf_counter()  # the client's upload is not part of the latency
             try:
+                if problem := text_problem(context.body.content):
+                    raise ApiError(400, f"The body {problem}.", kind=INVALID_REQUEST, code="invalid_body")
                 await self.app(scope, receive, send)
             finally:
                 context.body = None  # a refusal takes time to arrive, and the lease has ended then
